@@ -1,0 +1,321 @@
+"""The contract between revstore and a storage backend: nine methods and a watch.
+
+To add a backend, subclass ``Backend`` and ``BackendWatch``, describe it by a ``BackendInfo``
+that an entry point of the group ``revstore.backends`` leads to (see ``revstore.hooks``), and run
+``revstore.testing.BackendTests`` over it. Nothing here asks for more than etcd v3 can do, and
+every request that Kubernetes and etcdctl's get, put, del and watch send to etcd maps onto it.
+
+Rules for all methods
+---------------------
+*Threads.* Every method may be called from many threads at once. ``close`` is idempotent, makes
+every later call raise ``Closed``, and wakes calls and polls that are blocked, which then raise
+``Closed`` as well. In a child after ``os.fork`` every call raises ``Closed``.
+
+*Keys* are ``str``: not empty, valid UTF-8 (no surrogates), without NUL; anything else raises
+``InvalidKey`` before the store is touched. They are physical: the caller has put every prefix on,
+a backend adds and strips none. Order is that of their UTF-8 bytes, which is Python's order of
+``str``. A ``prefix`` is matched as a plain string, not by path segments, and may be "".
+
+*Revisions* are integers from 1, one counter for the whole store. An empty memory or sqlite store
+answers 1, an empty store of another kind any number above 0. Each write that succeeds takes a
+greater one; commit order is revision order; once any reader has seen revision n, no write at or
+below n appears later; none is used twice, also not after a restart or a crash. Refused writes and
+reads take none. Gaps are allowed. Several keys share one revision only if the store changes them
+in one step by itself, as when they expire together.
+
+*Time.* ``timeout`` is in seconds; None means the backend's own default, which must be finite.
+A method that cannot finish in time raises ``Timeout``; a write that was sent and whose answer did
+not come raises ``OutcomeUnknown``. A backend retries a write only if it provably never left.
+
+*Reads* are linearizable: they show every write acknowledged before the call began.
+
+*Errors* are those of ``BackendError`` in ``revstore.errors``, ``InvalidKey`` and ``Closed``,
+nothing of the driver's own; chain its error as the cause. Any method may raise ``Unreachable``,
+``Timeout``, ``AccessDenied``, ``IncompatibleStore``, ``CorruptStore``, ``Closed``; writes also
+``OutcomeUnknown``, ``NoSpace``, ``ReadOnly``, ``ValueTooLarge``. A call that raises has changed
+nothing (``OutcomeUnknown`` excepted).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import attrs
+
+from revstore.errors import Closed, InvalidKey
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    ListResult,
+    PutResult,
+    WatchBatch,
+)
+
+if TYPE_CHECKING:
+    from revstore.config import StorageConfig
+
+__all__ = [
+    "API_VERSION",
+    "DEFAULT_TIMEOUT",
+    "Backend",
+    "BackendInfo",
+    "BackendWatch",
+    "NoOptions",
+    "check_key",
+]
+
+#: The version of this contract. A plugin written for the same major and any lower or equal minor
+#: number is accepted; anything else is refused with ``BackendIncompatible``.
+API_VERSION: tuple[int, int] = (1, 0)
+
+#: Seconds that a call may take when it was given no timeout and the backend has no own default.
+DEFAULT_TIMEOUT = 30.0
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if a backend may store it, else raise ``InvalidKey``."""
+    if not isinstance(key, str) or not key:
+        raise InvalidKey(str(key), "a non-empty str")
+    if "\0" in key:
+        raise InvalidKey(key, "a key without NUL characters")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise InvalidKey(
+                key.encode("utf-8", "backslashreplace").decode(), "a key that is valid UTF-8"
+            ) from None
+    return key
+
+
+class BackendWatch(abc.ABC):
+    """A running watch: batches in revision order, nothing lost, nothing twice.
+
+    It reconnects by itself and resumes after the last whole batch. It ends only by ``close`` or
+    by an error that ``poll`` raises; after an error every later poll raises the same one.
+    Errors: ``Compacted`` if events that were not yet delivered are gone; ``Closed`` after
+    ``close``; ``Unreachable`` if reconnecting was given up; ``AccessDenied``; ``CorruptStore``;
+    ``IncompatibleStore`` if the store was replaced by another, or its revision went back.
+
+    One thread polls at a time; ``close`` and ``request_progress`` may come from any thread.
+    """
+
+    @abc.abstractmethod
+    def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        """Wait for the next batch, at most ``timeout`` seconds, and return it; None if none came.
+
+        ``timeout`` 0 does not wait; None waits until a batch, an error or ``close`` ends it.
+        All events of a revision come in one batch. Batch revisions rise strictly, but for a
+        progress mark, which may repeat the revision of the batch before it.
+        """
+
+    @property
+    @abc.abstractmethod
+    def position(self) -> int:
+        """The revision up to which everything has been delivered by ``poll``: at first
+        ``after_revision``, then that of the last batch. A new watch after it goes on without a
+        gap and without a repetition."""
+
+    @abc.abstractmethod
+    def request_progress(self) -> None:
+        """Ask for a progress mark soon, also of a watch that was opened with ``progress=False``.
+
+        Its revision is at least that of any write acknowledged before this call, also by other
+        processes, and it comes after every event up to it. Does not block. Raises
+        ``Unsupported`` without ``Capability.PROGRESS``.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the watch and free what it holds; a poll that is blocked raises ``Closed`` at once.
+        Idempotent, from any thread, never raises."""
+
+    def __iter__(self) -> Iterator[WatchBatch]:
+        """Yield batches until ``close``; errors other than ``Closed`` are raised."""
+        while True:
+            try:
+                batch = self.poll()
+            except Closed:
+                return
+            if batch is not None:
+                yield batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Backend(abc.ABC):
+    """An open store of bytes under keys, with revisions. The rules for all methods stand in this
+    module's docstring; they are part of the contract."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What this open store can do: a subset of ``BackendInfo.capabilities``, fixed while it is
+        open. Needs no I/O and works after ``close``."""
+
+    @abc.abstractmethod
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        """The store's identity and revisions now, linearizably."""
+
+    @abc.abstractmethod
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        """Read one key, now (``revision`` 0) or as it was at ``revision``.
+
+        ``Compacted`` if ``revision`` is below the compacted one (at it is fine),
+        ``FutureRevision`` if it is above the current one, ``Unsupported`` if it is below the
+        current one without HISTORICAL_READS. ``linearizable=False`` allows an answer that lags.
+        """
+
+    @abc.abstractmethod
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        """Read the keys that start with ``prefix`` and are not below ``start``, in key order.
+
+        All come from one state: that at ``revision`` if it is given (errors as ``get``), else the
+        current one. ``limit`` above 0 bounds the answer; a backend that cannot page may return
+        more, then with ``more`` False. ``keys_only`` leaves the values b"". ``remaining`` asks
+        for the count of keys that follow. ``start`` is a whole key, not relative to the prefix,
+        and may hold NUL at its end: to go on after a page, pass its last key + "\\0".
+        """
+
+    @abc.abstractmethod
+    def count(
+        self, prefix: str, *, revision: int = 0, timeout: float | None = None
+    ) -> CountResult:
+        """Count the keys that start with ``prefix``, at ``revision`` or now; errors as ``get``."""
+
+    @abc.abstractmethod
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        """Write ``value`` if the key's revision is ``expected_revision``; 0: if it does not exist.
+
+        One atomic step: of two that expect the same revision at most one succeeds. Losing is a
+        result, not an error, and brings the current KeyValue, so that no second read is needed.
+        An equal value is written all the same. ``ttl`` in seconds: 0 for ever; n > 0: the key
+        expires not before n seconds from now (later by rounding and the sweep's rhythm); None
+        keeps the key's expiry as it is. ttl > 0, or None on a key that expires, raises
+        ``Unsupported`` without TTL.
+
+        An expired key exists, for every reader, until a deletion with a revision of its own
+        removes it, by itself and with nobody looking; watches see that deletion.
+        """
+
+    @abc.abstractmethod
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        """Delete the key if its revision is ``expected_revision``, which must be above 0
+        (``ValueError``). Atomicity and losing as in ``put``; an absent key is a loss."""
+
+    @abc.abstractmethod
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        """Watch one key, or with ``recursive`` every key that starts with ``key`` (may be "").
+
+        Delivers every event with a revision above ``after_revision``, from history first; 0: all
+        history. A revision in the future opens silently and delivers once it has passed. Never
+        blocks on the network; everything that goes wrong afterwards, ``Compacted`` for an
+        ``after_revision`` below the compacted one included, is raised by ``poll``. With
+        ``progress`` the backend may deliver progress marks of its own accord; without, only those
+        asked for.
+        """
+
+    @abc.abstractmethod
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        """Forget the history below ``revision``: values overwritten at or below it, and deletions.
+
+        The state at ``revision`` and after stays readable, current values are never touched, no
+        key is written, no revision is taken. ``Compacted`` if ``revision`` is at or below the
+        compacted one, ``FutureRevision`` if it is above the current one, ``Unsupported`` without
+        COMPACTION. Open watches that have delivered up to ``revision`` go on undisturbed.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close watches, end threads, release files and connections, within two seconds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@attrs.frozen
+class NoOptions:
+    """The options class of a backend that has no options of its own."""
+
+
+@attrs.frozen(kw_only=True)
+class BackendInfo:
+    """What a plugin declares about its backend; making one must not import the driver.
+
+    ``name`` is the config ``type``, the URL scheme and the entry point's name.
+    ``capabilities`` is what the backend can have; an open store may have fewer.
+    ``options_class`` is an attrs class with a default for each field and a type that TOML and URL
+    values can be turned into (str, int, float, bool, tuple[str, ...], Secret, each optionally
+    None); ``StorageConfig.options`` is validated against it.
+    ``factory`` opens the store: called with the whole ``StorageConfig`` and the validated options;
+    this is where the driver is imported. It raises the errors of ``Backend`` and, for values that
+    do not fit the backend, ``ConfigError``.
+    """
+
+    name: str
+    api_version: tuple[int, int]
+    capabilities: frozenset[Capability]
+    description: str
+    factory: Callable[[StorageConfig, Any], Backend]
+    options_class: type[Any] = NoOptions
+
+    #: Names that only the distribution of the same project may provide.
+    RESERVED: ClassVar[dict[str, str]] = {
+        "memory": "revstore",
+        "sqlite": "revstore-sqlite",
+        "etcd3": "revstore-etcd3",
+        "etcd2": "revstore-etcd2",
+    }

@@ -1,0 +1,459 @@
+"""Every error that revstore raises, in one tree.
+
+``StorageError`` is the base of all; most also subclass the builtin that a caller
+already catches. The Kubernetes error each one stands for is in brackets.
+
+::
+
+    StorageError                       key, resource_version
+    |- KeyNotFound (LookupError)       no object under the key            [404, code 1]
+    |- KeyExists                       create on a key that is taken      [409, code 2]
+    |- Conflict                        update with a stale version        [409, code 3]
+    |- PreconditionFailed              uid or version precondition failed [409, code 4]
+    |- CorruptObject (ValueError)      stored bytes cannot be read        [500, code 7]
+    |- CorruptObjects                  a list met unreadable objects      [500 StoreReadError]
+    |- InternalError                   a bug, or a transformer's failure  [500]
+    |- InvalidArgument (ValueError)    field, value, expected             [400 / 422]
+    |  |- InvalidKey                   key breaks the key rules
+    |  |- InvalidResourceVersion       version is no decimal number
+    |  |- InvalidContinueToken         token was not made by this store's kind
+    |  |- InvalidSelector              label or field selector does not parse
+    |  |- InvalidObject                object lacks metadata or has a bad name
+    |  |- ResourceVersionSet           create of an object that has a version
+    |  `- ConfigError                  configuration refused, by field
+    |- Expired                         version or token is compacted      [410 Expired]
+    |- TooLargeResourceVersion         version is in the future           [504 Timeout + cause]
+    |- NotReady                        cache is initialising              [429]
+    |- WatchClosed                     watch ended; resume from its version
+    |- Closed                          the object was closed by its owner
+    |- BackendError                    what a Backend raises besides InvalidKey and Closed
+    |  |- Compacted                    revision below the compacted one
+    |  |- FutureRevision               read at a revision that is not yet
+    |  |- Unreachable (ConnectionError)   no server answered; nothing was done
+    |  |- Timeout (TimeoutError)       deadline passed; a write did nothing
+    |  |  `- OutcomeUnknown            deadline passed; a write may have landed
+    |  |- AccessDenied (PermissionError)  credentials or certificate refused
+    |  |- NoSpace                      disk or quota is full
+    |  |- ReadOnly                     the store takes no writes
+    |  |- IncompatibleStore            not our store, or a newer schema
+    |  |- CorruptStore                 the store itself is damaged
+    |  |- ValueTooLarge (ValueError)   value over the store's limit
+    |  `- Unsupported (NotImplementedError)  capability is not there
+    `- PluginError                     a backend could not be had
+       |- BackendNotInstalled (LookupError)
+       |- BackendBroken (ImportError)
+       |- BackendConflict
+       `- BackendIncompatible
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "AccessDenied",
+    "BackendBroken",
+    "BackendConflict",
+    "BackendError",
+    "BackendIncompatible",
+    "BackendNotInstalled",
+    "Closed",
+    "Compacted",
+    "ConfigError",
+    "Conflict",
+    "CorruptObject",
+    "CorruptObjects",
+    "CorruptStore",
+    "Expired",
+    "FutureRevision",
+    "IncompatibleStore",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidContinueToken",
+    "InvalidKey",
+    "InvalidObject",
+    "InvalidResourceVersion",
+    "InvalidSelector",
+    "KeyExists",
+    "KeyNotFound",
+    "NoSpace",
+    "NotReady",
+    "OutcomeUnknown",
+    "PluginError",
+    "PreconditionFailed",
+    "ReadOnly",
+    "ResourceVersionSet",
+    "StorageError",
+    "Timeout",
+    "TooLargeResourceVersion",
+    "Unreachable",
+    "Unsupported",
+    "ValueTooLarge",
+    "WatchClosed",
+]
+
+
+class StorageError(Exception):
+    """Base of all errors of revstore.
+
+    ``key`` is the key that the operation named, "" where there is none.
+    ``resource_version`` is the version the error is about, "" where there is none;
+    for ``Expired`` and ``WatchClosed`` it is the version to go on from.
+    """
+
+    def __init__(self, message: str, *, key: str = "", resource_version: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+        self.resource_version = resource_version
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process borders (multiprocessing, loggers): rebuild without __init__,
+        # whose keyword arguments differ from class to class.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[StorageError], args: tuple[Any, ...], state: dict[str, Any]) -> StorageError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class KeyNotFound(StorageError, LookupError):
+    """No object is stored under ``key``."""
+
+    def __init__(self, key: str, *, resource_version: str = "") -> None:
+        super().__init__(f"{key!r} not found", key=key, resource_version=resource_version)
+
+
+class KeyExists(StorageError):
+    """``create`` found an object under ``key``; nothing was written."""
+
+    def __init__(self, key: str, *, resource_version: str = "") -> None:
+        super().__init__(f"{key!r} already exists", key=key, resource_version=resource_version)
+
+
+class Conflict(StorageError):
+    """An update carried a resource version that is no longer the object's; nothing was written.
+
+    ``resource_version`` is the object's version now, "" if it is gone.
+    """
+
+
+class PreconditionFailed(StorageError):
+    """A ``uid`` or ``resource_version`` precondition did not hold; nothing was written."""
+
+
+class CorruptObject(StorageError, ValueError):
+    """The bytes stored under ``key`` cannot be transformed or decoded; the cause is chained.
+
+    ``Storage.delete(..., even_if_corrupt=True)`` removes such an object.
+    """
+
+    def __init__(self, key: str, reason: str, *, resource_version: str = "") -> None:
+        super().__init__(
+            f"the object stored under {key!r} cannot be read: {reason}",
+            key=key,
+            resource_version=resource_version,
+        )
+        self.reason = reason
+
+
+class CorruptObjects(StorageError):
+    """A list met objects that cannot be read.
+
+    ``errors`` has one ``CorruptObject`` each, in key order, at most 100; ``truncated``
+    tells that the list stopped there and that more may follow.
+    """
+
+    def __init__(self, errors: Sequence[CorruptObject], *, truncated: bool = False) -> None:
+        first = errors[0]
+        count = f"{len(errors)}{' or more' if truncated else ''}"
+        noun = "object" if len(errors) == 1 and not truncated else "objects"
+        super().__init__(f"{count} {noun} cannot be read; the first: {first}", key=first.key)
+        self.errors = tuple(errors)
+        self.truncated = truncated
+
+
+class InternalError(StorageError):
+    """Something failed that the caller cannot mend; the cause is chained."""
+
+
+class InvalidArgument(StorageError, ValueError):
+    """An argument was refused before anything was done.
+
+    ``field`` names it, ``value`` is what was given, ``expected`` says what would do.
+    """
+
+    def __init__(
+        self, field: str, value: object, expected: str, *, key: str = "", message: str = ""
+    ) -> None:
+        text = message or f"invalid {field} {value!r}: expected {expected}"
+        super().__init__(text, key=key)
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class InvalidKey(InvalidArgument):
+    """A key that is empty, not valid UTF-8, has NUL or a whole segment "." or "..", or lies
+    outside the resource prefix."""
+
+    def __init__(self, key: str, expected: str, *, message: str = "") -> None:
+        super().__init__("key", key, expected, key=key, message=message)
+
+
+class InvalidResourceVersion(InvalidArgument):
+    """A resource version that is not "" and not a decimal number up to 2**64 - 1."""
+
+
+class InvalidContinueToken(InvalidArgument):
+    """A continue token that no list of this prefix has given out."""
+
+
+class InvalidSelector(InvalidArgument):
+    """A label or field selector that does not parse."""
+
+
+class InvalidObject(InvalidArgument):
+    """An object without metadata, or with a name that cannot be part of a key."""
+
+
+class ResourceVersionSet(InvalidArgument):
+    """``create`` was given an object that already has a resource version."""
+
+    def __init__(self, key: str, value: str) -> None:
+        super().__init__(
+            "resourceVersion",
+            value,
+            "none",
+            key=key,
+            message=f"resourceVersion should not be set on objects to be created: {value!r}",
+        )
+
+
+class ConfigError(InvalidArgument):
+    """Configuration refused: ``field`` names the key, with its source where there is one."""
+
+
+class Expired(StorageError):
+    """The resource version or continue token is older than the history that is left.
+
+    ``resource_version`` is a version to start again from with a new list, "" if not known.
+    ``continue_token``, where not "", goes on with the same list at the current revision:
+    the rest is complete, but of a later state than the pages before.
+    """
+
+    def __init__(
+        self, message: str, *, key: str = "", resource_version: str = "", continue_token: str = ""
+    ) -> None:
+        super().__init__(message, key=key, resource_version=resource_version)
+        self.continue_token = continue_token
+
+
+class TooLargeResourceVersion(StorageError):
+    """The resource version is above the store's: ``wanted``, ``current``, and after how many
+    seconds a repetition makes sense (0: not before the store has moved on)."""
+
+    def __init__(self, wanted: int, current: int, *, key: str = "", retry_after: int = 0) -> None:
+        super().__init__(
+            f"too large resource version: {wanted}, current: {current}",
+            key=key,
+            resource_version=str(wanted),
+        )
+        self.wanted = wanted
+        self.current = current
+        self.retry_after = retry_after
+
+
+class NotReady(StorageError):
+    """The cache is (re)initialising, or the store's server does not answer the readiness check;
+    try again after ``retry_after`` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class WatchClosed(StorageError):
+    """A watch ended from the other side with nothing lost: resume after ``resource_version``."""
+
+
+class Closed(StorageError):
+    """The storage, backend or watch was closed, or is used in a child after a fork."""
+
+
+class BackendError(StorageError):
+    """What a backend raises; the driver's own error is chained as its cause."""
+
+
+class Compacted(BackendError):
+    """A read or watch needs a revision below ``compacted``. ``current`` is the store's revision
+    if it is known, else 0."""
+
+    def __init__(self, compacted: int, current: int = 0) -> None:
+        super().__init__(
+            f"the wanted revision has been compacted: the oldest that is left is {compacted}",
+            resource_version=str(current) if current else "",
+        )
+        self.compacted = compacted
+        self.current = current
+
+
+class FutureRevision(BackendError):
+    """A read at ``wanted`` while the store is at ``current``. Watches never raise it."""
+
+    def __init__(self, wanted: int, current: int) -> None:
+        super().__init__(
+            f"revision {wanted} is in the future: the store is at {current}",
+            resource_version=str(wanted),
+        )
+        self.wanted = wanted
+        self.current = current
+
+
+class Unreachable(BackendError, ConnectionError):
+    """No server could be reached, or the request provably never left; nothing was done."""
+
+
+class Timeout(BackendError, TimeoutError):
+    """The deadline passed. For a write: it did nothing (else ``OutcomeUnknown``)."""
+
+
+class OutcomeUnknown(Timeout):
+    """A write was sent and its answer never came: it may have landed, or may still land.
+
+    It is never retried for the caller: read ``key`` and decide.
+    """
+
+    def __init__(self, key: str, expected_revision: int, reason: str = "") -> None:
+        because = f" ({reason})" if reason else ""
+        super().__init__(
+            f"it is not known whether the write to {key!r} at revision {expected_revision} "
+            f"landed{because}",
+            key=key,
+        )
+        self.expected_revision = expected_revision
+
+
+class AccessDenied(BackendError, PermissionError):
+    """The store refused the credentials, the certificate, or the file permissions."""
+
+
+class NoSpace(BackendError):
+    """The disk is full, or the store's quota is used up; nothing was written."""
+
+
+class ReadOnly(BackendError):
+    """The store cannot be written: a read-only file, file system or server."""
+
+
+class IncompatibleStore(BackendError):
+    """What was opened is no revstore store, or one of a schema that this version does not know."""
+
+
+class CorruptStore(BackendError):
+    """The store itself is damaged; restore it from a copy."""
+
+
+class ValueTooLarge(BackendError, ValueError):
+    """The value is larger than the store takes; nothing was written."""
+
+
+class Unsupported(BackendError, NotImplementedError):
+    """The open backend lacks ``capability``."""
+
+    def __init__(self, capability: str, message: str = "") -> None:
+        super().__init__(message or f"this backend does not support {capability}")
+        self.capability = capability
+
+
+class PluginError(StorageError):
+    """The configured backend ``name`` could not be had from the installed plugins."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class BackendNotInstalled(PluginError, LookupError):
+    """No installed distribution provides the backend.
+
+    ``installed`` lists the names there are; ``hint`` is a pip line, "" for names that revstore
+    does not know; ``did_you_mean`` is the closest installed or known name, "" if none is close.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        installed: Sequence[str],
+        hint: str = "",
+        did_you_mean: str = "",
+        blocked: str = "",
+    ) -> None:
+        parts = [f"backend {name!r} is not installed"]
+        if blocked:
+            parts = [f"backend {name!r} is switched off by {blocked}"]
+        elif hint:
+            parts.append(f"try: {hint}")
+        elif did_you_mean:
+            parts.append(f"did you mean {did_you_mean!r}?")
+        parts.append(f"installed: {', '.join(sorted(installed)) or 'none'}")
+        super().__init__("; ".join(parts), name=name)
+        self.installed = tuple(sorted(installed))
+        self.hint = hint
+        self.did_you_mean = did_you_mean
+
+
+class BackendBroken(PluginError, ImportError):
+    """The distribution that provides the backend is installed but does not work."""
+
+    def __init__(self, name: str, *, distribution: str, version: str, reason: str) -> None:
+        super().__init__(
+            f"backend {name!r} from {distribution} {version} does not work: {reason}", name=name
+        )
+        self.distribution = distribution
+        self.version = version
+        self.reason = reason
+
+
+class BackendConflict(PluginError):
+    """Several distributions claim one backend name, or one claims a name that is reserved."""
+
+    def __init__(self, name: str, *, distributions: Sequence[str], reserved: bool = False) -> None:
+        who = ", ".join(distributions)
+        text = (
+            f"backend name {name!r} is reserved, but {who} claims it: uninstall it"
+            if reserved
+            else f"backend {name!r} is provided by several distributions: {who}; uninstall all but one"
+        )
+        super().__init__(text, name=name)
+        self.distributions = tuple(distributions)
+
+
+class BackendIncompatible(PluginError):
+    """The plugin was written for another version of the plugin contract."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        distribution: str,
+        plugin_api: tuple[int, int],
+        host_api: tuple[int, int],
+    ) -> None:
+        super().__init__(
+            f"backend {name!r} from {distribution} is written for plugin API "
+            f"{plugin_api[0]}.{plugin_api[1]}, this revstore has {host_api[0]}.{host_api[1]}: "
+            f"{'upgrade revstore' if plugin_api > host_api else f'upgrade {distribution}'}",
+            name=name,
+        )
+        self.distribution = distribution
+        self.plugin_api = plugin_api
+        self.host_api = host_api
