@@ -211,9 +211,7 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def count(
-        self, prefix: str, *, revision: int = 0, timeout: float | None = None
-    ) -> CountResult:
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
         """Count the keys that start with ``prefix``, at ``revision`` or now; errors as ``get``."""
 
     @abc.abstractmethod
@@ -303,6 +301,8 @@ class BackendInfo:
     ``factory`` opens the store: called with the whole ``StorageConfig`` and the validated options;
     this is where the driver is imported. It raises the errors of ``Backend`` and, for values that
     do not fit the backend, ``ConfigError``.
+    ``drivers`` names modules that the factory will import; ``revstore plugins check`` imports them
+    to see whether they work.
     """
 
     name: str
@@ -311,6 +311,7 @@ class BackendInfo:
     description: str
     factory: Callable[[StorageConfig, Any], Backend]
     options_class: type[Any] = NoOptions
+    drivers: tuple[str, ...] = ()
 
     #: Names that only the distribution of the same project may provide.
     RESERVED: ClassVar[dict[str, str]] = {

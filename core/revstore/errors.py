@@ -374,7 +374,8 @@ class Unsupported(BackendError, NotImplementedError):
 
 
 class PluginError(StorageError):
-    """The configured backend ``name`` could not be had from the installed plugins."""
+    """The configured backend ``name`` could not be had from the installed plugins. Its subclasses
+    are raised for codecs, transformers, wrappers and commands as well; the message says which."""
 
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
@@ -396,10 +397,11 @@ class BackendNotInstalled(PluginError, LookupError):
         hint: str = "",
         did_you_mean: str = "",
         blocked: str = "",
+        kind: str = "backend",
     ) -> None:
-        parts = [f"backend {name!r} is not installed"]
+        parts = [f"{kind} {name!r} is not installed"]
         if blocked:
-            parts = [f"backend {name!r} is switched off by {blocked}"]
+            parts = [f"{kind} {name!r} is switched off by {blocked}"]
         elif hint:
             parts.append(f"try: {hint}")
         elif did_you_mean:
@@ -414,10 +416,11 @@ class BackendNotInstalled(PluginError, LookupError):
 class BackendBroken(PluginError, ImportError):
     """The distribution that provides the backend is installed but does not work."""
 
-    def __init__(self, name: str, *, distribution: str, version: str, reason: str) -> None:
-        super().__init__(
-            f"backend {name!r} from {distribution} {version} does not work: {reason}", name=name
-        )
+    def __init__(
+        self, name: str, *, distribution: str, version: str, reason: str, kind: str = "backend"
+    ) -> None:
+        origin = f"{distribution} {version}".rstrip()
+        super().__init__(f"{kind} {name!r} from {origin} does not work: {reason}", name=name)
         self.distribution = distribution
         self.version = version
         self.reason = reason
@@ -426,13 +429,19 @@ class BackendBroken(PluginError, ImportError):
 class BackendConflict(PluginError):
     """Several distributions claim one backend name, or one claims a name that is reserved."""
 
-    def __init__(self, name: str, *, distributions: Sequence[str], reserved: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        distributions: Sequence[str],
+        reserved: bool = False,
+        kind: str = "backend",
+    ) -> None:
         who = ", ".join(distributions)
-        text = (
-            f"backend name {name!r} is reserved, but {who} claims it: uninstall it"
-            if reserved
-            else f"backend {name!r} is provided by several distributions: {who}; uninstall all but one"
-        )
+        if reserved:
+            text = f"{kind} name {name!r} is reserved, but {who} claims it: uninstall it"
+        else:
+            text = f"{kind} {name!r} is provided by several distributions: {who}; keep one of them"
         super().__init__(text, name=name)
         self.distributions = tuple(distributions)
 

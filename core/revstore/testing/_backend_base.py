@@ -1,0 +1,72 @@
+"""What the parts of ``BackendTests`` share: attributes to set, fixtures to override."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.errors import Closed
+from revstore.testing._support import Keyspace
+from revstore.values import Capability
+
+__all__ = ["BackendSuite", "OpenBackend"]
+
+#: Opens one more handle on the store that the ``backend`` fixture has open.
+OpenBackend = Callable[[], Backend]
+
+
+class BackendSuite:
+    """Base of the parts. See ``BackendTests`` for how to use them."""
+
+    #: The store belongs to the test alone, so that its history may be compacted.
+    ephemeral: bool = True
+    #: Each test gets a new store that answers revision 1 while it is empty.
+    starts_at_one: bool = False
+    #: How many bytes the largest value of the tests has.
+    large_value: int = 1 << 20
+
+    @pytest.fixture
+    def backend(self) -> Iterator[Backend]:
+        """An open backend; override it. The test may close it."""
+        raise NotImplementedError("override the fixture `backend` to yield an open Backend")
+
+    @pytest.fixture
+    def open_backend(self, backend: Backend) -> OpenBackend | None:
+        """Override where a store can be opened more than once: a function that opens one more
+        handle on the store of ``backend``, also after that was closed. The test closes it."""
+        return None
+
+    @pytest.fixture
+    def space(self, backend: Backend) -> Iterator[Keyspace]:
+        """A random prefix, so that the suite disturbs nothing in a store that is in use."""
+        space = Keyspace(backend, f"/revstore-test-{uuid.uuid4().hex}/")
+        yield space
+        if not self.ephemeral:
+            try:
+                space.clear()
+            except Closed:
+                return
+
+    @pytest.fixture
+    def alone(self) -> None:
+        """Skips tests that would touch the history of a store that others use."""
+        if not self.ephemeral:
+            pytest.skip("compaction is tested on stores that belong to the test")
+
+    def claims(self, backend: Backend, capability: Capability) -> bool:
+        """Whether the open backend has ``capability``."""
+        return capability in backend.capabilities
+
+    def need(self, backend: Backend, capability: Capability) -> None:
+        """Skip a test about ``capability`` if it is not claimed; another test checks that."""
+        if capability not in backend.capabilities:
+            pytest.skip(f"does not claim {capability}")
+
+    def need_second(self, open_backend: OpenBackend | None) -> OpenBackend:
+        """The function that opens a second handle, or fail: the claim needs one."""
+        if open_backend is None:
+            pytest.fail("a claimed capability needs the fixture `open_backend` to be tested")
+        return open_backend

@@ -1,0 +1,45 @@
+"""``BackendTests``: the conformance suite that every backend runs.
+
+In a test module of a backend's own distribution::
+
+    import pytest
+    from revstore.testing import BackendTests
+
+    class TestMyBackend(BackendTests):
+        @pytest.fixture
+        def backend(self, tmp_path):
+            with open_my_backend(tmp_path) as backend:
+                yield backend
+"""
+
+from __future__ import annotations
+
+from revstore.testing._backend_compaction import CompactionTests
+from revstore.testing._backend_hammer import HammerTests
+from revstore.testing._backend_life import LifeTests, TtlTests
+from revstore.testing._backend_reads import ReadTests
+from revstore.testing._backend_watch import WatchTests
+from revstore.testing._backend_writes import WriteTests
+
+__all__ = ["BackendTests"]
+
+
+class BackendTests(
+    WriteTests, ReadTests, CompactionTests, WatchTests, HammerTests, TtlTests, LifeTests
+):
+    """Subclass it as ``Test...`` and override the fixture ``backend``.
+
+    ``backend`` yields an open store and closes it afterwards; a test may close it as well.
+    ``open_backend`` is a function that opens one more handle on the same store; it is needed
+    by what claims DURABLE or CROSS_PROCESS_WATCH.
+    The store need not be empty: all keys lie under a random prefix, and revisions are compared
+    with that at the test's start. Class attributes:
+
+    - ``ephemeral = False``: others use the store too. Then nothing is compacted, and what the
+      tests wrote is deleted at their end.
+    - ``starts_at_one = True``: each test gets a new store, which must answer revision 1.
+    - ``large_value``: bytes of the largest value tried, 1 MiB unless the store takes less.
+
+    A capability that is claimed must work; of one that is not, the call must raise
+    ``Unsupported``. Tests of capabilities that are not claimed are skipped by name.
+    """

@@ -1,0 +1,143 @@
+"""The shared suite itself: stores in use stay as they are, and missing capabilities are checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from revstore.backend import Backend, BackendWatch
+from revstore.errors import Unsupported
+from revstore.memory import MemoryBackend
+from revstore.testing import BackendTests
+from revstore.testing.model import backend_machine
+from revstore.values import Capability
+
+
+class TestStoreInUse(BackendTests):
+    """A store with keys, compacted history and a writer beside the suite, who leaves gaps
+    between the suite's revisions. Afterwards all foreign keys are there and no others."""
+
+    ephemeral = False
+    large_value = 4096
+
+    @pytest.fixture
+    def backend(self) -> Iterator[Backend]:
+        backend = MemoryBackend()
+        for number in range(50):
+            last = backend.put(f"/in-use/{number}", b"x", expected_revision=0).revision
+        backend.compact(last)
+        stop = threading.Event()
+        writer = threading.Thread(target=_write, args=(backend, last, stop))
+        writer.start()
+        yield backend
+        stop.set()
+        writer.join(10)
+        if "closed" not in backend._shared.ended:
+            keys = {kv.key for kv in backend.list("", keys_only=True).kvs}
+            assert keys == {f"/in-use/{number}" for number in range(50)}
+        backend.close()
+
+
+def _write(backend: Backend, revision: int, stop: threading.Event) -> None:
+    while not stop.wait(0.001):
+        try:
+            result = backend.put("/in-use/49", b"y", expected_revision=revision)
+        except Exception:  # noqa: BLE001 - the test has closed the backend
+            return
+        revision = result.revision
+
+
+class BareBackend(MemoryBackend):
+    """A backend that can do nothing beyond the minimum, as etcd2 and less."""
+
+    @property
+    def capabilities(self):
+        return frozenset()
+
+    def get(self, key, *, revision=0, **options):
+        self._refuse_past(revision)
+        result = super().get(key, revision=revision, **options)
+        return type(result)(result.revision, _without_version(result.kv))
+
+    def list(self, prefix, *, revision=0, limit=0, remaining=False, **options):
+        self._refuse_past(revision)
+        result = super().list(prefix, revision=revision, remaining=True, **options)
+        kvs = tuple(_without_version(kv) for kv in result.kvs)
+        return type(result)(result.revision, kvs, False, 0 if remaining else None)
+
+    def count(self, prefix, *, revision=0, timeout=None):
+        self._refuse_past(revision)
+        return super().count(prefix, revision=revision)
+
+    def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
+        if ttl:
+            raise Unsupported(Capability.TTL)
+        result = super().put(key, value, expected_revision=expected_revision)
+        return type(result)(result.succeeded, result.revision, _without_version(result.current))
+
+    def delete(self, key, *, expected_revision, timeout=None):
+        result = super().delete(key, expected_revision=expected_revision)
+        return type(result)(result.succeeded, result.revision, _without_version(result.kv))
+
+    def watch(self, key, **options):
+        return BareWatch(super().watch(key, **options))
+
+    def compact(self, revision, *, timeout=None):
+        raise Unsupported(Capability.COMPACTION)
+
+    def _refuse_past(self, revision):
+        if 0 < revision < self.status().revision:
+            raise Unsupported(Capability.HISTORICAL_READS)
+
+
+class BareWatch(BackendWatch):
+    """A watch without progress and versions."""
+
+    def __init__(self, inner: BackendWatch) -> None:
+        self.inner = inner
+
+    def poll(self, timeout=None):
+        batch = self.inner.poll(timeout)
+        if batch is None:
+            return None
+        events = (
+            type(event)(event.type, _without_version(event.kv), _without_version(event.previous))
+            for event in batch.events
+        )
+        return type(batch)(batch.revision, tuple(events))
+
+    @property
+    def position(self):
+        return self.inner.position
+
+    def request_progress(self):
+        raise Unsupported(Capability.PROGRESS)
+
+    def close(self):
+        self.inner.close()
+
+
+def _without_version(kv):
+    if kv is None:
+        return None
+    return type(kv)(kv.key, kv.value, kv.revision, kv.create_revision, 0, kv.lease)
+
+
+class TestBareBackend(BackendTests):
+    """The suite on a backend without capabilities: it asks for the refusals, not the features."""
+
+    starts_at_one = True
+
+    @pytest.fixture
+    def backend(self) -> Iterator[Backend]:
+        with BareBackend() as backend:
+            yield backend
+
+
+class TestBareMachine(backend_machine(BareBackend).TestCase):
+    """The machine, too, heeds what is not claimed."""
+
+    settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
