@@ -1,0 +1,66 @@
+"""revstore's sqlite backend: a store in one file, the embedded default.
+
+Importing this module does not import SQLAlchemy; opening a store does.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from revstore.backend import Backend, BackendInfo
+from revstore.config import StorageConfig
+from revstore.errors import ConfigError
+from revstore.hooks import CheckResult, DoctorCheck, hookimpl
+from revstore.values import Capability
+from revstore_sqlite._options import SQLiteOptions
+
+__all__ = ["SQLiteOptions", "factory", "revstore_backend", "revstore_doctor"]
+
+
+def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
+    """Open the store at ``options.path``.
+
+    ``ConfigError`` if servers are configured or the folder is missing; ``AccessDenied``,
+    ``ReadOnly``, ``NoSpace``; ``IncompatibleStore`` for a file that is no revstore store or of a
+    newer schema; ``CorruptStore``; ``Timeout``.
+    """
+    if config.server_list:
+        raise ConfigError("server_list", config.server_list, "none: sqlite has no servers")
+    from revstore_sqlite._backend import SQLiteBackend
+
+    return SQLiteBackend(options)
+
+
+@hookimpl
+def revstore_backend() -> BackendInfo:
+    """Describe the sqlite backend: everything but reads that may lag."""
+    return BackendInfo(
+        name="sqlite",
+        api_version=(1, 0),
+        capabilities=frozenset(Capability) - {Capability.LOCAL_READS},
+        description="in a file, shared by processes of one machine",
+        factory=factory,
+        options_class=SQLiteOptions,
+        drivers=("sqlite3", "sqlalchemy"),
+    )
+
+
+@hookimpl
+def revstore_doctor(config: StorageConfig) -> Iterator[DoctorCheck]:
+    """Check the file's mode, its integrity, and where it lies."""
+    path = os.path.abspath(str(dict(config.options).get("path", SQLiteOptions().path)))
+    if not os.path.exists(path):
+        yield DoctorCheck(name="file", result=CheckResult.OK, detail=f"{path} is not there yet")
+        return
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    wide = mode & 0o077
+    yield DoctorCheck(
+        name="file mode",
+        result=CheckResult.WARNING if wide else CheckResult.OK,
+        detail=f"{path} has mode {mode:04o}: others may read it; chmod 600" if wide else "",
+    )
+    from revstore_sqlite._check import check_file
+
+    yield from check_file(path)

@@ -1,0 +1,230 @@
+"""The backend itself: checks arguments, and passes on to reader, writer and hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+import weakref
+
+from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch, check_key
+from revstore.errors import Closed, InvalidArgument, InvalidKey, StorageError, ValueTooLarge
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    ListResult,
+    PutResult,
+)
+from revstore_sqlite._connect import Link
+from revstore_sqlite._housekeeper import Housekeeper, sweep_log
+from revstore_sqlite._hub import Hub
+from revstore_sqlite._open import open_store
+from revstore_sqlite._ops import Compact, Delete, Put
+from revstore_sqlite._options import SQLiteOptions
+from revstore_sqlite._reader import Reader
+from revstore_sqlite._watch import SQLiteWatch
+from revstore_sqlite._writer import Writer
+
+__all__ = ["SQLiteBackend"]
+
+_log = logging.getLogger("revstore_sqlite")
+#: sqlite's own limit for a row, less what the other columns may take.
+_MAX_VALUE = 1_000_000_000 - 1_000
+_CAPABILITIES = frozenset(
+    {
+        Capability.HISTORICAL_READS,
+        Capability.TTL,
+        Capability.PROGRESS,
+        Capability.COMPACTION,
+        Capability.VERSIONS,
+        Capability.CROSS_PROCESS_WATCH,
+    }
+)
+
+_open_backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()
+# A connection must not be used, nor even closed, in a child: these never get collected there.
+_left_by_parent: list[SQLiteBackend] = []
+
+
+def _after_fork() -> None:
+    for backend in list(_open_backends):
+        backend._forked = True  # noqa: SLF001 - a hook of this very module
+        _left_by_parent.append(backend)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _prefix(prefix: str) -> str:
+    return check_key(prefix) if prefix else ""
+
+
+def _start(start: str) -> str:
+    """Check a key to start from, which may hold NUL at its end, and there alone."""
+    bare = start.rstrip("\0")
+    if start and not bare:
+        raise InvalidKey(start, "a key, at most with NUL at its end")
+    return start if not bare or check_key(bare) else ""
+
+
+class SQLiteBackend(Backend):
+    """A store in a sqlite file; see the package's README for what it guarantees."""
+
+    def __init__(self, options: SQLiteOptions, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Open the file, making it if need be; errors as ``open_store`` of ``_open``."""
+        self._forked = False
+        self._stop = threading.Event()
+        self._closing = threading.Lock()
+        self._store, engine = open_store(options, timeout, self._stop)
+        self.path = self._store.path
+        self._reader = Reader(engine, self._store, self._stop)
+        try:
+            self._reader.header(timeout)  # a damaged file shows here at the latest
+            link = Link(engine.raw_connection(), self._stop)
+        except BaseException:
+            self._stop.set()
+            self._reader.close(0.0)
+            raise
+        self._hub = Hub(self._reader, self._store, options.poll_interval, self._stop)
+        self._writer = Writer(link, self._store, self._stop, self._hub.watched, self._hub.publish)
+        self._housekeeper = Housekeeper(self._reader, self._writer, self._stop)
+        durable = {Capability.DURABLE} if options.synchronous == "FULL" else set()
+        self._capabilities = _CAPABILITIES | durable
+        _open_backends.add(self)
+
+    def _check_open(self) -> None:
+        if self._forked:
+            raise Closed("the backend was opened before a fork: open it anew in the child")
+        if self._stop.is_set():
+            raise Closed("the backend is closed")
+
+    def _wait(self, timeout: float | None) -> float:
+        self._check_open()
+        return DEFAULT_TIMEOUT if timeout is None else timeout
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self._capabilities
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        header = self._reader.header(self._wait(timeout))
+        return BackendStatus(
+            store_id=header.store_id,
+            revision=header.revision,
+            compacted_revision=header.compacted,
+            server=f"sqlite {sqlite3.sqlite_version}",
+        )
+
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        return self._reader.get(check_key(key), revision, self._wait(timeout))
+
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        return self._reader.list(
+            _prefix(prefix),
+            _start(start),
+            limit,
+            revision,
+            keys_only=keys_only,
+            remaining=remaining,
+            timeout=self._wait(timeout),
+        )
+
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        return self._reader.count(_prefix(prefix), revision, self._wait(timeout))
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        check_key(key)
+        if expected_revision < 0:
+            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
+        if ttl is not None and ttl < 0:
+            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        if len(value) > _MAX_VALUE:
+            raise ValueTooLarge(
+                f"the value of {len(value)} bytes is over sqlite's limit of {_MAX_VALUE}", key=key
+            )
+        if type(value) is not bytes:  # a buffer may change later; a str would be stored as text
+            value = bytes(memoryview(value))
+        operation = Put(key, value, expected_revision, ttl)
+        result = self._writer.submit(operation, self._wait(timeout))
+        if ttl:
+            self._housekeeper.expiry_set()
+        return result
+
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        check_key(key)
+        if expected_revision <= 0:
+            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        return self._writer.submit(Delete(key, expected_revision), self._wait(timeout))
+
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        self._check_open()
+        return SQLiteWatch(
+            self._hub,
+            self._reader,
+            _prefix(key) if recursive else check_key(key),
+            recursive=recursive,
+            after_revision=after_revision,
+            check_open=self._check_open,
+        )
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        """As in the contract. Once the compacted revision is moved, the call has succeeded; what
+        it cannot delete within its timeout, the housekeeper of any process does later."""
+        deadline = time.monotonic() + self._wait(timeout)
+        self._writer.submit(Compact(revision), deadline - time.monotonic())
+        try:
+            sweep_log(self._writer, deadline)
+            self._reader.checkpoint(min(1.0, deadline - time.monotonic()))
+        except Closed:
+            raise
+        except StorageError as error:
+            _log.warning("%s: the rest of a compaction is put off: %s", self.path, error)
+
+    def close(self) -> None:
+        if self._forked:
+            return
+        with self._closing:
+            if self._stop.is_set():
+                return
+            self._stop.set()
+            _open_backends.discard(self)
+            self._hub.close(0.4)
+            self._housekeeper.expiry_set()
+            self._writer.close(0.6)
+            self._housekeeper.close(0.4)
+            self._reader.close(0.5)

@@ -1,0 +1,56 @@
+"""From what sqlite reports to the errors of the contract."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from revstore.errors import (
+    AccessDenied,
+    BackendError,
+    CorruptStore,
+    IncompatibleStore,
+    NoSpace,
+    ReadOnly,
+    Timeout,
+    ValueTooLarge,
+)
+
+__all__ = ["error_code", "is_busy", "translate"]
+
+_BY_CODE: dict[int, tuple[type[BackendError], str]] = {
+    sqlite3.SQLITE_PERM: (AccessDenied, "access denied"),
+    sqlite3.SQLITE_AUTH: (AccessDenied, "access denied"),
+    sqlite3.SQLITE_CANTOPEN: (AccessDenied, "the file, or its -wal and -shm, cannot be opened"),
+    sqlite3.SQLITE_BUSY: (Timeout, "another process held the store for too long"),
+    sqlite3.SQLITE_LOCKED: (Timeout, "another process held the store for too long"),
+    sqlite3.SQLITE_PROTOCOL: (Timeout, "another process held the store for too long"),
+    sqlite3.SQLITE_INTERRUPT: (Timeout, "the deadline passed"),
+    sqlite3.SQLITE_READONLY: (ReadOnly, "the store cannot be written"),
+    sqlite3.SQLITE_FULL: (NoSpace, "the disk is full"),
+    sqlite3.SQLITE_CORRUPT: (CorruptStore, "the store is damaged"),
+    sqlite3.SQLITE_NOTADB: (IncompatibleStore, "not a revstore store"),
+    sqlite3.SQLITE_TOOBIG: (ValueTooLarge, "the value is too large"),
+}
+_DAMAGED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def error_code(error: BaseException) -> int:
+    """sqlite's extended result code of ``error``, looked up below SQLAlchemy's wrapper; 0 if it
+    has none."""
+    origin = getattr(error, "orig", None) or error
+    return int(getattr(origin, "sqlite_errorcode", 0) or 0)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another connection stood in the way, so that a repetition makes sense."""
+    return error_code(error) & 0xFF in _BUSY
+
+
+def translate(error: BaseException, path: str) -> BackendError:
+    """The error to raise for ``error``, which the caller chains as its cause."""
+    code = error_code(error)
+    if code in _DAMAGED or "no such table" in str(error) or "no such column" in str(error):
+        return CorruptStore(f"{path}: the store is damaged ({error})")
+    kind, text = _BY_CODE.get(code & 0xFF, (BackendError, "sqlite failed"))
+    return kind(f"{path}: {text} ({getattr(error, 'orig', None) or error})")

@@ -1,0 +1,88 @@
+"""What has to be done with nobody asking: expiry, and the rest of interrupted compactions."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from revstore.backend import DEFAULT_TIMEOUT
+from revstore.errors import Closed, ReadOnly, StorageError
+from revstore_sqlite._ops import Expire, Sweep
+from revstore_sqlite._reader import Reader
+from revstore_sqlite._writer import Writer
+
+__all__ = ["Housekeeper", "sweep_log"]
+
+_log = logging.getLogger("revstore_sqlite")
+#: Seconds between two looks for keys that other processes gave a ttl, and that outlive them.
+_LOOK_EVERY = 1.0
+#: Keys deleted, or revisions compacted, in one transaction: milliseconds each, some tens at worst.
+_BATCH = 1000
+
+
+def sweep_log(writer: Writer, deadline: float) -> bool:
+    """Delete what compaction left, in short transactions between those of others; whether it is
+    done. Stops at ``deadline``; any process goes on with it later."""
+    while time.monotonic() < deadline:
+        if not writer.submit(Sweep(_BATCH), max(_LOOK_EVERY, deadline - time.monotonic())):
+            return True
+    return False
+
+
+class Housekeeper:
+    """A thread that deletes keys whose time has come. It runs in every process that has the store
+    open, so that keys expire also after the process that wrote them has died; a key is deleted by
+    the first that holds the write lock."""
+
+    def __init__(self, reader: Reader, writer: Writer, stop: threading.Event) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._stop = stop
+        self._news = threading.Event()
+        self._swept = -1  # only the thread uses it
+        self._thread = threading.Thread(
+            target=self._run, name="revstore-sqlite-housekeeper", daemon=True
+        )
+        self._thread.start()
+
+    def expiry_set(self) -> None:
+        """A key was given a ttl: it may be the next to expire."""
+        self._news.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._news.clear()
+            try:
+                pause = self._round()
+            except Closed:
+                return
+            except ReadOnly as error:
+                _log.info("expired keys stay, since the store is read-only: %s", error)
+                return
+            except StorageError as error:
+                _log.warning("housekeeping failed, trying again: %s", error)
+                pause = _LOOK_EVERY
+            self._news.wait(pause)
+
+    def _round(self) -> float:
+        """Do what is due; the seconds until something may be due again."""
+        header = self._reader.header(DEFAULT_TIMEOUT)
+        # A compaction that has come no further since the last look is nobody's any more.
+        if header.compacted > header.swept == self._swept:
+            sweep_log(self._writer, time.monotonic() + _LOOK_EVERY)
+        self._swept = header.swept
+        due = self._reader.next_expiry(DEFAULT_TIMEOUT)
+        if due is None:
+            return _LOOK_EVERY
+        left = due / 1000 - time.time()
+        if left > 0:
+            return min(left, _LOOK_EVERY)
+        self._writer.submit(Expire(_BATCH), DEFAULT_TIMEOUT)
+        return 0.0
+
+    def close(self, timeout: float) -> None:
+        """End the thread; ``stop`` has been set before."""
+        self._news.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)

@@ -1,0 +1,246 @@
+"""The hub: the latest events of a store, in memory, shared by all watches of a backend.
+
+The store's log has exactly one event for each revision, without gaps. So the hub holds a run of
+events that ends at its head, appends what comes next, and knows by the numbers alone when it has
+missed something; that it then reads from the log. Own writes are published by the writer right
+after their commit. The writes of others are found by one thread that polls sqlite's
+``data_version``. Whatever comes first, events are appended in revision order and once.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import attrs
+
+from revstore.errors import (
+    AccessDenied,
+    Closed,
+    Compacted,
+    CorruptStore,
+    IncompatibleStore,
+    StorageError,
+)
+from revstore.values import WatchEvent
+from revstore_sqlite._connect import Link, StoreFile, patiently
+from revstore_sqlite._reader import Reader
+
+__all__ = ["READ_TIMEOUT", "Hub", "Listener", "Tail"]
+
+_log = logging.getLogger("revstore_sqlite")
+#: The tail is cut in half when it has so many events, or so many bytes of values.
+_CAPACITY = 8192
+_CAPACITY_BYTES = 32 * 1024 * 1024
+_PAGE = 1000
+#: Seconds after which one look at the log is given up, to be tried again.
+READ_TIMEOUT = 5.0
+_FATAL = (CorruptStore, IncompatibleStore, AccessDenied)
+
+
+class Listener(abc.ABC):
+    """A watch, as the hub sees it. Its methods are called with the hub's lock held."""
+
+    @abc.abstractmethod
+    def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
+        """Whether the listener waits for something and these events may be it."""
+
+    @abc.abstractmethod
+    def wake(self) -> None:
+        """End the wait, if there is one."""
+
+
+@attrs.frozen(slots=True)
+class Tail:
+    """``events[i]`` has the revision ``base + 1 + i``. The list only grows; cutting makes a new
+    Tail, so that a reader without a lock sees a base and a list that belong together."""
+
+    base: int
+    events: list[WatchEvent]
+
+    @property
+    def head(self) -> int:
+        return self.base + len(self.events)
+
+
+def _size(event: WatchEvent) -> int:
+    return len(event.kv.value) + (len(event.previous.value) if event.previous else 0)
+
+
+class Hub:
+    """Keeps the tail, wakes listeners, and polls for other processes while there are any."""
+
+    def __init__(
+        self, reader: Reader, store: StoreFile, poll_interval: float, stop: threading.Event
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._poll_interval = poll_interval
+        self._stop = stop
+        self._kick = threading.Event()
+        self._catching = threading.Lock()  # held while the log is read; never taken under _lock
+        self.lock = threading.Lock()  # guards all below; listeners use it for their own state
+        self._listeners: set[Listener] = set()
+        self._size = 0
+        self._store_id = ""
+        self._thread: threading.Thread | None = None
+        #: None until something is known; read without the lock.
+        self.tail: Tail | None = None
+        #: What ended the hub, and with it every watch.
+        self.error: StorageError | None = None
+
+    def watched(self) -> bool:
+        """Whether anybody needs events; read without the lock, ``publish`` copes with a change."""
+        return bool(self._listeners)
+
+    def join(self, listener: Listener) -> None:
+        with self.lock:
+            if self._stop.is_set():
+                raise Closed("the backend is closed")
+            self._listeners.add(listener)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._poll, name="revstore-sqlite-watch", daemon=True
+                )
+                self._thread.start()
+        self._kick.set()
+
+    def leave(self, listener: Listener) -> None:
+        with self.lock:
+            self._listeners.discard(listener)
+            if not self._listeners:
+                self.tail = None
+                self._size = 0
+
+    def publish(self, first: int, last: int, events: list[WatchEvent] | None) -> None:
+        """Take over the events ``first`` to ``last`` of a commit, or have the thread read them.
+
+        Never raises, and never waits for a reader of the log.
+        """
+        if not self._listeners:
+            return
+        if events is None or not self._take(first, last, events):
+            self._kick.set()
+
+    def _take(self, first: int, last: int, events: list[WatchEvent]) -> bool:
+        """Append what is new; False if something before ``first`` is missing."""
+        with self.lock:
+            tail = self.tail
+            if tail is None or first > tail.head + 1:
+                return False
+            if last > tail.head:
+                self._append(tail, events[tail.head + 1 - first :])
+            return True
+
+    def _append(self, tail: Tail, events: list[WatchEvent]) -> None:
+        tail.events.extend(events)
+        self._size += sum(map(_size, events))
+        if len(tail.events) > _CAPACITY or self._size > _CAPACITY_BYTES:
+            kept = tail.events[len(tail.events) // 2 :]
+            self._size = sum(map(_size, kept))
+            self.tail = Tail(tail.head - len(kept), kept)
+        head = tail.head
+        for listener in self._listeners:
+            if listener.concerns(events, head):
+                listener.wake()
+
+    def catch_up(self) -> int:
+        """Read the store's revision and whatever the tail lacks up to it; returns it.
+
+        Any write that was acknowledged before the call is covered, also of other processes.
+        """
+        with self._catching:
+            while True:
+                tail = self.tail
+                known = tail.head if tail else 0  # committed before the header is read
+                header = self._reader.header(READ_TIMEOUT)
+                if self._store_id not in ("", header.store_id) or header.revision < known:
+                    raise IncompatibleStore(
+                        f"{self._store.path}: the store was replaced by another"
+                    )
+                self._store_id = header.store_id
+                if tail is None or header.revision - known > _CAPACITY:
+                    self._restart(header.revision)
+                elif not self._read_on(tail, header.revision):
+                    return header.revision
+
+    def _read_on(self, tail: Tail, revision: int) -> bool:
+        """Read a page of what the tail lacks up to ``revision``; False if it lacks nothing."""
+        after = tail.head
+        if after >= revision:
+            return False
+        try:
+            page = self._reader.events(
+                after, after + _PAGE, "", recursive=True, timeout=READ_TIMEOUT
+            )
+        except Compacted as error:
+            self._restart(error.current)
+        else:
+            self._take(after + 1, page.upto, page.events)
+        return True
+
+    def _restart(self, revision: int) -> None:
+        """Begin the tail anew: watches that lag behind it find their events in the log."""
+        with self.lock:
+            if self.tail is None or self.tail.head < revision:
+                self.tail = Tail(revision, [])
+                self._size = 0
+            for listener in self._listeners:
+                listener.wake()
+
+    def _poll(self) -> None:
+        link: Link | None = None
+        seen = -1
+        while not self._stop.is_set():
+            kicked = self._kick.wait(self._poll_interval if self._listeners else None)
+            if kicked:
+                self._kick.clear()
+            try:
+                link = link or self._reader.connect(time.monotonic() + READ_TIMEOUT)
+                version = self._data_version(link)
+                if kicked or version != seen:
+                    self.catch_up()
+                    seen = version
+                self._store.check()
+            except Closed:
+                break
+            except _FATAL as error:
+                self._fail(error)
+                break
+            except StorageError as error:
+                _log.warning("cannot look for other processes' writes, going on: %s", error)
+        if link is not None:
+            self._reader.release(link)
+
+    def _data_version(self, link: Link) -> int:
+        """A number that changes when any other connection has committed."""
+        link.deadline = deadline = time.monotonic() + READ_TIMEOUT
+        raw = link.raw
+        row = patiently(
+            lambda: raw.execute("PRAGMA data_version").fetchone(),
+            self._store.path,
+            deadline,
+            self._stop,
+        )
+        return int(row[0])
+
+    def _fail(self, error: StorageError) -> None:
+        with self.lock:
+            self.error = error
+            for listener in self._listeners:
+                listener.wake()
+
+    def close(self, timeout: float) -> None:
+        """Wake every watch, which then finds the backend closed, and end the thread."""
+        self._kick.set()
+        with self.lock:
+            for listener in self._listeners:
+                listener.wake()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            with contextlib.suppress(RuntimeError):
+                thread.join(timeout)

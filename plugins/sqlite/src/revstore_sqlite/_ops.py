@@ -1,0 +1,202 @@
+"""What is done inside a write transaction: one operation's reads and writes."""
+
+from __future__ import annotations
+
+import abc
+import sqlite3
+import time
+from typing import Generic, TypeVar
+
+from revstore.errors import Compacted, FutureRevision
+from revstore.values import DeleteResult, KeyValue, PutResult, WatchEvent, WatchEventType
+from revstore_sqlite import _sql
+
+__all__ = ["Compact", "Delete", "Expire", "Operation", "Put", "Sweep", "Transaction"]
+
+T = TypeVar("T")
+#: Expiry times stop here: the greatest integer that sqlite holds is near.
+_NEVER = 1 << 62
+
+
+class Transaction:
+    """One write transaction, maybe shared by many operations.
+
+    ``revision`` rises with every write. ``events`` collects them for the watches, one for each
+    revision above ``first``; None while nobody watches.
+    """
+
+    __slots__ = ("compacted", "events", "first", "raw", "revision", "swept")
+    revision: int
+    compacted: int
+    swept: int
+
+    def __init__(self, raw: sqlite3.Connection, *, watched: bool) -> None:
+        self.raw = raw
+        self.revision, self.compacted, self.swept, _ = raw.execute(_sql.HEADER).fetchone()
+        self.first = self.revision + 1
+        self.events: list[WatchEvent] | None = [] if watched else None
+
+    def current(self, key: str, row: tuple[int, ...]) -> KeyValue:
+        """The key as it stands; ``row`` is what FIND brought."""
+        (value,) = self.raw.execute(_sql.FIND_VALUE, (row[0],)).fetchone()
+        return KeyValue(key, value, row[0], row[1], row[2], row[3])
+
+    def remove(self, key: str, previous: KeyValue) -> int:
+        """Delete ``key``, which stands as ``previous``; the revision of it."""
+        self.revision = revision = self.revision + 1
+        self.raw.execute(_sql.INSERT_LOG, (revision, key, None, 0, 0, previous.revision, 0))
+        self.raw.execute(_sql.DELETE_STATE, (key,))
+        if self.events is not None:
+            kv = KeyValue(key, b"", revision)
+            self.events.append(WatchEvent(WatchEventType.DELETED, kv, previous))
+        return revision
+
+
+class Operation(abc.ABC, Generic[T]):
+    """One step of a write transaction. ``run`` must leave the store untouched when it raises
+    an error of the contract; after an error of sqlite the whole transaction is rolled back.
+    It may be run again in another transaction."""
+
+    __slots__ = ()
+    key = ""
+    expected_revision = 0
+
+    @abc.abstractmethod
+    def run(self, txn: Transaction) -> T: ...
+
+
+class Put(Operation[PutResult]):
+    __slots__ = ("expected_revision", "key", "ttl", "value")
+
+    def __init__(self, key: str, value: bytes, expected_revision: int, ttl: int | None) -> None:
+        self.key = key
+        self.value = value
+        self.expected_revision = expected_revision
+        self.ttl = ttl
+
+    def run(self, txn: Transaction) -> PutResult:
+        # A create needs no look at what is there: it works, or it changes nothing.
+        if not self.expected_revision and self._create(txn):
+            return PutResult(True, txn.revision)
+        row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
+        if row is None or row[0] != self.expected_revision:
+            return PutResult(False, txn.revision, txn.current(self.key, row) if row else None)
+        self._replace(txn, row)
+        return PutResult(True, txn.revision)
+
+    def _create(self, txn: Transaction) -> bool:
+        key, value, revision = self.key, self.value, txn.revision + 1
+        lease, expires_at = self._expiry(None)
+        entry = (key, revision, revision, 1, lease, expires_at)
+        if not txn.raw.execute(_sql.INSERT_STATE, entry).rowcount:
+            return False
+        txn.raw.execute(_sql.INSERT_LOG, (revision, key, value, revision, 1, None, lease))
+        txn.revision = revision
+        if txn.events is not None:
+            kv = KeyValue(key, value, revision, revision, 1, lease)
+            txn.events.append(WatchEvent(WatchEventType.PUT, kv))
+        return True
+
+    def _replace(self, txn: Transaction, row: tuple[int, ...]) -> None:
+        key, value, revision = self.key, self.value, txn.revision + 1
+        previous = txn.current(key, row) if txn.events is not None else None
+        replaced, created, version = row[0], row[1], row[2] + 1
+        lease, expires_at = self._expiry(row)
+        entry = (revision, key, value, created, version, replaced, lease)
+        txn.raw.execute(_sql.INSERT_LOG, entry)
+        txn.raw.execute(_sql.UPDATE_STATE, (revision, version, lease, expires_at, key))
+        txn.revision = revision
+        if txn.events is not None:
+            kv = KeyValue(key, value, revision, created, version, lease)
+            txn.events.append(WatchEvent(WatchEventType.PUT, kv, previous))
+
+    def _expiry(self, row: tuple[int, ...] | None) -> tuple[int, int | None]:
+        if self.ttl is None:
+            return (row[3], row[4]) if row else (0, None)
+        if not self.ttl:
+            return 0, None
+        # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
+        expires_at = time.time_ns() // 1_000_000 + 1 + self.ttl * 1000
+        return min(self.ttl, _NEVER), min(expires_at, _NEVER)
+
+
+class Delete(Operation[DeleteResult]):
+    __slots__ = ("expected_revision", "key")
+
+    def __init__(self, key: str, expected_revision: int) -> None:
+        self.key = key
+        self.expected_revision = expected_revision
+
+    def run(self, txn: Transaction) -> DeleteResult:
+        row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
+        current = txn.current(self.key, row) if row else None
+        if current is None or current.revision != self.expected_revision:
+            return DeleteResult(False, txn.revision, current)
+        return DeleteResult(True, txn.remove(self.key, current), current)
+
+
+class Expire(Operation[int]):
+    """Delete keys whose time has come, each with a revision of its own; how many there were.
+
+    What is due is decided inside the transaction, so that a key whose ttl was just renewed
+    stays, and of several processes that sweep, one deletes it.
+    """
+
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def run(self, txn: Transaction) -> int:
+        now = time.time_ns() // 1_000_000
+        due = txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall()
+        for key, _ in due:
+            row = txn.raw.execute(_sql.FIND, (key,)).fetchone()
+            txn.remove(key, txn.current(key, row))
+        return len(due)
+
+
+class Compact(Operation[None]):
+    """Move the compacted revision. From then on nobody reads what lies below, so the rows can be
+    deleted bit by bit, and a crash on the way leaves only rows that nobody sees."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+
+    def run(self, txn: Transaction) -> None:
+        if self.revision > txn.revision:
+            raise FutureRevision(self.revision, txn.revision)
+        if self.revision <= txn.compacted:
+            raise Compacted(txn.compacted, txn.revision)
+        txn.raw.execute(_sql.SET_COMPACTED, (self.revision,))
+        txn.compacted = self.revision
+
+
+class Sweep(Operation[bool]):
+    """Delete a batch of the log rows that compaction made superfluous; whether more are left.
+
+    A write at or below the compacted revision makes the one that it replaced superfluous, and
+    itself too if it is a deletion. So it is enough to go once over what was added since.
+    """
+
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def run(self, txn: Transaction) -> bool:
+        upto = min(txn.compacted, txn.swept + self.limit)
+        if upto <= txn.swept:
+            return False
+        gone: list[tuple[int]] = []
+        for revision, replaced, deletion in txn.raw.execute(_sql.SUPERSEDED, (txn.swept, upto)):
+            if replaced is not None:
+                gone.append((replaced,))
+            if deletion:
+                gone.append((revision,))
+        txn.raw.executemany(_sql.DELETE_LOG, gone)
+        txn.raw.execute(_sql.SET_SWEPT, (upto,))
+        txn.swept = upto
+        return upto < txn.compacted

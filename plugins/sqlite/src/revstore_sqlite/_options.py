@@ -1,0 +1,53 @@
+"""The options of the sqlite backend."""
+
+from __future__ import annotations
+
+import attrs
+
+from revstore.errors import ConfigError
+
+__all__ = ["SQLiteOptions"]
+
+_SYNCHRONOUS = ("FULL", "NORMAL")
+_POLL_RANGE = (0.001, 10.0)
+
+
+def _check_path(_: object, __: object, value: object) -> None:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError("options.path", value, "the path of a file")
+    if value == ":memory:":
+        raise ConfigError(
+            "options.path", value, "the path of a file; for a store in memory use memory://"
+        )
+    if value.startswith("file:"):
+        raise ConfigError("options.path", value, "a plain path, no file: URI")
+
+
+def _check_synchronous(_: object, __: object, value: object) -> None:
+    if value not in _SYNCHRONOUS:
+        raise ConfigError("options.synchronous", value, 'one of "FULL", "NORMAL"')
+
+
+def _check_poll_interval(_: object, __: object, value: object) -> None:
+    low, high = _POLL_RANGE
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= float(str(value)) <= high:
+        raise ConfigError(
+            "options.poll_interval", value, f"a number of seconds from {low} to {high:g}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class SQLiteOptions:
+    """How a sqlite store is opened; ``ConfigError`` names the field that is wrong.
+
+    ``path``: the file, made with mode 0600 if it is not there; its folder must exist. A relative
+    path is taken from the working folder at the moment of opening.
+    ``synchronous``: "FULL" survives a crash of the machine; "NORMAL" survives one of the process
+    only, and is faster.
+    ``poll_interval``: seconds between two looks for the writes of other processes, 0.001 to 10.
+    """
+
+    path: str = attrs.field(default="revstore.db", validator=_check_path)
+    synchronous: str = attrs.field(default="FULL", validator=_check_synchronous)
+    poll_interval: float = attrs.field(default=0.05, validator=_check_poll_interval)

@@ -1,0 +1,200 @@
+"""A watch: a cursor that first follows the log in the file, then the hub's tail in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from revstore.backend import BackendWatch
+from revstore.errors import Closed, StorageError, Timeout
+from revstore.values import WatchBatch, WatchEvent
+from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener, Tail
+from revstore_sqlite._reader import Reader
+
+__all__ = ["SQLiteWatch"]
+
+#: Revisions of the log that one look covers: it bounds how long a poll overruns its timeout.
+_PAGE = 2000
+#: A waiting watch that lags so far behind is woken to follow, although nothing concerns it: else
+#: the tail would be cut from under it and it would have to go back to the file.
+_LAG = 2048
+#: Seconds that a poll may look through history although its timeout is shorter.
+_LOOK = 0.05
+
+
+class SQLiteWatch(BackendWatch, Listener):
+    """A watch of one key or of a prefix.
+
+    ``_cursor`` is the revision up to which everything was looked at; ``position`` the one up to
+    which batches were handed out. Only the polling thread touches ``_cursor``, ``_ready`` and
+    ``_in_tail``; the rest is guarded by the hub's lock.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        reader: Reader,
+        key: str,
+        *,
+        recursive: bool,
+        after_revision: int,
+        check_open: Callable[[], None],
+    ) -> None:
+        self._hub = hub
+        self._reader = reader
+        self._key = key
+        self._recursive = recursive
+        self._check_open = check_open
+        self._cursor = after_revision
+        self._position = after_revision
+        self._ready: deque[WatchEvent] = deque()
+        self._in_tail = False
+        self._mark_at: int | None = None
+        self._error: StorageError | None = None
+        self._mark_wanted = False
+        self._closed = False
+        self._waiting = False
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
+        hub.join(self)
+
+    def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+        # What is at hand is looked through even by a poll that does not wait, but not for long.
+        patience = None if deadline is None else max(deadline, began + _LOOK)
+        while True:
+            self._check()
+            try:
+                batch, looked_at_all = self._next()
+            except Timeout:  # reading the log was held up, nothing is lost: go on while time is
+                batch, looked_at_all = None, False
+            except StorageError as error:
+                self._check()
+                self._error = error
+                self._hub.leave(self)
+                raise
+            if batch is not None:
+                self._position = batch.revision
+                return batch
+            if looked_at_all and not self._wait(deadline):
+                self._check()
+                return None
+            if not looked_at_all and patience is not None and time.monotonic() > patience:
+                return None
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("the watch is closed")
+        self._check_open()
+        if self._error is not None:
+            raise self._error
+
+    def _next(self) -> tuple[WatchBatch | None, bool]:
+        """The next batch, if one is at hand; and whether the cursor has come to the end."""
+        if self._ready:
+            event = self._ready.popleft()
+            return WatchBatch(event.kv.revision, (event,)), False
+        if self._mark_wanted:
+            self._mark_wanted = False  # before the look: what is asked for during it needs another
+            try:
+                self._mark_at = self._hub.catch_up()
+            except Timeout:
+                self._mark_wanted = True
+                raise
+        if self._hub.error is not None:
+            raise self._hub.error
+        tail = self._hub.tail
+        if tail is None:
+            self._hub.catch_up()
+            return None, False
+        if not self._in_tail or self._cursor < tail.base:
+            at_end = self._follow_log(tail)
+        else:
+            at_end = self._follow_tail(tail)
+        if at_end and not self._ready and self._mark_at is not None:
+            self._mark_at = None
+            return WatchBatch(max(self._cursor, self._position)), True
+        return None, at_end and not self._ready
+
+    def _follow_log(self, tail: Tail) -> bool:
+        """Look at a page of the log. The first look is always here: it tells whether what comes
+        after ``after_revision`` is compacted, which the tail does not know."""
+        upto = max(self._cursor, min(self._cursor + _PAGE, tail.head))
+        page = self._reader.events(
+            self._cursor, upto, self._key, recursive=self._recursive, timeout=READ_TIMEOUT
+        )
+        self._cursor = max(self._cursor, page.upto)
+        self._ready.extend(page.events)
+        self._in_tail = self._cursor >= tail.base
+        return self._cursor >= tail.head
+
+    def _follow_tail(self, tail: Tail) -> bool:
+        start = self._cursor - tail.base
+        events = tail.events[start : start + _PAGE]
+        if events:
+            self._cursor += len(events)
+            self._ready.extend(filter(self._matches, events))
+        return self._cursor >= tail.head
+
+    def _matches(self, event: WatchEvent) -> bool:
+        key = event.kv.key
+        return key.startswith(self._key) if self._recursive else key == self._key
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Wait for something to look at; False if the deadline came first."""
+        with self._hub.lock:
+            tail = self._hub.tail
+            news = tail is None or tail.head > self._cursor
+            if news or self._mark_wanted or self._closed or self._hub.error is not None:
+                return True
+            self._waiting = True
+        woken = False
+        try:
+            # The backend's stop flag is set before the hub wakes all; looked at after _waiting.
+            self._check_open()
+            left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+            woken = self._wakeup.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        finally:
+            if not woken:
+                with self._hub.lock:
+                    if self._waiting:
+                        self._waiting = False
+                    else:  # woken in the last moment
+                        woken = self._wakeup.acquire()
+        return woken
+
+    def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
+        if not self._waiting or head <= self._cursor:
+            return False
+        return head - self._cursor > _LAG or any(map(self._matches, events))
+
+    def wake(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._wakeup.release()
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def request_progress(self) -> None:
+        self._check()
+        with self._hub.lock:
+            self._mark_wanted = True
+            self.wake()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._check_open()
+        except Closed:
+            self._closed = True
+            return
+        with self._hub.lock:
+            self._closed = True
+            self.wake()
+        self._hub.leave(self)

@@ -1,0 +1,115 @@
+"""kill -9 at any moment loses no acknowledged write and leaves a file that opens."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from revstore.testing._support import collect, wait_until
+from revstore.values import WatchEventType
+from revstore_sqlite._backend import SQLiteBackend
+
+Start = Callable[..., subprocess.Popen[str]]
+Open = Callable[..., SQLiteBackend]
+
+ROUNDS, SEED = 20, 4711
+
+
+def test_acknowledged_writes_survive_kills(start: Start, open_store: Open, path: str) -> None:
+    """DURABLE, BASE-1: after each of many kills the file opens, every write that was
+    acknowledged is there, and no revision is used twice."""
+    dice = random.Random(SEED)
+    known: dict[int, tuple[str, str, str]] = {}
+    for number in range(ROUNDS):
+        process = start("write", f"{SEED}-{number}")
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(dice.uniform(0, 0.12))  # the moment of the kill; nothing is waited for
+        process.kill()
+        output, _ = process.communicate()
+        # What stands behind the last line's end was cut off by the kill and acknowledges nothing.
+        for line in output.split("\n")[:-1]:
+            kind, revision, key, value = line.split("\t")
+            assert int(revision) not in known, "a revision was used twice"
+            known[int(revision)] = (kind, key, value)
+        with open_store() as backend:
+            check(backend, known)
+            last = backend.put(f"/round/{number}", b"-", expected_revision=0).revision
+            assert last > max(known, default=1)
+            known[last] = ("put", f"/round/{number}", "-")
+    assert len(known) > 5 * ROUNDS
+
+
+def check(backend: SQLiteBackend, known: dict[int, tuple[str, str, str]]) -> None:
+    """Everything known is in the history, and the state is what the history leads to."""
+    state: dict[str, bytes] = {}
+    revision = backend.status().revision
+    with backend.watch("", recursive=True, after_revision=1) as watch:
+        events = {event.kv.revision: event for event in collect(watch, revision - 1)}
+    assert sorted(events) == list(range(2, revision + 1))
+    for at, (kind, key, value) in known.items():
+        event = events[at]
+        assert (event.type, event.kv.key) == (
+            WatchEventType.PUT if kind == "put" else WatchEventType.DELETED,
+            key,
+        )
+        assert kind == "deleted" or event.kv.value == value.encode()
+    for event in events.values():
+        state.pop(event.kv.key, None)
+        if event.type is WatchEventType.PUT:
+            state[event.kv.key] = event.kv.value
+    assert {kv.key: kv.value for kv in backend.list("").kvs} == state
+
+
+def test_kill_during_compaction(start: Start, open_store: Open, path: str) -> None:
+    """CMP-6: a compaction that is killed leaves a consistent store: state and history from the
+    compacted revision on are whole, and what it had not deleted yet goes later."""
+    with open_store(synchronous="NORMAL") as backend:
+        fill(backend)
+        state = {kv.key: kv for kv in backend.list("").kvs}
+    dice = random.Random(SEED)
+    for _ in range(6):
+        process = start("compact")
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(dice.uniform(0, 0.01))  # the moment of the kill; nothing is waited for
+        process.kill()
+        process.communicate()
+        with open_store() as backend:
+            assert {kv.key: kv for kv in backend.list("").kvs} == state
+            replay(backend, state)
+    backend = open_store()
+    start("compact").communicate(timeout=60)
+    assert backend.status().compacted_revision == backend.status().revision
+    with closing(sqlite3.connect(path)) as connection:
+        rows = lambda: connection.execute("SELECT count(*) FROM log").fetchone()[0]  # noqa: E731
+        wait_until(lambda: rows() == len(state), "only current values are left in the log")
+    assert {kv.key: kv for kv in backend.list("").kvs} == state
+
+
+def fill(backend: SQLiteBackend) -> None:
+    """3,000 creates, updates and deletions of 40 keys."""
+    revisions: dict[str, int] = {}
+    for number in range(3000):
+        key = f"/{number * 7 % 40}"
+        if number % 11 == 0 and key in revisions:
+            backend.delete(key, expected_revision=revisions.pop(key))
+        else:
+            result = backend.put(key, f"{number}".encode(), expected_revision=revisions.get(key, 0))
+            revisions[key] = result.revision
+
+
+def replay(backend: SQLiteBackend, state: dict) -> None:
+    """The state at the compacted revision and the events since lead to the state now."""
+    status = backend.status()
+    at = max(status.compacted_revision, 1)
+    replayed = {kv.key: kv for kv in backend.list("", revision=at).kvs}
+    assert backend.count("", revision=at).count == len(replayed)
+    with backend.watch("", recursive=True, after_revision=at) as watch:
+        for event in collect(watch, status.revision - at):
+            assert event.previous == replayed.pop(event.kv.key, None)
+            if event.type is WatchEventType.PUT:
+                replayed[event.kv.key] = event.kv
+    assert replayed == state

@@ -1,0 +1,289 @@
+"""The file: its mode, its layout, and every way in which it can be unusable."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from revstore.errors import (
+    ConfigError,
+    CorruptStore,
+    IncompatibleStore,
+    OutcomeUnknown,
+)
+from revstore.values import Capability
+from revstore_sqlite._backend import SQLiteBackend
+from revstore_sqlite._options import SQLiteOptions
+from revstore_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION, STEPS, metadata
+
+Start = Callable[..., subprocess.Popen[str]]
+Open = Callable[..., SQLiteBackend]
+
+#: A user that may do nothing special.
+NOBODY = 65534
+
+
+def test_new_files_are_for_the_owner_alone(open_store: Open, path: str) -> None:
+    """Store, -wal and -shm are made with mode 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        open_store().put("/a", b"", expected_revision=0)
+    finally:
+        os.umask(before)
+    for end in ("", "-wal", "-shm"):
+        assert stat.S_IMODE(os.stat(path + end).st_mode) == 0o600
+
+
+def test_a_wider_mode_is_kept(open_store: Open, path: str) -> None:
+    """A file that is there keeps its mode; an empty one becomes a store."""
+    Path(path).touch(mode=0o640)
+    os.chmod(path, 0o640)
+    assert open_store().status().revision == 1
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+
+
+def test_store_id_and_state_outlive_closing(open_store: Open) -> None:
+    """DURABLE: what was written is there when the file is opened again, revisions go on."""
+    with open_store() as backend:
+        backend.put("/a", b"1", expected_revision=0)
+        before = backend.status()
+    again = open_store()
+    assert again.status() == before
+    assert again.put("/b", b"", expected_revision=0).revision == 3
+
+
+def test_synchronous_normal_is_not_durable(open_store: Open) -> None:
+    """DURABLE is claimed only where each commit is synced."""
+    assert Capability.DURABLE in open_store().capabilities
+    assert Capability.DURABLE not in open_store(synchronous="NORMAL").capabilities
+
+
+def test_an_older_file_is_migrated(open_store: Open, path: str) -> None:
+    """A file of schema version 1 opens, keeps what it holds, and has today's layout."""
+    with closing(sqlite3.connect(path)) as connection:
+        engine = create_engine("sqlite://", creator=lambda: connection)
+        with engine.begin() as steps:
+            STEPS[0](steps)
+            steps.exec_driver_sql("PRAGMA user_version = 1")
+            steps.exec_driver_sql("UPDATE meta SET revision = 3, compacted = 2")
+            steps.exec_driver_sql("INSERT INTO log VALUES (3, '/a', x'31', 2, 2, NULL)")
+            steps.exec_driver_sql("INSERT INTO state VALUES ('/a', 3, 2, 2)")
+        engine.dispose()
+    backend = open_store()
+    kv = backend.get("/a").kv
+    assert kv is not None
+    assert (kv.value, kv.revision, kv.create_revision, kv.version) == (b"1", 3, 2, 2)
+    assert backend.status().compacted_revision == 2
+    assert backend.put("/t", b"", expected_revision=0, ttl=100).succeeded
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("SELECT swept FROM meta").fetchone() == (2,)
+
+
+def test_the_steps_make_the_declared_tables(open_store: Open, path: str) -> None:
+    """What the migration steps make is what the statements are built on."""
+    open_store()
+    engine = create_engine(f"sqlite:///{path}")
+    found = inspect(engine)
+    assert set(found.get_table_names()) == set(metadata.tables)
+    for name, table in metadata.tables.items():
+        columns = {column["name"]: str(column["type"]) for column in found.get_columns(name)}
+        assert columns == {c.name: str(c.type) for c in table.columns}
+        indexes = {index["name"] for index in found.get_indexes(name)}
+        assert indexes == {index.name for index in table.indexes}
+    engine.dispose()
+
+
+def test_a_newer_schema_is_refused(open_store: Open, path: str) -> None:
+    """IncompatibleStore names the file and both versions, and leaves the file as it is."""
+    open_store().close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(IncompatibleStore, match=r"store\.db: .*version 99.*upgrade"):
+        open_store()
+
+
+@pytest.mark.parametrize("content", [b"no database\n" * 100, b"x"])
+def test_a_file_that_is_no_database(open_store: Open, path: str, content: bytes) -> None:
+    """IncompatibleStore names the file and leaves it untouched."""
+    Path(path).write_bytes(content)
+    with pytest.raises(IncompatibleStore, match=r"store\.db"):
+        open_store()
+    assert Path(path).read_bytes() == content
+
+
+def test_another_programs_database(open_store: Open, path: str) -> None:
+    """A sqlite file of another program is refused and not changed in any way."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = Path(path).read_bytes()
+    with pytest.raises(IncompatibleStore, match=r"store\.db: not a revstore store"):
+        open_store()
+    assert Path(path).read_bytes() == before
+
+
+def test_a_damaged_file(open_store: Open, path: str) -> None:
+    """CorruptStore from whatever meets the damage: here opening or the first list."""
+    with open_store() as backend:
+        for number in range(300):
+            backend.put(f"/{number}", b"x" * 500, expected_revision=0)
+    content = bytearray(Path(path).read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    Path(path).write_bytes(content)
+    with pytest.raises(CorruptStore, match=r"store\.db"):
+        open_store().list("")
+
+
+def test_a_truncated_file(open_store: Open, path: str) -> None:
+    """CorruptStore for a file whose end is missing."""
+    with open_store() as backend:
+        for number in range(300):
+            backend.put(f"/{number}", b"x" * 500, expected_revision=0)
+    os.truncate(path, 3 * 4096)
+    with pytest.raises(CorruptStore, match=r"store\.db"):
+        open_store().list("")
+
+
+def test_tables_that_are_missing(open_store: Open, path: str) -> None:
+    """CorruptStore for a file that says it is a store and is none."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    with pytest.raises(CorruptStore, match=r"store\.db"):
+        open_store()
+
+
+def test_paths_that_cannot_be(tmp_path: Path) -> None:
+    """ConfigError names the option, what was given and what would do."""
+    (tmp_path / "file").touch()
+    for wrong, words in [
+        (str(tmp_path / "missing" / "store.db"), "folder that exists"),
+        (str(tmp_path / "file" / "store.db"), "folder that exists"),
+        (str(tmp_path), "not of a folder"),
+    ]:
+        with pytest.raises(ConfigError, match=words) as caught:
+            SQLiteBackend(SQLiteOptions(path=wrong))
+        assert (caught.value.field, caught.value.value) == ("options.path", wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("path", ""),
+        ("path", ":memory:"),
+        ("path", "file:store.db?mode=rwc"),
+        ("path", "a\0b"),
+        ("path", 3),
+        ("synchronous", "OFF"),
+        ("synchronous", None),
+        ("poll_interval", 0),
+        ("poll_interval", 10.5),
+        ("poll_interval", float("nan")),
+        ("poll_interval", True),
+        ("poll_interval", "1"),
+    ],
+)
+def test_options_that_cannot_be(field: str, wrong: object) -> None:
+    """ConfigError names the option, what was given and what would do."""
+    with pytest.raises(ConfigError, match=f"options.{field}") as caught:
+        SQLiteOptions(**{field: wrong})
+    assert caught.value.field == f"options.{field}"
+
+
+def test_permission_denied(start: Start, open_store: Open, path: str) -> None:
+    """AccessDenied for a file that may not be read, or not be made."""
+    need_root(path)
+    open_store().close()
+    os.chmod(path, 0)
+    assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
+    os.unlink(path)
+    assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
+
+
+def test_a_file_that_may_only_be_read(start: Start, open_store: Open, path: str) -> None:
+    """ReadOnly for writes; reads work while somebody who may write has the store open."""
+    need_root(path)
+    backend = open_store()
+    backend.put("/a", b"", expected_revision=0)
+    for end in ("", "-wal", "-shm"):
+        os.chmod(path + end, 0o644)
+    found = attempt(start, NOBODY)
+
+    assert found[:2] == [["open", "ok"], ["read", "1"]]
+    assert found[2][:2] == ["write", "ReadOnly"]
+
+
+def test_a_read_only_file_system(start: Start, open_store: Open, tmp_path: Path) -> None:
+    """A store on a read-only mount can be read; writes raise ReadOnly."""
+    with open_store() as backend:
+        backend.put("/a", b"", expected_revision=0)
+    script = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
+    found = attempt(start, prefix=mounted(script))
+
+    assert found[:2] == [["open", "ok"], ["read", "1"]]
+    assert found[2][:2] == ["write", "ReadOnly"]
+
+
+def test_a_full_disk(start: Start, tmp_path: Path) -> None:
+    """NoSpace on a full file system; what was acknowledged is there, the rest is not."""
+    script = f"mount -t tmpfs -o size=1m none {tmp_path}"
+    process = start("fill", 5000, prefix=mounted(script))
+    output, errors = process.communicate(timeout=60)
+    lines = [line.split("\t") for line in output.splitlines()]
+
+    assert lines[0][:2] == ["write", "NoSpace"], (lines, errors)
+    _, found, written = lines[1]
+    assert found == written
+    assert int(written) > 10
+
+
+def test_a_commit_that_fails_is_unknown(start: Start, open_store: Open) -> None:
+    """OutcomeUnknown if sqlite cannot tell whether a commit is in the file: here the process may
+    not write any further, which the disk answers like a defect."""
+    open_store()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    process = start("fill", 5000, preexec_fn=limit)
+    output, errors = process.communicate(timeout=60)
+    lines = [line.split("\t") for line in output.splitlines()]
+
+    assert lines[0][:2] == ["write", OutcomeUnknown.__name__], (lines, errors)
+    assert lines[1][1] == lines[1][2]
+
+
+def attempt(start: Start, *arguments: object, **options: object) -> list[list[str]]:
+    """What opening, reading and writing came to in another process."""
+    output, errors = start("attempt", *arguments, **options).communicate(timeout=60)
+    assert errors == ""
+    return [line.split("\t") for line in output.splitlines()]
+
+
+def need_root(path: str) -> None:
+    """Skip unless a process can become another user, and let that one into the folder."""
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root, to start a process of another user")
+    for folder in list(Path(path).parents)[:3]:
+        os.chmod(folder, 0o755)
+
+
+def mounted(script: str) -> tuple[str, ...]:
+    """A command prefix that runs the rest with a mount of its own."""
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare, to mount a small file system")
+    prefix = ("unshare", "-rm", "sh", "-ec", f'{script}; exec "$@"', "sh")
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system of its own")
+    return prefix

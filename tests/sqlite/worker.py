@@ -1,0 +1,192 @@
+"""What the tests run in other processes: ``worker.py TASK PATH ARGUMENT...``.
+
+Lines on standard output tell the test what has been done; a write is told once it was
+acknowledged. A line on standard input lets a task go on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import sys
+import threading
+import time
+
+from revstore.errors import Compacted
+from revstore_sqlite._backend import SQLiteBackend
+from revstore_sqlite._options import SQLiteOptions
+
+
+def tell(*words: object) -> None:
+    # One write call a line, so that a kill never leaves half of an acknowledgement behind another.
+    sys.stdout.write("\t".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def open_store(path: str) -> SQLiteBackend:
+    return SQLiteBackend(SQLiteOptions(path=path, poll_interval=0.01))
+
+
+def in_threads(count: int, work) -> None:
+    failures = []
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def hammer(path: str, name: str, threads: str, rounds: str, total: str) -> None:
+    """Write from many threads, and watch everything until ``total`` events have come."""
+    with open_store(path) as backend, backend.watch("", recursive=True, after_revision=1) as watch:
+        tell("ready")
+        sys.stdin.readline()
+
+        def write(index: int) -> None:
+            key, revision = f"/{name}/{index}", 0
+            for number in range(int(rounds)):
+                value = f"{name} {index} {number}".encode()
+                result = backend.put(key, value, expected_revision=revision)
+                assert result.succeeded
+                revision = result.revision
+            assert backend.delete(key, expected_revision=revision).succeeded
+
+        writers = threading.Thread(target=in_threads, args=(int(threads), write))
+        writers.start()
+        deadline = time.monotonic() + 60
+        seen = 0
+        while seen < int(total):
+            batch = watch.poll(max(0.0, deadline - time.monotonic()))
+            assert batch is not None, f"only {seen} of {total} events came"
+            for event in batch.events:
+                previous = "-" if event.previous is None else event.previous.value.decode()
+                value = event.kv.value.decode()
+                tell(batch.revision, event.type, event.kv.key, value, previous)
+                seen += 1
+        writers.join()
+
+
+def count(path: str, threads: str, rounds: str) -> None:
+    """Add one to a counter, again and again, from many threads."""
+    with open_store(path) as backend:
+        tell("ready")
+        sys.stdin.readline()
+
+        def add(_: int) -> None:
+            done = 0
+            current = backend.get("/counter").kv
+            while done < int(rounds):
+                assert current is not None
+                value = str(int(current.value) + 1).encode()
+                result = backend.put("/counter", value, expected_revision=current.revision)
+                if result.succeeded:
+                    done += 1
+                    current = backend.get("/counter").kv
+                else:
+                    current = result.current
+
+        in_threads(int(threads), add)
+
+
+def write(path: str, seed: str) -> None:
+    """Write and delete from four threads until killed, telling each acknowledged write."""
+    with open_store(path) as backend:
+        tell("ready")
+
+        def work(index: int) -> None:
+            dice = random.Random(f"{seed} {index}")
+            while True:
+                key = f"/{index}/{dice.randrange(20)}"
+                current = backend.get(key).kv
+                revision = current.revision if current else 0
+                if current and dice.random() < 0.2:
+                    done = backend.delete(key, expected_revision=revision).revision
+                    tell("deleted", done, key, "-")
+                else:
+                    value = f"{seed}-{index}-{dice.random()}" + "x" * dice.randrange(3000)
+                    done = backend.put(key, value.encode(), expected_revision=revision).revision
+                    tell("put", done, key, value)
+
+        in_threads(4, work)
+
+
+def compact(path: str) -> None:
+    """Compact at each revision in turn until killed."""
+    with open_store(path) as backend:
+        tell("ready")
+        while True:
+            status = backend.status()
+            wanted = min(status.compacted_revision + 700, status.revision)
+            try:
+                backend.compact(wanted)
+            except Compacted:
+                tell("done")
+                return
+            tell("compacted", wanted)
+
+
+def hold(path: str) -> None:
+    """Hold sqlite's write lock until told to let go."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    tell("held")
+    sys.stdin.readline()
+    connection.execute("ROLLBACK")
+    connection.close()
+    tell("released")
+
+
+def put(path: str, key: str, ttl: str) -> None:
+    """Write one key and end without closing anything, as if killed."""
+    backend = open_store(path)
+    tell(backend.put(key, b"value", expected_revision=0, ttl=int(ttl)).revision)
+    sys.stdin.readline()
+
+
+def attempt(path: str, user: str = "") -> None:
+    """Open the store, read, and write, maybe as another user; tell what came of each."""
+    if user:
+        os.setuid(int(user))
+    try:
+        backend = open_store(path)
+    except Exception as error:  # noqa: BLE001 - told to the test
+        tell("open", type(error).__name__, error)
+        return
+    with backend:
+        tell("open", "ok")
+        tell("read", backend.count("").count)
+        try:
+            backend.put("/new", b"x" * 4096, expected_revision=0)
+        except Exception as error:  # noqa: BLE001 - told to the test
+            tell("write", type(error).__name__, error)
+        else:
+            tell("write", "ok")
+
+
+def fill(path: str, size: str) -> None:
+    """Write values until one is refused, tell why, then read everything back."""
+    with open_store(path) as backend:
+        written = 0
+        while True:
+            try:
+                backend.put(f"/{written}", b"x" * int(size), expected_revision=0)
+            except Exception as error:  # noqa: BLE001 - told to the test
+                tell("write", type(error).__name__, error)
+                break
+            written += 1
+        tell("read", backend.count("").count, written)
+
+
+if __name__ == "__main__":
+    task = globals()[sys.argv[1]]
+    task(*sys.argv[2:])
