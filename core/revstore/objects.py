@@ -1,0 +1,168 @@
+"""Objects with metadata: what revstore reads and fills in what it stores.
+
+Two shapes are known. A *typed* object is an instance of an attrs class with a field
+``metadata: ObjectMeta``. An *unstructured* one is a plain dict in Kubernetes' JSON shape, with a
+dict under "metadata"; fields that revstore does not know stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from revstore.errors import InvalidObject
+
+__all__ = [
+    "ObjectMeta",
+    "OwnerReference",
+    "camel_case",
+    "field_value",
+    "labels_of",
+    "metadata_value",
+    "snake_case",
+    "with_metadata",
+]
+
+
+@attrs.frozen(kw_only=True)
+class OwnerReference:
+    """The object that owns this one (Kubernetes metav1.OwnerReference)."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ObjectMeta:
+    """Kubernetes' metav1.ObjectMeta, less what an apiserver needs for its own ends.
+
+    Times are RFC 3339 strings in UTC, as Kubernetes writes them. ``resource_version`` is an
+    opaque string, "" on an object that was never stored; it is never part of the stored bytes.
+    """
+
+    name: str = ""
+    generate_name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str = ""
+    deletion_timestamp: str = ""
+    deletion_grace_period_seconds: int | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    owner_references: tuple[OwnerReference, ...] = ()
+    finalizers: tuple[str, ...] = ()
+
+
+@functools.cache
+def camel_case(name: str) -> str:
+    """``resource_version`` -> ``resourceVersion``."""
+    head, *rest = name.strip("_").split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+@functools.cache
+def snake_case(name: str) -> str:
+    """``resourceVersion`` -> ``resource_version``; a run of capitals is one word."""
+    out = []
+    for index, char in enumerate(name):
+        if char.isupper():
+            after_lower = index > 0 and not name[index - 1].isupper()
+            before_lower = 0 < index < len(name) - 1 and name[index + 1].islower()
+            if after_lower or before_lower:
+                out.append("_")
+        out.append(char.lower())
+    return "".join(out).lstrip("_")
+
+
+def _metadata(obj: Any) -> Any:
+    metadata = obj.get("metadata") if isinstance(obj, dict) else getattr(obj, "metadata", None)
+    if metadata is None or (isinstance(obj, dict) and not isinstance(metadata, dict)):
+        raise InvalidObject(
+            "metadata",
+            type(obj).__name__,
+            "an attrs object with a field metadata, or a dict with a dict under 'metadata'",
+        )
+    return metadata
+
+
+def metadata_value(obj: Any, name: str) -> Any:
+    """The metadata field of the snake-case ``name``; "" if it is absent or None.
+
+    Raises ``InvalidObject`` for an object without metadata.
+    """
+    metadata = _metadata(obj)
+    value = (
+        metadata.get(camel_case(name))
+        if isinstance(metadata, dict)
+        else getattr(metadata, name, None)
+    )
+    return "" if value is None else value
+
+
+def with_metadata(obj: Any, **changes: Any) -> Any:
+    """A copy of ``obj`` with these metadata fields (snake case); for a dict, None removes one.
+
+    Only the object and its metadata are copied, everything below is shared. Raises
+    ``InvalidObject`` for an object without metadata.
+    """
+    metadata = _metadata(obj)
+    if isinstance(obj, dict):
+        changed = dict(metadata)
+        for name, value in changes.items():
+            if value is None:
+                changed.pop(camel_case(name), None)
+            else:
+                changed[camel_case(name)] = value
+        return {**obj, "metadata": changed}
+    if isinstance(metadata, dict):
+        merged = {**metadata, **{camel_case(name): value for name, value in changes.items()}}
+        return attrs.evolve(obj, metadata=merged)
+    return attrs.evolve(obj, metadata=attrs.evolve(metadata, **changes))
+
+
+def labels_of(obj: Any) -> Mapping[str, str]:
+    """The object's labels; empty if it has none, or no metadata."""
+    try:
+        labels = metadata_value(obj, "labels")
+    except InvalidObject:
+        return {}
+    return labels if isinstance(labels, Mapping) else {}
+
+
+def _step(value: Any, name: str) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        if name in value:
+            yield value[name]
+    elif hasattr(type(value), "__attrs_attrs__"):
+        found = getattr(value, snake_case(name), None)
+        if found is None:
+            found = getattr(value, name, None)
+        yield found
+
+
+def field_value(obj: Any, path: str) -> str:
+    """The value at a dotted path in JSON spelling, such as "spec.nodeName", as a string.
+
+    Booleans are "true" and "false". "" if there is nothing, or no scalar, at the path, as in
+    Kubernetes' field sets.
+    """
+    value = obj
+    for name in path.split("."):
+        for value in _step(value, name):  # noqa: B020, PLW2901 - one step down, at most one value
+            break
+        else:
+            return ""
+    if value is None or isinstance(value, (Mapping, list, tuple)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

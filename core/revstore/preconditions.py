@@ -1,0 +1,37 @@
+"""Conditions that a delete or an update may place on the object (storage.Preconditions)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from revstore.errors import PreconditionFailed
+from revstore.objects import metadata_value
+
+__all__ = ["Preconditions"]
+
+
+@attrs.frozen(kw_only=True)
+class Preconditions:
+    """What must hold of the stored object; None is not checked.
+
+    ``resource_version`` is compared as a string.
+    """
+
+    uid: str | None = None
+    resource_version: str | None = None
+
+    def check(self, key: str, obj: Any) -> None:
+        """Raise ``PreconditionFailed`` if a condition does not hold, ``InvalidObject`` if the
+        object has no metadata to compare. (DEL-3, GU-7)"""
+        for name, wanted in (("uid", self.uid), ("resource_version", self.resource_version)):
+            if wanted is None:
+                continue
+            actual = metadata_value(obj, name)
+            if actual != wanted:
+                raise PreconditionFailed(
+                    f"precondition failed for {key!r}: {name} is {actual!r}, expected {wanted!r}",
+                    key=key,
+                    resource_version=str(metadata_value(obj, "resource_version")),
+                )
