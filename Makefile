@@ -1,0 +1,59 @@
+# Each target sets up what it needs: a virtual environment in .venv, made anew when a
+# distribution's metadata changes. `make PYTHON=python3.12 test` picks another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DISTRIBUTIONS := $(wildcard plugins/*/setup.cfg)
+METADATA := setup.cfg pyproject.toml requirements-dev.txt $(DISTRIBUTIONS)
+
+# The file or URL that the demo fills.
+STORE ?= demo/cluster.db
+# A part of the benchmarks, as in `make bench ONLY=sqlite`.
+ONLY ?=
+
+.PHONY: help demo test lint format bench docs clean
+
+help:
+	@echo "make demo    a first look: stores, lists and watches objects in $(STORE)"
+	@echo "make test    linters and all tests"
+	@echo "make lint    linters only; make format mends the layout"
+	@echo "make bench   measures, and writes bench-results.json; ONLY=NAME picks a part"
+	@echo "make docs    writes docs/_build/html"
+	@echo "make clean   removes what the others have made"
+
+# One pip command for all: the distributions require each other and are on no index yet.
+$(STAMP): $(METADATA)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "revstore needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
+	    -e '.[cli,testing]' $(foreach cfg,$(DISTRIBUTIONS),-e $(dir $(cfg)))
+	@touch $@
+
+demo: $(STAMP)
+	@STORE='$(STORE)' $(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(ONLY)
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf core/*.egg-info plugins/*/build plugins/*/src/*.egg-info bench-results.json .coverage

@@ -1,0 +1,217 @@
+"""Finding the one plugin that a name stands for, from metadata alone: nothing is imported."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from revstore.backend import BackendInfo
+from revstore.errors import BackendConflict, BackendNotInstalled, InvalidArgument
+
+__all__ = [
+    "BACKENDS",
+    "CODECS",
+    "COMMANDS",
+    "TRANSFORMERS",
+    "WRAPPERS",
+    "Found",
+    "blocked_by",
+    "conflict",
+    "find_all",
+    "find_one",
+    "kind_of",
+    "register_backend",
+    "strict",
+    "trace",
+    "unregister_backend",
+]
+
+BACKENDS = "revstore.backends"
+WRAPPERS = "revstore.wrappers"
+CODECS = "revstore.codecs"
+TRANSFORMERS = "revstore.transformers"
+COMMANDS = "revstore.commands"
+
+#: The core's own distribution.
+_CORE = "revstore"
+
+#: Names that only the given distribution may provide, by group.
+_RESERVED: dict[str, dict[str, str]] = {
+    BACKENDS: BackendInfo.RESERVED,
+    CODECS: {"json": _CORE},
+    TRANSFORMERS: {"identity": _CORE},
+}
+
+_registered: dict[str, str] = {}  # name -> "package.module"; guarded by _lock
+_lock = threading.Lock()
+
+
+@attrs.frozen
+class Found:
+    """A plugin that is there: by an entry point, or registered in code (``distribution`` is then
+    the module's name and ``version`` is "")."""
+
+    name: str
+    group: str
+    value: str
+    distribution: str
+    version: str
+    in_code: bool = False
+
+    def load(self) -> Any:
+        """Import it. Raises whatever its module raises."""
+        return importlib.metadata.EntryPoint(self.name, self.value, self.group).load()
+
+    @property
+    def origin(self) -> str:
+        """The distribution with its version, for messages."""
+        return f"{self.distribution} {self.version}".rstrip()
+
+
+def register_backend(name: str, target: str) -> None:
+    """Make the backend ``name`` known in this process, for tests and applications that carry a
+    backend without being a distribution. It goes over installed backends of that name.
+
+    ``target`` is "package.module" or "package.module:object" with the hooks; it is imported when
+    the backend is first used. ``InvalidArgument`` if the name is reserved for a distribution of
+    this project, or registered with another target.
+    """
+    if name in BackendInfo.RESERVED:
+        raise InvalidArgument("name", name, "a name that is not reserved")
+    with _lock:
+        if _registered.get(name, target) != target:
+            raise InvalidArgument("name", name, f"another name: it is {_registered[name]!r}")
+        _registered[name] = target
+
+
+def unregister_backend(name: str) -> None:
+    """Undo ``register_backend``; nothing happens if the name is not registered."""
+    with _lock:
+        _registered.pop(name, None)
+
+
+def kind_of(group: str) -> str:
+    """The word for what a group's plugins are: "backend" and so on."""
+    return group.removeprefix("revstore.").removesuffix("s")
+
+
+def find_all(group: str) -> dict[str, list[Found]]:
+    """Every plugin of ``group`` by name; blocked and conflicting ones are in it."""
+    result: dict[str, list[Found]] = {}
+    for entry in importlib.metadata.entry_points(group=group):
+        dist = entry.dist
+        found = Found(
+            entry.name,
+            group,
+            entry.value,
+            dist.name if dist is not None else "unknown",
+            (dist.version or "") if dist is not None else "",
+        )
+        same = result.setdefault(entry.name, [])
+        if found not in same:
+            same.append(found)
+    if group == BACKENDS:
+        with _lock:
+            registered = dict(_registered)
+        for name, target in registered.items():
+            result[name] = [Found(name, group, target, target.partition(":")[0], "", in_code=True)]
+    return result
+
+
+def find_one(group: str, name: str) -> Found:
+    """The plugin that ``name`` stands for.
+
+    ``BackendNotInstalled`` if there is none or it is switched off, ``BackendConflict`` if there
+    are several or one claims a reserved name.
+    """
+    everything = find_all(group)
+    every = everything.get(name, [])
+    usable = [found for found in every if not blocked_by(found)]
+    if not usable:
+        raise _absent(group, name, every, everything)
+    error = conflict(usable)
+    if error is not None:
+        raise error
+    return usable[0]
+
+
+def conflict(candidates: list[Found]) -> BackendConflict | None:
+    """The error for plugins that cannot all have their one name, None if there is just one."""
+    first = candidates[0]
+    kind = kind_of(first.group)
+    owner = _RESERVED.get(first.group, {}).get(first.name)
+    if owner is not None:
+        intruders = [found.origin for found in candidates if _normal(found.distribution) != owner]
+        if intruders:
+            return BackendConflict(first.name, distributions=intruders, reserved=True, kind=kind)
+    if len(candidates) > 1:
+        origins = [found.origin for found in candidates]
+        return BackendConflict(first.name, distributions=origins, kind=kind)
+    return None
+
+
+def blocked_by(found: Found) -> str:
+    """The variable that switches the plugin off, "" if none does. Both variables take names of
+    plugins or of distributions; the core's own plugins need no leave."""
+    names = {found.name, _normal(found.distribution)}
+    if names & _names("REVSTORE_DISABLE_PLUGINS"):
+        return "REVSTORE_DISABLE_PLUGINS"
+    allowed = os.environ.get("REVSTORE_PLUGINS")
+    own = _normal(found.distribution) == _CORE or found.in_code
+    if allowed is not None and not own and not names & _names("REVSTORE_PLUGINS"):
+        return "REVSTORE_PLUGINS"
+    return ""
+
+
+def strict() -> bool:
+    """Whether REVSTORE_STRICT_PLUGINS makes every plugin's failure fatal."""
+    return _flag("REVSTORE_STRICT_PLUGINS")
+
+
+def trace(text: str) -> None:
+    """Tell on standard error what is done with plugins, if REVSTORE_TRACE_PLUGINS is set."""
+    if _flag("REVSTORE_TRACE_PLUGINS"):
+        sys.stderr.write(f"revstore plugins: {text}\n")
+
+
+def _absent(
+    group: str, name: str, every: list[Found], everything: dict[str, list[Found]]
+) -> BackendNotInstalled:
+    installed = [other for other, found in everything.items() if not all(map(blocked_by, found))]
+    if every:
+        return BackendNotInstalled(
+            name, installed=installed, blocked=blocked_by(every[0]), kind=kind_of(group)
+        )
+    # The pip line only for names of this project: else a typo in a URL, or whoever took such a
+    # name on PyPI, would decide what gets installed.
+    known = _RESERVED.get(group, {})
+    hint = f"pip install {known[name]}" if name in known else ""
+    close: Iterable[str] = difflib.get_close_matches(name, [*installed, *known], n=1)
+    return BackendNotInstalled(
+        name,
+        installed=installed,
+        hint=hint,
+        did_you_mean=next(iter(close), ""),
+        kind=kind_of(group),
+    )
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _names(variable: str) -> set[str]:
+    names = {part.strip() for part in os.environ.get(variable, "").split(",")} - {""}
+    return names | {_normal(name) for name in names}
+
+
+def _flag(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")

@@ -1,0 +1,199 @@
+"""Which module may import which, and how light `import revstore` is."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "core" / "revstore"
+
+#: Layer -> its modules, private ones by pattern. Every module of the core is in exactly one.
+LAYERS = {
+    "errors": ["errors"],
+    "values": ["values"],
+    "backend": ["backend"],
+    "memory": ["memory", "_memory_*"],
+    "config": ["config", "secret", "_config_*"],
+    "hooks": ["hooks"],
+    "plugins": ["plugins", "_plugin_*", "_entry_points", "_options", "*_plugin"],
+    "objects": [
+        "codec",
+        "copier",
+        "objects",
+        "paging",
+        "preconditions",
+        "selectors",
+        "transform",
+        "versioner",
+    ],
+    "storage": ["storage", "_storage_*"],
+    "typed": ["typed", "_typed_*"],
+    "compactor": ["compactor"],
+    "kinds": ["kinds"],
+    "registry": ["registry", "_registry_*"],
+    "factory": ["factory"],
+    "manifests": ["manifests", "_yaml_*"],
+    "cli": ["cli", "cli.*", "_cli_*", "__main__"],
+    "testing": ["testing", "testing.*"],
+    "package": ["__init__"],
+}
+
+#: Layer -> what else it may import, inside functions too; imports for type checkers are free.
+#: cli, testing and the package itself may import every public module.
+MAY_IMPORT = {
+    "errors": [],
+    "values": [],
+    "backend": ["errors", "values"],
+    "memory": ["errors", "values", "backend"],
+    "config": ["errors"],
+    "hooks": [],
+    # The built-in plugins name what they plug in.
+    "plugins": ["errors", "values", "backend", "config", "hooks", "memory", "objects"],
+    "objects": ["errors", "values"],
+    "storage": ["errors", "values", "objects"],
+    "typed": ["errors", "values", "backend", "objects", "storage"],
+    "compactor": ["errors", "values", "backend"],
+    "kinds": ["errors"],
+    "registry": ["errors", "values", "objects", "storage", "kinds"],
+    "factory": [
+        "errors",
+        "values",
+        "backend",
+        "config",
+        "plugins",
+        "objects",
+        "storage",
+        "typed",
+        "compactor",
+        "kinds",
+        "registry",
+    ],
+    "manifests": ["errors", "kinds"],
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(CORE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(CORE.rglob("*.py"))}
+
+
+def layer_of(name: str) -> list[str]:
+    return [
+        layer
+        for layer, patterns in LAYERS.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+
+
+def imports_of(path: Path, package: str = "revstore") -> set[str]:
+    """The full names of what a file imports of ``package``, but for ``if TYPE_CHECKING``."""
+    result = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            result |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
+        todo += ast.iter_child_nodes(node)
+    return {name for name in result if name == package or name.startswith(package + ".")}
+
+
+def module_of(imported: str) -> str:
+    """The module of the core that the full name ``imported`` is, or is in."""
+    parts = imported.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def test_every_module_has_one_layer():
+    """A new module gets a place in the table above, so that its imports are checked."""
+    assert {name: layer_of(name) for name in MODULES if len(layer_of(name)) != 1} == {}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_import_direction(name):
+    """DESIGN 2: each layer knows only the ones below it."""
+    (layer,) = layer_of(name)
+    wrong = []
+    for imported in imports_of(MODULES[name]):
+        target = module_of(imported)
+        (other,) = layer_of(target)
+        if other == layer:
+            continue
+        if layer in MAY_IMPORT:
+            fine = other in MAY_IMPORT[layer]
+        else:
+            fine = not any(part.startswith("_") for part in imported.split("."))
+        if not fine:
+            wrong.append(imported)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("plugins/*/src/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_plugins_use_public_names_only(path):
+    """DESIGN 2: a plugin in this repository uses nothing that others may not."""
+    private = {
+        name for name in imports_of(path) if any(part.startswith("_") for part in name.split("."))
+    }
+    assert private == set()
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+HEAVY = [
+    "sqlalchemy",
+    "grpc",
+    "click",
+    "rich",
+    "yaml",
+    "prometheus_client",
+    "urllib3",
+    "pytest",
+    "hypothesis",
+    "etcd3",
+]
+
+
+def test_import_is_light():
+    """`import revstore` imports no driver, no library of the command line, no metrics library."""
+    code = f"import sys, revstore; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+
+    assert run(code).strip() == ""
+
+
+def test_import_is_fast():
+    """`import revstore` takes under 150 ms, best of five."""
+    code = "import time; t = time.perf_counter(); import revstore; print(time.perf_counter() - t)"
+
+    assert min(float(run(code)) for _ in range(5)) < 0.150
+
+
+def test_every_entry_point_is_light():
+    """The modules that entry points lead to import no driver."""
+    names = ["revstore.memory_plugin", "revstore.builtin_plugin", "revstore_sqlite"]
+    for name in names:
+        code = f"import sys, {name}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+        assert (name, run(code).strip()) == (name, "")
