@@ -1,0 +1,301 @@
+"""YAML text to plain values, the way kubectl reads it, within bounds.
+
+PyYAML's parser gives the events; the values are built here, without recursion: so that nesting,
+and what aliases expand to, are counted before they are built, duplicate keys are seen, and each
+error has its line. Scalars follow YAML 1.1 as go-yaml has it, which kubectl uses: yes, no, on,
+off, y and n are booleans, dates are strings, 22:22 is a string.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import yaml
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_WEIGHT",
+    "YamlFault",
+    "read_documents",
+    "read_number",
+    "reads_as_string",
+]
+
+#: Levels of nesting that a document may have.
+MAX_DEPTH = 100
+#: Characters that a document may have with its aliases expanded, 16 counted for each value.
+MAX_WEIGHT = 64 * 2**20
+
+
+class YamlFault(ValueError):
+    """What is wrong, in which document (from 1) and line (from 1; 0 if not known)."""
+
+    def __init__(self, document: int, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.document = document
+        self.line = line
+        self.reason = reason
+
+
+# Without libyaml PyYAML has the same parser in Python, only slower.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TRUE = ("y", "yes", "true", "on")
+_FALSE = ("n", "no", "false", "off")
+_WORDS: dict[str, Any] = {
+    spelt: value
+    for words, value in ((_TRUE, True), (_FALSE, False), (("", "~", "null"), None))
+    for word in words
+    for spelt in (word, word.capitalize(), word.upper())
+}
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*|0[0-7]+|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+# Numbers of base 60, dates, value and merge signs of YAML 1.1: strings here, not everywhere.
+_ELSEWHERE = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]{4}-[0-9].*|=|<<")
+_TAG = "tag:yaml.org,2002:"
+_MERGE = object()
+
+
+def read_documents(data: bytes) -> Iterator[Any]:
+    """Yield the value of each document; an empty one is None. Raises ``YamlFault``."""
+    number = 0
+    loader = None
+    try:
+        loader = _Loader(data)
+        while True:
+            event = loader.get_event()
+            if isinstance(event, yaml.DocumentStartEvent):
+                number += 1
+                yield _Builder(number).build(loader)
+            elif isinstance(event, yaml.StreamEndEvent) or event is None:
+                return
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = error.problem or error.context or "not YAML"
+        raise YamlFault(max(number, 1), mark.line + 1 if mark else 0, reason) from error
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise YamlFault(max(number, 1), 0, " ".join(str(error).split())) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def read_number(text: str) -> int | float:
+    """An integer as such while 64 bits hold it, any other number as a float, as Go reads JSON.
+
+    Raises ``ValueError`` for what is not finite.
+    """
+    if text.lstrip("-").isdigit() and len(text) <= 20:
+        value = int(text)
+        if -(2**63) <= value < 2**64:
+            return value
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
+
+
+def _scalar(text: str) -> Any:
+    """The value of a plain scalar; ``ValueError`` if JSON has none for it."""
+    if text in _WORDS:
+        return _WORDS[text]
+    # Only these can start a number: most scalars end here.
+    if text[0] not in "+-.0123456789":
+        return text
+    if _NOT_FINITE.fullmatch(text):
+        raise ValueError(f"{text} has no place in JSON")
+    plain = text.replace("_", "")
+    if _INT.fullmatch(plain):
+        digits = plain.lstrip("+-")
+        if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+            plain = plain.replace("0", "0o", 1)
+        # Long enough to be no integer of 64 bits; int() of such text may take long.
+        if len(digits) > 66:
+            return read_number(plain)
+        value = int(plain, 0)
+        return value if -(2**63) <= value < 2**64 else float(value)
+    return read_number(plain) if _FLOAT.fullmatch(plain) else text
+
+
+def _tagged(tag: str, text: str) -> Any:
+    """The value of a scalar with an explicit tag; ``ValueError`` if they do not go together."""
+    name = tag.removeprefix(_TAG)
+    if name in ("str", "timestamp", "!"):
+        return text
+    kinds = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
+    if name not in kinds:
+        raise ValueError(f"the tag {tag} is not supported")
+    value = _scalar(text)
+    if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name != "bool"):  # type: ignore[arg-type]
+        raise ValueError(f"{text[:40]!r} is no {name}")
+    return float(value) if name == "float" else value
+
+
+@attrs.define
+class _Open:
+    """A collection that is being read. ``weight`` and ``height`` are of what it holds so far,
+    aliases expanded; ``key`` is the one that waits for its value."""
+
+    value: Any
+    line: int
+    anchor: str | None
+    weight: int = 16
+    height: int = 1
+    key: Any = None
+    has_key: bool = False
+    merges: list[Any] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class _Anchored:
+    value: Any
+    weight: int
+    height: int
+
+
+class _Builder:
+    """Builds the value of one document."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._stack: list[_Open] = []
+        # None marks an anchor whose collection is not finished.
+        self._anchors: dict[str, _Anchored | None] = {}
+
+    def build(self, loader: Any) -> Any:
+        result = None
+        while True:
+            event = loader.get_event()
+            if isinstance(event, yaml.DocumentEndEvent):
+                return result
+            done = self._take(event, event.start_mark.line + 1)
+            if done is not None and not self._stack:
+                result = done.value
+
+    def _fault(self, line: int, reason: str) -> YamlFault:
+        return YamlFault(self._number, line, reason)
+
+    def _take(self, event: Any, line: int) -> _Anchored | None:
+        """Take one event in; the value that it completes, if any."""
+        if isinstance(event, yaml.ScalarEvent):
+            done = self._scalar_of(event, line)
+        elif isinstance(event, yaml.AliasEvent):
+            done = self._alias(event.anchor, line)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            self._start(event, line)
+            return None
+        else:
+            done = self._end(self._stack.pop())
+        if self._stack:
+            self._add(self._stack[-1], done, line)
+        return done
+
+    def _scalar_of(self, event: Any, line: int) -> _Anchored:
+        text, plain = event.value, event.implicit[0]
+        try:
+            if event.tag not in (None, "!"):
+                value = _tagged(event.tag, text)
+            elif not plain or event.tag == "!":
+                value = text
+            else:
+                value = _MERGE if text == "<<" and self._wants_key() else _scalar(text)
+        except ValueError as error:
+            raise self._fault(line, str(error)) from error
+        done = _Anchored(value, 16 + len(text), 0)
+        if event.anchor:
+            self._anchors[event.anchor] = done
+        return done
+
+    def _wants_key(self) -> bool:
+        top = self._stack[-1] if self._stack else None
+        return top is not None and isinstance(top.value, dict) and not top.has_key
+
+    def _alias(self, name: str, line: int) -> _Anchored:
+        if name not in self._anchors:
+            raise self._fault(line, f"the alias *{name} has no anchor")
+        found = self._anchors[name]
+        if found is None:
+            raise self._fault(line, f"the alias *{name} lies within what it stands for")
+        return found
+
+    def _start(self, event: Any, line: int) -> None:
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
+            raise self._fault(line, f"the tag {event.tag} is not supported")
+        if len(self._stack) >= MAX_DEPTH:
+            raise self._fault(line, f"nested more than {MAX_DEPTH} levels deep")
+        if self._wants_key():
+            raise self._bad_key("a mapping" if mapping else "a list", line)
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        self._stack.append(_Open({} if mapping else [], line, event.anchor))
+
+    def _end(self, ended: _Open) -> _Anchored:
+        # What is merged yields to the mapping's own keys, and to what was merged before it.
+        for merged in ended.merges:
+            for key, value in merged.items():
+                ended.value.setdefault(key, value)
+        done = _Anchored(ended.value, ended.weight, ended.height)
+        if ended.anchor:
+            self._anchors[ended.anchor] = done
+        return done
+
+    def _add(self, top: _Open, done: _Anchored, line: int) -> None:
+        top.weight += done.weight
+        top.height = max(top.height, done.height + 1)
+        if top.weight > MAX_WEIGHT:
+            raise self._fault(line, f"more than {MAX_WEIGHT >> 20} MiB with aliases expanded")
+        if len(self._stack) + done.height > MAX_DEPTH:
+            raise self._fault(line, f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(top.value, list):
+            top.value.append(done.value)
+        elif not top.has_key:
+            self._add_key(top, done.value, line)
+        else:
+            top.has_key = False
+            if top.key is _MERGE:
+                self._merge(top, done.value, line)
+            else:
+                top.value[top.key] = done.value
+
+    def _add_key(self, top: _Open, key: Any, line: int) -> None:
+        if key is not _MERGE:
+            if not isinstance(key, str):
+                raise self._bad_key(_shown(key), line)
+            if key in top.value:
+                raise self._fault(line, f"the key {key!r} is there twice")
+        top.key, top.has_key = key, True
+
+    def _bad_key(self, what: str, line: int) -> YamlFault:
+        hint = (
+            "a template must be filled in first"
+            if what in ("a mapping", "a list")
+            else "put it in quotes"
+        )
+        return self._fault(line, f"a key must be a string, not {what}: {hint}")
+
+    def _merge(self, top: _Open, value: Any, line: int) -> None:
+        merged = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, dict) for each in merged):
+            raise self._fault(line, "<< takes a mapping, or a list of mappings")
+        top.merges.extend(merged)
+
+
+def _shown(key: Any) -> str:
+    if isinstance(key, (dict, list)):
+        return "a mapping" if isinstance(key, dict) else "a list"
+    words = {None: "null", True: "a boolean", False: "a boolean"}
+    return words[key] if key is None or isinstance(key, bool) else f"{key}"
+
+
+def reads_as_string(text: str) -> bool:
+    """Whether ``text``, written without quotes, is read as a string by YAML readers of any kind."""
+    try:
+        return isinstance(_scalar(text), str) and not _ELSEWHERE.fullmatch(text)
+    except ValueError:
+        return False

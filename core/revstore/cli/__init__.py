@@ -1,0 +1,18 @@
+"""The command line (extra ``cli``): kubectl's manners over any store.
+
+One module a command, imported when that command runs. Exit codes:
+
+==== ============================================================================
+0    done
+1    not found, conflict, some of it failed, or the store is damaged or foreign
+2    wrong usage or configuration, or a plugin that cannot be had
+3    the store cannot be reached, or did not answer in time
+130  ended by Ctrl-C
+==== ============================================================================
+"""
+
+from __future__ import annotations
+
+from revstore.cli._main import run
+
+__all__ = ["run"]

@@ -1,0 +1,99 @@
+"""Errors as the command line tells them: one line, what to do, and an exit code."""
+
+from __future__ import annotations
+
+import click
+
+from revstore.errors import (
+    AccessDenied,
+    ConfigError,
+    Conflict,
+    CorruptObject,
+    CorruptStore,
+    IncompatibleStore,
+    InternalError,
+    InvalidArgument,
+    KeyExists,
+    KeyNotFound,
+    NoSpace,
+    NotReady,
+    OutcomeUnknown,
+    PluginError,
+    PreconditionFailed,
+    ReadOnly,
+    StorageError,
+    Timeout,
+    TooLargeResourceVersion,
+    Unreachable,
+    Unsupported,
+    ValueTooLarge,
+)
+from revstore.manifests import ManifestError
+
+__all__ = ["Failed", "concerns_one_object", "exit_code_of", "one_line"]
+
+
+class Failed(click.ClickException):
+    """A command cannot go on; the exit code is 1."""
+
+
+_UNREACHABLE = (Unreachable, Timeout, AccessDenied, NotReady, TooLargeResourceVersion)
+
+_OF_OBJECTS = (
+    InvalidArgument,
+    KeyNotFound,
+    KeyExists,
+    Conflict,
+    PreconditionFailed,
+    CorruptObject,
+    InternalError,
+    ValueTooLarge,
+)
+
+# The first that fits; what an error's own text says already is not repeated.
+_ADVICE: tuple[tuple[type[StorageError], str], ...] = (
+    (OutcomeUnknown, "look whether it is there before you try again"),
+    (Timeout, "try again; if it stays so, see `revstore doctor`"),
+    (Unreachable, "is the store's server up, and its address right?"),
+    (AccessDenied, "check credentials and file permissions"),
+    (Conflict, "read it again and repeat the change"),
+    (CorruptStore, "restore it from a copy"),
+    (IncompatibleStore, "check that --store names the right store"),
+    (NoSpace, "make room and repeat"),
+    (ReadOnly, "make it writable, or choose another with --store"),
+)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the process ends with for ``error``."""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return 130
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    if isinstance(error, _UNREACHABLE):
+        return 3
+    if isinstance(error, ManifestError):
+        return 1
+    return 2 if isinstance(error, (InvalidArgument, PluginError, Unsupported)) else 1
+
+
+def concerns_one_object(error: StorageError) -> bool:
+    """Whether other objects may fare better: the store itself is all right."""
+    return isinstance(error, _OF_OBJECTS) and not isinstance(error, ConfigError)
+
+
+def one_line(error: BaseException) -> str:
+    """The error, and what to do about it, without line breaks."""
+    if isinstance(error, click.UsageError):
+        where = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+        text = error.format_message().rstrip(".") + where
+    elif isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, StorageError):
+        advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
+        text = f"{error}: {advice}" if advice else str(error)
+    elif isinstance(error, OSError):
+        text = str(error)
+    else:
+        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    return " ".join(text.split())

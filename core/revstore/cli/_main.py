@@ -1,0 +1,149 @@
+"""The group of commands, loaded one by one as they are called, and the end of every run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.shell_completion import shell_complete
+
+from revstore.cli._failures import exit_code_of, one_line
+from revstore.cli._session import Session, store_options
+
+__all__ = ["run"]
+
+# Here, so that the list of commands imports none of them.
+_COMMANDS = {
+    "apply": "Create or change objects from files.",
+    "compact": "Drop the history up to a revision.",
+    "delete": "Delete objects by name, file or selector.",
+    "doctor": "Check the store and what it needs.",
+    "edit": "Change an object in an editor.",
+    "get": "Show objects.",
+    "plugins": "Show and check the installed backends.",
+    "watch": "Show objects, then their changes as they come.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from revstore.plugins import command_names
+
+        return sorted({*_COMMANDS, *command_names()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            command: click.Command = importlib.import_module(f"revstore.cli.{cmd_name}").command
+            return command
+        from revstore.plugins import command_names, load_command
+
+        if cmd_name not in self.commands and cmd_name in command_names():
+            load_command(cmd_name, self)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"no such command {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _COMMANDS.get(name, "(from a plugin)")) for name in self.list_commands(ctx)]
+            )
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    from revstore.plugins import list_backends
+
+    click.echo(f"revstore {version('revstore')}")
+    for plugin in list_backends(fast=True):
+        click.echo(f"  backend {plugin.name} ({plugin.distribution} {plugin.version})")
+    ctx.exit()
+
+
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done; 1 not found, conflict, or some of it failed; 2 usage or "
+    "configuration; 3 the store cannot be reached.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and the installed backends.",
+)
+@store_options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Store, read, watch and change Kubernetes-shaped objects in any store."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with ``arguments`` (default: the process's); returns the exit code."""
+    # A warning is one line here, like an error.
+    warnings.showwarning = _show_warning
+    session = Session()
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            if "_REVSTORE_COMPLETE" in os.environ:
+                return shell_complete(
+                    cli, {}, "revstore", "_REVSTORE_COMPLETE", os.environ["_REVSTORE_COMPLETE"]
+                )
+            with cli.make_context("revstore", list(words), obj=session) as context:
+                cli.invoke(context)
+            sys.stdout.flush()
+        finally:
+            session.close()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except BrokenPipeError:
+        return _leave_pipe()
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last place that can tell it
+        if session.debug:
+            traceback.print_exc()
+        return _tell(error)
+    return session.exit_code
+
+
+def _tell(error: Exception) -> int:
+    try:
+        sys.stdout.flush()
+        click.echo(f"error: {one_line(error)}", err=True)
+    except BrokenPipeError:
+        return _leave_pipe()
+    return exit_code_of(error)
+
+
+def _leave_pipe() -> int:
+    """Whoever read the output has gone, as `head` does; say nothing, also not at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)

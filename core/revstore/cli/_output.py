@@ -1,0 +1,157 @@
+"""The output formats of ``-o``: table and wide, name, json, yaml."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from revstore.cli._columns import columns_of
+from revstore.cli._scope import Target, type_name
+from revstore.cli._table import TableWriter, printable
+from revstore.kinds import ResourceInfo
+
+__all__ = [
+    "FORMATS",
+    "Found",
+    "RowWriter",
+    "as_list",
+    "dump_json",
+    "dump_yaml",
+    "output_option",
+    "print_found",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMATS = ("table", "wide", "name", "json", "yaml")
+
+
+@attrs.frozen
+class Found:
+    """The objects that were found of a target."""
+
+    target: Target
+    objects: Sequence[dict[str, Any]]
+
+
+def output_option(command: F) -> F:
+    """The option ``-o``."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        help="How to print.",
+    )
+    return option(command)
+
+
+def dump_json(value: Any, *, indent: int | None = 4) -> str:
+    """As kubectl writes it: keys sorted, one line without ``indent``."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(
+        value, indent=indent, sort_keys=True, ensure_ascii=False, separators=separators
+    )
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML that reads back as what it was, by this project's reader and by others."""
+    from revstore.cli._yaml_writer import write
+
+    return write(value)
+
+
+def as_list(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several objects as one, as kubectl does it."""
+    return {
+        "apiVersion": "v1",
+        "items": list(objects),
+        "kind": "List",
+        "metadata": {"resourceVersion": ""},
+    }
+
+
+class RowWriter:
+    """Prints objects of one resource as rows of a table; ``extra`` columns stand in front."""
+
+    def __init__(
+        self,
+        info: ResourceInfo,
+        *,
+        namespaces: bool,
+        extra: Sequence[str] = (),
+        wide: bool = False,
+        labels: bool = False,
+        headers: bool = True,
+        typed: bool = False,
+    ) -> None:
+        self._info = info
+        self._namespaces = namespaces
+        self._typed = typed
+        self._columns = columns_of(info, wide=wide, labels=labels)
+        titles = [*extra, *(["NAMESPACE"] if namespaces else []), "NAME"]
+        self._table = TableWriter(
+            [*titles, *(column.title for column in self._columns)],
+            headers=headers,
+            # Most that stands in front comes later: the longest type of an event.
+            first_width=len("MODIFIED") if extra else 0,
+        )
+
+    def write(self, objects: Sequence[dict[str, Any]], extra: Sequence[Sequence[str]] = ()) -> None:
+        """Print the rows; ``extra`` has the cells in front for each."""
+        now = datetime.datetime.now(datetime.UTC)
+        rows = []
+        for at, obj in enumerate(objects):
+            metadata = obj.get("metadata") or {}
+            name = str(metadata.get("name", ""))
+            front = list(extra[at]) if extra else []
+            if self._namespaces:
+                front.append(str(metadata.get("namespace") or ""))
+            front.append(f"{type_name(self._info, obj)}/{name}" if self._typed else name)
+            rows.append([*front, *(column.cell(obj, now) for column in self._columns)])
+        self._table.write(rows)
+
+
+def print_found(
+    found: Sequence[Found],
+    output: str,
+    *,
+    single: bool,
+    namespaces: bool,
+    labels: bool = False,
+    headers: bool = True,
+) -> None:
+    """Print what was found; ``single`` tells that exactly one object was asked for by name."""
+    objects = [obj for each in found for obj in each.objects]
+    if output in ("json", "yaml"):
+        if single and not objects:
+            return
+        value = objects[0] if single else as_list(objects)
+        text = dump_json(value) + "\n" if output == "json" else dump_yaml(value)
+        click.echo(text, nl=False)
+    elif output == "name":
+        for each in found:
+            for obj in each.objects:
+                click.echo(
+                    printable(f"{type_name(each.target.info, obj)}/{obj['metadata']['name']}")
+                )
+    else:
+        shown = [each for each in found if each.objects]
+        for at, each in enumerate(shown):
+            if at:
+                click.echo()
+            writer = RowWriter(
+                each.target.info,
+                namespaces=namespaces and (each.target.info.namespaced or each.target.guessed),
+                wide=output == "wide",
+                labels=labels,
+                headers=headers,
+                typed=len(found) > 1,
+            )
+            writer.write(each.objects)

@@ -1,0 +1,97 @@
+"""What all commands share: the chosen store, opened when first needed, and the exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import click
+
+if TYPE_CHECKING:
+    from revstore.config import StorageConfig
+    from revstore.factory import StorageFactory
+
+__all__ = ["Session", "pass_session", "store_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@attrs.define(eq=False, slots=False)
+class Session:
+    """One run of the command."""
+
+    store: str = ""
+    config_file: str = ""
+    debug: bool = False
+    exit_code: int = 0
+
+    @functools.cached_property
+    def config(self) -> StorageConfig:
+        """From --store, --config, or the environment; else revstore.db in the current folder."""
+        from revstore.config import StorageConfig
+
+        if self.store and self.config_file:
+            raise click.UsageError(
+                "give --store or --config, not both", click.get_current_context()
+            )
+        if self.config_file:
+            return StorageConfig.load(Path(self.config_file))
+        return StorageConfig.load(self.store or None)
+
+    @functools.cached_property
+    def factory(self) -> StorageFactory:
+        """Opened at the first use, closed by ``close``."""
+        from revstore.factory import StorageFactory
+
+        return StorageFactory(self.config)
+
+    def close(self) -> None:
+        """Close the store, if it was opened."""
+        if "factory" in self.__dict__:
+            self.factory.close()
+
+    def complain(self, message: str, exit_code: int = 1) -> None:
+        """Tell of a failure that does not end the command, and remember it for the exit code."""
+        sys.stdout.flush()
+        click.echo(f"error: {' '.join(message.split())}", err=True)
+        self.exit_code = max(self.exit_code, exit_code)
+
+    def warn(self, message: str) -> None:
+        """Tell of something on standard error that is no failure."""
+        sys.stdout.flush()
+        click.echo(message, err=True)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    session = ctx.find_object(Session)
+    if value and session is not None and param.name:
+        setattr(session, param.name, value)
+
+
+def store_options(command: F) -> F:
+    """The options that every command takes, before or after the command's name."""
+    for names, arguments in (
+        (("--debug",), {"is_flag": True, "help": "Show where an error comes from."}),
+        (
+            ("--config", "config_file"),
+            {"metavar": "FILE", "help": "A TOML file that says where the store is."},
+        ),
+        (
+            ("--store",),
+            {
+                "metavar": "URL",
+                "help": "The store, such as sqlite:///cluster.db.  [default: $REVSTORE_URL, "
+                "$REVSTORE_CONFIG, or revstore.db in this folder]",
+            },
+        ),
+    ):
+        option = click.option(*names, expose_value=False, callback=_remember, **arguments)
+        command = option(command)
+    return command

@@ -1,0 +1,32 @@
+"""``revstore compact``."""
+
+from __future__ import annotations
+
+import click
+
+from revstore.cli._session import Session, pass_session, store_options
+
+__all__ = ["command"]
+
+
+@click.command("compact", short_help="Drop the history up to a revision.")
+@click.option(
+    "--revision",
+    type=click.IntRange(min=1),
+    help="The oldest that stays readable.  [default: the current one]",
+)
+@store_options
+@pass_session
+def command(session: Session, revision: int | None) -> None:
+    """Drop the history up to a revision. What is stored stays as it is.
+
+    Lists and watches from before that revision end with "Expired" and begin anew.
+    """
+    backend = session.factory.backend()
+    status = backend.status()
+    wanted = revision or status.revision
+    if revision is None and wanted <= status.compacted_revision:
+        click.echo(f"Nothing to do: compacted up to revision {status.compacted_revision}.")
+        return
+    backend.compact(wanted)
+    click.echo(f"Compacted up to revision {wanted}.")

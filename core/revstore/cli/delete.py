@@ -1,0 +1,142 @@
+"""``revstore delete``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import click
+
+from revstore.cli._failures import concerns_one_object, one_line
+from revstore.cli._files import files_option, read_items
+from revstore.cli._scope import (
+    DEFAULT_NAMESPACE,
+    Scope,
+    Target,
+    candidates,
+    not_found,
+    parse_targets,
+    scope_option,
+    selection_options,
+    type_name,
+)
+from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._table import printable
+from revstore.cli.get import find
+from revstore.errors import KeyNotFound, StorageError
+from revstore.kinds import ResourceInfo
+
+__all__ = ["command"]
+
+
+@attrs.frozen
+class _Victim:
+    """``candidates`` are tried in turn; ``listed`` ones may be gone by then."""
+
+    target: Target
+    candidates: tuple[ResourceInfo, ...]
+    name: str
+    namespace: str | None
+    listed: bool = False
+
+
+@click.command("delete", short_help="Delete objects by name, file or selector.")
+@click.argument("what", nargs=-1, metavar="[TYPE NAME... | TYPE/NAME... | TYPE]")
+@files_option()
+@scope_option(default=None, help="[default: default]")
+@selection_options
+@click.option("--all", "every", is_flag=True, help="All objects of the type.")
+@click.option("--ignore-not-found", is_flag=True, help="What is not there is no failure.")
+@click.option("-o", "--output", type=click.Choice(["name"]), help="Print names only.")
+@store_options
+@pass_session
+def command(
+    session: Session,
+    *,
+    what: tuple[str, ...],
+    filenames: tuple[str, ...],
+    namespace: str | None,
+    all_namespaces: bool,
+    selector: str,
+    field_selector: str,
+    every: bool,
+    ignore_not_found: bool,
+    output: str | None,
+) -> None:
+    """Delete objects: those named, those in files, or those that a selector takes.
+
+    \b
+    revstore delete pod web db
+    revstore delete -f manifests/
+    revstore delete pods -l app=web
+    revstore delete configmaps --all -n test
+    """
+    scope = Scope("" if all_namespaces else namespace or DEFAULT_NAMESPACE)
+    if filenames:
+        if what or selector or field_selector or every or all_namespaces:
+            raise _usage("-f goes with neither names nor selectors")
+        victims = _from_files(session, filenames, namespace)
+    else:
+        targets = parse_targets(session, what)
+        _check_usage(targets, selected=bool(selector or field_selector or every or all_namespaces))
+        if not any(target.names for target in targets) and not (
+            selector or field_selector or every
+        ):
+            raise _usage("name the objects, or give -l, --field-selector or --all")
+        victims = _from_targets(session, targets, scope, selector, field_selector)
+    for victim in victims:
+        _delete(session, victim, scope, ignore_not_found=ignore_not_found, output=output)
+
+
+def _check_usage(targets: list[Target], *, selected: bool) -> None:
+    if selected and any(target.names for target in targets):
+        raise _usage("names go with neither -l, --field-selector, --all nor -A")
+
+
+def _usage(message: str) -> click.UsageError:
+    return click.UsageError(message, click.get_current_context())
+
+
+def _from_files(
+    session: Session, filenames: tuple[str, ...], namespace: str | None
+) -> Iterator[_Victim]:
+    for item in read_items(session, filenames, namespace):
+        yield _Victim(Target(item.info), (item.info,), item.name, item.namespace)
+
+
+def _from_targets(
+    session: Session, targets: list[Target], scope: Scope, selector: str, field_selector: str
+) -> Iterator[_Victim]:
+    for target in targets:
+        for name in target.names:
+            yield _Victim(target, tuple(candidates(target)), name, scope.namespace)
+        if target.names:
+            continue
+        for obj in find(session, target, scope, selector=selector, field_selector=field_selector):
+            metadata = obj["metadata"]
+            own = str(metadata.get("namespace") or "")
+            scoped = bool(own) if target.guessed else target.info.namespaced
+            info = attrs.evolve(target.info, namespaced=scoped)
+            yield _Victim(target, (info,), metadata["name"], own or None, listed=True)
+
+
+def _delete(
+    session: Session, victim: _Victim, scope: Scope, *, ignore_not_found: bool, output: str | None
+) -> None:
+    for info in victim.candidates:
+        registry = session.factory.registry(info)
+        try:
+            gone = registry.delete(victim.name, victim.namespace if info.namespaced else None)
+        except KeyNotFound:
+            continue
+        except StorageError as error:
+            if not concerns_one_object(error):
+                raise
+            session.complain(f"{type_name(info)}/{victim.name}: {one_line(error)}")
+            return
+        kind, name = type_name(info, gone), printable(victim.name)
+        click.echo(f"{kind}/{name}" if output else f'{kind} "{name}" deleted')
+        return
+    if not ignore_not_found and not victim.listed:
+        where = Scope(victim.namespace or scope.namespace)
+        session.complain(not_found(victim.target, victim.name, where))

@@ -1,0 +1,88 @@
+"""``revstore doctor``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from revstore.cli._failures import exit_code_of, one_line
+from revstore.cli._output import dump_json
+from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._table import TableWriter
+from revstore.cli.plugins import plugin_row, print_plugins
+from revstore.errors import StorageError
+from revstore.hooks import CheckResult
+from revstore.kinds import for_prefix
+from revstore.plugins import list_backends, run_doctor
+
+__all__ = ["command"]
+
+
+@click.command("doctor", short_help="Check the store and what it needs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@store_options
+@pass_session
+def command(session: Session, as_json: bool) -> None:
+    """Check the store and what it needs: its state, its objects, the plugins.
+
+    The exit code is 1 if a check failed, 3 if the store cannot be reached.
+    """
+    plugins = list_backends()
+    checks = run_doctor(session.config)
+    store: dict[str, Any] = {"type": session.config.resolved_type, "prefix": session.config.prefix}
+    objects: dict[str, int] = {}
+    try:
+        store.update(_status(session))
+        objects = _objects(session)
+    except StorageError as error:
+        store["error"] = one_line(error)
+        session.exit_code = exit_code_of(error)
+    if any(check.result is CheckResult.FAILED for check in checks):
+        session.exit_code = max(session.exit_code, 1)
+    rows = [
+        {"name": check.name, "result": str(check.result), "detail": check.detail}
+        for check in checks
+    ]
+    if as_json:
+        report = {
+            "store": store,
+            "objects": objects,
+            "checks": rows,
+            "plugins": [plugin_row(plugin) for plugin in plugins],
+        }
+        click.echo(dump_json(report))
+        return
+    _print_section("STORE", [[name, str(value)] for name, value in store.items()])
+    _print_section("OBJECTS", [[name, str(count)] for name, count in objects.items()])
+    if rows:
+        TableWriter(["CHECK", "RESULT", "DETAIL"]).write([list(row.values()) for row in rows])
+        click.echo()
+    print_plugins(plugins)
+
+
+def _status(session: Session) -> dict[str, Any]:
+    status = session.factory.backend().status()
+    return {
+        "server": status.server,
+        "store_id": status.store_id,
+        "revision": status.revision,
+        "compacted_revision": status.compacted_revision,
+        "foreign_keys": status.foreign_keys,
+    }
+
+
+def _objects(session: Session) -> dict[str, int]:
+    """How many objects there are, by resource."""
+    root = session.config.prefix.rstrip("/")
+    counts = {}
+    for prefix in session.factory.stored_resources():
+        name = for_prefix(prefix, session.config.resources).qualified
+        counts[name] = session.factory.backend(name).count(f"{root}{prefix}/").count
+    return dict(sorted(counts.items()))
+
+
+def _print_section(title: str, rows: list[list[str]]) -> None:
+    if rows:
+        TableWriter([title, ""]).write(rows)
+        click.echo()

@@ -1,0 +1,163 @@
+"""``revstore edit``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from revstore import kinds
+from revstore.cli._failures import Failed, one_line
+from revstore.cli._output import dump_yaml
+from revstore.cli._scope import (
+    Scope,
+    candidates,
+    not_found,
+    parse_targets,
+    read_one,
+    scope_option,
+    type_name,
+)
+from revstore.cli._session import Session, pass_session, store_options
+from revstore.errors import Conflict, InvalidArgument, KeyNotFound, StorageError
+from revstore.kinds import ResourceInfo
+from revstore.manifests import ManifestError, parse
+from revstore.objects import with_metadata
+
+__all__ = ["command"]
+
+_HEADING = """\
+# Change the object below, save, and leave the editor. Lines that start with # are left out.
+# Left unchanged, or empty, nothing is done.
+#
+"""
+
+
+@click.command("edit", short_help="Change an object in an editor.")
+@click.argument("what", nargs=-1, metavar="TYPE NAME | TYPE/NAME")
+@scope_option()
+@store_options
+@pass_session
+def command(session: Session, what: tuple[str, ...], namespace: str) -> None:
+    """Change an object in $EDITOR (else vi).
+
+    If somebody else has changed it meanwhile nothing is stored, and what you wrote is kept.
+    """
+    targets = parse_targets(session, what)
+    if len(targets) != 1 or len(targets[0].names) != 1:
+        raise click.UsageError("name one object", click.get_current_context())
+    target, scope = targets[0], Scope(namespace)
+    name = target.names[0]
+    try:
+        obj = read_one(session, target, name, scope)
+    except KeyNotFound:
+        raise Failed(not_found(target, name, scope)) from None
+    info = _scoped(tuple(candidates(target)), obj)
+    before = _HEADING + dump_yaml(obj)
+    with _buffer(before) as path:
+        _run_editor(path)
+        after = path.read_bytes()
+        if after == before.encode() or not _content(after):
+            click.echo("Edit cancelled, no changes made.")
+            return
+        edited = _store(session, info, obj, after, path)
+    if edited is None:
+        click.echo("Edit cancelled, no changes made.")
+    else:
+        click.echo(f"{type_name(info, obj)}/{name} edited")
+
+
+def _scoped(infos: tuple[ResourceInfo, ...], obj: dict[str, Any]) -> ResourceInfo:
+    """Of a resource that may have either scope, the one that ``obj`` has."""
+    namespaced = bool(obj["metadata"].get("namespace"))
+    return next((info for info in infos if info.namespaced == namespaced), infos[0])
+
+
+class _Kept(Failed):
+    """The edited text could not be stored: it stays where it is."""
+
+
+@contextmanager
+def _buffer(text: str) -> Iterator[Path]:
+    """A file that nobody else can read, gone afterwards unless ``_Kept`` is raised."""
+    folder = Path(tempfile.mkdtemp(prefix="revstore-edit-"))  # mode 0700
+    keep = False
+    try:
+        path = folder / "object.yaml"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode())
+        yield path
+    except _Kept:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_editor(path: Path) -> None:
+    editor = os.environ.get("EDITOR") or "vi"
+    try:
+        words = shlex.split(editor)
+    except ValueError as error:
+        raise Failed(f"$EDITOR {editor!r} cannot be split into words: {error}") from error
+    # Ctrl-C is the editor's while it runs. A handler, unlike SIG_IGN, is not inherited.
+    previous = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run([*words, str(path)], check=False).returncode  # noqa: S603
+    except OSError as error:
+        raise Failed(f"cannot run {editor!r}: {error.strerror}; set $EDITOR") from error
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if code:
+        raise Failed(f"{editor!r} ended with code {code}: nothing was changed")
+
+
+def _content(text: bytes) -> list[bytes]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith(b"#")]
+
+
+def _store(
+    session: Session, info: ResourceInfo, before: dict[str, Any], text: bytes, path: Path
+) -> dict[str, Any] | None:
+    """The object as stored; None if it is what it was."""
+    kept = f"; what you wrote is in {path}"
+    try:
+        manifests = parse(text, "the edited text")
+        if len(manifests) != 1:
+            raise ManifestError("the edited text", f"holds {len(manifests)} objects, not one")
+        obj = manifests[0].object
+        if _identity(obj, session) != _identity(before, session):
+            raise ManifestError("the edited text", "kind, name and namespace must stay as they are")
+        # The version that was read decides, whatever the text says now.
+        obj = with_metadata(
+            obj,
+            resource_version=before["metadata"].get("resourceVersion"),
+            uid=before["metadata"].get("uid"),
+        )
+        if obj == before:
+            return None
+        stored: dict[str, Any] = session.factory.registry(info).update(obj)
+    except Conflict as error:
+        raise _Kept(f"somebody has changed it meanwhile: nothing was stored{kept}") from error
+    except StorageError as error:
+        raise _Kept(f"{one_line(error)}{kept}") from error
+    return stored
+
+
+def _identity(obj: dict[str, Any], session: Session) -> tuple[str, object, object]:
+    try:
+        prefix = kinds.for_object(obj, session.config.resources).prefix
+    except InvalidArgument as error:
+        raise ManifestError("the edited text", str(error)) from error
+    return prefix, obj["metadata"].get("name"), obj["metadata"].get("namespace")

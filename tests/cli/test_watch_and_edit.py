@@ -1,0 +1,185 @@
+"""watch, get -w and edit: the commands that stay for a while."""
+
+import json
+import stat
+import sys
+
+import pytest
+
+
+def test_watch_shows_another_processes_changes(revstore, pod):
+    """First what is there, then each change by another process, with the right type."""
+    revstore.apply(pod("old", labels={"app": "x"}))
+    watch = revstore.start("watch", "pods", "-l", "app=x", "-o", "json")
+
+    kind, obj = watch.event()
+    assert (kind, obj["metadata"]["name"]) == ("ADDED", "old")
+    revstore.apply(pod("new", labels={"app": "x"}), pod("unseen", labels={"app": "y"}))
+    kind, obj = watch.event()
+    assert (kind, obj["metadata"]["name"]) == ("ADDED", "new")
+    revstore.apply(pod("new", labels={"app": "x", "v": "2"}))
+    kind, obj = watch.event()
+    assert (kind, obj["metadata"]["labels"]) == ("MODIFIED", {"app": "x", "v": "2"})
+    revstore.apply(pod("old", labels={"app": "y"}))
+    kind, obj = watch.event()
+    assert (kind, obj["metadata"]["name"]) == ("DELETED", "old")
+    revstore("delete", "pods", "--all")
+    kind, obj = watch.event()
+    assert (kind, obj["metadata"]["name"]) == ("DELETED", "new")
+
+
+def test_ctrl_c_ends_a_watch_at_once_and_quietly(revstore, pod):
+    """SIGINT ends it with code 130 and not a word."""
+    revstore.apply(pod("a"))
+    watch = revstore.start("watch", "pods", "-A")
+
+    assert watch.line().split()[:3] == ["EVENT", "NAMESPACE", "NAME"]
+    assert watch.line().split()[:3] == ["ADDED", "default", "a"]
+    assert watch.interrupt() == (130, [])
+
+
+def test_get_w_goes_on_with_rows(revstore, pod):
+    """`get -w` prints the table and then a row for each change, in the same columns."""
+    revstore.apply(pod("first"))
+    watch = revstore.start("get", "pods", "-w")
+    head, first = watch.line(), watch.line()
+    revstore.apply(pod("other", status={"phase": "Failed"}))
+    second = watch.line()
+
+    assert head.split()[0] == "NAME"
+    assert (first.split()[0], second.split()[0]) == ("first", "other")
+    assert second.index("Failed") == head.index("STATUS")
+    assert watch.interrupt() == (130, [])
+
+
+def test_watch_of_one_object_from_a_version(revstore, pod):
+    """With a resource version only what came after it is shown; others' changes are not."""
+    revstore.apply(pod("a"), pod("b"))
+    version = revstore.json("get", "pod/b")["metadata"]["resourceVersion"]
+    revstore.apply(pod("b", labels={"n": "1"}), pod("a", labels={"n": "1"}))
+    watch = revstore.start("watch", "pod/a", "--resource-version", version, "-o", "name")
+
+    assert watch.line() == "MODIFIED pod/a"
+
+
+def test_a_compacted_watch_begins_again_and_says_so(revstore, pod):
+    """When the history it needs is gone, it tells, lists again and goes on."""
+    revstore.apply(pod("a"))
+    version = revstore.json("get", "pod/a")["metadata"]["resourceVersion"]
+    revstore.apply(pod("b"))
+    revstore.apply(pod("c"))
+    revstore("compact")
+    watch = revstore.start("watch", "pods", "--resource-version", version, "-o", "name")
+
+    assert [watch.line() for _ in range(3)] == ["ADDED pod/a", "ADDED pod/b", "ADDED pod/c"]
+    watch.wait_for_error("listing again")
+    revstore("delete", "pod/b")
+    assert watch.line() == "DELETED pod/b"
+
+
+@pytest.fixture
+def editor(revstore):
+    """An editor with blanks in its path that notes what it was given and runs ``body`` on it."""
+
+    def make(body):
+        folder = revstore.folder / "my editor"
+        folder.mkdir(exist_ok=True)
+        script = folder / "edit.py"
+        script.write_text(
+            "import json, os, subprocess, sys\n"
+            "from pathlib import Path\n"
+            "path = Path(sys.argv[-1])\n"
+            "text = path.read_text()\n"
+            f"note = Path({str(revstore.folder / 'note.json')!r})\n"
+            "modes = [path.stat().st_mode, path.parent.stat().st_mode]\n"
+            "note.write_text(json.dumps([str(path), *modes, sys.argv[1:-1], text]))\n" + body
+        )
+        return f"{sys.executable} '{script}' --wait"
+
+    return make
+
+
+def noted(revstore):
+    return json.loads((revstore.folder / "note.json").read_text())
+
+
+REPLACE = "path.write_text(text.replace('nginx:1', 'nginx:2'))\n"
+
+
+def test_edit_stores_what_the_editor_wrote(revstore, pod, editor):
+    """$EDITOR, with its arguments, gets a file that only the user can read; it is gone after."""
+    revstore.apply(pod("web"))
+    assert revstore.out("edit", "pod/web", EDITOR=editor(REPLACE)) == ["pod/web edited"]
+    path, mode, folder_mode, arguments, text = noted(revstore)
+
+    assert revstore.json("get", "pod/web")["spec"]["containers"][0]["image"] == "nginx:2"
+    assert (stat.S_IMODE(mode), stat.S_IMODE(folder_mode)) == (0o600, 0o700)
+    assert arguments == ["--wait"]
+    assert "kind: Pod" in text
+    assert not (revstore.folder / path).parent.exists()
+
+
+@pytest.mark.parametrize(
+    "body", ["", "path.write_text('# nothing\\n')\n", "path.write_text(text + '\\n')\n"]
+)
+def test_edit_without_a_change_does_nothing(revstore, pod, editor, body):
+    """Unchanged or emptied text cancels, and no version is raised."""
+    revstore.apply(pod("web"))
+    before = revstore.json("get", "pod/web")
+
+    assert revstore.out("edit", "pod", "web", EDITOR=editor(body)) == [
+        "Edit cancelled, no changes made."
+    ]
+    assert revstore.json("get", "pod/web") == before
+    assert not (revstore.folder / noted(revstore)[0]).exists()
+
+
+def test_edit_keeps_the_text_on_a_conflict(revstore, pod, editor):
+    """If somebody was faster nothing is stored, and the line says where the text is."""
+    revstore.apply(pod("web"))
+    other = json.dumps(pod("web", labels={"by": "other"}))
+    body = (
+        f"subprocess.run([sys.executable, '-m', 'revstore', 'apply', '-f', '-'], input={other!r},\n"
+        "               text=True, check=True, stdout=subprocess.DEVNULL)\n"
+    )
+    line = revstore.error("edit", "pod/web", EDITOR=editor(body + REPLACE), code=1)
+    path = revstore.folder / noted(revstore)[0]
+
+    assert "changed it meanwhile" in line
+    assert line.endswith(str(path))
+    assert "nginx:2" in path.read_text()
+    assert revstore.json("get", "pod/web")["metadata"]["labels"] == {"by": "other"}
+    path.unlink()
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("path.write_text(text + 'a: ]')\n", "line"),
+        ("path.write_text(text.replace('kind: Pod', 'kind: Node'))\n", "must stay"),
+        ("path.write_text(text.replace('name: web', 'name: other'))\n", "must stay"),
+        ("path.write_text(text + '---\\n' + text)\n", "2 objects"),
+    ],
+)
+def test_edit_refuses_what_is_no_such_object(revstore, pod, editor, body, reason):
+    """Text that does not parse, or is another object, is refused and kept."""
+    revstore.apply(pod("web"))
+    line = revstore.error("edit", "pod/web", EDITOR=editor(body), code=1)
+    path = revstore.folder / noted(revstore)[0]
+
+    assert reason in line
+    assert line.endswith(str(path))
+    assert revstore.out("get", "pods", "-A", "-o", "name") == ["pod/web"]
+    path.unlink()
+    path.parent.rmdir()
+
+
+def test_edit_without_an_editor_or_object(revstore, pod, editor):
+    """No such editor, one that fails, no such object: one line, code 1, nothing left behind."""
+    revstore.apply(pod("web"))
+    assert "cannot run" in revstore.error("edit", "pod/web", EDITOR="/no/such/editor", code=1)
+    assert "code 3" in revstore.error("edit", "pod/web", EDITOR=editor("sys.exit(3)"), code=1)
+    assert not (revstore.folder / noted(revstore)[0]).exists()
+    assert "split" in revstore.error("edit", "pod/web", EDITOR="vi '", code=1)
+    assert 'pods "nope" not found' in revstore.error("edit", "pod/nope", EDITOR="true", code=1)

@@ -1,0 +1,314 @@
+"""The manifest reader: what kubectl reads, read alike; everything else refused in one line."""
+
+import datetime
+import json
+import math
+import os
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from revstore.cli._yaml_writer import write
+from revstore.errors import InvalidArgument
+from revstore.manifests import MAX_BYTES, Manifest, ManifestError, find_sources, parse, read
+
+HEAD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"
+
+
+def value_of(text):
+    (manifest,) = parse(f"{HEAD}value: {text}\n".encode(), "a.yaml")
+    return manifest.object["value"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", True),
+        ("y", True),
+        ("On", True),
+        ("TRUE", True),
+        ("no", False),
+        ("n", False),
+        ("off", False),
+        ("yEs", "yEs"),
+        ("'yes'", "yes"),
+        ("~", None),
+        ("", None),
+        ("null", None),
+        ("12", 12),
+        ("+12", 12),
+        ("-0x1F", -31),
+        ("0644", 420),
+        ("0o17", 15),
+        ("0b101", 5),
+        ("089", 89),
+        ("1_000", 1000),
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", float(2**64)),
+        ("1e3", 1000.0),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("1.5e-3", 0.0015),
+        ("22:22", "22:22"),
+        ("1.2.3", "1.2.3"),
+        ("2020-01-01", "2020-01-01"),
+        ("2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"),
+        ("!!str 5", "5"),
+        ("!!int '7'", 7),
+        ("!!float 7", 7.0),
+        ("! 7", "7"),
+        ("=", "="),
+        ("|\n  a\n  b\n", "a\nb\n"),
+        ("[a, {b: c}]", ["a", {"b": "c"}]),
+    ],
+)
+def test_scalars_are_read_as_kubectl_reads_them(text, value):
+    """YAML 1.1 booleans and numbers, dates and base 60 as strings, quoted text as it is."""
+    read_value = value_of(text)
+
+    assert value == read_value
+    assert type(value) is type(read_value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "line"),
+    [
+        ("value: .inf", "no place in JSON", 4),
+        ("value: .NaN", "no place in JSON", 4),
+        ("value: 1e999", "out of range", 4),
+        ("value: !!binary aGk=", "tag", 4),
+        ("value: !Ref x", "tag", 4),
+        ("value: !!int x", "no int", 4),
+        ("value: !!set {a}", "tag", 4),
+        ("kind: Pod", "twice", 4),
+        ("value: {a: 1, b: 2, a: 3}", "twice", 4),
+        ("value:\n  1: a", "must be a string", 5),
+        ("value:\n  on: a", "put it in quotes", 5),
+        ("value:\n  ~: a", "must be a string", 5),
+        ("value: {{name}}", "template", 4),
+        ("? [a]\n: b", "must be a string", 4),
+        ("value: *nope", "no anchor", 4),
+        ("value: &a [*a]", "within", 4),
+        ("value: {<<: 1}", "<< takes a mapping", 4),
+        ("value: ]", "did not find expected node", 4),
+        ("value: 'open", "unexpected end of stream", 5),
+        ("  bad indent: 1", "did not find", 4),
+        ("value: " + "[" * 101, "nested more than 100", 4),
+    ],
+)
+def test_what_is_refused_names_file_document_and_line(text, reason, line):
+    """Each malformation is one ManifestError, of one line, that says where it is."""
+    with pytest.raises(ManifestError, match=reason) as caught:
+        parse(f"# first\n---\n{HEAD}{text}\n".encode(), "dir/a.yaml")
+
+    assert (caught.value.document, caught.value.line) == (1, line + 2)
+    assert str(caught.value).startswith(f"dir/a.yaml: document 1, line {line + 2}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("just text", "not an object but a string"),
+        ("- a", "not an object but a list"),
+        ("kind: Pod\nmetadata: {name: a}", "apiVersion is missing"),
+        ("apiVersion: v1\nmetadata: {name: a}", "kind is missing"),
+        ("apiVersion: 1\nkind: Pod\nmetadata: {name: a}", "apiVersion is a number, not a string"),
+        ("apiVersion: v1\nkind: Pod", "metadata is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: []", "metadata is a list"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: a}", "metadata.name is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 1}", "metadata.name is a number"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: 1}", "metadata.namespace is"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {v: 1}}",
+            "labels\\['v'\\] is a num",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: [x]}",
+            "annotations is a list",
+        ),
+    ],
+)
+def test_documents_that_are_no_objects(text, reason):
+    """A document that could not be stored is refused with its number."""
+    with pytest.raises(ManifestError, match=reason) as caught:
+        parse(f"{HEAD}---\n{text}\n".encode())
+
+    assert caught.value.document == 2
+    assert isinstance(caught.value, InvalidArgument)
+
+
+def test_aliases_and_merges_are_expanded():
+    """An alias gives its anchor's value; a merge yields to own keys and to earlier merges."""
+    value = value_of("[&a {x: 1, w: 1z}, &b {x: 2, z: 2}, {x: 0, <<: [*a, *b]}, *a]")
+
+    assert value[2] == {"x": 0, "w": "1z", "z": 2}
+    assert value[0] == value[3]
+
+
+def test_alias_bombs_are_refused_at_once():
+    """Aliases are counted as what they expand to, in size and in depth, before they are built."""
+    wide = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30))
+    deep = "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200))
+    for text, reason in ((wide, "MiB with aliases"), (deep, "levels deep")):
+        with pytest.raises(ManifestError, match=reason):
+            parse(f"{HEAD}a0: &a0 [x]\n{text}".encode())
+
+
+def test_a_hundred_levels_are_allowed():
+    """The bound on nesting is 100 levels, the object's own among them."""
+    assert value_of("[" * 99 + "]" * 99)
+
+
+def test_documents_lists_and_empty_ones():
+    """Empty documents count but give nothing; a List gives its items, a PodList with their type."""
+    item = '{"metadata": {"name": "c"}}'
+    text = (
+        f"---\n---\n{HEAD}---\napiVersion: v1\nkind: List\nitems:\n"
+        f"- {{apiVersion: v1, kind: Service, metadata: {{name: b}}}}\n"
+        f"---\napiVersion: v1\nkind: PodList\nitems: [{item}]\n"
+    )
+    found = [
+        (m.document, m.object["kind"], m.object["metadata"]["name"]) for m in parse(text.encode())
+    ]
+
+    assert found == [(2, "Pod", "a"), (3, "Service", "b"), (4, "Pod", "c")]
+    assert [] == parse(b"") == parse(b"# nothing\n---\n")
+
+
+def test_json_is_read_as_json():
+    """JSON files may have tabs and several documents, and are as strict about keys and depth."""
+    text = '{\t"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "n": 1.0, "i": 10}\n'
+    first, second = parse((text * 2).encode(), "a.json")
+
+    assert (first.document, second.document) == (1, 2)
+    assert {"n": 1.0, "i": 10}.items() <= first.object.items()
+    for bad in (
+        '{"a": 1, "a": 2}',
+        "{'a': 1}",
+        '{"a": NaN}',
+        "[" * 5000,
+        '{"a": "\\ud800"}',
+        '{"a"',
+    ):
+        with pytest.raises(ManifestError):
+            parse((text + bad).encode(), "a.json")
+
+
+def test_bytes_that_are_no_text_are_refused():
+    """Wrong encodings and control characters are a ManifestError as well."""
+    for data in (b"\xff\xfe\x00", b"a: \xff", b"a: \x00", b'{"a": "\xff"}'):
+        for name in ("a.yaml", "a.json"):
+            with pytest.raises(ManifestError):
+                parse(data, name)
+
+
+def test_too_large_files_are_refused(tmp_path):
+    """A file over the bound is refused without being read as a whole."""
+    path = tmp_path / "a.yaml"
+    with path.open("wb") as file:
+        os.ftruncate(file.fileno(), MAX_BYTES + 1)
+    with pytest.raises(ManifestError, match="larger than 64 MiB"):
+        read(str(path))
+
+
+def test_folders_are_walked_in_the_order_of_paths(tmp_path):
+    """A folder gives its manifests, sorted by path, and nothing else; files are taken as named."""
+    for name in ("b.yaml", "a/z.json", "a/b/c.yml", "a-b/c.yaml", "notes.txt", ".git/x.md"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    root = str(tmp_path)
+    wanted = ["a/b/c.yml", "a/z.json", "a-b/c.yaml", "b.yaml"]
+
+    assert [f"{root}/{name}" for name in wanted] == find_sources([root])
+    assert [f"{root}/notes.txt", "-"] == find_sources([f"{root}/notes.txt", "-"])
+    for bad in (f"{root}/nope", f"{root}/.git"):
+        with pytest.raises(ManifestError, match=r"no (such|\*)"):
+            find_sources([bad])
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), include_characters="\n\t")
+    )
+    | st.sampled_from(
+        [
+            "y",
+            "on",
+            "1e3",
+            "22:22",
+            "0644",
+            "0o7",
+            "1_0",
+            "2020-01-01",
+            "~",
+            "=",
+            "<<",
+            ".inf",
+            "- a",
+        ]
+    )
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("abc01y-.:#", max_size=4), inner),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values)
+def test_what_is_written_reads_back_the_same(value):
+    """-o yaml and -o json round trip through the reader: no value changes its type."""
+    obj = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "value": value}
+
+    assert [Manifest("x", 1, obj)] == parse(write(obj).encode(), "x")
+    assert [Manifest("x", 1, obj)] == parse(json.dumps(obj).encode(), "x")
+
+
+class _Loader(yaml.CSafeLoader):
+    """PyYAML's own rules."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("abyno1e0x_:.-+~=<'2T\n ", min_size=1, max_size=12))
+def test_other_readers_see_strings_in_what_is_written(text):
+    """Text that looks like a number, date or boolean to some reader is written in quotes."""
+    assert {"a": text} == yaml.load(write({"a": text}), _Loader)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("{}[]&*!|>'\"%@`-:?, \n\t#abk1.<~", max_size=60) | st.binary(max_size=40))
+def test_any_input_gives_objects_or_one_manifest_error(data):
+    """No bytes make the reader raise anything but a ManifestError of one line."""
+    raw = data.encode() if isinstance(data, str) else data
+    for name, text in (("a.yaml", HEAD.encode() + raw), ("a.json", raw)):
+        manifests, message = _parsed(text, name)
+
+        assert "\n" not in message
+        assert not message or message.startswith(f"{name}: ")
+        for manifest in manifests:
+            json.dumps(manifest.object, allow_nan=False).encode()
+            assert _plain(manifest.object)
+
+
+def _parsed(text, name):
+    try:
+        return parse(text, name), ""
+    except ManifestError as error:
+        return [], str(error)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(each) for key, each in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    assert not isinstance(value, (datetime.date, bytes))
+    return not isinstance(value, float) or math.isfinite(value)
