@@ -1,0 +1,353 @@
+"""Typed storage over a backend: objects for bytes, resource versions for revisions.
+
+The counterpart of Kubernetes' etcd3 store; it works over any ``revstore.backend.Backend``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from revstore._typed_calls import Deadline
+from revstore._typed_keys import KeySpace
+from revstore._typed_list import Lister, plan_list
+from revstore._typed_objects import ObjectReader
+from revstore._typed_watch import TypedChanges, TypedWatch, WatchPlan
+from revstore._typed_writes import Writer, check_ttl
+from revstore.backend import Backend
+from revstore.codec import Codec, json_codec
+from revstore.copier import Copier, default_copier
+from revstore.errors import (
+    BackendError,
+    Closed,
+    InvalidArgument,
+    InvalidResourceVersion,
+    KeyExists,
+    KeyNotFound,
+    NotReady,
+    ResourceVersionSet,
+    TooLargeResourceVersion,
+)
+from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value
+from revstore.preconditions import Preconditions
+from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
+from revstore.storage import (
+    Changes,
+    ObjectList,
+    Stats,
+    Storage,
+    UpdateFunc,
+    ValidateFunc,
+    Watch,
+)
+from revstore.transform import IdentityTransformer, Transformer
+from revstore.versioner import APIObjectVersioner, Versioner, parse_resource_version
+
+__all__ = ["TypedStorage"]
+
+T = TypeVar("T")
+W = TypeVar("W", bound="TypedWatch[Any] | TypedChanges[Any]")
+
+# Objects that `stats` looks at for the average size.
+_SAMPLE = 500
+
+
+class TypedStorage(Storage[T]):
+    """Objects of ``object_type`` under ``resource_prefix`` ("/pods"), kept in ``backend`` below
+    ``prefix``. The backend is not closed with it.
+
+    ``codec`` defaults to JSON for the type, ``copier`` to sharing frozen objects and copying
+    others, ``transformer`` to the identity. ``labels`` and ``fields`` give what selectors see of
+    an object. ``new_object`` makes the empty objects of bookmarks, by default the type without
+    arguments. ``cache_size`` is the number of decoded objects kept by key and revision.
+    ``quorum=False`` allows reads that lag, where the backend has them. ``ready_timeout`` is in
+    seconds. Raises ``InvalidArgument`` for a bad ``resource_prefix``, ``TypeError`` for a type
+    without a built-in codec. (KEY-8)
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        object_type: type[T],
+        *,
+        resource_prefix: str,
+        prefix: str = "/registry",
+        codec: Codec[T] | None = None,
+        versioner: Versioner[T] | None = None,
+        transformer: Transformer | None = None,
+        copier: Copier[T] | None = None,
+        new_object: Callable[[], T] | None = None,
+        labels: Callable[[T], Mapping[str, str]] = labels_of,
+        fields: Callable[[T, str], str] = field_value,
+        cache_size: int = 0,
+        quorum: bool = True,
+        ready_timeout: float = 2.0,
+    ) -> None:
+        self._backend = backend
+        self._keys = KeySpace(prefix, resource_prefix)
+        self._labels = labels
+        self._fields = fields
+        self._quorum = quorum
+        self._ready_timeout = ready_timeout
+        self._objects: ObjectReader[T] = ObjectReader(
+            codec or json_codec(object_type),
+            transformer or IdentityTransformer(),
+            versioner or APIObjectVersioner(),
+            copier or default_copier(object_type),
+            new_object=new_object or (lambda: _empty(object_type)),
+            logical=self._keys.logical,
+            cache_size=cache_size,
+        )
+        self._lock = threading.Lock()  # guards the three below
+        self._open_watches: set[TypedWatch[T] | TypedChanges[T]] = set()
+        self._closed = False
+        self._compacted = 0
+
+    def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
+        physical = self._keys.one(key)
+        self._check_open()
+        objects, deadline = self._objects, Deadline(timeout)
+        try:
+            version = objects.versioner.object_resource_version(obj)
+        except InvalidResourceVersion:
+            version = 0  # cleared like any other (CREATE-2)
+        if version:
+            raise ResourceVersionSet(key, str(version))
+        data = objects.encode(key, obj)
+        result = self._backend.put(
+            physical,
+            objects.seal(physical, data),
+            expected_revision=0,
+            ttl=check_ttl(ttl),
+            timeout=deadline.left(key),
+        )
+        if not result.succeeded:
+            found = result.current.revision if result.current else ""
+            raise KeyExists(key, resource_version=str(found))
+        return objects.from_plain(physical, data, result.revision)
+
+    def get(
+        self,
+        key: str,
+        *,
+        resource_version: str = "",
+        ignore_not_found: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        physical = self._keys.one(key)
+        self._check_open()
+        minimum = parse_resource_version(resource_version)
+        linearizable = minimum > 0 or (self._quorum and not resource_version)
+        found = self._backend.get(physical, linearizable=linearizable, timeout=timeout)
+        if minimum > found.revision:
+            raise TooLargeResourceVersion(minimum, found.revision, key=key)
+        if found.kv is not None:
+            return self._objects.decode(found.kv)
+        if ignore_not_found:
+            return None
+        raise KeyNotFound(key, resource_version=str(found.revision))
+
+    def list(
+        self,
+        key: str,
+        *,
+        recursive: bool = True,
+        resource_version: str = "",
+        resource_version_match: str = "",
+        label_selector: str | LabelSelector = "",
+        field_selector: str | FieldSelector = "",
+        limit: int = 0,
+        continue_token: str = "",
+        timeout: float | None = None,
+    ) -> ObjectList[T]:
+        physical = self._keys.below(key) if recursive else self._keys.one(key)
+        self._check_open()
+        plan = plan_list(
+            physical,
+            recursive=recursive,
+            resource_version=resource_version,
+            resource_version_match=resource_version_match,
+            limit=limit,
+            continue_token=continue_token,
+        )
+        lister = Lister(
+            self._backend,
+            self._objects,
+            plan,
+            self._predicate(label_selector, field_selector),
+            Deadline(timeout),
+            quorum=self._quorum,
+        )
+        return lister.below(physical, limit) if recursive else lister.one(physical)
+
+    def delete(
+        self,
+        key: str,
+        *,
+        preconditions: Preconditions | None = None,
+        validate: ValidateFunc | None = None,
+        suggestion: T | None = None,
+        even_if_corrupt: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        writer = self._writer(key, timeout)
+        if not even_if_corrupt:
+            return writer.delete(preconditions, validate, suggestion)
+        if preconditions is not None or validate is not None:
+            raise InvalidArgument(
+                "preconditions",
+                preconditions or validate,
+                "none with even_if_corrupt: there is no object to hold them against",
+                key=key,
+            )
+        writer.delete_corrupt()
+        return None
+
+    def guaranteed_update(
+        self,
+        key: str,
+        update: UpdateFunc,
+        *,
+        ignore_not_found: bool = False,
+        preconditions: Preconditions | None = None,
+        suggestion: T | None = None,
+        timeout: float | None = None,
+    ) -> T:
+        writer = self._writer(key, timeout)
+        return writer.update(update, preconditions, suggestion, ignore_not_found=ignore_not_found)
+
+    def watch(
+        self,
+        key: str,
+        *,
+        recursive: bool = True,
+        resource_version: str = "",
+        label_selector: str | LabelSelector = "",
+        field_selector: str | FieldSelector = "",
+        send_initial_events: bool | None = None,
+        allow_bookmarks: bool = False,
+        progress_notify: bool = False,
+        timeout: float | None = None,
+    ) -> Watch[T]:
+        physical = self._keys.below(key) if recursive else self._keys.one(key)
+        self._check_open()
+        revision = parse_resource_version(resource_version)
+        initial = not revision if send_initial_events is None else send_initial_events
+        if not initial and not revision:
+            revision = self.current_revision()  # now, not when the first poll comes (WATCH-4)
+        plan = WatchPlan(
+            physical,
+            recursive,
+            revision=revision,
+            initial=initial,
+            end_bookmark=bool(send_initial_events) and allow_bookmarks,
+            bookmarks=progress_notify,
+            lifetime=timeout,
+        )
+        if plan.end_bookmark or plan.bookmarks:
+            self._objects.new_object()  # refused here rather than when the first one is due
+        predicate = self._predicate(label_selector, field_selector)
+        watch = TypedWatch(self._backend, self._objects, plan, predicate, self._forget)
+        return self._remember(watch)
+
+    def changes(self, key: str, *, after: int) -> Changes[T]:
+        physical = self._keys.below(key)
+        self._check_open()
+        changes = TypedChanges(self._backend, self._objects, physical, after, self._forget)
+        return self._remember(changes)
+
+    def count(self, key: str, *, timeout: float | None = None) -> int:
+        physical = self._keys.below(key)
+        self._check_open()
+        return self._backend.count(physical, timeout=timeout).count
+
+    def stats(self, *, timeout: float | None = None) -> Stats:
+        self._check_open()
+        prefix, deadline = self._keys.everything, Deadline(timeout)
+        count = self._backend.count(prefix, timeout=deadline.left(prefix)).count
+        sample = self._backend.list(prefix, limit=_SAMPLE, timeout=deadline.left(prefix)).kvs
+        size = sum(len(kv.value) for kv in sample) // len(sample) if sample else 0
+        return Stats(count, size)
+
+    def current_revision(self, *, timeout: float | None = None) -> int:
+        self._check_open()
+        return self._backend.status(timeout=timeout).revision
+
+    def compact_revision(self, *, timeout: float | None = None) -> int:
+        self._check_open()
+        compacted = self._backend.status(timeout=timeout).compacted_revision
+        with self._lock:
+            self._compacted = max(self._compacted, compacted)
+            return self._compacted
+
+    def request_progress(self) -> None:
+        self._check_open()
+        with self._lock:
+            watches = list(self._open_watches)
+        for watch in watches:
+            watch.request_progress()
+
+    def ready(self, *, timeout: float | None = None) -> None:
+        self._check_open()
+        try:
+            self._backend.status(timeout=self._ready_timeout if timeout is None else timeout)
+        except BackendError as error:
+            raise NotReady(f"the store does not answer: {error}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            watches = list(self._open_watches)
+        for watch in watches:
+            watch.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the storage was closed")
+
+    def _writer(self, key: str, timeout: float | None) -> Writer[T]:
+        physical = self._keys.one(key)
+        self._check_open()
+        return Writer(self._backend, self._objects, key, physical, Deadline(timeout))
+
+    def _predicate(
+        self, label: str | LabelSelector, field: str | FieldSelector
+    ) -> SelectionPredicate[T]:
+        parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
+        if parsed.empty:
+            return parsed
+        fields = self._fields
+        return attrs.evolve(
+            parsed,
+            labels=self._labels,
+            fields=lambda obj: lambda path: fields(obj, path),
+        )
+
+    def _remember(self, watch: W) -> W:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._open_watches.add(watch)
+        if closed:
+            watch.close()
+            raise Closed("the storage was closed")
+        return watch
+
+    def _forget(self, watch: Any) -> None:
+        with self._lock:
+            self._open_watches.discard(watch)
+
+
+def _empty(object_type: type[T]) -> T:
+    """The zero object of a type: all defaults, empty metadata."""
+    if object_type is dict:
+        return {"metadata": {}}  # type: ignore[return-value]
+    try:
+        obj: T = object_type()
+    except TypeError:
+        obj = object_type(metadata=ObjectMeta())  # type: ignore[call-arg]
+    metadata_value(obj, "name")
+    return obj
