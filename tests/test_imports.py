@@ -35,6 +35,7 @@ LAYERS = {
     "storage": ["storage", "_storage_*"],
     "typed": ["typed", "_typed_*"],
     "compactor": ["compactor"],
+    "health": ["health"],
     "kinds": ["kinds"],
     "registry": ["registry", "_registry_*"],
     "factory": ["factory"],
@@ -59,6 +60,7 @@ MAY_IMPORT = {
     "storage": ["errors", "values", "objects"],
     "typed": ["errors", "values", "backend", "objects", "storage"],
     "compactor": ["errors", "values", "backend"],
+    "health": ["errors"],
     "kinds": ["errors"],
     "registry": ["errors", "values", "objects", "storage", "kinds"],
     "factory": [
@@ -71,6 +73,7 @@ MAY_IMPORT = {
         "storage",
         "typed",
         "compactor",
+        "health",
         "kinds",
         "registry",
     ],

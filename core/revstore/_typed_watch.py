@@ -20,7 +20,7 @@ from revstore.errors import (
 )
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Change, ChangeBatch, Changes, Event, EventType, Watch
-from revstore.values import Capability, WatchBatch, WatchEvent, WatchEventType
+from revstore.values import Capability, KeyValue, WatchBatch, WatchEvent, WatchEventType
 
 __all__ = ["TypedChanges", "TypedWatch", "WatchPlan"]
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 # Objects decoded in one go before a poll returns.
 _PAGE = 500
+_FEED_PAGE = 10_000
 
 
 @attrs.frozen
@@ -113,6 +114,34 @@ class _Source:
             raise Closed("the watch was closed")
 
 
+class _InitialState:
+    """Reads the state that a watch begins with, a page at a time, all at one revision.
+    (WATCH-28; a backend without old revisions gives it in one)"""
+
+    def __init__(self, backend: Backend, key: str, *, recursive: bool, page: int) -> None:
+        self._backend = backend
+        self._key = key
+        self._recursive = recursive
+        self._page = page if Capability.HISTORICAL_READS in backend.capabilities else 0
+        self._start = ""
+        self.revision = 0
+        self.whole = False
+
+    def read(self) -> tuple[KeyValue, ...]:
+        """The next page; afterwards ``whole`` tells whether it was the last."""
+        if not self._recursive:
+            found = self._backend.get(self._key)
+            self.revision, self.whole = found.revision, True
+            return () if found.kv is None else (found.kv,)
+        page = self._backend.list(
+            self._key, start=self._start, limit=self._page, revision=self.revision
+        )
+        self.revision, self.whole = page.revision, not page.more
+        if page.more:
+            self._start = page.kvs[-1].key + "\0"
+        return page.kvs
+
+
 class TypedWatch(Watch[T]):
     """A watch of a raw storage. But for ``close``, only the polling thread touches its state."""
 
@@ -124,13 +153,12 @@ class TypedWatch(Watch[T]):
         predicate: SelectionPredicate[T],
         on_close: Callable[[Watch[T]], None],
     ) -> None:
-        self._backend = backend
         self._objects = objects
         self._plan = plan
         self._predicate = None if predicate.empty else predicate
         self._source = _Source(backend, lambda: on_close(self))
         self._deadline = None if plan.lifetime is None else time.monotonic() + plan.lifetime
-        self._start = ""  # the key from which initial events are outstanding
+        self._state = _InitialState(backend, plan.key, recursive=plan.recursive, page=_PAGE)
         self._position = 0 if plan.initial else plan.revision
         self._batch: WatchBatch | None = None  # kept until mapped: Ctrl-C may come in between
         if not plan.initial:
@@ -173,32 +201,19 @@ class TypedWatch(Watch[T]):
     def _initial(self) -> tuple[Event[T], ...]:
         """The next objects of the state that the watch begins with; after the last ones the
         backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
-        plan, backend = self._plan, self._backend
-        if plan.recursive:
-            pages = Capability.HISTORICAL_READS in backend.capabilities
-            page = backend.list(
-                plan.key,
-                start=self._start,
-                limit=_PAGE if pages else 0,
-                revision=self._position,
-            )
-            kvs, revision, more = page.kvs, page.revision, page.more
-        else:
-            found = backend.get(plan.key)
-            kvs, revision, more = (found.kv,) if found.kv else (), found.revision, False
-        if plan.revision > revision:
-            raise TooLargeResourceVersion(plan.revision, revision, retry_after=1)
+        plan, state = self._plan, self._state
+        kvs = state.read()
+        if plan.revision > state.revision:
+            raise TooLargeResourceVersion(plan.revision, state.revision, retry_after=1)
         events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
         if self._predicate is not None:
             predicate = self._predicate
             events = [event for event in events if selects(predicate, event.object)]
-        self._position = revision
-        if more:
-            self._start = kvs[-1].key + "\0"
-            return tuple(events)
-        if plan.end_bookmark:
-            events.append(self._bookmark(revision, end=True))
-        self._source.start(plan.key, recursive=plan.recursive, after=revision)
+        self._position = state.revision
+        if state.whole:
+            if plan.end_bookmark:
+                events.append(self._bookmark(state.revision, end=True))
+            self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
         return tuple(events)
 
     def _next(self, timeout: float | None) -> tuple[Event[T], ...]:
@@ -251,13 +266,16 @@ class TypedChanges(Changes[T], Generic[T]):
         backend: Backend,
         objects: ObjectReader[T],
         prefix: str,
-        after: int,
+        after: int | None,
         on_close: Callable[[Changes[T]], None],
     ) -> None:
         self._objects = objects
+        self._prefix = prefix
         self._source = _Source(backend, lambda: on_close(self))
-        self._revision = after
-        self._source.start(prefix, recursive=True, after=after)
+        self._state = _InitialState(backend, prefix, recursive=True, page=_FEED_PAGE)
+        self._revision = after or 0
+        if after is not None:
+            self._source.start(prefix, recursive=True, after=after)
 
     @property
     def revision(self) -> int:
@@ -266,6 +284,8 @@ class TypedChanges(Changes[T], Generic[T]):
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
         self._source.check()
         try:
+            if not self._source.started:
+                return self._initial()
             batch = self._source.poll(timeout)
         except StorageError as error:
             raised = self._source.fail(error)
@@ -280,6 +300,16 @@ class TypedChanges(Changes[T], Generic[T]):
 
     def close(self) -> None:
         self._source.close()
+
+    def _initial(self) -> ChangeBatch[T]:
+        state = self._state
+        if state.whole:
+            self._source.start(self._prefix, recursive=True, after=state.revision)
+            self._revision = state.revision
+            return ChangeBatch(state.revision)
+        kvs = state.read()
+        events = (WatchEvent(WatchEventType.PUT, kv) for kv in kvs)
+        return ChangeBatch(state.revision, tuple(map(self._change, events)), initial=True)
 
     def _change(self, event: WatchEvent) -> Change[T]:
         kv, previous, objects = event.kv, event.previous, self._objects

@@ -214,10 +214,15 @@ class Change(msgspec.Struct, Generic[T], frozen=True):
 
 class ChangeBatch(msgspec.Struct, Generic[T], frozen=True):
     """All changes of one revision, in key order; without any it says that everything up to
-    ``revision`` has been delivered."""
+    ``revision`` has been delivered.
+
+    ``initial`` batches are pages of the state at ``revision`` that a feed begins with, in key
+    order; the first batch that is not ``initial`` says that the state is whole.
+    """
 
     revision: int
     changes: tuple[Change[T], ...] = ()
+    initial: bool = False
 
 
 class Changes(abc.ABC, Generic[T]):
@@ -454,8 +459,9 @@ class Storage(abc.ABC, Generic[T]):
         """
 
     @abc.abstractmethod
-    def changes(self, key: str, *, after: int) -> Changes[T]:
-        """Every change below ``key`` with a revision above ``after``: the feed of a cache."""
+    def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
+        """The feed of a cache: every change below ``key`` with a revision above ``after``. With
+        None it begins with the current state, in ``initial`` batches."""
 
     @abc.abstractmethod
     def count(self, key: str, *, timeout: float | None = None) -> int:

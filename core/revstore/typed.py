@@ -57,7 +57,7 @@ _SAMPLE = 500
 
 class TypedStorage(Storage[T]):
     """Objects of ``object_type`` under ``resource_prefix`` ("/pods"), kept in ``backend`` below
-    ``prefix``. The backend is not closed with it.
+    ``prefix``. The backend is not closed with it; ``on_close`` is called once, last of all.
 
     ``codec`` defaults to JSON for the type, ``copier`` to sharing frozen objects and copying
     others, ``transformer`` to the identity. ``labels`` and ``fields`` give what selectors see of
@@ -85,6 +85,7 @@ class TypedStorage(Storage[T]):
         cache_size: int = 0,
         quorum: bool = True,
         ready_timeout: float = 2.0,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._backend = backend
         self._keys = KeySpace(prefix, resource_prefix)
@@ -101,6 +102,7 @@ class TypedStorage(Storage[T]):
             logical=self._keys.logical,
             cache_size=cache_size,
         )
+        self._on_close = on_close
         self._lock = threading.Lock()  # guards the three below
         self._open_watches: set[TypedWatch[T] | TypedChanges[T]] = set()
         self._closed = False
@@ -253,7 +255,7 @@ class TypedStorage(Storage[T]):
         watch = TypedWatch(self._backend, self._objects, plan, predicate, self._forget)
         return self._remember(watch)
 
-    def changes(self, key: str, *, after: int) -> Changes[T]:
+    def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
         physical = self._keys.below(key)
         self._check_open()
         changes = TypedChanges(self._backend, self._objects, physical, after, self._forget)
@@ -299,10 +301,12 @@ class TypedStorage(Storage[T]):
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            first, self._closed = not self._closed, True
             watches = list(self._open_watches)
         for watch in watches:
             watch.close()
+        if first and self._on_close is not None:
+            self._on_close()
 
     def _check_open(self) -> None:
         if self._closed:

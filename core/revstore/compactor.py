@@ -1,0 +1,160 @@
+"""The compactor: forgets history at intervals, one process at a time.
+
+It works over ``get``, ``put`` and ``compact`` of any backend, by the protocol of Kubernetes'
+apiservers, and on etcd together with them. The processes that share a store elect one of them for
+each round by one key, which is its logical clock: each writes it with the expectation that nobody
+has written since it last looked, so that one succeeds and may compact. The key's value is the
+revision that the winner compacts. Who loses looks again an interval later, and so takes over
+within two intervals when the winner is gone. (CMP-1 to CMP-6)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from revstore.backend import Backend
+from revstore.errors import BackendError, Closed, Compacted, InvalidArgument
+from revstore.values import Capability, PutResult
+
+__all__ = ["Compactor"]
+
+_log = logging.getLogger("revstore.compactor")
+
+# How long `close` waits for a request under way. The thread ends with that request in any case,
+# and closing the backend ends the request.
+_PATIENCE = 1.0
+
+
+@attrs.frozen
+class _Known:
+    """What one round leaves for the next.
+
+    ``key_revision`` is the election key's as last seen, 0 if it did not exist; ``noted`` is the
+    store's revision of that moment, 0 before the first round; ``compacted`` is the highest
+    revision known to be compacted.
+    """
+
+    key_revision: int = 0
+    noted: int = 0
+    compacted: int = 0
+
+
+def _judge(known: _Known, result: PutResult) -> tuple[_Known, int]:
+    """What is known after the write of the election key, and what to compact, 0: nothing.
+
+    The winner compacts what it noted a round before, so that history lives for one interval at
+    least. The loser takes over what the winner has left. (CMP-2)
+    """
+    if result.succeeded:
+        return attrs.evolve(known, key_revision=result.revision, noted=result.revision), known.noted
+    if result.current is None:
+        return attrs.evolve(known, key_revision=0, noted=result.revision), 0
+    value = result.current.value
+    # Anybody may write the key; what is no number says nothing.
+    remote = int(value) if value.isdigit() and len(value) < 20 else 0
+    compacted = max(known.compacted, remote)
+    return _Known(result.current.revision, result.revision, compacted), 0
+
+
+class Compactor:
+    """Compacts ``backend`` every ``interval`` seconds, from one daemon thread, until ``close``.
+
+    The first round comes after one interval and only notes the revision; each later one, if it
+    wins the election, compacts what was noted a round before. So history lives between one and
+    two intervals. A round that fails is logged, and the next one tries again. The thread ends by
+    itself only if the backend is closed. With ``interval`` 0, and on a backend without
+    ``Capability.COMPACTION``, nothing is done. ``key`` is the election key as it is in the
+    backend, without a prefix; the default is Kubernetes' own.
+
+    Raises ``InvalidArgument`` for a negative interval, ``BackendError`` if no thread can be
+    started.
+    """
+
+    def __init__(
+        self, backend: Backend, *, interval: float = 300.0, key: str = "compact_rev_key"
+    ) -> None:
+        if not interval >= 0:
+            raise InvalidArgument("compaction_interval", interval, "0 or more seconds")
+        self._backend = backend
+        self._interval = min(interval, threading.TIMEOUT_MAX)
+        self._key = key
+        self._round = threading.Lock()  # held for a whole round; guards _known
+        self._known = _Known()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        if interval and Capability.COMPACTION in backend.capabilities:
+            self._start()
+
+    @property
+    def compact_revision(self) -> int:
+        """The highest revision that this compactor knows to be compacted, by itself or by others;
+        0 at first. It never falls. (CMP-4)"""
+        return self._known.compacted
+
+    def run_once(self) -> int:
+        """Do one round now; the revision that it has compacted, 0 if none.
+
+        Raises the errors of ``Backend.put`` and ``Backend.compact`` but ``Compacted`` and
+        ``Unsupported``. After an error the next round starts from what is known for certain.
+        """
+        if Capability.COMPACTION not in self._backend.capabilities:
+            return 0
+        with self._round:
+            known = self._known
+            result = self._backend.put(
+                self._key, str(known.noted).encode(), expected_revision=known.key_revision
+            )
+            self._known, revision = _judge(known, result)
+            if not revision:
+                return 0
+            try:
+                self._backend.compact(revision)
+            except Compacted as error:  # somebody did it by hand
+                self._note_compacted(error.compacted)
+                return 0
+            self._note_compacted(revision)
+            return revision
+
+    def close(self) -> None:
+        """End the thread. Idempotent. A request under way is waited for, but not for long: it ends
+        by its own deadline, or when the backend is closed."""
+        self._closing.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="revstore-compactor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise BackendError(f"the compactor's thread cannot start: {error}") from error
+        self._thread = thread
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval):
+            try:
+                self.run_once()
+            except Closed:
+                return
+            except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop compaction
+                _log.warning("compaction failed, next try in %g s: %s", self._interval, error)
+
+    def _note_compacted(self, revision: int) -> None:
+        compacted = max(self._known.compacted, revision)
+        self._known = attrs.evolve(self._known, compacted=compacted)

@@ -1,0 +1,92 @@
+"""Health checks that do not burden the store, however often they are asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from revstore.errors import Closed, NotReady
+
+__all__ = ["HealthCheck"]
+
+
+class HealthCheck:
+    """Tells whether ``probe`` succeeds, calling it at most once in half of ``timeout``.
+
+    ``probe`` returns if all is well and raises if not; ``timeout`` is in seconds, and the probe
+    must keep to it by itself, as by the ``timeout`` of the backend's method that it calls. May be
+    used from many threads. (HLT-1 to HLT-5)
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], None],
+        *,
+        timeout: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._probe = probe
+        self._timeout = timeout
+        self._clock = clock
+        self._changed = threading.Condition()  # guards all below
+        self._closed = False
+        self._started = 0  # probes, so that each has a number
+        self._started_at = 0.0
+        self._finished = 0  # the number of the latest probe with a result
+        self._error: Exception | None = None  # that result
+
+    def check(self) -> None:
+        """Return if the store is well.
+
+        Probes, or, within half of the timeout since the last probe began, gives the last result:
+        that of the probe which began last of those that have ended. Raises ``NotReady``, with the
+        probe's error as its cause, and ``Closed`` after ``close``.
+        """
+        with self._changed:
+            self._check_open()
+            now = self._clock()
+            if self._started and now - self._started_at < self._timeout / 2:
+                error = self._last()
+                number = 0
+            else:
+                self._started += 1
+                self._started_at = now
+                number = self._started
+        if number:
+            error = self._run(number)
+        if error is not None:
+            raise NotReady(f"the store does not answer: {error}") from error
+
+    def close(self) -> None:
+        """Make every later check raise ``Closed``. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _run(self, number: int) -> Exception | None:
+        error: Exception | None = None
+        try:
+            self._probe()
+        except Exception as raised:  # noqa: BLE001 - whatever fails, the store is not well
+            error = raised
+        with self._changed:
+            self._check_open()
+            # A probe that hung tells of the past: what began after it knows better.
+            if number > self._finished:
+                self._finished = number
+                self._error = error
+                self._changed.notify_all()
+        return error
+
+    def _last(self) -> Exception | None:
+        """The last result, called under the lock; waits for the very first one."""
+        self._changed.wait_for(lambda: self._finished or self._closed, self._timeout)
+        self._check_open()
+        if not self._finished:
+            return TimeoutError(f"no answer within {self._timeout:g} s")
+        return self._error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the health check was closed")
