@@ -10,9 +10,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revstore.cli._yaml_writer import write
 from revstore.errors import InvalidArgument
-from revstore.manifests import MAX_BYTES, Manifest, ManifestError, find_sources, parse, read
+from revstore.manifests import (
+    MAX_BYTES,
+    Manifest,
+    ManifestError,
+    find_sources,
+    parse,
+    read,
+    to_yaml,
+)
 
 HEAD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"
 
@@ -268,7 +275,7 @@ def test_what_is_written_reads_back_the_same(value):
     """-o yaml and -o json round trip through the reader: no value changes its type."""
     obj = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "value": value}
 
-    assert [Manifest("x", 1, obj)] == parse(write(obj).encode(), "x")
+    assert [Manifest("x", 1, obj)] == parse(to_yaml(obj).encode(), "x")
     assert [Manifest("x", 1, obj)] == parse(json.dumps(obj).encode(), "x")
 
 
@@ -280,7 +287,7 @@ class _Loader(yaml.CSafeLoader):
 @given(st.text("abyno1e0x_:.-+~=<'2T\n ", min_size=1, max_size=12))
 def test_other_readers_see_strings_in_what_is_written(text):
     """Text that looks like a number, date or boolean to some reader is written in quotes."""
-    assert {"a": text} == yaml.load(write({"a": text}), _Loader)
+    assert {"a": text} == yaml.load(to_yaml({"a": text}), _Loader)
 
 
 @settings(max_examples=300, deadline=None)

@@ -185,7 +185,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             done = self._scalar_of(event, line)
         elif isinstance(event, yaml.AliasEvent):
-            done = self._alias(event.anchor, line)
+            done = self._alias(event.anchor or "", line)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             self._start(event, line)
             return None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
@@ -26,6 +26,7 @@ from revstore.errors import InvalidObject
 
 __all__ = [
     "KINDS",
+    "Overrides",
     "ResourceInfo",
     "ResourceOverride",
     "for_object",
@@ -71,7 +72,8 @@ class ResourceOverride(Protocol):
     def short_names(self) -> Sequence[str]: ...
 
 
-Overrides = Mapping[str, ResourceOverride]
+#: The configuration's ``resources``: by "widgets.example.com".
+Overrides: TypeAlias = Mapping[str, ResourceOverride]
 
 # One line a resource: plural, kind, and its short names after a comma. "~" marks what is not
 # namespaced. Kinds that Kubernetes has dropped are here as well, as manifests outlive them.

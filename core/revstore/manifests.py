@@ -22,7 +22,16 @@ import attrs
 
 from revstore.errors import InvalidArgument
 
-__all__ = ["MAX_BYTES", "STDIN", "Manifest", "ManifestError", "find_sources", "parse", "read"]
+__all__ = [
+    "MAX_BYTES",
+    "STDIN",
+    "Manifest",
+    "ManifestError",
+    "find_sources",
+    "parse",
+    "read",
+    "to_yaml",
+]
 
 #: Bytes that a file may have.
 MAX_BYTES = 64 * 2**20
@@ -120,6 +129,14 @@ def parse(data: bytes, source: str = "manifest") -> list[Manifest]:
                 _check(obj, source, document)
                 manifests.append(Manifest(source, document, obj))
     return manifests
+
+
+def to_yaml(value: Any) -> str:
+    """One YAML document of plain JSON values, keys sorted, that every YAML reader takes for the
+    same values."""
+    from revstore._yaml_writer import write
+
+    return write(value)
 
 
 def _values(data: bytes, source: str) -> Iterator[Any]:

@@ -62,9 +62,9 @@ def dump_json(value: Any, *, indent: int | None = 4) -> str:
 
 def dump_yaml(value: Any) -> str:
     """YAML that reads back as what it was, by this project's reader and by others."""
-    from revstore.cli._yaml_writer import write
+    from revstore.manifests import to_yaml
 
-    return write(value)
+    return to_yaml(value)
 
 
 def as_list(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -65,11 +65,11 @@ def command(
         click.echo(dump_json(value) if output == "json" else dump_yaml(value).rstrip("\n"))
 
 
-Progress = tuple[Callable[[str], None], Callable[[], None]]
+_Steps = tuple[Callable[[str], None], Callable[[], None]]
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Progress]:
+def _progress(total: int) -> Iterator[_Steps]:
     """Two functions: one prints a line, one says that another object is done. The bar is there
     for long work if standard error is a terminal."""
     if total < _LONG_WORK or not sys.stderr.isatty():

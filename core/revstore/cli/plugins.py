@@ -28,7 +28,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.option("--fast", is_flag=True, help="Read the metadata only, import nothing.")
 @store_options
 @pass_session
-def list_command(session: Session, as_json: bool, fast: bool) -> None:
+def _list(session: Session, as_json: bool, fast: bool) -> None:
     """Show the installed backends; no driver is imported."""
     plugins = list_backends(fast=fast)
     if as_json:
@@ -42,7 +42,7 @@ def list_command(session: Session, as_json: bool, fast: bool) -> None:
 @_json_option
 @store_options
 @pass_session
-def check_command(session: Session, name: str, as_json: bool) -> None:
+def _check(session: Session, name: str, as_json: bool) -> None:
     """Import the backend NAME with its drivers; the exit code is 1 if it does not work."""
     plugin = check_backend(name)
     if as_json:
