@@ -14,6 +14,8 @@ import threading
 import time
 
 from revstore.errors import Compacted
+from revstore.factory import open_storage
+from revstore.storage import Storage
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
@@ -96,6 +98,68 @@ def count(path: str, threads: str, rounds: str) -> None:
                     current = result.current
 
         in_threads(int(threads), add)
+
+
+def open_pods(path: str) -> Storage[dict]:
+    return open_storage(f"sqlite:///{path}?poll_interval=10ms", dict, resource="pods")
+
+
+def typed_hammer(path: str, name: str, threads: str, rounds: str, total: str) -> None:
+    """As ``hammer``, through typed storage: create, guaranteed_update, delete."""
+    with open_pods(path) as storage, storage.changes("/pods", after=1) as changes:
+        tell("ready")
+        sys.stdin.readline()
+
+        def change(index: int) -> None:
+            key = f"/pods/{name}/{index}"
+            storage.create(key, {"metadata": {"name": str(index)}, "data": f"{name} {index} 0"})
+            for number in range(1, int(rounds)):
+                storage.guaranteed_update(
+                    key,
+                    lambda pod, _, number=number: {**pod, "data": f"{name} {index} {number}"},
+                )
+            storage.delete(key)
+
+        seen = []
+
+        def follow() -> None:
+            while len(seen) < int(total):
+                batch = changes.poll(60)
+                assert batch is not None, f"{len(seen)} events of {total}"
+                for each in batch.changes:
+                    previous = each.load_previous()
+                    seen.append(
+                        (
+                            each.revision,
+                            each.type,
+                            each.key,
+                            each.load()["data"],
+                            previous["data"] if previous else "-",
+                        )
+                    )
+
+        in_threads(
+            int(threads) + 1, lambda index: follow() if index == int(threads) else change(index)
+        )
+        for row in seen:
+            tell(*row)
+
+
+def typed_count(path: str, threads: str, rounds: str) -> None:
+    """Increment one counter by guaranteed_update, from many threads."""
+
+    def increment(pod: dict, _: object) -> dict:
+        return {**pod, "count": pod["count"] + 1}
+
+    with open_pods(path) as storage:
+        tell("ready")
+        sys.stdin.readline()
+
+        def work(_: int) -> None:
+            for _ in range(int(rounds)):
+                storage.guaranteed_update("/pods/a/counter", increment)
+
+        in_threads(int(threads), work)
 
 
 def write(path: str, seed: str) -> None:

@@ -100,7 +100,7 @@ def _make_file(path: str) -> None:
 def _prepare(engine: Engine, store: StoreFile) -> None:
     try:
         with engine.connect() as connection:
-            current = _version(connection, store.path) == SCHEMA_VERSION
+            current = _look(connection, store.path) == SCHEMA_VERSION
             if store.immutable and not current:
                 raise ReadOnly(f"{store.path}: the store must be brought to a newer schema first")
             if current and (store.immutable or _is_wal(connection)):
@@ -119,13 +119,23 @@ def _is_wal(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal")
 
 
-def _version(connection: Connection, path: str) -> int:
-    """The layout's version, 0 for an empty file; ``IncompatibleStore`` if it is not ours."""
+def _look(connection: Connection, path: str) -> int:
+    """``_version`` of one state of the file, while other processes may be making it."""
+    size = os.path.getsize(path)  # before the state is fixed, so that it is never newer than that
+    connection.exec_driver_sql("BEGIN")
+    try:
+        return _version(connection, path, size)
+    finally:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def _version(connection: Connection, path: str, size: int) -> int:
+    """The layout's version, 0 for an empty file; ``IncompatibleStore`` if it is not ours. Within a
+    transaction: the numbers it compares must be of one moment."""
     application = connection.exec_driver_sql("PRAGMA application_id").scalar()
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar() or 0)
     if application != APPLICATION_ID:
         # sqlite takes a file that is shorter than a header for an empty database.
-        size = os.path.getsize(path)
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
         if application or version or tables or (size and not pages):
@@ -144,7 +154,7 @@ def _migrate(connection: Connection, path: str) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
         # Looked at again: another process may have done it while this one waited for the lock.
-        for step in STEPS[_version(connection, path) :]:
+        for step in STEPS[_version(connection, path, os.path.getsize(path)) :]:
             step(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.exec_driver_sql("COMMIT")
