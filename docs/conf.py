@@ -1,0 +1,36 @@
+"""How Sphinx builds these pages; run it with ``make docs``."""
+
+import importlib.metadata
+
+from sphinx.application import Sphinx
+
+project = "revstore"
+author = "The revstore authors"
+try:
+    release = importlib.metadata.version("revstore")
+except importlib.metadata.PackageNotFoundError:  # the sources are on the path, not installed
+    release = ""
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"revstore {release}".strip()
+# Every heading down to the third level can be linked to.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+# Without these the signatures repeat the whole module path of each type.
+python_use_unqualified_type_names = True
+add_module_names = False
+
+
+def _escape_patterns(*arguments: list[str]) -> None:
+    """Docstrings write "*.apps" for a pattern; to Sphinx the asterisk would begin emphasis."""
+    lines = arguments[-1]
+    lines[:] = [line.replace('"*.', '"\\*.') for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _escape_patterns)
