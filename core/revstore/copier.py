@@ -71,7 +71,7 @@ class FrozenDict(dict[K, V]):
         raise TypeError("this mapping is shared and cannot be changed; make a dict of it first")
 
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse
-    __ior__ = _refuse  # type: ignore[assignment,misc]
+    __ior__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

@@ -413,7 +413,7 @@ class BackendNotInstalled(PluginError, LookupError):
         self.did_you_mean = did_you_mean
 
 
-class BackendBroken(PluginError, ImportError):
+class BackendBroken(PluginError, ImportError):  # type: ignore[misc]  # ImportError.name may be None
     """The distribution that provides the backend is installed but does not work."""
 
     def __init__(

@@ -157,7 +157,7 @@ def field_value(obj: Any, path: str) -> str:
     """
     value = obj
     for name in path.split("."):
-        for value in _step(value, name):  # noqa: B020, PLW2901 - one step down, at most one value
+        for value in _step(value, name):  # noqa: B020 - one step down, at most one value
             break
         else:
             return ""
