@@ -52,4 +52,5 @@ class KeySpace:
                 f"one below {self.resource_prefix!r}",
                 message=f"invalid key: {given!r} lacks resource prefix {self.resource_prefix!r}",
             )
-        return check_key(self._root + key)
+        check_key(key)  # so that an error names the key that was given
+        return self._root + key

@@ -120,7 +120,7 @@ class Lister(Generic[T]):
                 physical,
                 revision=plan.revision,
                 linearizable=self._linearizable,
-                timeout=self._deadline.left(physical),
+                timeout=self._deadline.left(self._objects.logical(physical)),
             )
         except (Compacted, Unsupported, FutureRevision) as error:
             raise self._read_error(error) from error
@@ -164,7 +164,7 @@ class Lister(Generic[T]):
                 revision=revision,
                 remaining=remaining,
                 linearizable=self._linearizable,
-                timeout=self._deadline.left(prefix),
+                timeout=self._deadline.left(self._objects.logical(prefix)),
             )
         except (Compacted, Unsupported, FutureRevision) as error:
             raise self._read_error(error, prefix) from error

@@ -163,7 +163,8 @@ class Watch(abc.ABC, Generic[T]):
         """Wait for the next events, at most ``timeout`` seconds; None if there were none.
 
         All events of one revision come in one answer, which may hold several revisions. 0 does not
-        wait, None waits without end. Raises ``Closed`` after the end.
+        wait, None waits without end. Raises ``Closed`` after ``close`` and once the watch's own
+        ``timeout`` has passed.
         """
 
     @property

@@ -269,8 +269,9 @@ class TypedStorage(Storage[T]):
     def stats(self, *, timeout: float | None = None) -> Stats:
         self._check_open()
         prefix, deadline = self._keys.everything, Deadline(timeout)
-        count = self._backend.count(prefix, timeout=deadline.left(prefix)).count
-        sample = self._backend.list(prefix, limit=_SAMPLE, timeout=deadline.left(prefix)).kvs
+        key = self._keys.resource_prefix
+        count = self._backend.count(prefix, timeout=deadline.left(key)).count
+        sample = self._backend.list(prefix, limit=_SAMPLE, timeout=deadline.left(key)).kvs
         size = sum(len(kv.value) for kv in sample) // len(sample) if sample else 0
         return Stats(count, size)
 
