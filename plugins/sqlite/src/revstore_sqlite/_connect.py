@@ -32,6 +32,9 @@ _WAL_KEPT = 64 * 1024 * 1024
 _FILE_CHECK = 0.05
 #: Pages (of 4 KiB) in the -wal file after which a commit moves them into the file. sqlite's 1000
 #: make compaction a third slower, and single writes no faster.
+# Values of keys that are often overwritten lie on a page each, which a list reads one by one:
+# sqlite's own 2 MB would be read through by any list of more than 500 of them.
+_CACHE_KIB = 32 * 1024
 _WAL_PAGES = 4000
 _NETWORK = (
     "nfs",
@@ -137,6 +140,7 @@ class StoreFile:
             connection.execute(f"PRAGMA synchronous={self.synchronous}")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
             connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         except BaseException:
             connection.close()
             raise
