@@ -120,9 +120,10 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(attrs.has, _structure_factory(converter))
     converter.register_unstructure_hook_factory(attrs.has, _unstructure_factory(converter))
     converter.register_structure_hook_factory(_is_mapping, _mapping_factory(converter))
-    # cattrs would turn any value into a str or a bool; stored bytes of another shape are corrupt.
-    converter.register_structure_hook(str, _exactly(str))
-    converter.register_structure_hook(bool, _exactly(bool))
+    # cattrs would turn what it can into the type; stored bytes of another shape are corrupt.
+    for kind in (str, bool, int):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(float, _float)
     return converter
 
 
@@ -135,6 +136,12 @@ def _exactly(kind: type[Any]) -> Any:
     return structure
 
 
+def _float(value: Any, _: Any) -> float:
+    if type(value) not in (int, float):  # JSON has one kind of number
+        raise TypeError(f"expected a number, not {type(value).__name__}")
+    return float(value)
+
+
 def _renames(cls: Any) -> dict[str, Any]:
     return {
         field.name: cattrs.gen.override(rename=camel_case(field.name))
@@ -144,12 +151,20 @@ def _renames(cls: Any) -> dict[str, Any]:
 
 def _structure_factory(converter: cattrs.Converter) -> Any:
     def factory(cls: Any) -> Any:
-        return cattrs.gen.make_dict_structure_fn(
+        from_dict = cattrs.gen.make_dict_structure_fn(
             cls,
             converter,
             _cattrs_detailed_validation=False,
             **_renames(cls),
         )
+
+        def structure(value: Any, kind: Any) -> Any:
+            # A list without the fields' names would else become an object of defaults.
+            if type(value) is not dict:
+                raise TypeError(f"expected an object, not {type(value).__name__}")
+            return from_dict(value, kind)
+
+        return structure
 
     return factory
 

@@ -93,23 +93,22 @@ def is_frozen(object_type: Any) -> bool:
 def _frozen(kind: Any, above: frozenset[Any]) -> bool:
     if kind in above:
         return True  # a class that holds itself is as frozen as the rest of it
-    if isinstance(kind, typing.TypeVar):
-        return False
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         return _frozen(typing.get_args(kind)[0], above)
-    if origin is typing.Literal:
-        return True
     if origin in (typing.Union, types.UnionType, tuple, frozenset, collections.abc.Mapping):
         return all(arg is Ellipsis or _frozen(arg, above) for arg in typing.get_args(kind))
     if isinstance(kind, type) and attrs.has(kind):
-        resolved = attrs.resolve_types(kind)
-        config = getattr(kind, "__setattr__", None)
-        is_frozen_class = getattr(config, "__name__", "") == "_frozen_setattrs"
-        return is_frozen_class and all(
-            _frozen(field.type, above | {kind}) for field in attrs.fields(resolved)
-        )
-    return isinstance(kind, type) and issubclass(kind, _ATOMS)
+        return _frozen_class(kind, above | {kind})
+    atom = isinstance(kind, type) and issubclass(kind, _ATOMS)
+    return atom or origin is typing.Literal
+
+
+def _frozen_class(cls: type[Any], above: frozenset[Any]) -> bool:
+    # attrs has no public way to ask whether a class is frozen.
+    if getattr(cls.__setattr__, "__name__", "") != "_frozen_setattrs":
+        return False
+    return all(_frozen(field.type, above) for field in attrs.fields(attrs.resolve_types(cls)))
 
 
 def default_copier(object_type: Any) -> Copier[Any]:

@@ -8,7 +8,7 @@ dict under "metadata"; fields that revstore does not know stay as they are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -138,15 +138,14 @@ def labels_of(obj: Any) -> Mapping[str, str]:
     return labels if isinstance(labels, Mapping) else {}
 
 
-def _step(value: Any, name: str) -> Iterator[Any]:
+def _step(value: Any, name: str) -> Any:
+    """The member ``name`` of ``value``, None if there is none."""
     if isinstance(value, Mapping):
-        if name in value:
-            yield value[name]
-    elif hasattr(type(value), "__attrs_attrs__"):
+        return value.get(name)
+    if hasattr(type(value), "__attrs_attrs__"):
         found = getattr(value, snake_case(name), None)
-        if found is None:
-            found = getattr(value, name, None)
-        yield found
+        return getattr(value, name, None) if found is None else found
+    return None
 
 
 def field_value(obj: Any, path: str) -> str:
@@ -157,10 +156,7 @@ def field_value(obj: Any, path: str) -> str:
     """
     value = obj
     for name in path.split("."):
-        for value in _step(value, name):  # noqa: B020 - one step down, at most one value
-            break
-        else:
-            return ""
+        value = _step(value, name)
     if value is None or isinstance(value, (Mapping, list, tuple)):
         return ""
     if isinstance(value, bool):

@@ -30,11 +30,11 @@ _STEPS = 50_000
 _WAL_KEPT = 64 * 1024 * 1024
 #: Seconds between two looks whether the file is still the one that was opened.
 _FILE_CHECK = 0.05
+#: Page cache of a connection. Values of keys that are often overwritten lie on a page each, and
+#: sqlite's own 2 MB hold 500 of them.
+_CACHE_KIB = 32 * 1024
 #: Pages (of 4 KiB) in the -wal file after which a commit moves them into the file. sqlite's 1000
 #: make compaction a third slower, and single writes no faster.
-# Values of keys that are often overwritten lie on a page each, which a list reads one by one:
-# sqlite's own 2 MB would be read through by any list of more than 500 of them.
-_CACHE_KIB = 32 * 1024
 _WAL_PAGES = 4000
 _NETWORK = (
     "nfs",
