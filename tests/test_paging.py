@@ -51,7 +51,8 @@ def test_a_leading_slash_is_optional():
         "!", "a b", "ä", token() + "=", token() + "\n", "AAAA", raw([]), raw("x"), raw({}),
         token(v="v2"), token(v=None), token(rv=0), token(rv="5"), token(rv=True), token(rv=1.5),
         token(rv=2**63), token(start=""), token(start=5), token(start="../x"),
-        token(start="a/../x"),        token(start="a//x"), token(start="./a"), token(start="a/."), token(start=".."),
+        token(start="a/../x"), token(start="a//x"), token(start="./a"), token(start="a/."),
+        token(start=".."),
         raw({"v": "meta.k8s.io/v1", "rv": 5}), "x" * 70_000,
     ],
 )  # fmt: skip
