@@ -15,7 +15,7 @@ CORE = ROOT / "core" / "revstore"
 
 #: Layer -> its modules, private ones by pattern. Every module of the core is in exactly one.
 LAYERS = {
-    "errors": ["errors"],
+    "errors": ["errors", "_closing"],
     "values": ["values"],
     "backend": ["backend"],
     "memory": ["memory", "_memory_*"],

@@ -40,11 +40,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from revstore._closing import Closing
 from revstore.errors import Closed, InvalidKey
 from revstore.values import (
     BackendStatus,
@@ -94,7 +94,7 @@ def check_key(key: str) -> str:
     return key
 
 
-class BackendWatch(abc.ABC):
+class BackendWatch(Closing):
     """A running watch: batches in revision order, nothing lost, nothing twice.
 
     It reconnects by itself and resumes after the last whole batch. It ends only by ``close`` or
@@ -146,19 +146,8 @@ class BackendWatch(abc.ABC):
             if batch is not None:
                 yield batch
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Backend(abc.ABC):
+class Backend(Closing):
     """An open store of bytes under keys, with revisions. The rules for all methods stand in this
     module's docstring; they are part of the contract."""
 
@@ -271,17 +260,6 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close watches, end threads, release files and connections, within two seconds."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @attrs.frozen

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from types import TracebackType
-from typing import Self
 
 import attrs
 
+from revstore._closing import Closing
 from revstore.backend import Backend
 from revstore.errors import BackendError, Closed, Compacted, InvalidArgument
 from revstore.values import Capability, PutResult
@@ -61,7 +60,7 @@ def _judge(known: _Known, result: PutResult) -> tuple[_Known, int]:
     return _Known(result.current.revision, result.revision, compacted), 0
 
 
-class Compactor:
+class Compactor(Closing):
     """Compacts ``backend`` every ``interval`` seconds, from one daemon thread, until ``close``.
 
     The first round comes after one interval and only notes the revision; each later one, if it
@@ -126,17 +125,6 @@ class Compactor:
         self._closing.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="revstore-compactor", daemon=True)

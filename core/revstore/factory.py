@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
 from revstore import kinds
+from revstore._closing import Closing
 from revstore.backend import Backend
 from revstore.codec import Codec
 from revstore.compactor import Compactor
@@ -64,7 +64,7 @@ class _Opened:
     compactor: Compactor
 
 
-class StorageFactory:
+class StorageFactory(Closing):
     """Opens backends, storages and registries of one configuration, per-resource overrides
     included. Resources whose configuration names the same store share one backend, and one
     compactor with the smallest ``compaction_interval`` among them.
@@ -214,17 +214,6 @@ class StorageFactory:
         for each in opened:
             each.compactor.close()
             each.backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _registry(
         self,

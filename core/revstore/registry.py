@@ -14,11 +14,11 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import attrs
 
+from revstore._closing import Closing
 from revstore._registry_fields import as_new, as_successor
 from revstore._registry_keys import Keys
 from revstore.copier import Copier, default_copier
@@ -61,7 +61,7 @@ class ApplyResult(Generic[T]):
     outcome: ApplyOutcome
 
 
-class Registry(Generic[T]):
+class Registry(Closing, Generic[T]):
     """The objects of one resource in ``storage``, under ``resource_prefix``.
 
     Objects are attrs instances with ``metadata: ObjectMeta``, or dicts in Kubernetes' shape; those
@@ -305,17 +305,6 @@ class Registry(Generic[T]):
     def close(self) -> None:
         """Close the storage, whose watches end. Idempotent."""
         self._storage.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _create(self, obj: T, ttl: int, timeout: float | None) -> T:
         return self._storage.create(self._keys.of(obj), self._as_new(obj), ttl=ttl, timeout=timeout)

@@ -23,12 +23,12 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import attrs
 import msgspec
 
+from revstore._closing import Closing
 from revstore.errors import Closed
 from revstore.objects import metadata_value
 from revstore.preconditions import Preconditions
@@ -145,7 +145,7 @@ UpdateFunc: TypeAlias = Callable[[Any, ResponseMeta], Any]
 ValidateFunc: TypeAlias = Callable[[Any], None]
 
 
-class Watch(abc.ABC, Generic[T]):
+class Watch(Closing, Generic[T]):
     """A running watch.
 
     Events come in the order of their revisions, each once, none left out. Iteration ends normally
@@ -187,17 +187,6 @@ class Watch(abc.ABC, Generic[T]):
                 return
             yield from events or ()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Change(msgspec.Struct, Generic[T], frozen=True):
     """One change of one key, decoded when asked: ``load`` gives the new object, of a deletion the
@@ -226,7 +215,7 @@ class ChangeBatch(msgspec.Struct, Generic[T], frozen=True):
     initial: bool = False
 
 
-class Changes(abc.ABC, Generic[T]):
+class Changes(Closing, Generic[T]):
     """The feed of a cache: whole revisions in order, nothing filtered. Ends as ``Watch`` does, but
     an object that cannot be read does not end it."""
 
@@ -248,19 +237,8 @@ class Changes(abc.ABC, Generic[T]):
     def close(self) -> None:
         """As ``Watch.close``."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Storage(abc.ABC, Generic[T]):
+class Storage(Closing, Generic[T]):
     """Objects of one type under one resource prefix. The rules for all methods stand in this
     module's docstring."""
 
@@ -494,14 +472,3 @@ class Storage(abc.ABC, Generic[T]):
     @abc.abstractmethod
     def close(self) -> None:
         """End the watches of this storage and release what it owns. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
