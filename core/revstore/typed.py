@@ -30,6 +30,7 @@ from revstore.errors import (
     NotReady,
     ResourceVersionSet,
     TooLargeResourceVersion,
+    Unsupported,
 )
 from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value
 from revstore.preconditions import Preconditions
@@ -44,6 +45,7 @@ from revstore.storage import (
     Watch,
 )
 from revstore.transform import IdentityTransformer, Transformer
+from revstore.values import Capability
 from revstore.versioner import APIObjectVersioner, Versioner, parse_resource_version
 
 __all__ = ["TypedStorage"]
@@ -288,6 +290,8 @@ class TypedStorage(Storage[T]):
 
     def request_progress(self) -> None:
         self._check_open()
+        if Capability.PROGRESS not in self._backend.capabilities:
+            raise Unsupported(Capability.PROGRESS)
         with self._lock:
             watches = list(self._open_watches)
         for watch in watches:

@@ -18,11 +18,35 @@ pytest.register_assert_rewrite(
     "revstore.testing._backend_watch",
     "revstore.testing._backend_writes",
     "revstore.testing._plain_model",
+    "revstore.testing._storage_base",
+    "revstore.testing._storage_corrupt",
+    "revstore.testing._storage_delete",
+    "revstore.testing._storage_expired",
+    "revstore.testing._storage_keys",
+    "revstore.testing._storage_life",
+    "revstore.testing._storage_list",
+    "revstore.testing._storage_matrix",
+    "revstore.testing._storage_objects",
+    "revstore.testing._storage_paging",
+    "revstore.testing._storage_parts",
+    "revstore.testing._storage_suggested",
+    "revstore.testing._storage_update",
     "revstore.testing._support",
+    "revstore.testing._watch_bookmarks",
+    "revstore.testing._watch_changes",
+    "revstore.testing._watch_end",
+    "revstore.testing._watch_events",
+    "revstore.testing._watch_hammer",
+    "revstore.testing._watch_start",
+    "revstore.testing._watch_support",
     "revstore.testing.backend",
     "revstore.testing.model",
+    "revstore.testing.storage",
+    "revstore.testing.watch",
 )
 
 from revstore.testing.backend import BackendTests  # noqa: E402 - see above
+from revstore.testing.storage import StorageTests  # noqa: E402
+from revstore.testing.watch import WatchTests  # noqa: E402
 
-__all__ = ["BackendTests"]
+__all__ = ["BackendTests", "StorageTests", "WatchTests"]

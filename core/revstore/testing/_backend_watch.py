@@ -21,7 +21,7 @@ from revstore.testing._support import (
 )
 from revstore.values import Capability, KeyValue, WatchEvent, WatchEventType
 
-__all__ = ["WatchTests"]
+__all__ = ["BackendWatchTests"]
 
 _Short = tuple[WatchEventType, str, bytes, bytes | None]
 
@@ -41,7 +41,7 @@ def _short(space: Keyspace, events: list[WatchEvent]) -> list[_Short]:
 PUT, DELETED = WatchEventType.PUT, WatchEventType.DELETED
 
 
-class WatchTests(BackendSuite):
+class BackendWatchTests(BackendSuite):
     """What watches deliver."""
 
     def test_watch_history_then_live(self, space: Keyspace) -> None:

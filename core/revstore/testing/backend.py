@@ -18,14 +18,14 @@ from revstore.testing._backend_compaction import CompactionTests
 from revstore.testing._backend_hammer import HammerTests
 from revstore.testing._backend_life import LifeTests, TtlTests
 from revstore.testing._backend_reads import ReadTests
-from revstore.testing._backend_watch import WatchTests
+from revstore.testing._backend_watch import BackendWatchTests
 from revstore.testing._backend_writes import WriteTests
 
 __all__ = ["BackendTests"]
 
 
 class BackendTests(
-    WriteTests, ReadTests, CompactionTests, WatchTests, HammerTests, TtlTests, LifeTests
+    WriteTests, ReadTests, CompactionTests, BackendWatchTests, HammerTests, TtlTests, LifeTests
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 

@@ -1,0 +1,177 @@
+"""What the storage suites store, and parts to build a storage from that tell what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from revstore.backend import Backend, BackendWatch
+from revstore.objects import ObjectMeta
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    ListResult,
+    PutResult,
+)
+
+__all__ = [
+    "GARBAGE",
+    "ForwardingBackend",
+    "MarkingTransformer",
+    "Pod",
+    "PodSpec",
+    "SpyBackend",
+    "name_of",
+    "on_node",
+    "pod",
+]
+
+#: Bytes that no codec reads.
+GARBAGE = b"\x00 no object"
+
+
+@attrs.frozen(kw_only=True)
+class PodSpec:
+    """As much of it as selectors need."""
+
+    node_name: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Pod:
+    """The suites' object, after the example Pod that Kubernetes' own suite stores."""
+
+    metadata: ObjectMeta = attrs.field(factory=ObjectMeta)
+    spec: PodSpec = attrs.field(factory=PodSpec)
+
+
+def pod(name: str, node: str = "", **metadata: Any) -> Pod:
+    """A Pod; ``name`` is "namespace/name", or a name alone."""
+    namespace, _, short = name.rpartition("/")
+    meta = ObjectMeta(name=short, namespace=namespace, **metadata)
+    return Pod(metadata=meta, spec=PodSpec(node_name=node))
+
+
+def on_node(obj: Pod, node: str) -> Pod:
+    """The same Pod on another node."""
+    return attrs.evolve(obj, spec=PodSpec(node_name=node))
+
+
+def name_of(obj: Pod) -> str:
+    """What ``pod`` was called with."""
+    meta = obj.metadata
+    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+
+
+class MarkingTransformer:
+    """Puts a mark and the context before each value, so that a value opens under its own key only.
+
+    ``reads`` and ``writes`` are the contexts it was called with. ``stale`` is what it says of
+    every value; while ``broken`` it fails.
+    """
+
+    def __init__(self, mark: bytes = b"mark") -> None:
+        self._mark = mark
+        self.reads: list[bytes] = []
+        self.writes: list[bytes] = []
+        self.stale = False
+        self.broken = False
+
+    def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+        self.reads.append(context)
+        head = self._head(context)
+        if self.broken or not data.startswith(head):
+            raise ValueError("the value does not open")
+        return data[len(head) :], self.stale
+
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        self.writes.append(context)
+        if self.broken:
+            raise ValueError("the value does not close")
+        return self._head(context) + data
+
+    def _head(self, context: bytes) -> bytes:
+        return self._mark + b"(" + context + b")"
+
+
+class ForwardingBackend(Backend):
+    """Another backend as it is: to be overridden in part."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.inner.capabilities
+
+    def status(self, **options: Any) -> BackendStatus:
+        return self.inner.status(**options)
+
+    def get(self, key: str, **options: Any) -> GetResult:
+        return self.inner.get(key, **options)
+
+    def list(self, prefix: str, **options: Any) -> ListResult:
+        return self.inner.list(prefix, **options)
+
+    def count(self, prefix: str, **options: Any) -> CountResult:
+        return self.inner.count(prefix, **options)
+
+    def put(self, key: str, value: bytes, **options: Any) -> PutResult:
+        return self.inner.put(key, value, **options)
+
+    def delete(self, key: str, **options: Any) -> DeleteResult:
+        return self.inner.delete(key, **options)
+
+    def watch(self, key: str, **options: Any) -> BackendWatch:
+        return self.inner.watch(key, **options)
+
+    def compact(self, revision: int, **options: Any) -> None:
+        self.inner.compact(revision, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _nothing(_name: str, _turn: int) -> None:
+    return None
+
+
+class SpyBackend(ForwardingBackend):
+    """Notes the reads and writes of keys, each as name and options.
+
+    ``before`` runs before each with its name and how many of that name there have been with it.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.before: Callable[[str, int], object] = _nothing
+
+    def named(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The options of the calls of ``name``."""
+        return tuple(options for called, options in self.calls if called == name)
+
+    def get(self, key: str, **options: Any) -> GetResult:
+        self._note("get", options)
+        return super().get(key, **options)
+
+    def list(self, prefix: str, **options: Any) -> ListResult:
+        self._note("list", options)
+        return super().list(prefix, **options)
+
+    def put(self, key: str, value: bytes, **options: Any) -> PutResult:
+        self._note("put", options)
+        return super().put(key, value, **options)
+
+    def delete(self, key: str, **options: Any) -> DeleteResult:
+        self._note("delete", options)
+        return super().delete(key, **options)
+
+    def _note(self, name: str, options: dict[str, Any]) -> None:
+        self.calls.append((name, options))
+        self.before(name, len(self.named(name)))
