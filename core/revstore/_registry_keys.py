@@ -58,7 +58,7 @@ class Keys:
         name = metadata_value(obj, "name")
         if not _is_segment(name):
             raise InvalidObject("metadata.name", name, _SEGMENT)
-        return f"{self._root}/{self.namespace_of(obj) or ''}".rstrip("/") + f"/{name}"
+        return f"{self.below(self.namespace_of(obj))}/{name}"
 
     def namespace_of(self, obj: Any) -> str | None:
         """The namespace that ``obj`` belongs to, the default one if it names none; None where
