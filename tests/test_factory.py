@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from revstore import kinds
+from revstore.cacher import Cacher
 from revstore.config import StorageConfig
 from revstore.errors import (
     BackendNotInstalled,
@@ -17,7 +18,13 @@ from revstore.errors import (
     KeyExists,
     NotReady,
 )
-from revstore.factory import StorageFactory, new_raw_storage, open_registry, open_storage
+from revstore.factory import (
+    StorageFactory,
+    new_raw_storage,
+    open_registry,
+    open_storage,
+    storage_with_cacher,
+)
 from revstore.objects import ObjectMeta
 
 
@@ -117,6 +124,25 @@ def test_a_failed_opening_leaves_nothing_open(url):
         new_raw_storage(url, Node, resource_prefix="nodes")
     with pytest.raises(TypeError):
         open_registry(url, int)
+    assert threading.active_count() == before
+
+
+def test_storage_with_cacher(url):
+    """OLD-27, BOOK-7, DEC-1: the same storage behind a cache; capacity 0 is none; closing it, or
+    failing to make it, leaves nothing open."""
+    before = threading.active_count()
+    with storage_with_cacher(url, Node, indexed_fields=("zone",)) as cached:
+        assert isinstance(cached, Cacher)
+        cached.create("/nodes/n1", node("n1", zone="a"))
+        assert len(cached.list("/nodes", field_selector="zone=a")) == 1
+        assert cached.get("/nodes/n1", resource_version="0").zone == "a"
+    with storage_with_cacher(url, Node, capacity=0) as raw:
+        assert not isinstance(raw, Cacher)
+        assert raw.get("/nodes/n1").zone == "a"
+    with pytest.raises(InvalidArgument, match="capacity"):
+        storage_with_cacher(url, Node, capacity=-1)
+    with pytest.raises(Closed):
+        cached.list("/nodes")
     assert threading.active_count() == before
 
 

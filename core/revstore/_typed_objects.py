@@ -8,25 +8,16 @@ from typing import Any, Generic, TypeVar
 
 from revstore.codec import Codec
 from revstore.copier import Copier
-from revstore.errors import CorruptObject, InternalError, InvalidArgument, InvalidObject
+from revstore.errors import CorruptObject, InternalError, InvalidObject
 from revstore.objects import with_metadata
-from revstore.selectors import SelectionPredicate
 from revstore.storage import INITIAL_EVENTS_END
 from revstore.transform import Transformer
 from revstore.values import KeyValue
 from revstore.versioner import Versioner, format_resource_version
 
-__all__ = ["ObjectReader", "selects"]
+__all__ = ["ObjectReader"]
 
 T = TypeVar("T")
-
-
-def selects(predicate: SelectionPredicate[T], obj: T) -> bool:
-    """Whether ``obj`` is shown; one whose attributes cannot be had is not. (LIST-6, WATCH-13)"""
-    try:
-        return predicate.matches(obj)
-    except Exception:  # noqa: BLE001 - attribute functions are the user's and may raise anything
-        return False
 
 
 class _DecodeCache(Generic[T]):
@@ -73,7 +64,7 @@ class ObjectReader(Generic[T]):
         self._transformer = transformer
         self.versioner = versioner
         self.copier = copier
-        self._new_object = new_object
+        self.new_object = new_object
         self.logical = logical
         self._cache = _DecodeCache[T](cache_size) if cache_size > 0 else None
 
@@ -141,19 +132,6 @@ class ObjectReader(Generic[T]):
             return obj
         marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})
         return marked
-
-    def new_object(self) -> T:
-        """An empty object; ``InvalidArgument`` if the type cannot be made without arguments."""
-        try:
-            return self._new_object()
-        except TypeError as error:
-            raise InvalidArgument(
-                "new_object",
-                "",
-                "a function that makes an empty object",
-                message=f"bookmarks need an empty object, which cannot be made: {error}; "
-                "give the storage a new_object function",
-            ) from error
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         text: Any = str(error) or type(error).__name__

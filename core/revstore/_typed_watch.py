@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from revstore._typed_objects import ObjectReader, selects
+from revstore._storage_objects import selects
+from revstore._typed_objects import ObjectReader
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import (
     Closed,

@@ -17,6 +17,7 @@ import attrs
 from revstore import kinds
 from revstore._closing import Closing
 from revstore.backend import Backend
+from revstore.cacher import Cacher, CacherConfig
 from revstore.codec import Codec
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
@@ -32,7 +33,14 @@ from revstore.transform import Transformer
 from revstore.typed import TypedStorage
 from revstore.versioner import Versioner
 
-__all__ = ["StorageFactory", "Where", "new_raw_storage", "open_registry", "open_storage"]
+__all__ = [
+    "StorageFactory",
+    "Where",
+    "new_raw_storage",
+    "open_registry",
+    "open_storage",
+    "storage_with_cacher",
+]
 
 T = TypeVar("T")
 
@@ -114,7 +122,7 @@ class StorageFactory(Closing):
         ``codec``, ``copier`` and ``transformer`` go over those of the configuration; the rest is
         as ``TypedStorage`` has it.
         """
-        info = self._info(object_type, resource)
+        info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
         with self._lock:
             backend = self._open(config)
@@ -152,7 +160,7 @@ class StorageFactory(Closing):
         same one for the same arguments, until the factory is closed, but for one with ``on_close``,
         which is called when the registry has been closed. ``namespaced`` goes over what is known
         of the resource; an unknown one counts as namespaced."""
-        info = self._info(object_type, resource)
+        info = self.info(object_type, resource)
         if namespaced is not None:
             info = attrs.evolve(info, namespaced=namespaced)
         if on_close is not None:
@@ -229,7 +237,8 @@ class StorageFactory(Closing):
         )
         return Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
 
-    def _info(self, object_type: type[Any], resource: ResourceInfo | str) -> ResourceInfo:
+    def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
+        """The resource that ``storage`` and ``registry`` take these arguments for."""
         if isinstance(resource, ResourceInfo):
             return resource
         if not resource:
@@ -286,6 +295,46 @@ def open_storage(where: Where, object_type: type[T], **options: Any) -> Storage[
     """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``. ``options``
     are those of ``StorageFactory.storage``. Closing it closes its backend."""
     return new_raw_storage(where, object_type, **options)
+
+
+def storage_with_cacher(
+    where: Where,
+    object_type: type[T],
+    *,
+    capacity: int | None = None,
+    indexed_fields: tuple[str, ...] = (),
+    **options: Any,
+) -> Storage[T]:
+    """The storage of one resource behind a watch cache (StorageWithCacher).
+
+    ``capacity`` and ``indexed_fields`` are those of ``revstore.cacher.CacherConfig``; capacity 0:
+    no cache. ``options`` are those of ``StorageFactory.storage``. Closing it closes the cache
+    first, then the storage and its backend; if the cache cannot be made, nothing is left open.
+    """
+    factory = StorageFactory(where)
+    try:
+        info = factory.info(object_type, options.get("resource", ""))
+        storage = factory.storage(object_type, on_close=factory.close, **options)
+        if capacity == 0:
+            return storage
+        config = factory.config.for_resource(info.qualified)
+        names = ("versioner", "copier", "labels", "fields", "new_object")
+        shared = {name: options[name] for name in names if name in options}
+        shared.setdefault("copier", _copier(config.copier, object_type))
+        return Cacher(
+            CacherConfig(
+                storage=storage,
+                object_type=object_type,
+                resource_prefix=options.get("resource_prefix") or info.prefix,
+                capacity=capacity,
+                event_history_window=config.event_history_window,
+                indexed_fields=indexed_fields,
+                **shared,
+            )
+        )
+    except BaseException:
+        factory.close()
+        raise
 
 
 def open_registry(

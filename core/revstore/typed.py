@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import attrs
 
+from revstore._storage_list import plan_list
+from revstore._storage_objects import empty_object
 from revstore._typed_calls import Deadline
 from revstore._typed_keys import KeySpace
-from revstore._typed_list import Lister, plan_list
+from revstore._typed_list import Lister
 from revstore._typed_objects import ObjectReader
 from revstore._typed_watch import TypedChanges, TypedWatch, WatchPlan
 from revstore._typed_writes import Writer, check_ttl
@@ -32,7 +34,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
     Unsupported,
 )
-from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value
+from revstore.objects import field_value, labels_of
 from revstore.preconditions import Preconditions
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import (
@@ -100,7 +102,7 @@ class TypedStorage(Storage[T]):
             transformer or IdentityTransformer(),
             versioner or APIObjectVersioner(),
             copier or default_copier(object_type),
-            new_object=new_object or (lambda: _empty(object_type)),
+            new_object=new_object or (lambda: empty_object(object_type)),
             logical=self._keys.logical,
             cache_size=cache_size,
         )
@@ -348,15 +350,3 @@ class TypedStorage(Storage[T]):
     def _forget(self, watch: Any) -> None:
         with self._lock:
             self._open_watches.discard(watch)
-
-
-def _empty(object_type: type[T]) -> T:
-    """The zero object of a type: all defaults, empty metadata."""
-    if object_type is dict:
-        return {"metadata": {}}  # type: ignore[return-value]
-    try:
-        obj: T = object_type()
-    except TypeError:
-        obj = object_type(metadata=ObjectMeta())  # type: ignore[call-arg]
-    metadata_value(obj, "name")
-    return obj

@@ -1,0 +1,142 @@
+"""The thread that fills a cache: lists, then follows; reconnects; lists again if it must."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from revstore.errors import (
+    Closed,
+    Expired,
+    IncompatibleStore,
+    InternalError,
+    StorageError,
+    Unsupported,
+)
+from revstore.storage import Change, ChangeBatch, Changes, Storage
+
+__all__ = ["Feed"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("revstore.cacher")
+
+# Seconds before another try, doubled each time.
+_FIRST_RETRY = 0.05
+_LAST_RETRY = 5.0
+
+
+class Feed(Generic[T]):
+    """Calls ``replace(revision, changes)`` with a whole state, ``apply(batch)`` with what follows
+    it, and ``failed(error, lost)`` when the store cannot be followed: ``lost`` tells that
+    what comes next is a new state. All from one thread, which ``close`` ends."""
+
+    def __init__(
+        self,
+        storage: Storage[T],
+        prefix: str,
+        *,
+        replace: Callable[[int, list[Change[T]]], None],
+        apply: Callable[[ChangeBatch[T]], None],
+        failed: Callable[[StorageError, bool], None],
+    ) -> None:
+        self._storage = storage
+        self._prefix = prefix
+        self._replace = replace
+        self._apply = apply
+        self._failed = failed
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()  # guards the two below
+        self._cut = False
+        self._changes: Changes[T] | None = None
+        self._thread = threading.Thread(target=self._run, name="revstore-cacher", daemon=True)
+        self._thread.start()
+
+    def request_progress(self) -> None:
+        """Ask the store for progress on the feed. ``Unsupported`` where it cannot."""
+        with self._lock:
+            changes = self._changes
+        if changes is not None:
+            try:
+                changes.request_progress()
+            except Unsupported:
+                raise
+            except StorageError:
+                return  # the feed itself will notice
+
+    def cut(self) -> None:
+        """End the connection to the store, as if it had broken; it is made anew."""
+        with self._lock:
+            self._cut, changes = True, self._changes
+        if changes is not None:
+            changes.close()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self.cut()
+        if self._thread is not threading.current_thread():
+            self._thread.join(2)
+
+    def _run(self) -> None:
+        after: int | None = None
+        retry = _FIRST_RETRY
+        while not self._stopping.is_set():
+            try:
+                for position in self._follow(after):
+                    after, retry = position, _FIRST_RETRY
+            except Exception as raised:  # noqa: BLE001 - a dead feed would be worse
+                if self._stopping.is_set():
+                    return
+                error = _typed(raised)
+                if isinstance(error, Closed) and not self._was_cut():
+                    self._failed(error, True)  # nothing will come any more
+                    return
+                lost = isinstance(error, Expired | IncompatibleStore | InternalError)
+                if lost:
+                    after = None
+                _log.warning("%s: the feed broke: %s", self._prefix, error)
+                self._failed(error, lost)
+                if self._stopping.wait(retry):
+                    return
+                retry = min(retry * 2, _LAST_RETRY)
+
+    def _was_cut(self) -> bool:
+        with self._lock:
+            cut, self._cut = self._cut, False
+        return cut
+
+    def _follow(self, after: int | None) -> Iterator[int]:
+        """Yield the revision reached after each batch, until an error."""
+        changes = self._storage.changes(self._prefix, after=after)
+        with self._lock:
+            self._changes = changes
+        if self._stopping.is_set():
+            changes.close()
+        with changes:
+            state: list[Change[T]] = []
+            while True:
+                batch = changes.poll()
+                if batch is None:
+                    continue
+                if batch.initial:
+                    state += batch.changes
+                    continue
+                if after is None:
+                    self._replace(batch.revision, state)
+                    state = []
+                    after = batch.revision
+                if batch.changes or batch.revision > after:
+                    self._apply(batch)
+                after = batch.revision
+                yield after
+
+
+def _typed(error: Exception) -> StorageError:
+    if isinstance(error, StorageError):
+        return error
+    failure = InternalError(f"the feed of the cache failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    _log.error("the feed of the cache failed", exc_info=error)
+    return failure
