@@ -29,7 +29,7 @@ import attrs
 import msgspec
 
 from revstore._closing import Closing
-from revstore.errors import Closed
+from revstore.errors import Closed, Unsupported
 from revstore.objects import metadata_value
 from revstore.preconditions import Preconditions
 from revstore.selectors import FieldSelector, LabelSelector
@@ -166,6 +166,23 @@ class Watch(Closing, Generic[T]):
         wait, None waits without end. Raises ``Closed`` after ``close`` and once the watch's own
         ``timeout`` has passed.
         """
+
+    def on_readable(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called when a poll would find events, a due bookmark or the watch's
+        end; so one thread serves many watches without polling each (see
+        ``revstore.watch_selector`` and ``revstore.aio``).
+
+        It is called once at once if a poll would find something now. After that every poll, also
+        one that finds nothing, asks for another call: by the poll itself if it has left something
+        behind, else when something comes. So one ``poll(0)`` a call misses nothing. It may be
+        called once too often, never too seldom; bookmarks and the end of ``timeout`` may be told
+        up to 1.5 s late. It comes from any thread, also from within ``poll``: it must return at
+        once and call nothing of the storage; what it raises is logged. None takes it back.
+
+        ``Unsupported`` where a watch cannot tell, as those of a storage without a cache: there,
+        block a thread in ``poll``.
+        """
+        raise Unsupported("readable", "a watch without a cache cannot tell when it is readable")
 
     @property
     @abc.abstractmethod
