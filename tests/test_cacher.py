@@ -272,7 +272,7 @@ def test_a_relist_ends_watches(backend, open_cache):
     cache.wait_ready()
     watch = cache.watch("/pods", resource_version="1")
     # The feed is held back by its own lock while the store moves on and forgets.
-    with cache._lock:
+    with cache._content.lock:
         other = TypedStorage(backend, Pod, resource_prefix="/pods")
         for number in range(3):
             other.create(f"/pods/a/{number}", pod(str(number)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -23,15 +24,20 @@ T = TypeVar("T")
 
 _log = logging.getLogger("revstore.cacher")
 
+# After these nothing is known of what happened meanwhile.
+_LOST = (Expired, IncompatibleStore, InternalError)
 # Seconds before another try, doubled each time.
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 5.0
+# Seconds between two looks at the clock for watches that are due a bookmark.
+_TICK = 1.0
 
 
 class Feed(Generic[T]):
     """Calls ``replace(revision, changes)`` with a whole state, ``apply(batch)`` with what follows
     it, and ``failed(error, lost)`` when the store cannot be followed: ``lost`` tells that
-    what comes next is a new state. All from one thread, which ``close`` ends."""
+    what comes next is a new state; and ``tick()`` about every second. All from one thread, which
+    ``close`` ends."""
 
     def __init__(
         self,
@@ -41,15 +47,18 @@ class Feed(Generic[T]):
         replace: Callable[[int, list[Change[T]]], None],
         apply: Callable[[ChangeBatch[T]], None],
         failed: Callable[[StorageError, bool], None],
+        tick: Callable[[], None],
     ) -> None:
         self._storage = storage
         self._prefix = prefix
         self._replace = replace
         self._apply = apply
         self._failed = failed
+        self._tick = tick
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._cut = False
+        self._refill: StorageError | None = None
         self._changes: Changes[T] | None = None
         self._thread = threading.Thread(target=self._run, name="revstore-cacher", daemon=True)
         self._thread.start()
@@ -66,10 +75,12 @@ class Feed(Generic[T]):
             except StorageError:
                 return  # the feed itself will notice
 
-    def cut(self) -> None:
-        """End the connection to the store, as if it had broken; it is made anew."""
+    def cut(self, refill: StorageError | None = None) -> None:
+        """End the connection to the store, as if it had broken; it is made anew. With ``refill``,
+        which says why, it begins with a new state."""
         with self._lock:
             self._cut, changes = True, self._changes
+            self._refill = refill or self._refill
         if changes is not None:
             changes.close()
 
@@ -89,23 +100,34 @@ class Feed(Generic[T]):
             except Exception as raised:  # noqa: BLE001 - a dead feed would be worse
                 if self._stopping.is_set():
                     return
-                error = _typed(raised)
-                if isinstance(error, Closed) and not self._was_cut():
+                cut, refill = self._was_cut()
+                error = refill or _typed(raised)
+                if isinstance(error, Closed) and not cut:
                     self._failed(error, True)  # nothing will come any more
                     return
-                lost = isinstance(error, Expired | IncompatibleStore | InternalError)
+                lost = refill is not None or isinstance(error, _LOST)
                 if lost:
                     after = None
                 _log.warning("%s: the feed broke: %s", self._prefix, error)
                 self._failed(error, lost)
-                if self._stopping.wait(retry):
+                if self._sleep(retry):
                     return
                 retry = min(retry * 2, _LAST_RETRY)
 
-    def _was_cut(self) -> bool:
+    def _sleep(self, seconds: float) -> bool:
+        """Whether it is time to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._stopping.wait(min(left, _TICK)):
+                return True
+            self._tick()
+        return self._stopping.is_set()
+
+    def _was_cut(self) -> tuple[bool, StorageError | None]:
         with self._lock:
             cut, self._cut = self._cut, False
-        return cut
+            refill, self._refill = self._refill, None
+        return cut, refill
 
     def _follow(self, after: int | None) -> Iterator[int]:
         """Yield the revision reached after each batch, until an error."""
@@ -116,8 +138,13 @@ class Feed(Generic[T]):
             changes.close()
         with changes:
             state: list[Change[T]] = []
+            ticked = time.monotonic()
             while True:
-                batch = changes.poll()
+                batch = changes.poll(_TICK)
+                now = time.monotonic()
+                if now >= ticked + _TICK:
+                    ticked = now
+                    self._tick()
                 if batch is None:
                     continue
                 if batch.initial:

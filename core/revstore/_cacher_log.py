@@ -67,6 +67,10 @@ class EventLog(Generic[T]):
         self.segment: Segment[T] = Segment(base, revision, [])
         self._capacity = capacity
         self._window = window
+        #: How many watches replay a state that this log goes on from: while there are any, age
+        #: drops nothing, or whoever replays slowly would never get through. Guarded by the
+        #: generation's lock.
+        self.held = 0
 
     def append(self, entries: Sequence[Entry[T]]) -> None:
         """Add the events of one revision, in one step for whoever reads."""
@@ -84,7 +88,7 @@ class EventLog(Generic[T]):
         """How many of the oldest may go; never a part of a revision's."""
         old = bisect_left(entries, entries[-1].time - self._window, key=_time)
         spare = len(entries) - min(_LOWER, self._capacity)
-        cut = max(min(old, spare), len(entries) - self._capacity)
+        cut = max(0 if self.held else min(old, spare), len(entries) - self._capacity)
         if cut <= 0:
             return 0
         return bisect_right(entries, entries[cut - 1].revision, key=_revision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -19,12 +19,25 @@ T = TypeVar("T")
 _SNAPSHOTS = 8
 
 
+_ANSWERS = 32
+
+
 @attrs.frozen(slots=True)
 class Range(Generic[T]):
-    """Keys in order, and their objects."""
+    """Keys in order, and their objects; ``more``: how many follow."""
 
     keys: Sequence[str]
     objects: Sequence[T]
+    more: int = 0
+
+    def page(self, start: str, limit: int) -> Range[T]:
+        """The part from the key ``start`` on, of ``limit`` objects, 0: all."""
+        low = bisect_left(self.keys, start) if start else 0
+        high = len(self.keys)
+        end = min(high, low + limit) if limit else high
+        if low == 0 and end == high:
+            return self
+        return Range(self.keys[low:end], self.objects[low:end], high - end)
 
 
 class _Index(Generic[T]):
@@ -51,7 +64,7 @@ class _Index(Generic[T]):
         if obj is None:
             return {}
         try:
-            return dict(self._values_of(obj))
+            return self._values_of(obj)
         except Exception:  # noqa: BLE001 - what has no attributes is found by none (LIST-6)
             return {}
 
@@ -75,6 +88,9 @@ class CacheState(Generic[T]):
         self._fields = _Index(fields)
         #: Keys whose objects cannot be read.
         self.corrupt: dict[str, CorruptObject] = {}
+        #: Which objects are there: another number after each change.
+        self.version = 0
+        self._answers: OrderedDict[Hashable, tuple[T, ...]] = OrderedDict()
         self._snapshots: OrderedDict[tuple[int, str], Range[T]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -95,6 +111,7 @@ class CacheState(Generic[T]):
 
     def put(self, key: str, obj: T) -> T | None:
         """Set the object at ``key``; the one before."""
+        self._changed()
         before = self._by_key.get(key)
         at = bisect_left(self._keys, key)
         if before is None:
@@ -110,6 +127,7 @@ class CacheState(Generic[T]):
 
     def remove(self, key: str) -> T | None:
         """Drop the object at ``key``; the one before."""
+        self._changed()
         self.corrupt.pop(key, None)
         before = self._by_key.pop(key, None)
         if before is not None:
@@ -119,10 +137,21 @@ class CacheState(Generic[T]):
             self._fields.change(key, before, None)
         return before
 
-    def below(self, prefix: str, start: str = "") -> Range[T]:
+    def below(self, prefix: str, start: str = "", limit: int = 0) -> Range[T]:
         """What lies below ``prefix``, from ``start`` on."""
         low, high = _bounds(self._keys, prefix, start)
-        return Range(self._keys[low:high], tuple(self._objects[low:high]))
+        end = min(high, low + limit) if limit else high
+        return Range(self._keys[low:end], tuple(self._objects[low:end]), high - end)
+
+    def answer(self, question: Hashable) -> tuple[T, ...] | None:
+        """What was remembered for ``question`` since the last change."""
+        return self._answers.get(question)
+
+    def remember(self, question: Hashable, answer: tuple[T, ...]) -> None:
+        """Keep an answer until the next change."""
+        self._answers[question] = answer
+        if len(self._answers) > _ANSWERS:
+            self._answers.popitem(last=False)
 
     def labelled(self, name: str, value: str, prefix: str) -> Range[T]:
         """What lies below ``prefix`` and has the label."""
@@ -136,11 +165,14 @@ class CacheState(Generic[T]):
         """Whether objects below ``prefix`` cannot be read."""
         return any(key.startswith(prefix) for key in self.corrupt)
 
-    def at(self, revision: int, prefix: str, later: Sequence[Entry[T]]) -> Range[T]:
-        """What lay below ``prefix`` at ``revision``; ``later`` are all events since."""
+    def at(self, revision: int, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
+        """What lay below ``prefix`` at ``revision``; ``later`` are all events since. None if
+        there was something that could not be read."""
         found = self._snapshots.get((revision, prefix))
         if found is None:
             found = self._undo(prefix, later)
+            if found is None:
+                return None
             self._snapshots[revision, prefix] = found
             if len(self._snapshots) > _SNAPSHOTS:
                 self._snapshots.popitem(last=False)
@@ -153,11 +185,18 @@ class CacheState(Generic[T]):
         for old in [key for key in self._snapshots if key[0] < revision]:
             del self._snapshots[old]
 
-    def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> Range[T]:
+    def _changed(self) -> None:
+        self.version += 1
+        if self._answers:
+            self._answers.clear()
+
+    def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
         before: dict[str, T | None] = {}
         for entry in later:
-            if entry.key.startswith(prefix):
-                before.setdefault(entry.key, entry.previous)
+            if entry.key.startswith(prefix) and entry.key not in before:
+                if entry.previous_error is not None:
+                    return None
+                before[entry.key] = entry.previous
         now = self.below(prefix)
         keys, objects = list(now.keys), list(now.objects)
         for key, obj in before.items():

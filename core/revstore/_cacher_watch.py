@@ -1,4 +1,4 @@
-"""A watch over the shared log: a cursor, and what it shows of each event."""
+"""A watch over the shared log: a cursor and a view."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from revstore._cacher_log import Entry, EventLog
+from revstore._cacher_generation import Generation
+from revstore._cacher_view import Reading, View
 from revstore.errors import Closed, Expired, StorageError
-from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType, Watch
 
-__all__ = ["CacheWatch", "Generation", "WatchScope", "covers"]
+__all__ = ["CacheWatch", "WatchStart"]
 
 T = TypeVar("T")
 
@@ -23,225 +23,214 @@ T = TypeVar("T")
 _PAGE = 500
 
 
-def covers(scope: str, key: str) -> bool:
-    """Whether the events of ``key`` belong to ``scope``: a prefix that ends in "/", or a key."""
-    return key.startswith(scope) if scope.endswith("/") else key == scope
-
-
-class Generation(Generic[T]):
-    """The log between two lists, and who waits for it to grow."""
-
-    def __init__(self, log: EventLog[T], revision: int) -> None:
-        self.log = log
-        #: The cache shows everything up to it. Written by the feed, after the events it covers.
-        self.revision = revision
-        #: Set once the log will grow no more: what every watch ends with.
-        self.ended: StorageError | None = None
-        self._lock = threading.Lock()  # guards the two below
-        self._waiting: set[threading.Event] = set()
-        self.head = log.segment.head
-
-    def publish(self, revision: int) -> None:
-        """Wake who waits, after the log grew or showed progress up to ``revision``."""
-        self.revision = revision
-        with self._lock:
-            self.head = self.log.segment.head
-            waiting, self._waiting = self._waiting, set()
-        for waiter in waiting:
-            waiter.set()
-
-    def end(self, error: StorageError) -> None:
-        """End every watch with ``error``, after what is in the log."""
-        with self._lock:
-            self.ended = error
-            waiting, self._waiting = self._waiting, set()
-        for waiter in waiting:
-            waiter.set()
-
-    def wait(self, waiter: threading.Event, cursor: int, timeout: float | None) -> None:
-        """Return when the log has something at ``cursor``, has ended, ``waiter`` is set, or the
-        time is over; may return early."""
-        with self._lock:
-            if self.head > cursor or self.ended is not None:
-                return
-            self._waiting.add(waiter)
-        waiter.wait(timeout)
-        with self._lock:
-            self._waiting.discard(waiter)
-
-
 @attrs.frozen
-class WatchScope(Generic[T]):
-    """What a watch shows: ``scope`` as ``covers`` has it, changes after ``revision``, filtered by
-    ``predicate``; a bookmark every ``bookmark_interval`` seconds without events, 0: none; with
-    ``progress`` one whenever the store has shown progress."""
+class WatchStart(Generic[T]):
+    """Where a watch begins: at the log's ``cursor``, with changes above ``revision``, after the
+    ``initial`` events; or with an ``error``."""
 
-    scope: str
+    cursor: int
     revision: int
-    predicate: SelectionPredicate[T]
-    lifetime: float | None = None
-    bookmark_interval: float = 0.0
-    progress: bool = False
+    initial: Iterator[Event[T]] | None = None
+    error: StorageError | None = None
 
 
 class CacheWatch(Watch[T]):
     """But for ``close``, only the polling thread touches its state."""
 
+    __slots__ = (
+        "_after",
+        "_bookmark_due",
+        "_callback",
+        "_deadline",
+        "_error",
+        "_generation",
+        "_initial",
+        "_interval",
+        "_position",
+        "_told",
+        "closed",
+        "cursor",
+        "progress",
+        "replaying",
+        "timed",
+        "view",
+    )
+
     def __init__(
         self,
         generation: Generation[T],
-        cursor: int,
-        scope: WatchScope[T],
-        initial: Iterator[Event[T]] | None,
+        view: View[T],
+        start: WatchStart[T],
         *,
-        copy: Callable[[T], T] | None,
-        selects: Callable[[SelectionPredicate[T], T], bool],
-        at_version: Callable[[T, int], T],
-        bookmark: Callable[[int], T],
-        on_close: Callable[[Watch[T]], None],
-        error: StorageError | None = None,
+        lifetime: float | None,
+        bookmark_interval: float,
+        progress: bool,
     ) -> None:
         self._generation = generation
-        self._cursor = cursor
-        self._scope = scope
-        self._predicate = None if scope.predicate.empty else scope.predicate
-        self._initial = initial
-        self._copy = copy
-        self._selects = selects
-        self._at_version = at_version
-        self._make_bookmark = bookmark
-        self._on_close = on_close
-        self._position = scope.revision
-        self._told = scope.revision  # the last version that an event or a bookmark had
-        now = time.monotonic()
-        self._deadline = None if scope.lifetime is None else now + scope.lifetime
-        self._bookmark_due = now + scope.bookmark_interval if scope.bookmark_interval else None
-        self._error = error
-        self._closed = False
-        self._waiter: threading.Event | None = None
+        #: What it shows, and where it stands in the log; read by its generation.
+        self.view = view
+        self.cursor = start.cursor
+        #: Whether progress of the store is told by bookmarks.
+        self.progress = progress
+        #: Whether the generation's timer has it; written under the generation's lock.
+        self.timed = False
+        self._initial = start.initial
+        self._position = self._told = start.revision
+        # A watch may begin in the future: until then events are left out.
+        self._after = start.revision if start.revision > generation.shown[1] else 0
+        self._error = start.error
+        self._interval = bookmark_interval
+        self._bookmark_due = time.monotonic() + bookmark_interval if bookmark_interval else None
+        self._deadline = None if lifetime is None else time.monotonic() + lifetime
+        self._callback: Callable[[], None] | None = None
+        #: Whether the log must be held for it; written under the generation's lock.
+        self.replaying = start.initial is not None
+        #: Written under the generation's lock.
+        self.closed = False
 
     @property
     def resource_version(self) -> str:
         return "" if self._initial is not None else str(self._position)
 
+    @property
+    def pending(self) -> bool:
+        """Whether a poll has something besides what the log has."""
+        return self.closed or self._initial is not None or self._error is not None
+
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            if self._error is not None:
-                raise self._error
-            now = time.monotonic()
-            if self._deadline is not None and now >= self._deadline:
-                self.close()
-            if self._closed:
-                raise Closed("the watch was closed")
-            events = self._next(now)
-            if events:
-                if self._bookmark_due is not None:
-                    self._bookmark_due = now + self._scope.bookmark_interval
-                return events
-            if end is not None and now >= end:
-                return None
-            self._wait(now, end)
+        events = self._take()
+        if not events and (timeout is None or timeout > 0):
+            events = self._wait(timeout)
+        if self._callback is not None:
+            self._arm(self._callback)
+        return events or None
+
+    def on_readable(self, callback: Callable[[], None] | None) -> None:
+        self._callback = callback
+        if callback is None:
+            self._generation.disarm(self)
+        else:
+            self._arm(callback)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.set()
-        self._on_close(self)
+        told = self._generation.release(self)
+        self._replayed()
+        if told is not None:
+            told()
 
-    def _wait(self, now: float, end: float | None) -> None:
-        moments = [each for each in (end, self._deadline, self._bookmark_due) if each is not None]
-        waiter = self._waiter = threading.Event()
-        # Closed after the look above, but before the waiter was there to be set?
-        if not self._closed:
-            timeout = max(0.0, min(moments) - now) if moments else None
-            self._generation.wait(waiter, self._cursor, timeout)
-        self._waiter = None
+    def _arm(self, callback: Callable[[], None]) -> None:
+        self._generation.arm(self, callback)
+        due = self._due()
+        if due is not None and not self.timed:
+            self.timed = True
+            self._generation.call_at(due, self)
 
-    def _next(self, now: float) -> tuple[Event[T], ...]:
-        if self._initial is not None:
-            events = tuple(islice(self._initial, _PAGE))
-            if len(events) < _PAGE:
-                self._initial = None
+    def _due(self) -> float | None:
+        moments = [each for each in (self._deadline, self._bookmark_due) if each is not None]
+        return min(moments, default=None)
+
+    def _wait(self, timeout: float | None) -> tuple[Event[T], ...]:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            waiter = threading.Event()
+            self._generation.arm(self, waiter.set)
+            moments = [each for each in (end, self._due()) if each is not None]
+            left = max(0.0, min(moments) - time.monotonic()) if moments else None
+            try:
+                waiter.wait(left)
+            finally:
+                self._generation.disarm(self)
+            events = self._take()
+            if events or (end is not None and time.monotonic() >= end):
+                return events
+
+    def _take(self) -> tuple[Event[T], ...]:
+        """What there is now; raises how the watch ends."""
+        if self.pending or self._deadline is not None:
+            events = self._first()
             if events:
                 return events
         generation = self._generation
-        # Before the log is read, so that all events up to it are in what is read.
-        revision, ended = generation.revision, generation.ended
-        events = self._read()
-        if events or self._error is not None:
+        ended = generation.ended  # before the rest: then all there was is shown
+        head, revision = generation.shown
+        events = ()
+        if self.cursor < head:
+            events = self._read(head, revision)
+        elif revision > self._position:
+            self._position = revision
+        if events:
+            if self._interval:
+                self._bookmark_due = time.monotonic() + self._interval
             return events
-        self._position = max(self._position, revision)
         if ended is not None:
-            raise self._fail(ended)
-        due = self._bookmark_due is not None and now >= self._bookmark_due
-        if due or (self._scope.progress and self._position > self._told):
-            self._told = self._position
-            obj = self._make_bookmark(self._position)
-            return (Event(EventType.BOOKMARK, obj, str(self._position)),)
-        return ()
+            self._fail(ended)
+        return self._bookmark()
 
-    def _read(self) -> tuple[Event[T], ...]:
-        segment = self._generation.log.segment
-        if self._cursor < segment.base:
-            raise self._fail(
+    def _first(self) -> tuple[Event[T], ...]:
+        """What comes before the log."""
+        if self._error is not None:
+            raise self._error
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.close()
+        if self.closed:
+            raise Closed("the watch was closed")
+        if self._initial is None:
+            return ()
+        events = tuple(islice(self._initial, _PAGE))
+        if len(events) < _PAGE:
+            self._initial = None
+            self._replayed()
+        return events
+
+    def _replayed(self) -> None:
+        if self.replaying:
+            self._generation.replayed(self)
+
+    def _read(self, head: int, revision: int) -> tuple[Event[T], ...]:
+        if self._after:
+            reading = self.view.read_after(self.cursor, head, self._after)
+            if revision >= self._after and reading.error is None:
+                self._after = 0
+        else:
+            reading = self.view.read(self.cursor, head)
+        if reading.error is not None:
+            self._fail(reading.error)
+        if reading.lost:
+            self._generation.terminated()
+            self._fail(
                 Expired(
                     "the watch fell behind what the cache remembers; list again and watch from "
                     "there",
                     resource_version=str(self._generation.revision),
                 )
             )
-        entries = segment.entries[self._cursor - segment.base :]
-        scope, after = self._scope.scope, self._scope.revision
-        found: list[Event[T]] = []
-        for count, entry in enumerate(entries):
-            if entry.revision <= after or not covers(scope, entry.key):
-                continue
-            unreadable = entry.error or (self._predicate and entry.previous_error)
-            if unreadable:
-                self._cursor += count
-                if found:
-                    return tuple(found)  # first what came before it
-                raise self._fail(unreadable)
-            event = self._map(entry)
-            if event is not None:
-                found.append(event)
-                self._told = entry.revision
-        self._cursor += len(entries)
-        if entries:
-            # With bookmarks of progress, what lies outside the scope shows as one.
-            shown = found and self._scope.progress
-            self._position = max(self._told if shown else entries[-1].revision, self._position)
-        return tuple(found)
+        return self._advance(reading, head, revision)
 
-    def _map(self, entry: Entry[T]) -> Event[T] | None:
-        """What this watch shows of an event. (WATCH-10)"""
-        if self._predicate is None:
-            event = entry.event
-            assert event is not None
-            if self._copy is None:
-                return event
-            return Event(event.type, self._copy(event.object), event.resource_version)
-        before, after = entry.previous, entry.object
-        gone = entry.type is EventType.DELETED
-        was = before is not None and self._selects(self._predicate, before)
-        now = not gone and after is not None and self._selects(self._predicate, after)
-        if now and after is not None:
-            kind = EventType.MODIFIED if was else EventType.ADDED
-            return self._event(kind, after, entry.revision)
-        if was and before is not None:
-            last = after if gone and after is not None else self._at_version(before, entry.revision)
-            return self._event(EventType.DELETED, last, entry.revision)
-        return None
+    def _advance(self, reading: Reading[T], head: int, revision: int) -> tuple[Event[T], ...]:
+        events = reading.events
+        copy = self.view.kit.copy
+        if copy is not None:
+            events = tuple([Event(e.type, copy(e.object), e.resource_version) for e in events])
+        if events:
+            self._told = reading.last
+        # Progress that is to be told is not shown before; nor what lies behind an error.
+        to_tell = events and (self.progress or reading.cursor != head)
+        self._position = max(self._position, reading.last if to_tell else revision)
+        self.cursor = reading.cursor
+        return events
 
-    def _event(self, kind: EventType, obj: T, revision: int) -> Event[T]:
-        return Event(kind, obj if self._copy is None else self._copy(obj), str(revision))
+    def _bookmark(self) -> tuple[Event[T], ...]:
+        """One that is due, or that tells of progress. (BOOK-1 to BOOK-3)"""
+        due = self._bookmark_due is not None and time.monotonic() >= self._bookmark_due
+        if not due and not (self.progress and self._position > self._told):
+            return ()
+        if self._interval:
+            self._bookmark_due = time.monotonic() + self._interval
+        self._told = self._position
+        obj = self.view.kit.bookmark(self._position)
+        return (Event(EventType.BOOKMARK, obj, str(self._position)),)
 
-    def _fail(self, error: StorageError) -> StorageError:
+    def _fail(self, error: StorageError) -> None:
         self._error = error
-        self._closed = True
-        self._on_close(self)
-        return error
+        self.close()
+        raise error

@@ -12,6 +12,8 @@ __all__ = ["Closing"]
 class Closing(abc.ABC):
     """Base of what holds something to be released; leaving a ``with`` block closes it."""
 
+    __slots__ = ()
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release it. Idempotent."""

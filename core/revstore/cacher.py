@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import threading
-import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Iterator
+from typing import Any, TypeVar
 
-import attrs
-
-from revstore._cacher_feed import Feed
-from revstore._cacher_log import Entry, EventLog
-from revstore._cacher_state import CacheState, Range
-from revstore._cacher_watch import CacheWatch, Generation, WatchScope, covers
+from revstore._cacher_config import CacherConfig
+from revstore._cacher_content import Content
+from revstore._cacher_counters import CacherCounters
+from revstore._cacher_delegate import CURRENT, Source, serve_list
+from revstore._cacher_fallback import Fallbacks
+from revstore._cacher_generation import Generation
+from revstore._cacher_lists import Candidates, find, select
+from revstore._cacher_view import ViewKit, covers
+from revstore._cacher_watch import CacheWatch, WatchStart
 from revstore._storage_list import ListPlan, plan_list
 from revstore._storage_objects import empty_object, selects
-from revstore.copier import Copier, SharingCopier, default_copier
+from revstore.copier import SharingCopier, default_copier
 from revstore.errors import (
-    Closed,
-    CorruptObject,
     Expired,
-    InvalidArgument,
     InvalidKey,
     KeyNotFound,
-    NotReady,
     StorageError,
     TooLargeResourceVersion,
-    Unsupported,
 )
-from revstore.objects import field_value, labels_of, with_metadata
-from revstore.paging import encode_continue
+from revstore.objects import with_metadata
 from revstore.preconditions import Preconditions
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import (
     INITIAL_EVENTS_END,
-    Change,
-    ChangeBatch,
     Changes,
     Event,
     EventType,
@@ -49,55 +39,11 @@ from revstore.storage import (
     ValidateFunc,
     Watch,
 )
-from revstore.versioner import APIObjectVersioner, Versioner, parse_resource_version
+from revstore.versioner import APIObjectVersioner, parse_resource_version
 
-__all__ = ["Cacher", "CacherConfig"]
+__all__ = ["Cacher", "CacherConfig", "CacherCounters"]
 
 T = TypeVar("T")
-
-# Seconds that a read waits for the cache to be as new as it must be.
-_FRESH_TIMEOUT = 3.0
-# Seconds between two requests for progress while somebody waits.
-_PROGRESS_INTERVAL = 0.1
-_BOOKMARK_INTERVAL = 60.0
-# The log's upper bound for a window of 75 s. (HIST-1)
-_CAPACITY = 102_400
-_WINDOW = 75.0
-
-
-@attrs.frozen(kw_only=True)
-class CacherConfig(Generic[T]):
-    """What a ``Cacher`` is made of (cacher.Config, with the fields of StorageWithCacher).
-
-    ``storage`` is the storage that it decorates and closes; ``object_type`` and
-    ``resource_prefix`` are those of that storage. ``capacity`` bounds the event log (None: by
-    ``event_history_window``, 102,400 events for up to 75 s); events of the last
-    ``event_history_window`` seconds are kept within it, at least 75. ``indexed_fields`` are the
-    field paths by which lists are found without a scan (TriggerPublisherFunc, Indexers); labels
-    always are. ``versioner``, ``copier``, ``labels``, ``fields`` and ``new_object`` are as
-    ``TypedStorage`` has them. Keys come from the storage's feed: there is no key function.
-    """
-
-    storage: Storage[T]
-    object_type: type[T]
-    resource_prefix: str
-    capacity: int | None = None
-    event_history_window: float = _WINDOW
-    indexed_fields: tuple[str, ...] = ()
-    versioner: Versioner[T] | None = None
-    copier: Copier[T] | None = None
-    labels: Callable[[T], Mapping[str, str]] = labels_of
-    fields: Callable[[T, str], str] = field_value
-    new_object: Callable[[], T] | None = None
-    fresh_timeout: float = _FRESH_TIMEOUT
-
-    def __attrs_post_init__(self) -> None:
-        if self.event_history_window < _WINDOW:
-            raise InvalidArgument(
-                "event_history_window", self.event_history_window, "75 seconds or more"
-            )
-        if self.capacity is not None and self.capacity < 1:
-            raise InvalidArgument("capacity", self.capacity, "1 or more")
 
 
 class Cacher(Storage[T]):
@@ -105,8 +51,12 @@ class Cacher(Storage[T]):
 
     Writes go to the storage and are seen here once its feed has brought them. Lists without a
     resource version are consistent all the same: the storage is asked for its revision, and the
-    cache waits until it has got there. A watch never delays another; one that falls behind what
-    the log remembers ends with ``Expired``. Until the first list has been read, calls wait for it.
+    cache waits until it has got there; if it does not in time, the storage answers. Gets without
+    a resource version go to the storage. A watch never delays another; one that falls behind what
+    the log remembers ends with ``Expired``. A feed that breaks is made anew; where the store has
+    forgotten what happened meanwhile, the cache is filled anew, and all watches end with
+    ``Expired``. Until the cache is filled, calls wait for it, then raise ``NotReady``, but for gets
+    and pages without a selector, which the storage answers.
     """
 
     def __init__(self, config: CacherConfig[T]) -> None:
@@ -116,19 +66,12 @@ class Cacher(Storage[T]):
         self._versioner = config.versioner or APIObjectVersioner()
         copier = config.copier or default_copier(config.object_type)
         self._copy = None if isinstance(copier, SharingCopier) else copier.copy
-        self._lock = threading.Lock()  # guards the cache's state: the four below
-        self._changed = threading.Condition(self._lock)
-        self._state: CacheState[T] = self._new_state()
-        self._generation: Generation[T] | None = None  # None: not ready
-        self._closed = False
-        self._failure: StorageError | None = None
-        self._feed = Feed(
-            self._storage,
-            self._prefix,
-            replace=self._replace,
-            apply=self._apply,
-            failed=self._failed,
+        self._fallbacks = Fallbacks()
+        kit = ViewKit(
+            self._copy, self._versioner.update_object, lambda at: self._bookmark(at, end=False)
         )
+        self._content = Content(config, self._prefix, kit)
+        self._feed = self._content.feed
 
     # --- reads ---------------------------------------------------------------------------------
 
@@ -140,20 +83,21 @@ class Cacher(Storage[T]):
         ignore_not_found: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        generation = self._generation
-        wanted = 0
-        if generation is not None and resource_version and self._covered(key):
+        content = self._content
+        generation = content.generation
+        if resource_version and generation is not None and self._covered(key):
             wanted = parse_resource_version(resource_version)
-            if generation.revision < wanted and not self._wait_fresh(wanted, timeout):
-                raise TooLargeResourceVersion(wanted, self._revision(), key=key, retry_after=1)
-            obj = self._state.get(key)
+            if generation.revision < wanted and not content.wait_fresh(wanted, timeout):
+                raise TooLargeResourceVersion(wanted, content.revision(), key=key, retry_after=1)
+            obj = content.state.get(key)
             if obj is not None:
                 return obj if self._copy is None else self._copy(obj)
-            if key not in self._state.corrupt:
+            if key not in content.state.corrupt:
+                content.check_open()
                 if ignore_not_found:
                     return None
-                raise KeyNotFound(key, resource_version=str(self._revision()))
-        self._check_open()
+                raise KeyNotFound(key, resource_version=str(content.revision()))
+        content.check_open()
         return self._storage.get(
             key,
             resource_version=resource_version,
@@ -174,32 +118,31 @@ class Cacher(Storage[T]):
         continue_token: str = "",
         timeout: float | None = None,
     ) -> ObjectList[T]:
-        self._check_open()
+        self._content.check_open()
+        asked = {
+            "recursive": recursive,
+            "resource_version": resource_version,
+            "resource_version_match": resource_version_match,
+            "limit": limit,
+            "continue_token": continue_token,
+        }
         scope = self._scope(key, recursive)
         if scope is not None:
-            plan = plan_list(
-                scope,
-                recursive=recursive,
-                resource_version=resource_version,
-                resource_version_match=resource_version_match,
-                limit=limit,
-                continue_token=continue_token,
-            )
+            plan = plan_list(scope, **asked)  # type: ignore[arg-type]
             predicate = self._predicate(label_selector, field_selector)
             answer = self._from_cache(scope, plan, predicate, limit, timeout)
             if answer is not None:
+                self._content.counting.add("served_by_cache")
                 return answer
-        return self._storage.list(
-            key,
-            recursive=recursive,
-            resource_version=resource_version,
-            resource_version_match=resource_version_match,
-            label_selector=label_selector,
-            field_selector=field_selector,
-            limit=limit,
-            continue_token=continue_token,
-            timeout=timeout,
-        )
+        self._content.counting.add("served_by_store")
+        asked |= {"label_selector": label_selector, "field_selector": field_selector}
+        # Mutable objects have one owner each.
+        question: Hashable = (key, *asked.values()) if self._copy is None else object()
+
+        def read() -> ObjectList[T]:
+            return self._storage.list(key, timeout=timeout, **asked)  # type: ignore[arg-type]
+
+        return self._fallbacks.run(question, read, timeout)
 
     def _from_cache(
         self,
@@ -209,90 +152,54 @@ class Cacher(Storage[T]):
         limit: int,
         timeout: float | None,
     ) -> ObjectList[T] | None:
-        """The answer from memory; None if the storage must be asked. (DELEG-1 to DELEG-10)"""
-        exact = plan.revision
-        if exact and not scope.endswith("/"):
+        """The answer from memory; None if the storage must be asked."""
+        content = self._content
+        decision = serve_list(
+            plan,
+            content.horizon(),
+            recursive=scope.endswith("/"),
+            plain_page=limit > 0 and predicate.empty,
+        )
+        if decision.source is Source.STORE:
             return None
-        self._wait_ready(timeout)
-        if exact or plan.minimum:
-            wanted = exact or plan.minimum
-        else:
-            wanted = 0 if plan.any_state else self._storage.current_revision(timeout=timeout)
-        if wanted and not self._wait_fresh(wanted, timeout):
-            if plan.minimum and not exact:
-                raise TooLargeResourceVersion(wanted, self._revision(), retry_after=1)
-            return None
-        with self._lock:
-            generation = self._ready()
-            revision = exact or generation.revision
-            if self._state.corrupt and self._state.corrupt_below(scope):
+        content.wait_ready(timeout)
+        wanted = decision.wait_for
+        if wanted == CURRENT:
+            wanted = self._storage.current_revision(timeout=timeout)
+        if wanted and not content.wait_fresh(wanted, timeout):
+            if decision.wait_for == CURRENT or plan.revision:
+                return None  # CACHE-13
+            raise TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
+        whole = not (limit or plan.revision or plan.start)
+        question = (scope, predicate.label, predicate.field)
+        with content.lock:
+            generation, state = content.ready(), content.state
+            revision, version = plan.revision or generation.revision, state.version
+            if state.corrupt and state.corrupt_below(scope):
                 return None
-            found = self._find(scope, plan, predicate, generation)
-        if found is None:
-            return None
-        return self._answer(found, scope, revision, predicate, limit)
-
-    def _find(
-        self,
-        scope: str,
-        plan: ListPlan,
-        predicate: SelectionPredicate[T],
-        generation: Generation[T],
-    ) -> Range[T] | None:
-        """The candidates, under the lock; None if history does not reach back far enough."""
-        state = self._state
-        if not scope.endswith("/"):
-            obj = state.get(scope)
-            return Range((), ()) if obj is None else Range((scope,), (obj,))
-        if plan.revision:
-            segment = generation.log.segment
-            if plan.revision < segment.floor:
-                return None
-            later = segment.entries[segment.after(plan.revision) - segment.base :]
-            return _from(state.at(plan.revision, scope, later), plan.start)
-        return state.below(scope, plan.start) if plan.start else self._indexed(scope, predicate)
-
-    def _indexed(self, scope: str, predicate: SelectionPredicate[T]) -> Range[T]:
-        """What the best index has for the selectors, else all of the scope. (CACHE-17)"""
-        state = self._state
-        for path in self._config.indexed_fields:
-            value = predicate.field.exact(path)
-            if value is not None:
-                return state.with_field(path, value, scope)
-        for requirement in predicate.label.requirements:
-            if requirement.operator == "in" and len(requirement.values) == 1:
-                return state.labelled(requirement.key, next(iter(requirement.values)), scope)
-        return state.below(scope)
-
-    def _answer(
-        self,
-        found: Range[T],
-        scope: str,
-        revision: int,
-        predicate: SelectionPredicate[T],
-        limit: int,
-    ) -> ObjectList[T]:
-        """Filter and cut what was found; no lock is held, as attribute functions are users'."""
-        last = len(found.keys)
-        if predicate.empty:
-            items = found.objects if not limit or limit >= last else found.objects[:limit]
-            last = len(items)
-        else:
-            chosen = []
-            for at, obj in enumerate(found.objects):
-                if selects(predicate, obj):
-                    chosen.append(obj)
-                    if len(chosen) == limit:
-                        last = at + 1
-                        break
-            items = tuple(chosen)
+            items = state.answer(question) if whole else None
+            if items is None:
+                found = find(
+                    state,
+                    generation.log.segment,
+                    scope,
+                    plan,
+                    predicate,
+                    limit=limit,
+                    indexed_fields=self._config.indexed_fields,
+                )
         token, remaining = "", None
-        if last < len(found.keys):
-            token = encode_continue(found.keys[last - 1] + "\0", scope, revision)
-            remaining = len(found.keys) - last if predicate.empty else None
+        if items is None:
+            if found is None:
+                return None  # DELEG-10
+            items, token, remaining = select(found, scope, revision, limit)
+            if whole:
+                with content.lock:
+                    if state.version == version:
+                        state.remember(question, items)
         if self._copy is not None:
             items = tuple(map(self._copy, items))
-        return ObjectList(tuple(items), str(revision), token, remaining)
+        return ObjectList(items, str(revision), token, remaining)
 
     # --- watches -------------------------------------------------------------------------------
 
@@ -309,7 +216,8 @@ class Cacher(Storage[T]):
         progress_notify: bool = False,
         timeout: float | None = None,
     ) -> Watch[T]:
-        self._check_open()
+        content = self._content
+        content.check_open()
         scope = self._scope(key, recursive)
         if scope is None:
             self._storage.watch(key, recursive=recursive).close()
@@ -320,66 +228,65 @@ class Cacher(Storage[T]):
         end_bookmark = bool(send_initial_events) and allow_bookmarks
         if end_bookmark or progress_notify:
             self._new_object()
-        self._wait_ready(timeout)
+        content.wait_ready(timeout)
         wanted = revision if initial else 0
         if not resource_version:
             wanted = self._storage.current_revision()
             revision = revision if initial else wanted
         error: StorageError | None = None
-        if initial and wanted and not self._wait_fresh(wanted, None):
-            error = TooLargeResourceVersion(wanted, self._revision(), retry_after=1)
-        with self._lock:
-            generation = self._ready()
-            segment = generation.log.segment
-            events: Iterator[Event[T]] | None = None
+        if initial and wanted and not content.wait_fresh(wanted, None):
+            error = TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
+        with content.lock:
+            generation = content.ready()
             if initial:
-                found = self._find(scope, ListPlan(), predicate, generation)
-                assert found is not None
-                revision, cursor = generation.revision, segment.head
-                for corrupt_key in sorted(self._state.corrupt):
-                    if covers(scope, corrupt_key):
-                        error = error or self._state.corrupt[corrupt_key]
-                events = self._initial(found, predicate, revision, end_bookmark=end_bookmark)
+                start = self._initial(generation, scope, predicate, error, end_bookmark)
             else:
-                revision = revision or generation.revision
-                cursor = max(segment.after(revision), segment.base)
-                if revision < segment.floor:
-                    error = Expired(
-                        f"the resource version {revision} is too old to watch: the cache "
-                        f"remembers events after {segment.floor}; list again and watch from there",
-                        resource_version=str(generation.revision),
-                    )
+                start = _from_log(generation, revision)
+            view = generation.view(scope, predicate, replays=initial)
+            content.counting.highest("watches_max", generation.watches)
         return CacheWatch(
             generation,
-            cursor,
-            WatchScope(
-                scope,
-                revision,
-                predicate,
-                lifetime=timeout,
-                bookmark_interval=_BOOKMARK_INTERVAL if allow_bookmarks else 0.0,
-                progress=progress_notify,
-            ),
-            events,
-            copy=self._copy,
-            selects=selects,
-            at_version=self._versioner.update_object,
-            bookmark=lambda at: self._bookmark(at, end=False),
-            on_close=lambda _: None,
-            error=error,
+            view,
+            start,
+            lifetime=timeout,
+            bookmark_interval=self._config.bookmark_interval if allow_bookmarks else 0.0,
+            progress=progress_notify,
         )
 
     def _initial(
         self,
-        found: Range[T],
+        generation: Generation[T],
+        scope: str,
         predicate: SelectionPredicate[T],
-        revision: int,
-        *,
+        error: StorageError | None,
         end_bookmark: bool,
+    ) -> WatchStart[T]:
+        """Begin with the state there is. Under the cache's lock. (CWATCH-1)"""
+        state, segment = self._content.state, generation.log.segment
+        found = find(
+            state,
+            segment,
+            scope,
+            ListPlan(),
+            predicate,
+            indexed_fields=self._config.indexed_fields,
+        )
+        assert found is not None
+        for key in sorted(state.corrupt):
+            if covers(scope, key):
+                error = error or state.corrupt[key]
+        revision = generation.revision
+        events = self._added(found, revision, end_bookmark=end_bookmark)
+        return WatchStart(segment.head, revision, events, error)
+
+    def _added(
+        self, candidates: Candidates[T], revision: int, *, end_bookmark: bool
     ) -> Iterator[Event[T]]:
-        version_of = self._versioner.object_resource_version
-        for obj in found.objects:
+        version_of, predicate = self._versioner.object_resource_version, candidates.predicate
+        counting = self._content.counting
+        for obj in candidates.found.objects:
             if predicate.empty or selects(predicate, obj):
+                counting.add("init_events")
                 shown = obj if self._copy is None else self._copy(obj)
                 yield Event(EventType.ADDED, shown, str(version_of(obj)))
         if end_bookmark:
@@ -399,7 +306,7 @@ class Cacher(Storage[T]):
     # --- what goes to the storage --------------------------------------------------------------
 
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
-        self._check_open()
+        self._content.check_open()
         return self._storage.create(key, obj, ttl=ttl, timeout=timeout)
 
     def delete(
@@ -412,7 +319,7 @@ class Cacher(Storage[T]):
         even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        self._check_open()
+        self._content.check_open()
         return self._storage.delete(
             key,
             preconditions=preconditions,
@@ -432,7 +339,7 @@ class Cacher(Storage[T]):
         suggestion: T | None = None,
         timeout: float | None = None,
     ) -> T:
-        self._check_open()
+        self._content.check_open()
         return self._storage.guaranteed_update(
             key,
             update,
@@ -444,181 +351,55 @@ class Cacher(Storage[T]):
 
     def _suggestion(self, key: str) -> T | None:
         """What the cache holds, instead of what the caller remembers. (DEL-15, GU-19)"""
-        obj = self._state.get(key)
+        obj = self._content.state.get(key)
         return obj if obj is None or self._copy is None else self._copy(obj)
 
     def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
-        self._check_open()
+        self._content.check_open()
         return self._storage.changes(key, after=after)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
-        self._check_open()
+        self._content.check_open()
         return self._storage.count(key, timeout=timeout)
 
     def stats(self, *, timeout: float | None = None) -> Stats:
-        self._check_open()
+        self._content.check_open()
         return self._storage.stats(timeout=timeout)
 
     def current_revision(self, *, timeout: float | None = None) -> int:
-        self._check_open()
+        self._content.check_open()
         return self._storage.current_revision(timeout=timeout)
 
     def compact_revision(self, *, timeout: float | None = None) -> int:
-        self._check_open()
+        self._content.check_open()
         return self._storage.compact_revision(timeout=timeout)
 
-    # --- readiness and freshness ---------------------------------------------------------------
+    # --- readiness and what there is to know -----------------------------------------------------
 
     def request_progress(self) -> None:
-        self._check_open()
+        self._content.check_open()
         self._feed.request_progress()
 
     def ready(self, *, timeout: float | None = None) -> None:
-        self._check_open()
-        with self._lock:
-            self._ready()
+        """Return if the cache is filled, else raise ``NotReady``; does not wait."""
+        with self._content.lock:
+            self._content.ready()
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Return once the cache is filled; ``NotReady`` after ``timeout`` seconds."""
-        self._wait_ready(timeout)
+        self._content.wait_ready(timeout)
+
+    @property
+    def counters(self) -> CacherCounters:
+        """What the cache has done so far, and how much it holds."""
+        return self._content.counters()
 
     def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            generation = self._generation
-            self._changed.notify_all()
-        if generation is not None:
-            generation.end(Closed("the cache was closed"))
-        self._feed.close()
+        """End watches, waiting calls and the feed, then close the storage. Idempotent."""
+        self._content.close()
         self._storage.close()
 
-    def _ready(self) -> Generation[T]:
-        self._check_open()
-        if self._generation is None:
-            why = f": {self._failure}" if self._failure else ""
-            raise NotReady(f"the cache is (re)initializing{why}")
-        return self._generation
-
-    def _wait_ready(self, timeout: float | None) -> None:
-        if self._generation is not None:
-            return
-        with self._lock:
-            self._changed.wait_for(
-                lambda: self._closed or self._generation is not None,
-                30.0 if timeout is None else timeout,
-            )
-            self._ready()
-
-    def _revision(self) -> int:
-        generation = self._generation
-        return 0 if generation is None else generation.revision
-
-    def _wait_fresh(self, revision: int, timeout: float | None) -> bool:
-        """Wait until the cache shows ``revision``; False if it does not get there in time."""
-        if self._revision() >= revision:
-            return True
-        patience = self._config.fresh_timeout
-        end = time.monotonic() + (patience if timeout is None else min(timeout, patience))
-        while True:
-            with contextlib.suppress(Unsupported):  # then events or marks may bring it, or not
-                self._feed.request_progress()
-            left = end - time.monotonic()
-            with self._lock:
-                self._check_open()
-                if self._changed.wait_for(
-                    lambda: self._closed or self._revision() >= revision,
-                    max(0.0, min(left, _PROGRESS_INTERVAL)),
-                ):
-                    self._check_open()
-                    return True
-            if left <= 0:
-                return False
-
-    # --- what the feed brings ------------------------------------------------------------------
-
-    def _replace(self, revision: int, changes: Sequence[Change[T]]) -> None:
-        state = self._new_state()
-        pairs = []
-        for change in changes:
-            try:
-                pairs.append((change.key, change.load()))
-            except CorruptObject as error:
-                state.corrupt[change.key] = error
-        state.load(pairs)
-        with self._lock:
-            before = self._generation
-            base = before.log.segment.head if before is not None else 0
-            log: EventLog[T] = EventLog(
-                revision,
-                base=base,
-                capacity=self._config.capacity or _capacity(self._config.event_history_window),
-                window=self._config.event_history_window,
-            )
-            self._state, self._generation = state, Generation(log, revision)
-            self._failure = None
-            self._changed.notify_all()
-
-    def _apply(self, batch: ChangeBatch[T]) -> None:
-        loaded: list[tuple[Change[T], T | CorruptObject]] = []
-        for change in batch.changes:
-            try:
-                loaded.append((change, change.load()))
-            except CorruptObject as error:
-                loaded.append((change, error))
-        now = time.monotonic()
-        with self._lock:
-            generation = self._generation
-            assert generation is not None
-            if loaded:
-                generation.log.append([self._enter(change, obj, now) for change, obj in loaded])
-                self._state.forget_before(generation.log.segment.floor)
-            generation.publish(batch.revision)
-            self._changed.notify_all()
-
-    def _enter(self, change: Change[T], obj: T | CorruptObject, now: float) -> Entry[T]:
-        """Take a change into the state; its entry for the log."""
-        kind, key, revision = change.type, change.key, change.revision
-        corrupt = self._state.corrupt.get(key)
-        if isinstance(obj, CorruptObject):
-            before = self._state.remove(key)
-            if kind is not EventType.DELETED:
-                self._state.corrupt[key] = obj
-            return Entry(kind, key, revision, now, None, before, None, obj)
-        if kind is EventType.DELETED:
-            before = self._state.remove(key)
-        else:
-            before = self._state.put(key, obj)
-        event = Event(kind, obj, str(revision))
-        return Entry(kind, key, revision, now, obj, before, event, previous_error=corrupt)
-
-    def _failed(self, error: StorageError, lost: bool) -> None:
-        with self._lock:
-            self._failure = error
-            generation = self._generation
-            if not lost or generation is None:
-                return
-            self._generation = None
-        ended: StorageError = Expired(
-            "the resource version is too old: the cache had to be filled anew, and what happened "
-            "meanwhile is not known; list again and watch from there"
-        )
-        generation.end(error if isinstance(error, Closed) else ended)
-
-    def _new_state(self) -> CacheState[T]:
-        paths, fields = self._config.indexed_fields, self._config.fields
-
-        def indexed(obj: T) -> Mapping[str, str]:
-            return {path: fields(obj, path) for path in paths}
-
-        return CacheState(self._config.labels, indexed)
-
     # --- small things --------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("the cache was closed")
 
     def _covered(self, key: str) -> bool:
         return isinstance(key, str) and key.startswith(self._prefix) and "/." not in key
@@ -638,19 +419,23 @@ class Cacher(Storage[T]):
         if parsed.empty:
             return parsed
         fields = self._config.fields
-        return attrs.evolve(
-            parsed,
-            labels=self._config.labels,
-            fields=lambda obj: lambda path: fields(obj, path),
+        return SelectionPredicate(
+            parsed.label,
+            parsed.field,
+            self._config.labels,
+            lambda obj: lambda path: fields(obj, path),
         )
 
 
-def _from(found: Range[T], start: str) -> Range[T]:
-    at = bisect_left(found.keys, start)
-    return Range(found.keys[at:], found.objects[at:]) if at else found
-
-
-def _capacity(window: float) -> int:
-    """The log's upper bound: doubled for each doubling of the window. (HIST-1)"""
-    doublings = max(0, math.ceil(math.log2(window / _WINDOW)))
-    return _CAPACITY << min(doublings, 14)
+def _from_log(generation: Generation[T], revision: int) -> WatchStart[T]:
+    """Begin with what comes after ``revision``, 0: now. Under the cache's lock. (HIST-4)"""
+    segment = generation.log.segment
+    revision = revision or generation.revision
+    error = None
+    if revision < segment.floor:
+        error = Expired(
+            f"the resource version {revision} is too old to watch: the cache remembers events "
+            f"after {segment.floor}; list again and watch from there",
+            resource_version=str(generation.revision),
+        )
+    return WatchStart(max(segment.after(revision), segment.base), revision, None, error)

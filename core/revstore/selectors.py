@@ -7,6 +7,7 @@ which mean AND; for fields only ``=``, ``==`` and ``!=``, with backslash escapes
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -217,11 +218,13 @@ class _LabelParser:
                 raise self._fail("')' at the end of the values")
 
 
+@functools.lru_cache(maxsize=512)
 def parse_label_selector(text: str) -> LabelSelector:
     """Parse ``text``; "" selects everything. ``InvalidSelector`` says what was expected."""
     return _LabelParser(text).parse()
 
 
+@functools.lru_cache(maxsize=512)
 def parse_field_selector(text: str) -> FieldSelector:
     """Parse ``text``; "" selects everything. In a value, comma, equals sign and backslash are
     written with a backslash before them. ``InvalidSelector`` says what was expected."""

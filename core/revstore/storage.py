@@ -158,6 +158,8 @@ class Watch(Closing, Generic[T]):
     One thread polls at a time; ``close`` may come from any.
     """
 
+    __slots__ = ()
+
     @abc.abstractmethod
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
         """Wait for the next events, at most ``timeout`` seconds; None if there were none.

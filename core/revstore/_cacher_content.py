@@ -1,0 +1,305 @@
+"""What a cache holds, kept up by its feed; and whether it is ready and fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from revstore._cacher_config import CacherConfig, log_capacity
+from revstore._cacher_counters import CacherCounters, Counting
+from revstore._cacher_delegate import Horizon
+from revstore._cacher_feed import Feed
+from revstore._cacher_generation import Generation
+from revstore._cacher_log import Entry, EventLog
+from revstore._cacher_state import CacheState
+from revstore._cacher_view import ViewKit
+from revstore.errors import (
+    Closed,
+    CorruptObject,
+    Expired,
+    NotReady,
+    StorageError,
+    Unsupported,
+)
+from revstore.storage import Change, ChangeBatch, Event, EventType
+
+__all__ = ["Content", "retry_after"]
+
+T = TypeVar("T")
+
+# Seconds that a call without a deadline waits for the cache to be filled.
+_READY_TIMEOUT = 30.0
+# Seconds between two requests for progress while somebody waits. (CACHE-11)
+_PROGRESS_INTERVAL = 0.1
+# Seconds for which a store that did not get the cache to a revision is asked itself.
+_DISTRUST = 30.0
+
+
+class Content(Generic[T]):
+    """Owner of a cache's state. The feed's thread changes it; any thread reads it, ``lock`` held.
+
+    ``state`` and ``generation`` are replaced as wholes; single look-ups need no lock.
+    """
+
+    def __init__(self, config: CacherConfig[T], prefix: str, kit: ViewKit[T]) -> None:
+        self._config = config
+        self._prefix = prefix
+        self._kit = kit
+        self.counting = Counting()
+        self.lock = threading.Lock()  # guards all below
+        self._changed = threading.Condition(self.lock)  # of readiness
+        self.state: CacheState[T] = self._new_state()
+        self.generation: Generation[T] | None = None  # None: not ready
+        self.closed = False
+        self._failure: StorageError | None = None
+        self._waiting: list[tuple[int, threading.Event]] = []
+        self._distrusted_until = 0.0
+        self._state_since = time.monotonic()
+        self.feed = Feed(
+            config.storage,
+            prefix,
+            replace=self._replace,
+            apply=self._apply,
+            failed=self._failed,
+            tick=self._tick,
+        )
+
+    # --- for readers ---------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise Closed("the cache was closed")
+
+    def ready(self) -> Generation[T]:
+        """The generation there is, else ``NotReady``. Under lock."""
+        self.check_open()
+        if self.generation is None:
+            why = f": {self._failure}" if self._failure else ""
+            raise NotReady(
+                f"the cache is (re)initializing{why}",
+                retry_after=retry_after(time.monotonic() - self._state_since),
+            )
+        return self.generation
+
+    def wait_ready(self, timeout: float | None) -> None:
+        """Return once the cache is filled; ``NotReady`` if it is not within ``timeout``."""
+        if self.generation is not None:
+            return
+        with self.lock:
+            self._changed.wait_for(
+                lambda: self.closed or self.generation is not None,
+                _READY_TIMEOUT if timeout is None else timeout,
+            )
+            self.ready()
+
+    def revision(self) -> int:
+        """Up to which the cache shows everything, 0 if it is not ready."""
+        generation = self.generation
+        return 0 if generation is None else generation.revision
+
+    def horizon(self) -> Horizon:
+        """What can be shown now."""
+        generation = self.generation
+        progress = not self._distrusted_until or time.monotonic() > self._distrusted_until
+        if generation is None:
+            return Horizon(0, 0, ready=False, progress=progress)
+        return Horizon(generation.log.segment.floor, generation.revision, progress=progress)
+
+    def wait_fresh(self, revision: int, timeout: float | None) -> bool:
+        """Wait until the cache shows ``revision``; False if it does not get there in time.
+        (CACHE-10, CACHE-11)"""
+        if self.revision() >= revision:
+            return True
+        patience = self._config.fresh_timeout
+        start = time.monotonic()
+        end = start + (patience if timeout is None else min(timeout, patience))
+        waiter = threading.Event()
+        with self.lock:
+            self._waiting.append((revision, waiter))
+        try:
+            fresh = self._wait_fresh(revision, waiter, end)
+        finally:
+            with self.lock:
+                self._waiting = [each for each in self._waiting if each[1] is not waiter]
+        self.counting.add("read_waits")
+        self.counting.add("read_wait_seconds", time.monotonic() - start)
+        if not fresh:
+            self.counting.add("read_waits_failed")
+        return fresh
+
+    def _wait_fresh(self, revision: int, waiter: threading.Event, end: float) -> bool:
+        asked = True
+        while self.revision() < revision:
+            self.check_open()
+            left = end - time.monotonic()
+            if left <= 0:
+                if not asked:  # marks do not come by themselves either
+                    self._distrusted_until = time.monotonic() + _DISTRUST
+                return False
+            try:
+                self.feed.request_progress()
+            except Unsupported:
+                asked = False  # then events or marks may bring it, or not
+            waiter.wait(min(left, _PROGRESS_INTERVAL))
+        return True
+
+    def counters(self) -> CacherCounters:
+        """A reading of all counters."""
+        values = self.counting.values()
+        with self.lock:
+            generation, objects = self.generation, len(self.state)
+        if generation is not None:
+            length = len(generation.log.segment.entries)
+            self.counting.highest("log_length_max", length)
+            values["log_length_max"] = max(length, values.get("log_length_max", 0))
+            values["terminated_watches"] = (
+                values.get("terminated_watches", 0) + generation.terminated_watches
+            )
+            values |= {
+                "watches": generation.watches,
+                "log_length": length,
+                "resource_version": generation.revision,
+            }
+        values |= {"objects": objects, "log_capacity": log_capacity(self._config)}
+        return CacherCounters(**values)
+
+    def refill(self, error: StorageError) -> None:
+        """Give up what is held, which cannot be trusted, and fill the cache anew."""
+        self.feed.cut(error)
+
+    def close(self) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            generation = self.generation
+            self._changed.notify_all()
+            for _, waiter in self._waiting:
+                waiter.set()
+        if generation is not None:
+            generation.end(Closed("the cache was closed"))
+        self.feed.close()
+
+    # --- for the feed's thread -----------------------------------------------------------------
+
+    def _replace(self, revision: int, changes: Sequence[Change[T]]) -> None:
+        state = self._new_state()
+        pairs = []
+        for change in changes:
+            try:
+                pairs.append((change.key, change.load()))
+            except CorruptObject as error:
+                state.corrupt[change.key] = error
+        state.load(pairs)
+        with self.lock:
+            log: EventLog[T] = EventLog(
+                revision,
+                base=0,
+                capacity=log_capacity(self._config),
+                window=self._config.event_history_window,
+            )
+            self.state = state
+            self.generation = Generation(
+                log, revision, root=self._prefix, triggers=self._triggers(), kit=self._kit
+            )
+            self._failure = None
+            self.counting.add("initializations")
+            self.counting.note("initialization_seconds", time.monotonic() - self._state_since)
+            self._state_since = time.monotonic()
+            self._changed.notify_all()
+            self._wake(revision)
+
+    def _apply(self, batch: ChangeBatch[T]) -> None:
+        loaded: list[tuple[Change[T], T | CorruptObject]] = []
+        for change in batch.changes:
+            try:
+                loaded.append((change, change.load()))
+            except CorruptObject as error:
+                loaded.append((change, error))
+        now = time.monotonic()
+        entries: list[Entry[T]] = []
+        with self.lock:
+            generation = self.generation
+            assert generation is not None
+            if loaded:
+                entries = [self._enter(change, obj, now) for change, obj in loaded]
+                generation.log.append(entries)
+                self.state.forget_before(generation.log.segment.floor)
+                self.counting.add("events_received", len(entries))
+            generation.revision = batch.revision
+            if self._waiting:
+                self._wake(batch.revision)
+        generation.publish(entries, batch.revision)
+
+    def _enter(self, change: Change[T], obj: T | CorruptObject, now: float) -> Entry[T]:
+        """Take a change into the state; its entry for the log."""
+        kind, key, revision = change.type, change.key, change.revision
+        corrupt = self.state.corrupt.get(key)
+        if isinstance(obj, CorruptObject):
+            before = self.state.remove(key)
+            if kind is not EventType.DELETED:
+                self.state.corrupt[key] = obj
+            return Entry(kind, key, revision, now, None, before, None, obj)
+        if kind is EventType.DELETED:
+            before = self.state.remove(key)
+        else:
+            before = self.state.put(key, obj)
+        event = Event(kind, obj, str(revision))
+        return Entry(kind, key, revision, now, obj, before, event, previous_error=corrupt)
+
+    def _wake(self, revision: int) -> None:
+        """Wake who waits for ``revision`` or an earlier one. Under lock."""
+        for wanted, waiter in self._waiting:
+            if wanted <= revision:
+                waiter.set()
+
+    def _failed(self, error: StorageError, lost: bool) -> None:
+        self.counting.add("initialization_errors")
+        with self.lock:
+            self._failure = error
+            generation = self.generation
+            if not lost or generation is None:
+                return
+            self.generation = None
+            self._state_since = time.monotonic()
+            self.counting.add("terminated_watches", generation.terminated_watches)
+        ended: StorageError = Expired(
+            "the resource version is too old: the cache had to be filled anew, and what happened "
+            "meanwhile is not known; list again and watch from there"
+        )
+        generation.end(error if isinstance(error, Closed) else ended)
+
+    def _tick(self) -> None:
+        generation = self.generation
+        if generation is not None:
+            generation.tick()
+
+    def _triggers(self) -> Mapping[str, Callable[[T], str | None]]:
+        fields = self._config.fields
+
+        def trigger(path: str) -> Callable[[T], str | None]:
+            def value_of(obj: T) -> str | None:
+                with contextlib.suppress(Exception):  # then it matches no selector either
+                    return fields(obj, path)
+                return None
+
+            return value_of
+
+        return {path: trigger(path) for path in self._config.indexed_fields}
+
+    def _new_state(self) -> CacheState[T]:
+        paths, fields = self._config.indexed_fields, self._config.fields
+
+        def indexed(obj: T) -> Mapping[str, str]:
+            return {path: fields(obj, path) for path in paths}
+
+        return CacheState(self._config.labels, indexed)
+
+
+def retry_after(seconds: float) -> int:
+    """When to try again, ``seconds`` after the cache began to be filled. (CACHE-8)"""
+    return int(min(max(math.exp(0.06 * min(seconds, 1000.0)), 1.0), 30.0))

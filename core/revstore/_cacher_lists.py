@@ -1,0 +1,99 @@
+"""Finding what a list asks for in a cache's state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from revstore._cacher_log import Segment
+from revstore._cacher_state import CacheState, Range
+from revstore._storage_list import ListPlan
+from revstore._storage_objects import selects
+from revstore.paging import encode_continue
+from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
+
+__all__ = ["Candidates", "find", "select"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen(slots=True)
+class Candidates(Generic[T]):
+    """Objects of which those that ``predicate`` matches are the answer."""
+
+    found: Range[T]
+    predicate: SelectionPredicate[T]
+
+
+def find(
+    state: CacheState[T],
+    segment: Segment[T],
+    scope: str,
+    plan: ListPlan,
+    predicate: SelectionPredicate[T],
+    *,
+    limit: int = 0,
+    indexed_fields: Sequence[str] = (),
+) -> Candidates[T] | None:
+    """The candidates, under the cache's lock; None if the log does not reach back far enough.
+    ``limit`` is kept where nothing is left to select."""
+    if not scope.endswith("/"):
+        obj = state.get(scope)
+        return Candidates(Range((), ()) if obj is None else Range((scope,), (obj,)), predicate)
+    page = limit if predicate.empty else 0
+    if plan.revision:
+        if plan.revision < segment.floor:
+            return None
+        later = segment.entries[segment.after(plan.revision) - segment.base :]
+        then = state.at(plan.revision, scope, later)
+        return None if then is None else Candidates(then.page(plan.start, page), predicate)
+    if plan.start or predicate.empty:
+        return Candidates(state.below(scope, plan.start, page), predicate)
+    return _indexed(state, scope, predicate, indexed_fields)
+
+
+def _indexed(
+    state: CacheState[T],
+    scope: str,
+    predicate: SelectionPredicate[T],
+    indexed_fields: Sequence[str],
+) -> Candidates[T]:
+    """What one index has for the selectors, and what they say besides. (CACHE-17)"""
+    fields = predicate.field.requirements
+    for at, field in enumerate(fields):
+        if field.operator == "=" and field.field in indexed_fields:
+            rest = FieldSelector(fields[:at] + fields[at + 1 :])
+            found = state.with_field(field.field, field.value, scope)
+            return Candidates(found, attrs.evolve(predicate, field=rest))
+    labels = predicate.label.requirements
+    for at, label in enumerate(labels):
+        if label.operator == "in" and len(label.values) == 1:
+            others = LabelSelector(labels[:at] + labels[at + 1 :])
+            found = state.labelled(label.key, next(iter(label.values)), scope)
+            return Candidates(found, attrs.evolve(predicate, label=others))
+    return Candidates(state.below(scope), predicate)
+
+
+def select(
+    candidates: Candidates[T], scope: str, revision: int, limit: int
+) -> tuple[tuple[T, ...], str, int | None]:
+    """The items of an answer, its continue token, and how many follow. No lock is held: attribute
+    functions are users'. (CACHE-16)"""
+    found, predicate = candidates.found, candidates.predicate
+    if predicate.empty:
+        count = len(found.keys)
+        end = min(limit, count) if limit else count
+        items = tuple(found.objects if end == count else found.objects[:end])
+        remaining = found.more + count - end
+        if not remaining:
+            return items, "", None
+        return items, encode_continue(found.keys[end - 1] + "\0", scope, revision), remaining
+    chosen = []
+    for at, obj in enumerate(found.objects):
+        if selects(predicate, obj):
+            chosen.append(obj)
+            if len(chosen) == limit and at + 1 < len(found.keys) + found.more:
+                return tuple(chosen), encode_continue(found.keys[at] + "\0", scope, revision), None
+    return tuple(chosen), "", None
