@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from revstore._cacher_config import CacherConfig, log_capacity
@@ -15,7 +14,7 @@ from revstore._cacher_delegate import Horizon
 from revstore._cacher_feed import Feed
 from revstore._cacher_generation import Generation
 from revstore._cacher_log import Entry, EventLog
-from revstore._cacher_state import CacheState
+from revstore._cacher_state import Attributes, CacheState
 from revstore._cacher_view import ViewKit
 from revstore.errors import (
     Closed,
@@ -49,19 +48,23 @@ class Content(Generic[T]):
         self._config = config
         self._prefix = prefix
         self._kit = kit
+        self._attributes = Attributes(config.labels, config.fields, config.indexed_fields)
         self.counting = Counting()
         self.lock = threading.Lock()  # guards all below
         self._changed = threading.Condition(self.lock)  # of readiness
-        self.state: CacheState[T] = self._new_state()
+        self.state: CacheState[T] = CacheState(self._attributes)
         self.generation: Generation[T] | None = None  # None: not ready
         self.closed = False
         self._failure: StorageError | None = None
+        self._events_received = 0
         self._waiting: list[tuple[int, threading.Event]] = []
         self._distrusted_until = 0.0
         self._state_since = time.monotonic()
+        self._loading: CacheState[T] | None = None  # the feed's thread's own
         self.feed = Feed(
             config.storage,
             prefix,
+            load=self._load,
             replace=self._replace,
             apply=self._apply,
             failed=self._failed,
@@ -152,6 +155,7 @@ class Content(Generic[T]):
         values = self.counting.values()
         with self.lock:
             generation, objects = self.generation, len(self.state)
+            values["events_received"] = self._events_received
         if generation is not None:
             length = len(generation.log.segment.entries)
             self.counting.highest("log_length_max", length)
@@ -186,15 +190,19 @@ class Content(Generic[T]):
 
     # --- for the feed's thread -----------------------------------------------------------------
 
-    def _replace(self, revision: int, changes: Sequence[Change[T]]) -> None:
-        state = self._new_state()
-        pairs = []
+    def _load(self, changes: Sequence[Change[T]]) -> None:
+        """Take a page of a new state."""
+        if self._loading is None:
+            self._loading = CacheState(self._attributes)
         for change in changes:
             try:
-                pairs.append((change.key, change.load()))
+                self._loading.load(change.key, change.load())
             except CorruptObject as error:
-                state.corrupt[change.key] = error
-        state.load(pairs)
+                self._loading.corrupt[change.key] = error
+
+    def _replace(self, revision: int) -> None:
+        """The new state is whole. (CACHE-6)"""
+        state, self._loading = self._loading or CacheState(self._attributes), None
         with self.lock:
             log: EventLog[T] = EventLog(
                 revision,
@@ -203,9 +211,7 @@ class Content(Generic[T]):
                 window=self._config.event_history_window,
             )
             self.state = state
-            self.generation = Generation(
-                log, revision, root=self._prefix, triggers=self._triggers(), kit=self._kit
-            )
+            self.generation = Generation(log, revision, root=self._prefix, kit=self._kit)
             self._failure = None
             self.counting.add("initializations")
             self.counting.note("initialization_seconds", time.monotonic() - self._state_since)
@@ -229,27 +235,26 @@ class Content(Generic[T]):
                 entries = [self._enter(change, obj, now) for change, obj in loaded]
                 generation.log.append(entries)
                 self.state.forget_before(generation.log.segment.floor)
-                self.counting.add("events_received", len(entries))
+                self._events_received += len(entries)
             generation.revision = batch.revision
             if self._waiting:
                 self._wake(batch.revision)
         generation.publish(entries, batch.revision)
 
     def _enter(self, change: Change[T], obj: T | CorruptObject, now: float) -> Entry[T]:
-        """Take a change into the state; its entry for the log."""
+        """Take a change into the state; its entry for the log. Under lock."""
         kind, key, revision = change.type, change.key, change.revision
-        corrupt = self.state.corrupt.get(key)
+        state = self.state
+        corrupt = state.corrupt.get(key)
         if isinstance(obj, CorruptObject):
-            before = self.state.remove(key)
+            before = state.remove(key)
             if kind is not EventType.DELETED:
-                self.state.corrupt[key] = obj
+                state.corrupt[key] = obj
             return Entry(kind, key, revision, now, None, before, None, obj)
-        if kind is EventType.DELETED:
-            before = self.state.remove(key)
-        else:
-            before = self.state.put(key, obj)
+        item = self._attributes.of(obj)
+        before = state.remove(key) if kind is EventType.DELETED else state.put(key, item)
         event = Event(kind, obj, str(revision))
-        return Entry(kind, key, revision, now, obj, before, event, previous_error=corrupt)
+        return Entry(kind, key, revision, now, item, before, event, previous_error=corrupt)
 
     def _wake(self, revision: int) -> None:
         """Wake who waits for ``revision`` or an earlier one. Under lock."""
@@ -258,6 +263,7 @@ class Content(Generic[T]):
                 waiter.set()
 
     def _failed(self, error: StorageError, lost: bool) -> None:
+        self._loading = None
         self.counting.add("initialization_errors")
         with self.lock:
             self._failure = error
@@ -277,27 +283,6 @@ class Content(Generic[T]):
         generation = self.generation
         if generation is not None:
             generation.tick()
-
-    def _triggers(self) -> Mapping[str, Callable[[T], str | None]]:
-        fields = self._config.fields
-
-        def trigger(path: str) -> Callable[[T], str | None]:
-            def value_of(obj: T) -> str | None:
-                with contextlib.suppress(Exception):  # then it matches no selector either
-                    return fields(obj, path)
-                return None
-
-            return value_of
-
-        return {path: trigger(path) for path in self._config.indexed_fields}
-
-    def _new_state(self) -> CacheState[T]:
-        paths, fields = self._config.indexed_fields, self._config.fields
-
-        def indexed(obj: T) -> Mapping[str, str]:
-            return {path: fields(obj, path) for path in paths}
-
-        return CacheState(self._config.labels, indexed)
 
 
 def retry_after(seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from revstore.errors import (
@@ -34,23 +34,25 @@ _TICK = 1.0
 
 
 class Feed(Generic[T]):
-    """Calls ``replace(revision, changes)`` with a whole state, ``apply(batch)`` with what follows
-    it, and ``failed(error, lost)`` when the store cannot be followed: ``lost`` tells that
-    what comes next is a new state; and ``tick()`` about every second. All from one thread, which
-    ``close`` ends."""
+    """Calls ``load(changes)`` with each page of a state and ``replace(revision)`` when it is whole,
+    ``apply(batch)`` with what follows it, and ``failed(error, lost)`` when the store cannot be
+    followed: ``lost`` tells that what comes next is a new state; and ``tick()`` about every
+    second. All from one thread, which ``close`` ends."""
 
     def __init__(
         self,
         storage: Storage[T],
         prefix: str,
         *,
-        replace: Callable[[int, list[Change[T]]], None],
+        load: Callable[[Sequence[Change[T]]], None],
+        replace: Callable[[int], None],
         apply: Callable[[ChangeBatch[T]], None],
         failed: Callable[[StorageError, bool], None],
         tick: Callable[[], None],
     ) -> None:
         self._storage = storage
         self._prefix = prefix
+        self._load = load
         self._replace = replace
         self._apply = apply
         self._failed = failed
@@ -137,7 +139,6 @@ class Feed(Generic[T]):
         if self._stopping.is_set():
             changes.close()
         with changes:
-            state: list[Change[T]] = []
             ticked = time.monotonic()
             while True:
                 batch = changes.poll(_TICK)
@@ -148,11 +149,10 @@ class Feed(Generic[T]):
                 if batch is None:
                     continue
                 if batch.initial:
-                    state += batch.changes
+                    self._load(batch.changes)
                     continue
                 if after is None:
-                    self._replace(batch.revision, state)
-                    state = []
+                    self._replace(batch.revision)
                     after = batch.revision
                 if batch.changes or batch.revision > after:
                     self._apply(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -38,7 +38,6 @@ class Generation(Generic[T]):
         revision: int,
         *,
         root: str,
-        triggers: Mapping[str, Callable[[T], str | None]],
         kit: ViewKit[T],
     ) -> None:
         self.log = log
@@ -51,12 +50,12 @@ class Generation(Generic[T]):
         self.ended: StorageError | None = None
         self._root = root
         self._kit = kit
-        self._triggers = triggers
         self._lock = threading.Lock()  # guards all below, and the buckets
         self._views: dict[Hashable, View[T]] = {}
         self._everything: Bucket[T] = Bucket(0, {}, "")  # its numbers are those of the log itself
-        self._scopes: dict[str, Bucket[T]] = {}
-        self._fields: dict[str, dict[str, Bucket[T]]] = {path: {} for path in triggers}
+        self._scopes: dict[str | None, Bucket[T]] = {}
+        # By the value of each indexed field; None is nobody's value.
+        self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple({} for _ in kit.paths)
         self._progress: dict[CacheWatch[T], Callable[[], None]] = {}
         self._timers: list[tuple[float, int, CacheWatch[T]]] = []
         self._order = count()
@@ -98,7 +97,7 @@ class Generation(Generic[T]):
         with self._lock:
             if watch.closed:
                 return None
-            watch.closed = True
+            watch.end()
             view = watch.view
             bucket = view.bucket
             told = (bucket or self._everything).armed.pop(watch, None)
@@ -117,14 +116,12 @@ class Generation(Generic[T]):
         """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
         if there is already."""
         with self._lock:
-            waits = self.shown[0] <= watch.cursor and self.ended is None and not watch.pending
-            if waits:
-                bucket = watch.view.bucket or self._everything
-                bucket.armed[watch] = callback
+            if self.shown[0] <= watch.cursor and self.ended is None and not watch.pending:
+                (watch.view.bucket or self._everything).armed[watch] = callback
                 if watch.progress:
                     self._progress[watch] = callback
-        if not waits:
-            _call(callback)
+                return
+        _call([callback])
 
     def disarm(self, watch: CacheWatch[T]) -> None:
         """The callback is not wanted any more."""
@@ -149,8 +146,7 @@ class Generation(Generic[T]):
                     told.append(armed.pop(watch))
                 watch.timed = False
             more = bool(self._timers)
-        for callback in told:
-            _call(callback)
+        _call(told)
         return more
 
     def publish(self, entries: Sequence[Entry[T]], revision: int) -> None:
@@ -160,13 +156,12 @@ class Generation(Generic[T]):
             number = self.shown[0]
             if entries:
                 _take(self._everything, told)
-                if self._scopes or any(self._fields.values()):
+                if self._scopes or any(self._fields):
                     self._sort_in(entries, number, told)
             self.shown = number + len(entries), revision
             told.extend(self._progress.values())
             self._progress.clear()
-        for callback in told:
-            _call(callback)
+        _call(told)
 
     def end(self, error: StorageError) -> None:
         """End every watch with ``error``, after what is in the log."""
@@ -176,8 +171,7 @@ class Generation(Generic[T]):
             for bucket in self._buckets():
                 _take(bucket, told)
             self._timers.clear()
-        for callback in told:
-            _call(callback)
+        _call(told)
 
     def _sort_in(
         self, entries: Iterable[Entry[T]], number: int, told: list[Callable[[], None]]
@@ -188,35 +182,36 @@ class Generation(Generic[T]):
                 bucket.add(at, base)
                 _take(bucket, told)
 
-    def _concerned(self, entry: Entry[T]) -> Iterator[Bucket[T]]:
+    def _concerned(self, entry: Entry[T]) -> list[Bucket[T]]:
         """The buckets that an event belongs to; of a field both its values. (CWATCH-6)"""
+        found = []
         if self._scopes:
-            key = entry.key
+            key, end = entry.key, len(self._root)
+            # The key itself, and each prefix of it that ends in a slash.
+            while (end := key.find("/", end) + 1) > 0:
+                if key[:end] in self._scopes:
+                    found.append(self._scopes[key[:end]])
             if key in self._scopes:
-                yield self._scopes[key]
-            slash = key.find("/", len(self._root))
-            while slash > 0:
-                bucket = self._scopes.get(key[: slash + 1])
-                if bucket is not None:
-                    yield bucket
-                slash = key.find("/", slash + 1)
-        for path, buckets in self._fields.items():
+                found.append(self._scopes[key])
+        item, previous = entry.item, entry.previous
+        unreadable = entry.error or entry.previous_error
+        for at, buckets in enumerate(self._fields):
             if not buckets:
                 continue
-            if entry.error or entry.previous_error:  # who it concerns cannot be known
-                yield from buckets.values()
+            if unreadable:  # who it concerns cannot be known
+                found += buckets.values()
                 continue
-            value_of = self._triggers[path]
-            new = None if entry.object is None else value_of(entry.object)
-            old = new if entry.previous is None else value_of(entry.previous)
-            if new is not None and new in buckets:
-                yield buckets[new]
-            if old != new and old is not None and old in buckets:
-                yield buckets[old]
+            new = None if item is None else item.fields[at]
+            old = new if previous is None else previous.fields[at]
+            if new in buckets:
+                found.append(buckets[new])
+            if old != new and old in buckets:
+                found.append(buckets[old])
+        return found
 
     def _bucket(self, scope: str, predicate: SelectionPredicate[T]) -> Bucket[T] | None:
         head = self.shown[0]
-        for path, buckets in self._fields.items():
+        for path, buckets in zip(self._kit.paths, self._fields, strict=True):
             value = predicate.field.exact(path)
             if value is not None:
                 return _in(buckets, value, head)
@@ -227,11 +222,11 @@ class Generation(Generic[T]):
     def _buckets(self) -> Iterator[Bucket[T]]:
         yield self._everything
         yield from self._scopes.values()
-        for buckets in self._fields.values():
+        for buckets in self._fields:
             yield from buckets.values()
 
 
-def _in(home: dict[str, Bucket[T]], value: str, head: int) -> Bucket[T]:
+def _in(home: dict[str | None, Bucket[T]], value: str, head: int) -> Bucket[T]:
     bucket = home.get(value)
     if bucket is None:
         bucket = home[value] = Bucket(head, home, value)
@@ -244,8 +239,9 @@ def _take(bucket: Bucket[T], told: list[Callable[[], None]]) -> None:
         bucket.armed = {}
 
 
-def _call(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:  # noqa: BLE001 - it is the user's, and others wait to be told
-        _log.exception("the callback of a watch failed")
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - it is the user's, and others wait to be told
+            _log.exception("the callback of a watch failed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ import msgspec
 from revstore.errors import CorruptObject
 from revstore.storage import Event, EventType
 
-__all__ = ["Entry", "EventLog", "Segment"]
+__all__ = ["Entry", "EventLog", "Item", "Segment"]
 
 T = TypeVar("T")
 
@@ -23,8 +23,17 @@ _time = attrgetter("time")
 _LOWER = 100
 
 
-class Entry(msgspec.Struct, Generic[T], frozen=True):
-    """One event. ``object`` is the new one, of a deletion the last one at the deletion's version;
+class Item(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """An object and what it is selected by: its labels, and the values of the indexed fields in
+    their order; None for what could not be had of it, which no selector matches. (LIST-6)"""
+
+    object: T
+    labels: Mapping[str, str] | None
+    fields: tuple[str | None, ...]
+
+
+class Entry(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """One event. ``item`` is the new object, of a deletion the last one at the deletion's version;
     ``previous`` the one before, None if there was none. ``event`` is what a watch without a
     selector shows, made once for all. ``error`` is set if the new object cannot be read,
     ``previous_error`` if the one before could not."""
@@ -33,8 +42,8 @@ class Entry(msgspec.Struct, Generic[T], frozen=True):
     key: str
     revision: int
     time: float
-    object: T | None
-    previous: T | None
+    item: Item[T] | None
+    previous: Item[T] | None
     event: Event[T] | None
     error: CorruptObject | None = None
     previous_error: CorruptObject | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
-from revstore._cacher_log import Entry
+from revstore._cacher_log import Entry, Item
 from revstore.errors import CorruptObject
 
-__all__ = ["CacheState", "Range"]
+__all__ = ["Attributes", "CacheState", "Range"]
 
 T = TypeVar("T")
 
@@ -20,6 +20,7 @@ _SNAPSHOTS = 8
 
 
 _ANSWERS = 32
+_NO_LABELS: Mapping[str, str] = {}
 
 
 @attrs.frozen(slots=True)
@@ -40,52 +41,77 @@ class Range(Generic[T]):
         return Range(self.keys[low:end], self.objects[low:end], high - end)
 
 
-class _Index(Generic[T]):
-    """Keys by one attribute's value. Dicts serve as sets that keep an order, which makes sorting
-    what comes out of them near linear."""
+class Attributes(Generic[T]):
+    """What objects are found by: labels, and the values of some fields. The functions are the
+    user's and may raise."""
 
-    def __init__(self, value_of: Callable[[T], Mapping[str, str]]) -> None:
-        self._values_of = value_of
-        self._keys: dict[tuple[str, str], dict[str, None]] = {}
+    def __init__(
+        self,
+        labels: Callable[[T], Mapping[str, str]],
+        fields: Callable[[T, str], str],
+        paths: tuple[str, ...],
+    ) -> None:
+        self._labels = labels
+        self._fields = fields
+        self.paths = paths
 
-    def change(self, key: str, before: T | None, after: T | None) -> None:
-        old, new = self._of(before), self._of(after)
-        if old == new:
-            return
-        for item in old.items() - new.items():
-            keys = self._keys[item]
+    def of(self, obj: T) -> Item[T]:
+        """The object with its attributes."""
+        labels: Any
+        try:
+            labels = self._labels(obj)
+            if not isinstance(labels, (dict, Mapping)):
+                labels = None
+        except Exception:  # noqa: BLE001 - then no selector on them matches
+            labels = None
+        return Item(obj, labels, tuple([self._field(obj, path) for path in self.paths]))
+
+    def _field(self, obj: T, path: str) -> str | None:
+        try:
+            value = self._fields(obj, path)
+            return value if isinstance(value, str) else None
+        except Exception:  # noqa: BLE001 - then no selector on it matches
+            return None
+
+
+class _Index:
+    """Keys by a value. Dicts serve as sets that keep an order, which makes sorting what comes out
+    of them near linear."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Hashable, dict[str, None]] = {}
+
+    def change(self, key: str, old: Iterable[Hashable], new: Iterable[Hashable]) -> None:
+        for value in old:
+            keys = self._keys[value]
             del keys[key]
             if not keys:
-                del self._keys[item]
-        for item in new.items() - old.items():
-            self._keys.setdefault(item, {})[key] = None
+                del self._keys[value]
+        for value in new:
+            self.add(key, value)
 
-    def _of(self, obj: T | None) -> Mapping[str, str]:
-        if obj is None:
-            return {}
-        try:
-            return self._values_of(obj)
-        except Exception:  # noqa: BLE001 - what has no attributes is found by none (LIST-6)
-            return {}
+    def add(self, key: str, value: Hashable) -> None:
+        keys = self._keys.get(value)
+        if keys is None:
+            self._keys[value] = {key: None}
+        else:
+            keys[key] = None
 
-    def keys(self, name: str, value: str) -> Iterable[str]:
-        return self._keys.get((name, value), ())
+    def keys(self, value: Hashable) -> Iterable[str]:
+        return self._keys.get(value, ())
 
 
 class CacheState(Generic[T]):
     """One flat list of keys and one of objects beside it: a list is a slice. Not thread-safe: its
     owner's lock is held around every call but ``get``."""
 
-    def __init__(
-        self,
-        labels: Callable[[T], Mapping[str, str]],
-        fields: Callable[[T], Mapping[str, str]],
-    ) -> None:
-        self._by_key: dict[str, T] = {}
+    def __init__(self, attributes: Attributes[T]) -> None:
+        self._attributes = attributes
+        self._items: dict[str, Item[T]] = {}
         self._keys: list[str] = []
         self._objects: list[T] = []
-        self._labels = _Index(labels)
-        self._fields = _Index(fields)
+        self._labels = _Index()
+        self._fields = tuple(_Index() for _ in attributes.paths)
         #: Keys whose objects cannot be read.
         self.corrupt: dict[str, CorruptObject] = {}
         #: Which objects are there: another number after each change.
@@ -98,43 +124,46 @@ class CacheState(Generic[T]):
 
     def get(self, key: str) -> T | None:
         """The object at ``key``. Needs no lock."""
-        return self._by_key.get(key)
+        item = self._items.get(key)
+        return None if item is None else item.object
 
-    def load(self, pairs: Iterable[tuple[str, T]]) -> None:
-        """Fill an empty state with objects in key order."""
-        for key, obj in pairs:
-            self._keys.append(key)
-            self._objects.append(obj)
-            self._by_key[key] = obj
-            self._labels.change(key, None, obj)
-            self._fields.change(key, None, obj)
+    def load(self, key: str, obj: T) -> None:
+        """Add an object behind all that are there."""
+        item = self._attributes.of(obj)
+        self._keys.append(key)
+        self._objects.append(obj)
+        self._items[key] = item
+        for pair in _pairs(item.labels) if item.labels else ():
+            self._labels.add(key, pair)
+        for index, value in zip(self._fields, item.fields, strict=True):
+            if value is not None:
+                index.add(key, value)
 
-    def put(self, key: str, obj: T) -> T | None:
+    def put(self, key: str, item: Item[T]) -> Item[T] | None:
         """Set the object at ``key``; the one before."""
         self._changed()
-        before = self._by_key.get(key)
+        before = self._items.get(key)
         at = bisect_left(self._keys, key)
         if before is None:
             self._keys.insert(at, key)
-            self._objects.insert(at, obj)
+            self._objects.insert(at, item.object)
         else:
-            self._objects[at] = obj
-        self._by_key[key] = obj
-        self._labels.change(key, before, obj)
-        self._fields.change(key, before, obj)
-        self.corrupt.pop(key, None)
+            self._objects[at] = item.object
+        self._items[key] = item
+        self._reindex(key, before, item)
+        if self.corrupt:
+            self.corrupt.pop(key, None)
         return before
 
-    def remove(self, key: str) -> T | None:
+    def remove(self, key: str) -> Item[T] | None:
         """Drop the object at ``key``; the one before."""
         self._changed()
         self.corrupt.pop(key, None)
-        before = self._by_key.pop(key, None)
+        before = self._items.pop(key, None)
         if before is not None:
             at = bisect_left(self._keys, key)
             del self._keys[at], self._objects[at]
-            self._labels.change(key, before, None)
-            self._fields.change(key, before, None)
+            self._reindex(key, before, None)
         return before
 
     def below(self, prefix: str, start: str = "", limit: int = 0) -> Range[T]:
@@ -155,11 +184,12 @@ class CacheState(Generic[T]):
 
     def labelled(self, name: str, value: str, prefix: str) -> Range[T]:
         """What lies below ``prefix`` and has the label."""
-        return self._pick(self._labels.keys(name, value), prefix)
+        return self._pick(self._labels.keys((name, value)), prefix)
 
-    def with_field(self, name: str, value: str, prefix: str) -> Range[T]:
+    def with_field(self, path: str, value: str, prefix: str) -> Range[T]:
         """What lies below ``prefix`` and has the value in the indexed field."""
-        return self._pick(self._fields.keys(name, value), prefix)
+        index = self._fields[self._attributes.paths.index(path)]
+        return self._pick(index.keys(value), prefix)
 
     def corrupt_below(self, prefix: str) -> bool:
         """Whether objects below ``prefix`` cannot be read."""
@@ -190,13 +220,25 @@ class CacheState(Generic[T]):
         if self._answers:
             self._answers.clear()
 
+    def _reindex(self, key: str, old: Item[T] | None, new: Item[T] | None) -> None:
+        had = (old.labels if old is not None else None) or _NO_LABELS
+        has = (new.labels if new is not None else None) or _NO_LABELS
+        if had != has:
+            before, after = _pairs(had), _pairs(has)
+            self._labels.change(key, before - after, after - before)
+        for at, index in enumerate(self._fields):
+            was = None if old is None else old.fields[at]
+            now = None if new is None else new.fields[at]
+            if was != now:
+                index.change(key, () if was is None else (was,), () if now is None else (now,))
+
     def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
         before: dict[str, T | None] = {}
         for entry in later:
             if entry.key.startswith(prefix) and entry.key not in before:
                 if entry.previous_error is not None:
                     return None
-                before[entry.key] = entry.previous
+                before[entry.key] = None if entry.previous is None else entry.previous.object
         now = self.below(prefix)
         keys, objects = list(now.keys), list(now.objects)
         for key, obj in before.items():
@@ -213,9 +255,16 @@ class CacheState(Generic[T]):
         return Range(keys, tuple(objects))
 
     def _pick(self, keys: Iterable[str], prefix: str) -> Range[T]:
-        chosen = sorted(key for key in keys if key.startswith(prefix))
-        by_key = self._by_key
-        return Range(chosen, tuple(by_key[key] for key in chosen))
+        chosen = sorted([key for key in keys if key.startswith(prefix)])
+        items = self._items
+        return Range(chosen, tuple([items[key].object for key in chosen]))
+
+
+def _pairs(labels: Mapping[str, str]) -> set[Hashable]:
+    try:
+        return set(labels.items())
+    except TypeError:  # what is no text is no label, and matches no selector
+        return {pair for pair in labels.items() if isinstance(pair[1], str)}
 
 
 def _bounds(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:

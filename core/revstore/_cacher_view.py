@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from revstore._cacher_log import Entry, EventLog
-from revstore._storage_objects import selects
+from revstore._cacher_match import matcher
 from revstore.errors import CorruptObject
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType
@@ -48,7 +48,7 @@ class Bucket(Generic[T]):
 
     __slots__ = ("_home", "_value", "armed", "known", "views")
 
-    def __init__(self, floor: int, home: dict[str, Bucket[T]], value: str) -> None:
+    def __init__(self, floor: int, home: dict[str | None, Bucket[T]], value: str) -> None:
         self._home = home
         self._value = value
         self.known = Numbers(floor, [])
@@ -72,14 +72,16 @@ class Bucket(Generic[T]):
 
 @attrs.frozen(slots=True)
 class ViewKit(Generic[T]):
-    """What all views of a cache share. ``copy``: None if objects are shared."""
+    """What all views of a cache share. ``copy``: None if objects are shared; ``paths``: of the
+    indexed fields."""
 
+    paths: tuple[str, ...]
     copy: Callable[[T], T] | None
     at_version: Callable[[T, int], T]
     bookmark: Callable[[int], T]
 
 
-class Reading(msgspec.Struct, Generic[T], frozen=True):
+class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """What was read up to the sequence number ``cursor``: ``events``, the last at revision
     ``last``; or the ``error`` that comes next. ``lost``: the log does not reach back so far."""
 
@@ -99,7 +101,17 @@ class View(Generic[T]):
     """A scope and a selector over the log. Needs no lock: it remembers one reading, which many
     watches ask for in turn, and replaces it as a whole."""
 
-    __slots__ = ("_log", "_memo", "_predicate", "_whole", "bucket", "key", "kit", "scope", "users")
+    __slots__ = (
+        "_log",
+        "_match",
+        "_whole",
+        "bucket",
+        "key",
+        "kit",
+        "memo",
+        "scope",
+        "users",
+    )
 
     def __init__(
         self,
@@ -117,17 +129,18 @@ class View(Generic[T]):
         self.kit = kit
         self.users = 0  # guarded by the generation's lock
         self._log = log
-        self._predicate = None if predicate.empty else predicate
+        self._match = None if predicate.empty else matcher(predicate, kit.paths)
         self._whole = bucket is None and predicate.empty
-        self._memo: tuple[int, int, Reading[T]] | None = None
+        #: The last reading: from where, up to where, and what it was.
+        self.memo: tuple[int, int, Reading[T]] | None = None
 
     def read(self, cursor: int, head: int) -> Reading[T]:
         """What the log has from ``cursor`` up to ``head``, which has been published."""
-        memo = self._memo
+        memo = self.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
         reading = self._read(cursor, head)
-        self._memo = cursor, head, reading
+        self.memo = cursor, head, reading
         return reading
 
     def read_after(self, cursor: int, head: int, revision: int) -> Reading[T]:
@@ -169,7 +182,7 @@ class View(Generic[T]):
         for number, entry in entries:
             if entry.revision <= after or not covers(self.scope, entry.key):
                 continue
-            error = entry.error or (self._predicate and entry.previous_error)
+            error = entry.error or (self._match and entry.previous_error)
             if error:
                 return self._stop(number, entry.revision, found, error)
             event = self._show(entry)
@@ -191,21 +204,20 @@ class View(Generic[T]):
 
     def _show(self, entry: Entry[T]) -> Event[T] | None:
         """What is shown of an event. (WATCH-10)"""
-        predicate = self._predicate
-        if predicate is None:
+        match = self._match
+        if match is None:
             return entry.event
-        before, after = entry.previous, entry.object
-        gone = entry.type is EventType.DELETED
-        was = before is not None and selects(predicate, before)
-        now = not gone and after is not None and selects(predicate, after)
-        if now and after is not None:
-            if was is (entry.type is EventType.MODIFIED):
+        item, previous, kind = entry.item, entry.previous, entry.type
+        was = previous is not None and match(previous)
+        if kind is EventType.DELETED:
+            return entry.event if was else None
+        now = item is not None and match(item)
+        if now and item is not None:
+            if was is (kind is EventType.MODIFIED):
                 return entry.event
             kind = EventType.MODIFIED if was else EventType.ADDED
-            return Event(kind, after, str(entry.revision))
-        if was and before is not None:
-            if gone and after is not None:
-                return entry.event
-            last = self.kit.at_version(before, entry.revision)
+            return Event(kind, item.object, str(entry.revision))
+        if was and previous is not None:
+            last = self.kit.at_version(previous.object, entry.revision)
             return Event(EventType.DELETED, last, str(entry.revision))
         return None

@@ -50,6 +50,8 @@ class CacheWatch(Watch[T]):
         "_told",
         "closed",
         "cursor",
+        "pending",
+        "plain",
         "progress",
         "replaying",
         "timed",
@@ -87,22 +89,27 @@ class CacheWatch(Watch[T]):
         self.replaying = start.initial is not None
         #: Written under the generation's lock.
         self.closed = False
+        #: Whether a poll finds something besides what the log has, and whether nothing but the
+        #: log is to be looked at.
+        self.pending = self.plain = False
+        self._settle()
 
     @property
     def resource_version(self) -> str:
         return "" if self._initial is not None else str(self._position)
 
-    @property
-    def pending(self) -> bool:
-        """Whether a poll has something besides what the log has."""
-        return self.closed or self._initial is not None or self._error is not None
-
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
-        events = self._take()
-        if not events and (timeout is None or timeout > 0):
-            events = self._wait(timeout)
-        if self._callback is not None:
-            self._arm(self._callback)
+        events = self._take_plain() if self.plain else ()
+        if not events:
+            events = self._take()
+            if not events and (timeout is None or timeout > 0):
+                events = self._wait(timeout)
+        callback = self._callback
+        if callback is not None:
+            if self.plain:
+                self._generation.arm(self, callback)
+            else:
+                self._arm(callback)
         return events or None
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
@@ -117,6 +124,43 @@ class CacheWatch(Watch[T]):
         self._replayed()
         if told is not None:
             told()
+
+    def _take_plain(self) -> tuple[Event[T], ...]:
+        """What most polls find, which is what the view has ready; () leaves it to ``_take``. Kept
+        short: it is the cost of a delivery."""
+        head, revision = self._generation.shown
+        cursor, view = self.cursor, self.view
+        if cursor >= head:
+            return ()
+        memo = view.memo
+        if memo is not None and memo[0] == cursor and memo[1] == head:
+            reading = memo[2]
+        else:
+            reading = view.read(cursor, head)
+        if reading.cursor != head or reading.lost:
+            return ()
+        self._position = revision
+        self.cursor = head
+        return reading.events
+
+    def _settle(self) -> None:
+        """Note whether polls have anything to look at besides the log, now that it may be less."""
+        self.pending = self._initial is not None or self._error is not None
+        self.plain = not (
+            self.pending
+            or self._after
+            or self._interval
+            or self.progress
+            or self._deadline is not None
+            or self.view.kit.copy is not None
+        )
+        if self.closed:  # by another thread, maybe meanwhile
+            self.end()
+
+    def end(self) -> None:
+        """It is closed. Under the generation's lock, or by who polls."""
+        self.closed = self.pending = True
+        self.plain = False
 
     def _arm(self, callback: Callable[[], None]) -> None:
         self._generation.arm(self, callback)
@@ -179,6 +223,7 @@ class CacheWatch(Watch[T]):
         events = tuple(islice(self._initial, _PAGE))
         if len(events) < _PAGE:
             self._initial = None
+            self._settle()
             self._replayed()
         return events
 
@@ -191,6 +236,7 @@ class CacheWatch(Watch[T]):
             reading = self.view.read_after(self.cursor, head, self._after)
             if revision >= self._after and reading.error is None:
                 self._after = 0
+                self._settle()
         else:
             reading = self.view.read(self.cursor, head)
         if reading.error is not None:
@@ -232,5 +278,6 @@ class CacheWatch(Watch[T]):
 
     def _fail(self, error: StorageError) -> None:
         self._error = error
+        self._settle()
         self.close()
         raise error

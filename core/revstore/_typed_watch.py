@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 import attrs
@@ -308,9 +309,14 @@ class TypedChanges(Changes[T], Generic[T]):
             self._source.start(self._prefix, recursive=True, after=state.revision)
             self._revision = state.revision
             return ChangeBatch(state.revision)
-        kvs = state.read()
-        events = (WatchEvent(WatchEventType.PUT, kv) for kv in kvs)
-        return ChangeBatch(state.revision, tuple(map(self._change, events)), initial=True)
+        changes = [self._added(kv) for kv in state.read()]
+        return ChangeBatch(state.revision, tuple(changes), initial=True)
+
+    def _added(self, kv: KeyValue) -> Change[T]:
+        objects = self._objects
+        key = objects.logical(kv.key)
+        load = partial(objects.decode, kv)
+        return Change(EventType.ADDED, key, kv.revision, len(kv.value), load, _nothing)
 
     def _change(self, event: WatchEvent) -> Change[T]:
         kv, previous, objects = event.kv, event.previous, self._objects
@@ -331,6 +337,10 @@ class TypedChanges(Changes[T], Generic[T]):
         return Change(
             kind, objects.logical(kv.key), kv.revision, len(kv.value), load, load_previous
         )
+
+
+def _nothing() -> None:
+    """What was there before the state."""
 
 
 def _least(end: float | None, deadline: float | None, now: float) -> float | None:

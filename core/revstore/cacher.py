@@ -68,7 +68,10 @@ class Cacher(Storage[T]):
         self._copy = None if isinstance(copier, SharingCopier) else copier.copy
         self._fallbacks = Fallbacks()
         kit = ViewKit(
-            self._copy, self._versioner.update_object, lambda at: self._bookmark(at, end=False)
+            config.indexed_fields,
+            self._copy,
+            self._versioner.update_object,
+            lambda at: self._bookmark(at, end=False),
         )
         self._content = Content(config, self._prefix, kit)
         self._feed = self._content.feed

@@ -135,17 +135,23 @@ def labels_of(obj: Any) -> Mapping[str, str]:
         labels = metadata_value(obj, "labels")
     except InvalidObject:
         return {}
-    return labels if isinstance(labels, Mapping) else {}
+    return labels if isinstance(labels, (dict, Mapping)) else {}
 
 
 def _step(value: Any, name: str) -> Any:
     """The member ``name`` of ``value``, None if there is none."""
-    if isinstance(value, Mapping):
+    # The common kinds first: asking whether something is a Mapping takes longest.
+    if isinstance(value, dict):
         return value.get(name)
     if hasattr(type(value), "__attrs_attrs__"):
         found = getattr(value, snake_case(name), None)
         return getattr(value, name, None) if found is None else found
-    return None
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
 
 
 def field_value(obj: Any, path: str) -> str:
@@ -155,8 +161,10 @@ def field_value(obj: Any, path: str) -> str:
     Kubernetes' field sets.
     """
     value = obj
-    for name in path.split("."):
+    for name in _names(path):
         value = _step(value, name)
+    if isinstance(value, str):
+        return value
     if value is None or isinstance(value, (Mapping, list, tuple)):
         return ""
     if isinstance(value, bool):

@@ -67,7 +67,7 @@ class EventType(enum.StrEnum):
 
 
 # msgspec instead of attrs for what exists once per event and watcher: made four times as fast.
-class Event(msgspec.Struct, Generic[T], frozen=True):
+class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One thing a watch tells (watch.Event).
 
     ``object`` of a DELETED event is the last content, at the deletion's resource version, or, if an
@@ -207,7 +207,7 @@ class Watch(Closing, Generic[T]):
             yield from events or ()
 
 
-class Change(msgspec.Struct, Generic[T], frozen=True):
+class Change(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One change of one key, decoded when asked: ``load`` gives the new object, of a deletion the
     last one at the deletion's version; ``load_previous`` the one before, None if there was none.
     Both raise ``CorruptObject`` if the bytes cannot be read. ``size`` is that of the stored bytes.
@@ -221,7 +221,7 @@ class Change(msgspec.Struct, Generic[T], frozen=True):
     load_previous: Callable[[], T | None]
 
 
-class ChangeBatch(msgspec.Struct, Generic[T], frozen=True):
+class ChangeBatch(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """All changes of one revision, in key order; without any it says that everything up to
     ``revision`` has been delivered.
 
