@@ -39,7 +39,7 @@ LAYERS = {
     "health": ["health"],
     "kinds": ["kinds"],
     "registry": ["registry", "_registry_*"],
-    "factory": ["factory"],
+    "factory": ["factory", "_factory_*"],
     "manifests": ["manifests", "_yaml_*"],
     "cli": ["cli", "cli.*", "_cli_*", "__main__"],
     "testing": ["testing", "testing.*"],

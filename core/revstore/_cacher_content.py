@@ -156,6 +156,7 @@ class Content(Generic[T]):
         with self.lock:
             generation, objects = self.generation, len(self.state)
             values["events_received"] = self._events_received
+            values["unreadable"] = len(self.state.corrupt)
         if generation is not None:
             length = len(generation.log.segment.entries)
             self.counting.highest("log_length_max", length)
@@ -170,10 +171,6 @@ class Content(Generic[T]):
             }
         values |= {"objects": objects, "log_capacity": log_capacity(self._config)}
         return CacherCounters(**values)
-
-    def refill(self, error: StorageError) -> None:
-        """Give up what is held, which cannot be trusted, and fill the cache anew."""
-        self.feed.cut(error)
 
     def close(self) -> None:
         with self.lock:

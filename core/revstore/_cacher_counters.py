@@ -41,9 +41,10 @@ class CacherCounters:
     #: (apiserver_storage_consistency_checks_total).
     consistency_checks: int = 0
     inconsistencies: int = 0
-    #: Objects, watches, and events that the log holds and may hold at most
-    #: (..._watch_cache_capacity), now; and the most there have been.
+    #: Objects, those that cannot be read, watches, and events that the log holds and may hold
+    #: at most (..._watch_cache_capacity), now; and the most there have been.
     objects: int = 0
+    unreadable: int = 0
     watches: int = 0
     log_length: int = 0
     log_capacity: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any, TypeVar
 
+from revstore._cacher_check import ConsistencyReport, check_consistency
 from revstore._cacher_config import CacherConfig
 from revstore._cacher_content import Content
 from revstore._cacher_counters import CacherCounters
@@ -41,7 +42,7 @@ from revstore.storage import (
 )
 from revstore.versioner import APIObjectVersioner, parse_resource_version
 
-__all__ = ["Cacher", "CacherConfig", "CacherCounters"]
+__all__ = ["Cacher", "CacherConfig", "CacherCounters", "ConsistencyReport"]
 
 T = TypeVar("T")
 
@@ -396,6 +397,19 @@ class Cacher(Storage[T]):
     def counters(self) -> CacherCounters:
         """What the cache has done so far, and how much it holds."""
         return self._content.counters()
+
+    def check_consistency(self, *, timeout: float | None = None) -> ConsistencyReport:
+        """Compare keys and versions with the store's, all read anew, within ``timeout`` seconds.
+        A cache that differs, which only a defect can bring about, is filled anew, and its watches
+        end with ``Expired``. Raises ``Timeout``, ``NotReady``, and the backend's errors."""
+        self._content.check_open()
+        return check_consistency(
+            self._storage,
+            self._content,
+            self._prefix,
+            self._versioner.object_resource_version,
+            timeout,
+        )
 
     def close(self) -> None:
         """End watches, waiting calls and the feed, then close the storage. Idempotent."""

@@ -16,6 +16,7 @@ import attrs
 
 from revstore import kinds
 from revstore._closing import Closing
+from revstore._factory_stores import resource_prefixes, transport
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.codec import Codec
@@ -47,24 +48,6 @@ T = TypeVar("T")
 #: A URL, the path of a TOML file, a configuration, or None for the environment's.
 Where: TypeAlias = str | os.PathLike[str] | StorageConfig | None
 
-# Fields that say what is done above the backend: configs that differ in no other share one.
-_ABOVE_BACKEND = (
-    "prefix",
-    "codec",
-    "copier",
-    "transformer",
-    "deserialization_cache_size",
-    "compaction_interval",
-    "event_history_window",
-    "healthcheck_timeout",
-    "readycheck_timeout",
-    "count_metric_poll_period",
-    "db_metric_poll_interval",
-    "resources",
-    "overrides",
-)
-_PLAIN = StorageConfig()
-
 
 @attrs.frozen
 class _Opened:
@@ -88,8 +71,8 @@ class StorageFactory(Closing):
         # Held while a store is opened, so that nobody opens it a second time meanwhile.
         self._lock = threading.Lock()  # guards the four below
         self._opened: dict[StorageConfig, _Opened] = {}
-        self._storages: list[Storage[Any]] = []
-        self._registries: dict[tuple[ResourceInfo, type[Any]], Registry[Any]] = {}
+        self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
+        self._registries: dict[tuple[ResourceInfo, type[Any], bool], Registry[Any]] = {}
         self._closed = False
 
     def backend(self, resource: str = "") -> Backend:
@@ -112,29 +95,39 @@ class StorageFactory(Closing):
         new_object: Callable[[], T] | None = None,
         labels: Callable[[T], Mapping[str, str]] = labels_of,
         fields: Callable[[T, str], str] = field_value,
+        cached: bool = False,
+        capacity: int | None = None,
+        indexed_fields: tuple[str, ...] = (),
         on_close: Callable[[], None] | None = None,
     ) -> Storage[T]:
-        """The undecorated storage of one resource. It lives until the factory is closed.
+        """The storage of one resource. It lives until the factory is closed.
 
         ``resource`` chooses the configuration's overrides and, unless ``resource_prefix`` is
         given, the keys: "pods" is "/pods", "widgets.example.com" is "/example.com/widgets". By
         default it is the plural of the type's name, as Kubernetes has it; ``dict`` needs one.
         ``codec``, ``copier`` and ``transformer`` go over those of the configuration; the rest is
         as ``TypedStorage`` has it.
+
+        With ``cached`` it stands behind a watch cache of its own, a ``revstore.cacher.Cacher``,
+        which reads all objects of the resource once and follows them from there: lists, watches
+        and reads at a resource version come from memory. ``capacity`` and ``indexed_fields`` are
+        those of ``CacherConfig``; capacity 0 means no cache. (OLD-27)
         """
         info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
         with self._lock:
             backend = self._open(config)
-        storage = TypedStorage(
+        prefix = resource_prefix or info.prefix
+        copier = copier or _copier(config.copier, object_type)
+        storage: Storage[T] = TypedStorage(
             backend,
             object_type,
-            resource_prefix=resource_prefix or info.prefix,
+            resource_prefix=prefix,
             prefix=config.prefix,
             codec=codec or load_codec(config.codec)(object_type),
             versioner=versioner,
             transformer=transformer or load_transformer(config.transformer)(config),
-            copier=copier or _copier(config.copier, object_type),
+            copier=copier,
             new_object=new_object,
             labels=labels,
             fields=fields,
@@ -143,10 +136,35 @@ class StorageFactory(Closing):
             ready_timeout=config.readycheck_timeout or 2.0,
             on_close=on_close,
         )
+        if cached and capacity != 0:
+            storage = Cacher(
+                CacherConfig(
+                    storage=storage,
+                    object_type=object_type,
+                    resource_prefix=prefix,
+                    capacity=capacity,
+                    event_history_window=config.event_history_window,
+                    indexed_fields=indexed_fields,
+                    versioner=versioner,
+                    copier=copier,
+                    labels=labels,
+                    fields=fields,
+                    new_object=new_object,
+                )
+            )
         with self._lock:
+            closed = self._closed
+            if not closed:
+                self._storages.append((info, storage))
+        if closed:
+            storage.close()
             self._check_open()
-            self._storages.append(storage)
         return storage
+
+    def open_storages(self) -> tuple[tuple[ResourceInfo, Storage[Any]], ...]:
+        """The storages that were made and not closed with the factory, in the order of making."""
+        with self._lock:
+            return tuple(self._storages)
 
     def registry(
         self,
@@ -154,24 +172,34 @@ class StorageFactory(Closing):
         object_type: type[Any] = dict,
         *,
         namespaced: bool | None = None,
+        cached: bool = False,
+        indexed_fields: tuple[str, ...] = (),
         on_close: Callable[[], None] | None = None,
     ) -> Registry[Any]:
         """The registry of one resource, of plain dicts unless an ``object_type`` is given: the
         same one for the same arguments, until the factory is closed, but for one with ``on_close``,
         which is called when the registry has been closed. ``namespaced`` goes over what is known
-        of the resource; an unknown one counts as namespaced."""
+        of the resource; an unknown one counts as namespaced. ``cached`` and ``indexed_fields``
+        are those of ``storage``; a registry that is shared keeps those it was made with."""
         info = self.info(object_type, resource)
         if namespaced is not None:
             info = attrs.evolve(info, namespaced=namespaced)
-        if on_close is not None:
-            return self._registry(info, object_type, on_close)
         with self._lock:
             self._check_open()
-            registry = self._registries.get((info, object_type))
-        if registry is None:
-            made = self._registry(info, object_type)
-            with self._lock:
-                registry = self._registries.setdefault((info, object_type), made)
+            registry = self._registries.get((info, object_type, cached))
+        if registry is None or on_close is not None:
+            storage = self.storage(
+                object_type,
+                resource=info.qualified,
+                resource_prefix=info.prefix,
+                cached=cached,
+                indexed_fields=indexed_fields,
+                on_close=on_close,
+            )
+            registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
+            if on_close is None:
+                with self._lock:
+                    registry = self._registries.setdefault((info, object_type, cached), registry)
         return registry
 
     def stored_resources(self) -> tuple[str, ...]:
@@ -181,11 +209,11 @@ class StorageFactory(Closing):
         for config in self._configs():
             with self._lock:
                 backend = self._open(config)
-            for prefix in _resource_prefixes(backend, config.prefix.rstrip("/")):
+            for prefix in resource_prefixes(backend, config.prefix.rstrip("/")):
                 # In a store that several resources share lie also keys of an override's resource
                 # from before it had one: nobody reaches those by its name.
                 name = kinds.for_prefix(prefix, self.config.resources).qualified
-                if _transport(self.config.for_resource(name)) == _transport(config):
+                if transport(self.config.for_resource(name)) == transport(config):
                     found.add(prefix)
         return tuple(sorted(found))
 
@@ -217,25 +245,11 @@ class StorageFactory(Closing):
             self._closed = True
             storages, self._storages = self._storages, []
             opened, self._opened = list(self._opened.values()), {}
-        for storage in storages:
+        for _, storage in storages:
             storage.close()
         for each in opened:
             each.compactor.close()
             each.backend.close()
-
-    def _registry(
-        self,
-        info: ResourceInfo,
-        object_type: type[T],
-        on_close: Callable[[], None] | None = None,
-    ) -> Registry[T]:
-        storage = self.storage(
-            object_type,
-            resource=info.qualified,
-            resource_prefix=info.prefix,
-            on_close=on_close,
-        )
-        return Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
 
     def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
         """The resource that ``storage`` and ``registry`` take these arguments for."""
@@ -258,20 +272,18 @@ class StorageFactory(Closing):
 
     def _open(self, config: StorageConfig) -> Backend:
         self._check_open()
-        transport = _transport(config)
-        opened = self._opened.get(transport)
+        shared = transport(config)
+        opened = self._opened.get(shared)
         if opened is None:
             backend = open_backend(config)
-            compactor = Compactor(backend, interval=self._compaction_interval(transport))
-            opened = self._opened[transport] = _Opened(backend, compactor)
+            compactor = Compactor(backend, interval=self._compaction_interval(shared))
+            opened = self._opened[shared] = _Opened(backend, compactor)
         return opened.backend
 
-    def _compaction_interval(self, transport: StorageConfig) -> float:
+    def _compaction_interval(self, shared: StorageConfig) -> float:
         """The smallest that is asked for; 0 if all say off. (CMP-5)"""
         intervals = [
-            config.compaction_interval
-            for config in self._configs()
-            if _transport(config) == transport
+            config.compaction_interval for config in self._configs() if transport(config) == shared
         ]
         return min(filter(None, intervals), default=0.0)
 
@@ -283,18 +295,21 @@ class StorageFactory(Closing):
 def new_raw_storage(where: Where, object_type: type[T], **options: Any) -> Storage[T]:
     """The undecorated storage of one resource (NewRawStorage); ``options`` are those of
     ``StorageFactory.storage``. Closing it closes its backend."""
+    return open_storage(where, object_type, **{**options, "cached": False})
+
+
+def open_storage(
+    where: Where, object_type: type[T], *, cached: bool = False, **options: Any
+) -> Storage[T]:
+    """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``; with
+    ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage``. Closing
+    it closes its backend; if it cannot be made, nothing is left open."""
     factory = StorageFactory(where)
     try:
-        return factory.storage(object_type, on_close=factory.close, **options)
+        return factory.storage(object_type, cached=cached, on_close=factory.close, **options)
     except BaseException:
         factory.close()
         raise
-
-
-def open_storage(where: Where, object_type: type[T], **options: Any) -> Storage[T]:
-    """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``. ``options``
-    are those of ``StorageFactory.storage``. Closing it closes its backend."""
-    return new_raw_storage(where, object_type, **options)
 
 
 def storage_with_cacher(
@@ -305,36 +320,10 @@ def storage_with_cacher(
     indexed_fields: tuple[str, ...] = (),
     **options: Any,
 ) -> Storage[T]:
-    """The storage of one resource behind a watch cache (StorageWithCacher).
-
-    ``capacity`` and ``indexed_fields`` are those of ``revstore.cacher.CacherConfig``; capacity 0:
-    no cache. ``options`` are those of ``StorageFactory.storage``. Closing it closes the cache
-    first, then the storage and its backend; if the cache cannot be made, nothing is left open.
-    """
-    factory = StorageFactory(where)
-    try:
-        info = factory.info(object_type, options.get("resource", ""))
-        storage = factory.storage(object_type, on_close=factory.close, **options)
-        if capacity == 0:
-            return storage
-        config = factory.config.for_resource(info.qualified)
-        names = ("versioner", "copier", "labels", "fields", "new_object")
-        shared = {name: options[name] for name in names if name in options}
-        shared.setdefault("copier", _copier(config.copier, object_type))
-        return Cacher(
-            CacherConfig(
-                storage=storage,
-                object_type=object_type,
-                resource_prefix=options.get("resource_prefix") or info.prefix,
-                capacity=capacity,
-                event_history_window=config.event_history_window,
-                indexed_fields=indexed_fields,
-                **shared,
-            )
-        )
-    except BaseException:
-        factory.close()
-        raise
+    """The storage of one resource behind a watch cache (StorageWithCacher): ``open_storage`` with
+    ``cached``; ``capacity`` 0 means no cache. (OLD-27)"""
+    options |= {"cached": True, "capacity": capacity, "indexed_fields": indexed_fields}
+    return open_storage(where, object_type, **options)
 
 
 def open_registry(
@@ -343,23 +332,24 @@ def open_registry(
     *,
     resource: ResourceInfo | str = "",
     namespaced: bool | None = None,
+    cached: bool = False,
+    indexed_fields: tuple[str, ...] = (),
 ) -> Registry[T]:
     """A registry of one resource, by names: ``open_registry("sqlite:///x.db", Node)``. Arguments
     as ``StorageFactory.registry`` has them. Closing it closes its backend."""
     factory = StorageFactory(where)
     try:
         return factory.registry(
-            resource, object_type, namespaced=namespaced, on_close=factory.close
+            resource,
+            object_type,
+            namespaced=namespaced,
+            cached=cached,
+            indexed_fields=indexed_fields,
+            on_close=factory.close,
         )
     except BaseException:
         factory.close()
         raise
-
-
-def _transport(config: StorageConfig) -> StorageConfig:
-    """``config`` with only what the backend is opened by."""
-    plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name in _ABOVE_BACKEND}
-    return attrs.evolve(config, **plain)
 
 
 def _copier(name: str, object_type: type[T]) -> Copier[T]:
@@ -369,26 +359,3 @@ def _copier(name: str, object_type: type[T]) -> Copier[T]:
         case "deep":
             return DeepCopier()
     return default_copier(object_type)
-
-
-def _resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
-    """Each "/resource" or "/group/resource" that keys below ``root`` begin with, by skipping from
-    one to the next."""
-    start = root + "/"
-    end = root + "0"  # "0" follows "/": the first key that is not below the root
-    while start < end:
-        page = backend.list(root + "/", start=start, limit=1, keys_only=True)
-        for kv in page.kvs:
-            if kv.key < start:  # a backend that cannot page gives all at once
-                continue
-            first, *rest = kv.key[len(root) + 1 :].split("/")
-            # A group has a dot, a resource has none; at least a name follows either.
-            names = [first, *rest[:1]] if "." in first else [first]
-            if len(names) <= len(rest):
-                prefix = "/" + "/".join(names)
-                yield prefix
-                start = root + prefix + "0"
-            else:
-                start = kv.key + "\0"
-        if not page.more:
-            return

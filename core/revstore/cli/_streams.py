@@ -15,6 +15,7 @@ from revstore.errors import Expired, WatchClosed
 
 if TYPE_CHECKING:
     from revstore.cli._session import Session
+    from revstore.registry import Registry
 
 __all__ = ["Query", "follow"]
 
@@ -87,20 +88,28 @@ def follow(
             "watch one resource, or one object of it", click.get_current_context()
         )
     target = targets[0]
+    # A cache follows what the command asks for again and again. Not for one object, as it reads
+    # all, nor for history, which it lacks.
+    cached = not target.names and not resource_version
+    if cached:
+        session.factory.backend(target.info.qualified).status()  # fails at once, if it does
+    registry = session.factory.registry(target.info, cached=cached)
     printer = _Printer(target, query.scope, output, typed=typed, headers=headers, labels=labels)
     version = resource_version
     while True:
         try:
             if not version:
-                version = _list(session, target, query, printer, show=initial)
-            version = _changes(session, target, query, printer, version)
+                version = _list(registry, target, query, printer, show=initial)
+            version = _changes(registry, target, query, printer, version)
         except Expired:
             session.warn("The history from there on was compacted; listing again.")
             version, initial = "", True
 
 
-def _list(session: Session, target: Target, query: Query, printer: _Printer, *, show: bool) -> str:
-    listed = session.factory.registry(target.info).list(
+def _list(
+    registry: Registry[Any], target: Target, query: Query, printer: _Printer, *, show: bool
+) -> str:
+    listed = registry.list(
         query.scope.of(target),
         label_selector=query.selector,
         field_selector=query.field_selector,
@@ -110,8 +119,7 @@ def _list(session: Session, target: Target, query: Query, printer: _Printer, *, 
     events = [("ADDED", obj) for obj in listed if _wanted(target, query.scope, obj)]
     if show and events:
         printer.show(events)
-    version: str = listed.resource_version
-    return version
+    return listed.resource_version
 
 
 def _wanted(target: Target, scope: Scope, obj: dict[str, Any]) -> bool:
@@ -121,10 +129,10 @@ def _wanted(target: Target, scope: Scope, obj: dict[str, Any]) -> bool:
 
 
 def _changes(
-    session: Session, target: Target, query: Query, printer: _Printer, version: str
+    registry: Registry[Any], target: Target, query: Query, printer: _Printer, version: str
 ) -> str:
     """Print changes after ``version`` until the watch ends; the version to go on from."""
-    watch = session.factory.registry(target.info).watch(
+    watch = registry.watch(
         query.scope.of(target),
         resource_version=version,
         label_selector=query.selector,

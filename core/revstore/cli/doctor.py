@@ -6,17 +6,21 @@ from typing import Any
 
 import click
 
+from revstore.cacher import Cacher, CacherConfig
 from revstore.cli._failures import exit_code_of, one_line
 from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import TableWriter
 from revstore.cli.plugins import plugin_row, print_plugins
 from revstore.errors import StorageError
-from revstore.hooks import CheckResult
+from revstore.hooks import CheckResult, DoctorCheck
 from revstore.kinds import for_prefix
 from revstore.plugins import list_backends, run_doctor
 
 __all__ = ["command"]
+
+# Seconds for reading all objects of one resource.
+_CHECK_TIMEOUT = 120.0
 
 
 @click.command("doctor", short_help="Check the store and what it needs.")
@@ -29,12 +33,13 @@ def command(session: Session, as_json: bool) -> None:
     The exit code is 1 if a check failed, 3 if the store cannot be reached.
     """
     plugins = list_backends()
-    checks = run_doctor(session.config)
+    checks = list(run_doctor(session.config))
     store: dict[str, Any] = {"type": session.config.resolved_type, "prefix": session.config.prefix}
     objects: dict[str, int] = {}
     try:
         store.update(_status(session))
         objects = _objects(session)
+        checks += _caches(session)
     except StorageError as error:
         store["error"] = one_line(error)
         session.exit_code = exit_code_of(error)
@@ -80,6 +85,35 @@ def _objects(session: Session) -> dict[str, int]:
         name = for_prefix(prefix, session.config.resources).qualified
         counts[name] = session.factory.backend(name).count(f"{root}{prefix}/").count
     return dict(sorted(counts.items()))
+
+
+def _caches(session: Session) -> list[DoctorCheck]:
+    """Fill a watch cache with each resource, and compare it with the store."""
+    checks = []
+    for prefix in session.factory.stored_resources():
+        info = for_prefix(prefix, session.config.resources)
+        name = f"cache of {info.qualified}"
+        with Cacher(
+            CacherConfig(
+                storage=session.factory.storage(
+                    dict, resource=info.qualified, resource_prefix=prefix
+                ),
+                object_type=dict,
+                resource_prefix=prefix,
+            )
+        ) as cache:
+            report = cache.check_consistency(timeout=_CHECK_TIMEOUT)
+            unreadable = cache.counters.unreadable
+        if not report.consistent:
+            detail = f"differs from the store at {report.first_difference}; please report this"
+            checks.append(DoctorCheck(name=name, result=CheckResult.FAILED, detail=detail))
+        elif unreadable:
+            detail = f"{unreadable} of {report.objects + unreadable} objects cannot be read"
+            checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
+        else:
+            detail = f"{report.objects} objects at {report.resource_version}"
+            checks.append(DoctorCheck(name=name, result=CheckResult.OK, detail=detail))
+    return checks
 
 
 def _print_section(title: str, rows: list[list[str]]) -> None:

@@ -1,0 +1,60 @@
+"""Which configurations share a store, and which resources a store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from revstore.backend import Backend
+from revstore.config import StorageConfig
+
+__all__ = ["resource_prefixes", "transport"]
+
+# Fields that say what is done above the backend: configs that differ in no other share one.
+_ABOVE_BACKEND = (
+    "prefix",
+    "codec",
+    "copier",
+    "transformer",
+    "deserialization_cache_size",
+    "compaction_interval",
+    "event_history_window",
+    "healthcheck_timeout",
+    "readycheck_timeout",
+    "count_metric_poll_period",
+    "db_metric_poll_interval",
+    "resources",
+    "overrides",
+)
+_PLAIN = StorageConfig()
+
+
+def transport(config: StorageConfig) -> StorageConfig:
+    """``config`` with only what the backend is opened by."""
+    plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name in _ABOVE_BACKEND}
+    return attrs.evolve(config, **plain)
+
+
+def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
+    """Each "/resource" or "/group/resource" that keys below ``root`` begin with, by skipping from
+    one to the next."""
+    start = root + "/"
+    end = root + "0"  # "0" follows "/": the first key that is not below the root
+    while start < end:
+        page = backend.list(root + "/", start=start, limit=1, keys_only=True)
+        for kv in page.kvs:
+            if kv.key < start:  # a backend that cannot page gives all at once
+                continue
+            first, *rest = kv.key[len(root) + 1 :].split("/")
+            # A group has a dot, a resource has none; at least a name follows either.
+            names = [first, *rest[:1]] if "." in first else [first]
+            if len(names) <= len(rest):
+                prefix = "/" + "/".join(names)
+                yield prefix
+                start = root + prefix + "0"
+            else:
+                start = kv.key + "\0"
+        if not page.more:
+            return
