@@ -89,30 +89,26 @@ def _objects(session: Session) -> dict[str, int]:
 
 def _caches(session: Session) -> list[DoctorCheck]:
     """Fill a watch cache with each resource, and compare it with the store."""
-    checks = []
-    for prefix in session.factory.stored_resources():
+    checks, count = [], 0
+    prefixes = session.factory.stored_resources()
+    for prefix in prefixes:
         info = for_prefix(prefix, session.config.resources)
-        name = f"cache of {info.qualified}"
-        with Cacher(
-            CacherConfig(
-                storage=session.factory.storage(
-                    dict, resource=info.qualified, resource_prefix=prefix
-                ),
-                object_type=dict,
-                resource_prefix=prefix,
-            )
-        ) as cache:
+        storage = session.factory.storage(dict, resource=info.qualified, resource_prefix=prefix)
+        config = CacherConfig(storage=storage, object_type=dict, resource_prefix=prefix)
+        with Cacher(config) as cache:
             report = cache.check_consistency(timeout=_CHECK_TIMEOUT)
             unreadable = cache.counters.unreadable
+        count += report.objects
+        name = f"cache of {info.qualified}"
         if not report.consistent:
             detail = f"differs from the store at {report.first_difference}; please report this"
             checks.append(DoctorCheck(name=name, result=CheckResult.FAILED, detail=detail))
-        elif unreadable:
-            detail = f"{unreadable} of {report.objects + unreadable} objects cannot be read"
+        if unreadable:
+            detail = f"{unreadable} objects cannot be read; get them to see which, and why"
             checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
-        else:
-            detail = f"{report.objects} objects at {report.resource_version}"
-            checks.append(DoctorCheck(name=name, result=CheckResult.OK, detail=detail))
+    if not checks:
+        detail = f"{count} objects of {len(prefixes)} resources are as in the store"
+        checks.append(DoctorCheck(name="caches", result=CheckResult.OK, detail=detail))
     return checks
 
 
