@@ -298,6 +298,21 @@ def test_bookmarks_come_to_those_who_wait_to_be_told(open_cache):
     wait_until(lambda: not cache._content.generation._timers, "no timer left")
 
 
+def test_a_bookmark_before_the_end(open_cache):
+    """BOOK-1: a watch that ends before its next bookmark is due gets one two seconds before, and
+    none after that."""
+    cache = open_cache()
+    version = put(cache, "/pods/a/1", pod("1"))
+    settle(cache, version)
+    with cache.watch("/pods", resource_version=version, allow_bookmarks=True, timeout=2.2) as watch:
+        began = time.monotonic()
+        (bookmark,) = watch.poll(10)
+        assert bookmark.type is EventType.BOOKMARK
+        assert time.monotonic() - began < 1.5
+        with pytest.raises(Closed):
+            watch.poll(10)
+
+
 def test_the_log_is_held_for_who_replays_slowly(open_cache, monkeypatch):
     """HIST-5, DISP-4: while a watch reads its initial events, age drops nothing from the log; it
     gets through and goes on without a gap."""

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 # Initial objects that one poll returns at most.
 _PAGE = 500
+# Seconds before its end that a watch gets its last bookmark.
+_BEFORE_END = 2.0
 
 
 @attrs.frozen
@@ -82,8 +84,8 @@ class CacheWatch(Watch[T]):
         self._after = start.revision if start.revision > generation.shown[1] else 0
         self._error = start.error
         self._interval = bookmark_interval
-        self._bookmark_due = time.monotonic() + bookmark_interval if bookmark_interval else None
         self._deadline = None if lifetime is None else time.monotonic() + lifetime
+        self._bookmark_due = self._next_bookmark()
         self._callback: Callable[[], None] | None = None
         #: Whether the log must be held for it; written under the generation's lock.
         self.replaying = start.initial is not None
@@ -204,7 +206,7 @@ class CacheWatch(Watch[T]):
             self._position = revision
         if events:
             if self._interval:
-                self._bookmark_due = time.monotonic() + self._interval
+                self._bookmark_due = self._next_bookmark()
             return events
         if ended is not None:
             self._fail(ended)
@@ -265,13 +267,23 @@ class CacheWatch(Watch[T]):
         self.cursor = reading.cursor
         return events
 
+    def _next_bookmark(self) -> float | None:
+        """After the interval, or shortly before the watch's end; then none. (BOOK-1)"""
+        if not self._interval:
+            return None
+        now = time.monotonic()
+        due = now + self._interval
+        if self._deadline is None or due <= self._deadline - _BEFORE_END:
+            return due
+        last = self._deadline - _BEFORE_END
+        return last if now < last else None
+
     def _bookmark(self) -> tuple[Event[T], ...]:
         """One that is due, or that tells of progress. (BOOK-1 to BOOK-3)"""
         due = self._bookmark_due is not None and time.monotonic() >= self._bookmark_due
         if not due and not (self.progress and self._position > self._told):
             return ()
-        if self._interval:
-            self._bookmark_due = time.monotonic() + self._interval
+        self._bookmark_due = self._next_bookmark()
         self._told = self._position
         obj = self.view.kit.bookmark(self._position)
         return (Event(EventType.BOOKMARK, obj, str(self._position)),)
