@@ -1,0 +1,166 @@
+"""Many writers and watchers on a few keys, recorded."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import attrs
+
+from revstore.backend import Backend
+from revstore.errors import BackendError, Closed, StorageError
+from revstore.testing.history import History, RecordedWatch, Recorder
+from revstore.values import Capability, KeyValue
+
+__all__ = ["Workload"]
+
+
+@attrs.frozen(kw_only=True)
+class Workload:
+    """``writers`` threads make ``turns`` calls each on ``keys`` keys below ``prefix``, which
+    nobody else may touch, with choices that ``seed`` fixes; ``watchers`` threads follow, each of
+    which closes its watch now and then and goes on from its position with another.
+
+    Errors that faults bring about are borne for ``patience`` seconds: a write that failed is not
+    tried again, a watch that ended is opened anew.
+    """
+
+    prefix: str
+    seed: int = 0
+    writers: int = 4
+    watchers: int = 3
+    turns: int = 100
+    keys: int = 5
+    patience: float = 60.0
+
+    def run(self, open_backend: Callable[[int], Backend]) -> History:
+        """Run it; ``open_backend(n)`` gives thread n its backend, which may be one for all and is
+        not closed. ``TimeoutError`` if the watchers have not seen the last write in time."""
+        history = History()
+        recorders = [
+            Recorder(open_backend(index), history) for index in range(self.writers + self.watchers)
+        ]
+        start = recorders[0].backend.status(timeout=self.patience).revision
+        running = _Running(self, start, writing=self.writers)
+        threads = [
+            threading.Thread(
+                target=running.guard,
+                args=(running.write if index < self.writers else running.follow, index, recorder),
+                daemon=True,
+            )
+            for index, recorder in enumerate(recorders)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if running.failures:
+            raise running.failures[0]
+        return history
+
+
+class _Running:
+    """One run."""
+
+    def __init__(self, plan: Workload, start: int, *, writing: int) -> None:
+        self._plan = plan
+        self._start = start
+        self._lock = threading.Lock()  # guards the next two, and failures
+        self._writing = writing
+        self._last = start
+        # Begun one by one, the first would be through before the last has begun.
+        self._begin = threading.Barrier(plan.writers + plan.watchers)
+        self.failures: list[BaseException] = []
+
+    def guard(
+        self, work: Callable[[random.Random, Recorder], None], index: int, recorder: Recorder
+    ) -> None:
+        try:
+            self._begin.wait(self._plan.patience)
+            work(random.Random(f"{self._plan.seed}-{index}"), recorder)
+        except BaseException as error:
+            with self._lock:
+                self.failures.append(error)
+            raise
+
+    def write(self, choose: random.Random, recorder: Recorder) -> None:
+        seen: dict[str, KeyValue | None] = {}
+        try:
+            for turn in range(self._plan.turns):
+                key = f"{self._plan.prefix}k{choose.randrange(self._plan.keys)}"
+                try:
+                    self._one(choose, recorder, seen, key, turn)
+                except BackendError:
+                    seen.pop(key, None)
+                    time.sleep(0.01)  # the store may be away: give it a moment
+        finally:
+            with self._lock:
+                self._writing -= 1
+
+    def _one(
+        self,
+        choose: random.Random,
+        recorder: Recorder,
+        seen: dict[str, KeyValue | None],
+        key: str,
+        turn: int,
+    ) -> None:
+        """Mostly from what was seen last, so that a share of the writes comes too late."""
+        if key not in seen or choose.random() < 0.4:
+            seen[key] = recorder.get(key).kv
+            return
+        known = seen.pop(key)
+        if known is not None and choose.random() < 0.25:
+            deleted = recorder.delete(key, expected_revision=known.revision)
+            self._wrote(deleted.succeeded, deleted.revision)
+            return
+        value = f"{id(choose)}-{turn}-{choose.random()}".encode()
+        expected = 0 if known is None else known.revision
+        put = recorder.put(key, value, expected_revision=expected)
+        self._wrote(put.succeeded, put.revision)
+
+    def _wrote(self, succeeded: bool, revision: int) -> None:
+        if succeeded:
+            with self._lock:
+                self._last = max(self._last, revision)
+
+    def _end(self) -> int:
+        """The revision up to which watchers must get, 0 while that is open."""
+        with self._lock:
+            return 0 if self._writing else self._last
+
+    def follow(self, choose: random.Random, recorder: Recorder) -> None:
+        position = self._start
+        deadline = time.monotonic() + self._plan.patience
+        while not (self._end() and position >= self._end()):
+            watch = recorder.watch(self._plan.prefix, recursive=True, after_revision=position)
+            with watch:
+                try:
+                    self._poll(choose, recorder, watch, deadline)
+                except Closed:
+                    raise
+                except StorageError:
+                    time.sleep(0.01)
+                reached = watch.position
+            if reached > position:
+                deadline = time.monotonic() + self._plan.patience
+            position = reached
+            if time.monotonic() > deadline:
+                end = self._end()
+                raise TimeoutError(f"a watch stands at {position}, and does not get to {end}")
+
+    def _poll(
+        self, choose: random.Random, recorder: Recorder, watch: RecordedWatch, deadline: float
+    ) -> None:
+        """A few batches, or up to the end."""
+        marks = Capability.PROGRESS in recorder.backend.capabilities
+        polls = choose.randrange(20, 200)
+        while polls and time.monotonic() < deadline:
+            end = self._end()
+            if end and watch.position >= end:
+                return
+            if marks and choose.random() < 0.2:
+                watch.request_progress()
+            polls -= watch.poll(0.05) is not None

@@ -1,0 +1,281 @@
+"""Each breach of the contract is caught by the check that is named after it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from revstore.backend import BackendWatch
+from revstore.memory import MemoryBackend
+from revstore.testing.checks import CHECKS, check_history
+from revstore.testing.workload import Workload
+from revstore.values import (
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    PutResult,
+    WatchBatch,
+    WatchEvent,
+    WatchEventType,
+)
+
+
+class Faulty(MemoryBackend):
+    """A right backend whose watches can be bent."""
+
+    def bend(self, batches: list[WatchBatch]) -> list[WatchBatch]:
+        """What becomes of the batches that are at hand, in order."""
+        return batches
+
+    def watch(self, key, *, recursive, after_revision, progress=True):
+        watch = super().watch(
+            key, recursive=recursive, after_revision=after_revision, progress=progress
+        )
+        return BentWatch(watch, self)
+
+
+class BentWatch(BackendWatch):
+    """Takes three batches at a time from a right watch."""
+
+    def __init__(self, watch, backend):
+        self._watch, self._backend = watch, backend
+        self._ready: list[WatchBatch] = []
+        self._position = watch.position
+
+    @property
+    def position(self):
+        return self._position
+
+    def poll(self, timeout=None):
+        if not self._ready:
+            batches = []
+            while len(batches) < 3:
+                batch = self._watch.poll(timeout if not batches else 0.01)
+                if batch is None:
+                    break
+                batches.append(batch)
+            self._ready = self._backend.bend(batches)
+        if not self._ready:
+            return None
+        batch = self._ready.pop(0)
+        self._position = max(self._position, batch.revision)
+        return batch
+
+    def request_progress(self):
+        self._watch.request_progress()
+
+    def close(self):
+        self._watch.close()
+
+
+def rarely(backend) -> bool:
+    """Every seventh time."""
+    backend.count_of_chances = getattr(backend, "count_of_chances", 0) + 1
+    return backend.count_of_chances % 7 == 0
+
+
+class LostEvent(Faulty):
+    def bend(self, batches):
+        return [each for each in batches if not each.events or not rarely(self)]
+
+
+class DoubledEvent(Faulty):
+    def bend(self, batches):
+        return [each for batch in batches for each in ([batch] * (1 + rarely(self)))]
+
+
+class Reordered(Faulty):
+    def bend(self, batches):
+        return batches[::-1] if rarely(self) else batches
+
+
+class MergedRevisions(Faulty):
+    """Events of several revisions come in one batch."""
+
+    def bend(self, batches):
+        if len(batches) < 2 or not rarely(self):
+            return batches
+        events = tuple(event for batch in batches for event in batch.events)
+        return [WatchBatch(batches[-1].revision, events)]
+
+
+class ProgressAhead(Faulty):
+    """A mark tells that all is delivered, and is not right."""
+
+    def bend(self, batches):
+        if not batches or not rarely(self):
+            return batches
+        return [WatchBatch(batches[-1].revision), *batches]
+
+
+class WrongPrevious(Faulty):
+    def bend(self, batches):
+        if not rarely(self):
+            return batches
+        return [
+            WatchBatch(
+                batch.revision,
+                tuple(
+                    WatchEvent(event.type, event.kv, KeyValue(event.kv.key, b"other", 1))
+                    for event in batch.events
+                ),
+            )
+            for batch in batches
+        ]
+
+
+class OutOfScope(Faulty):
+    def bend(self, batches):
+        if not rarely(self):
+            return batches
+        return [
+            WatchBatch(
+                batch.revision,
+                (
+                    *batch.events,
+                    WatchEvent(WatchEventType.PUT, KeyValue("/elsewhere", b"x", batch.revision)),
+                )
+                if batch.events
+                else (),
+            )
+            for batch in batches
+        ]
+
+
+class Phantom(Faulty):
+    """An event that nobody caused."""
+
+    def bend(self, batches):
+        if not rarely(self):
+            return batches
+        return [
+            WatchBatch(
+                batch.revision,
+                tuple(
+                    WatchEvent(event.type, attrs_like(event.kv, value=b"made up"), event.previous)
+                    for event in batch.events
+                ),
+            )
+            for batch in batches
+        ]
+
+
+def attrs_like(kv: KeyValue, **changes) -> KeyValue:
+    fields = {name: getattr(kv, name) for name in KeyValue.__struct_fields__}
+    return KeyValue(**{**fields, **changes})
+
+
+class StaleRead(MemoryBackend):
+    """Now and then a read shows what it showed before."""
+
+    def get(self, key, **options):
+        result = super().get(key, **options)
+        before = self.__dict__.setdefault("before", {})
+        stale = before.get(key, result)
+        before[key] = result
+        return stale if rarely(self) else result
+
+
+class StaleHeader(MemoryBackend):
+    """Now and then a read is answered with a revision from before."""
+
+    def get(self, key, **options):
+        result = super().get(key, **options)
+        return GetResult(1, result.kv) if rarely(self) and result.revision > 50 else result
+
+
+class LostUpdate(MemoryBackend):
+    """A write that expects an older revision wins."""
+
+    def put(self, key, value, *, expected_revision, **options):
+        result = super().put(key, value, expected_revision=expected_revision, **options)
+        if result.succeeded or result.current is None:
+            return result
+        return super().put(key, value, expected_revision=result.current.revision, **options)
+
+
+class Forgotten(MemoryBackend):
+    """A write is acknowledged that never was made."""
+
+    def put(self, key, value, *, expected_revision, **options):
+        if rarely(self):
+            current = super().get(key).kv
+            if (current.revision if current else 0) == expected_revision:
+                return PutResult(True, super().status().revision)
+        return super().put(key, value, expected_revision=expected_revision, **options)
+
+
+class ReusedRevision(MemoryBackend):
+    """Two writes are told one revision."""
+
+    def put(self, key, value, *, expected_revision, **options):
+        result = super().put(key, value, expected_revision=expected_revision, **options)
+        if result.succeeded and rarely(self):
+            return PutResult(True, result.revision - 1)
+        return result
+
+
+class UndeadKey(MemoryBackend):
+    """A deletion is acknowledged that did nothing."""
+
+    def delete(self, key, *, expected_revision, **options):
+        current = super().get(key).kv
+        if current is not None and current.revision == expected_revision and rarely(self):
+            return DeleteResult(True, super().status().revision, current)
+        return super().delete(key, expected_revision=expected_revision, **options)
+
+
+FAULTS = [
+    (LostEvent, {"reliable", "resumable"}),
+    (DoubledEvent, {"unique"}),
+    (Reordered, {"ordered"}),
+    (MergedRevisions, {"atomic"}),
+    (ProgressAhead, {"bookmarkable"}),
+    (WrongPrevious, {"previous"}),
+    (OutOfScope, {"filtered"}),
+    (Phantom, {"reliable"}),
+    (StaleRead, {"linearizable"}),
+    (StaleHeader, {"revisions"}),
+    (LostUpdate, {"linearizable"}),
+    (Forgotten, {"linearizable", "reliable"}),
+    (ReusedRevision, {"revisions"}),
+    (UndeadKey, {"linearizable"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def _threads_take_turns():
+    """Often enough that calls overlap."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize(
+    ("fault", "guarantees"), FAULTS, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_every_fault_is_caught(fault, guarantees):
+    """By the check that names it, whatever else shows."""
+    with fault() as backend:
+        plan = Workload(prefix="/t/", seed=1, writers=3, watchers=2, turns=200, keys=2, patience=5)
+        try:
+            history = plan.run(lambda _: backend)
+        except TimeoutError:
+            pytest.fail("the watchers did not get to the end")
+    found = {violation.guarantee for violation in check_history(history)}
+    assert guarantees <= found, found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_right_backend_shows_no_breach(seed):
+    """WATCH-15: no false alarm."""
+    with MemoryBackend() as backend:
+        history = Workload(prefix="/t/", seed=seed, turns=150).run(lambda _: backend)
+    assert check_history(history) == []
+    assert len(history.operations) > 300
+    assert any(operation.succeeded for operation in history.operations)
+    assert any(operation.succeeded is False for operation in history.operations)
+    assert sum(len(watch.batches) for watch in history.watches) > 100
+    assert set(CHECKS) >= {guarantee for _, guarantees in FAULTS for guarantee in guarantees}
