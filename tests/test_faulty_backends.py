@@ -9,6 +9,7 @@ import pytest
 from revstore.backend import BackendWatch
 from revstore.memory import MemoryBackend
 from revstore.testing.checks import CHECKS, check_history
+from revstore.testing.conformance import Outcome, run_conformance
 from revstore.testing.workload import Workload
 from revstore.values import (
     DeleteResult,
@@ -266,6 +267,17 @@ def test_every_fault_is_caught(fault, guarantees):
             pytest.fail("the watchers did not get to the end")
     found = {violation.guarantee for violation in check_history(history)}
     assert guarantees <= found, found
+
+
+@pytest.mark.parametrize(
+    ("fault", "guarantees"), FAULTS, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_every_fault_is_told_by_the_runner(fault, guarantees):
+    """What ``revstore conformance`` runs fails for each of them."""
+    report = run_conformance(fault, suite=False, histories=2)
+    assert not report.passed
+    assert {each.outcome for each in report.failures} == {Outcome.FAILED}
+    assert all(each.detail for each in report.failures)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -87,7 +87,7 @@ class Revstore:
         self.env = {**clean, "REVSTORE_URL": f"sqlite:///{folder}/store.db"}
         self.started = []
 
-    def __call__(self, *arguments, code=0, stdin=None, **env):
+    def __call__(self, *arguments, code=0, stdin=None, timeout=PATIENCE, **env):
         """Run to the end, which must be with ``code``; what it printed and complained of."""
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -96,7 +96,7 @@ class Revstore:
             text=True,
             env={**self.env, **env},
             cwd=self.folder,
-            timeout=PATIENCE,
+            timeout=timeout,
             check=False,
         )
         assert "Traceback" not in done.stderr

@@ -22,6 +22,7 @@ __all__ = ["run"]
 # Here, so that the list of commands imports none of them.
 _COMMANDS = {
     "apply": "Create or change objects from files.",
+    "conformance": "Try what a store guarantees.",
     "compact": "Drop the history up to a revision.",
     "delete": "Delete objects by name, file or selector.",
     "doctor": "Check the store and what it needs.",

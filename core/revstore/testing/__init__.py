@@ -17,6 +17,16 @@ pytest.register_assert_rewrite(
     "revstore.testing._backend_reads",
     "revstore.testing._backend_watch",
     "revstore.testing._backend_writes",
+    "revstore.testing._cacher_base",
+    "revstore.testing._cacher_feed",
+    "revstore.testing._cacher_history",
+    "revstore.testing._cacher_life",
+    "revstore.testing._cacher_lists",
+    "revstore.testing._cacher_machine",
+    "revstore.testing._cacher_machine_reads",
+    "revstore.testing._cacher_machine_watches",
+    "revstore.testing._cacher_replay",
+    "revstore.testing._cacher_watches",
     "revstore.testing._plain_model",
     "revstore.testing._storage_base",
     "revstore.testing._storage_corrupt",
@@ -40,13 +50,15 @@ pytest.register_assert_rewrite(
     "revstore.testing._watch_start",
     "revstore.testing._watch_support",
     "revstore.testing.backend",
+    "revstore.testing.cacher",
     "revstore.testing.model",
     "revstore.testing.storage",
     "revstore.testing.watch",
 )
 
 from revstore.testing.backend import BackendTests  # noqa: E402 - see above
+from revstore.testing.cacher import CacherTests  # noqa: E402
 from revstore.testing.storage import StorageTests  # noqa: E402
 from revstore.testing.watch import WatchTests  # noqa: E402
 
-__all__ = ["BackendTests", "StorageTests", "WatchTests"]
+__all__ = ["BackendTests", "CacherTests", "StorageTests", "WatchTests"]

@@ -1,0 +1,82 @@
+"""``revstore conformance``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from revstore.cli._failures import Failed
+from revstore.cli._output import dump_json
+from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._table import TableWriter
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
+
+if TYPE_CHECKING:
+    from revstore.testing.conformance import ConformanceReport
+
+__all__ = ["command"]
+
+
+@click.command("conformance", short_help="Try what a store guarantees.")
+@click.argument("url", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: each guarantee by itself.")
+@click.option(
+    "--histories",
+    default=3,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many recorded workloads are checked.",
+)
+@click.option("--histories-only", is_flag=True, help="Leave the suite of tests out.")
+@store_options
+@pass_session
+def command(
+    session: Session, url: str | None, as_json: bool, histories: int, histories_only: bool
+) -> None:
+    """Try on the store at URL what the contract of backends guarantees.
+
+    The store may be in use: all keys lie under a random prefix and are deleted afterwards; its
+    history is not compacted. The exit code is 1 if a guarantee is not kept.
+    """
+    try:
+        from revstore.testing.conformance import Outcome, run_conformance
+    except ModuleNotFoundError as error:
+        raise Failed(
+            f"{error.name} is not installed; try: pip install 'revstore[testing]'"
+        ) from error
+    config = StorageConfig.load(url) if url else session.config
+    report = run_conformance(
+        lambda: open_backend(config), suite=not histories_only, histories=histories
+    )
+    if not report.passed:
+        session.exit_code = 1
+    if as_json:
+        rows = [
+            {
+                "group": each.group,
+                "name": each.name,
+                "guarantee": each.guarantee,
+                "outcome": str(each.outcome),
+                "detail": each.detail,
+            }
+            for each in report.results
+        ]
+        click.echo(dump_json({"passed": report.passed, "results": rows}))
+        return
+    _print(report, [str(outcome) for outcome in Outcome])
+
+
+def _print(report: ConformanceReport, outcomes: list[str]) -> None:
+    """A line for each group, then what failed."""
+    groups: dict[str, Counter[str]] = {}
+    for each in report.results:
+        groups.setdefault(each.group, Counter())[str(each.outcome)] += 1
+    header = ["GUARANTEES", *(outcome.upper() for outcome in outcomes)]
+    rows = [[group, *(str(counts[name]) for name in outcomes)] for group, counts in groups.items()]
+    TableWriter(header).write(rows)
+    for each in report.failures:
+        click.echo(f"\n{each.group}: {each.name}: {each.guarantee}")
+        click.echo("    " + " ".join(each.detail.split())[:500])

@@ -1,0 +1,34 @@
+"""The suite as ``revstore conformance`` runs it: pytest is pointed at this file, and the plugin
+that points it provides ``conformance_opener``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.testing._backend_base import OpenBackend
+from revstore.testing.backend import BackendTests
+from revstore.values import Capability
+
+__all__ = ["TestConformance"]
+
+
+class TestConformance(BackendTests):
+    """On a store that others may use: no compaction, random keys, deleted afterwards."""
+
+    ephemeral = False
+    large_value = 1 << 18
+
+    @pytest.fixture
+    def backend(self, conformance_opener: Callable[[], Backend]) -> Iterator[Backend]:
+        with conformance_opener() as backend:
+            yield backend
+
+    @pytest.fixture
+    def open_backend(
+        self, backend: Backend, conformance_opener: Callable[[], Backend]
+    ) -> OpenBackend | None:
+        shared = {Capability.DURABLE, Capability.CROSS_PROCESS_WATCH}
+        return conformance_opener if shared & backend.capabilities else None

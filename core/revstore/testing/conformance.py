@@ -1,0 +1,184 @@
+"""Running the conformance suite against an open store from a program, without writing a test."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from revstore.backend import Backend
+from revstore.testing.checks import CHECKS
+from revstore.testing.workload import Workload
+
+__all__ = ["ConformanceReport", "ConformanceResult", "Outcome", "run_conformance"]
+
+_CASE = Path(__file__).with_name("_conformance_case.py")
+
+
+class Outcome(enum.StrEnum):
+    """UNSUPPORTED: the store does not claim the capability, and says so when asked.
+    NOT_RUN: it cannot be tried on a store that others use, or there."""
+
+    PASSED = "pass"
+    FAILED = "fail"
+    UNSUPPORTED = "unsupported"
+    NOT_RUN = "not run"
+
+
+@attrs.frozen(kw_only=True)
+class ConformanceResult:
+    """One guarantee: ``group`` is a part of the suite, or "histories"; ``name`` the test's or the
+    check's; ``guarantee`` what it says in words; ``detail`` why it failed or was not run."""
+
+    group: str
+    name: str
+    guarantee: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ConformanceReport:
+    """All results, in the order of their coming."""
+
+    results: tuple[ConformanceResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[ConformanceResult, ...]:
+        """What failed."""
+        return tuple(each for each in self.results if each.outcome is Outcome.FAILED)
+
+
+def run_conformance(
+    open_backend: Callable[[], Backend],
+    *,
+    suite: bool = True,
+    histories: int = 3,
+    told: Callable[[ConformanceResult], None] | None = None,
+) -> ConformanceReport:
+    """Try every guarantee on the store that ``open_backend`` opens, once for each test; all keys
+    lie under random prefixes and are deleted afterwards, and the store's history is not touched.
+
+    ``suite`` runs ``BackendTests``; ``histories`` is how many recorded workloads are checked.
+    ``told`` is called with each result as it comes. What ``open_backend`` raises the first time is
+    raised here.
+    """
+    with open_backend() as backend:
+        backend.status()
+    plugin = _Plugin(open_backend, told)
+    if suite:
+        _run_pytest(plugin)
+    for seed in range(histories):
+        _check_histories(open_backend, seed, plugin)
+    return ConformanceReport(results=tuple(plugin.results))
+
+
+def _run_pytest(plugin: _Plugin) -> None:
+    # Away from the configuration, the cache and the plugins' settings of whoever calls.
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "pytest.ini"
+        config.write_text("[pytest]\n")
+        arguments = [str(_CASE), "-c", str(config), "--rootdir", folder, "--noconftest"]
+        arguments += ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+        before = os.environ.pop("PYTEST_ADDOPTS", None)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            code = pytest.main(arguments, plugins=[plugin])
+        if before is not None:
+            os.environ["PYTEST_ADDOPTS"] = before
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"the suite could not be run: {output.getvalue()[-2000:]}")
+
+
+class _Plugin:
+    """Gives the suite its store, and takes its results."""
+
+    def __init__(
+        self,
+        open_backend: Callable[[], Backend],
+        told: Callable[[ConformanceResult], None] | None,
+    ) -> None:
+        self._open = open_backend
+        self._told = told
+        self._items: dict[str, tuple[str, str]] = {}
+        self.results: list[ConformanceResult] = []
+
+    @pytest.fixture
+    def conformance_opener(self) -> Callable[[], Backend]:
+        return self._open
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            function: Any = getattr(item, "function", None)
+            defined = getattr(function, "__module__", "").rpartition("._backend_")[2]
+            text = " ".join((function.__doc__ or item.name).split())
+            self._items[item.nodeid] = defined, text
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        done = report.when == "call" or (report.when == "setup" and not report.passed)
+        if not done and not report.failed:
+            return
+        group, guarantee = self._items[report.nodeid]
+        outcome, detail = Outcome.PASSED, ""
+        if report.skipped:
+            detail = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
+            detail = detail.removeprefix("Skipped: ")
+            unclaimed = "does not claim" in detail
+            outcome = Outcome.UNSUPPORTED if unclaimed else Outcome.NOT_RUN
+        elif report.failed:
+            outcome = Outcome.FAILED
+            crash = getattr(report.longrepr, "reprcrash", None)
+            detail = crash.message if crash is not None else report.longreprtext
+        name = report.nodeid.rpartition("::")[2]
+        self.add(group, name, guarantee, outcome, detail)
+
+    def add(self, group: str, name: str, guarantee: str, outcome: Outcome, detail: str) -> None:
+        result = ConformanceResult(
+            group=group, name=name, guarantee=guarantee, outcome=outcome, detail=detail
+        )
+        self.results.append(result)
+        if self._told is not None:
+            self._told(result)
+
+
+def _check_histories(open_backend: Callable[[], Backend], seed: int, plugin: _Plugin) -> None:
+    prefix = f"/revstore-test-{uuid.uuid4().hex}/"
+    with open_backend() as backend, _cleared(backend, prefix):
+        workload = Workload(prefix=prefix, seed=seed)
+        try:
+            history = workload.run(lambda _: backend)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the backend let it out
+            detail = f"{type(error).__name__}: {error}"
+            guarantee = "Writers and watchers get through."
+            plugin.add("histories", f"workload {seed}", guarantee, Outcome.FAILED, detail)
+            return
+        for name, check in CHECKS.items():
+            guarantee = " ".join((check.__doc__ or "").split())
+            found = list(check(history))
+            outcome = Outcome.FAILED if found else Outcome.PASSED
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            detail = found[0] + more if found else ""
+            plugin.add("histories", f"{name} {seed}", guarantee, outcome, detail)
+
+
+@contextlib.contextmanager
+def _cleared(backend: Backend, prefix: str) -> Iterator[None]:
+    """Delete all keys below ``prefix`` at the end."""
+    try:
+        yield
+    finally:
+        for kv in backend.list(prefix, keys_only=True).kvs:
+            backend.delete(kv.key, expected_revision=kv.revision)

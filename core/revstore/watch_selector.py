@@ -1,0 +1,119 @@
+"""One thread serves many watches: it is told which of them have something, and polls only those.
+
+::
+
+    with WatchSelector() as selector:
+        for name in names:
+            selector.add(pods.watch(namespace=name), name)
+        while True:
+            for watch, name in selector.select():
+                for event in watch.poll(0) or ():
+                    print(name, event.type)
+
+For asyncio see ``revstore.aio``.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from revstore._closing import Closing
+from revstore.errors import Closed, InvalidArgument
+from revstore.storage import Watch
+
+__all__ = ["WatchSelector"]
+
+
+class WatchSelector(Closing):
+    """Tells which of many watches are worth a poll.
+
+    One thread calls ``select`` and polls what it gives; everything else may be called from any. The
+    watches stay the caller's: the selector never polls and never closes one.
+    """
+
+    def __init__(self) -> None:
+        # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
+        self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards the two below
+        self._data: dict[Watch[Any], Any] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many watches it serves."""
+        return len(self._data)
+
+    def add(self, watch: Watch[Any], data: object = None) -> None:
+        """Serve one more watch; ``data`` is handed out with it.
+
+        Raises ``Unsupported`` if the watch cannot tell when it is readable, as those of a storage
+        without a cache; ``InvalidArgument`` if it is served already; ``Closed``.
+        """
+        with self._lock:
+            self._check_open()
+            if watch in self._data:
+                raise InvalidArgument("watch", watch, "one that is not served yet")
+            self._data[watch] = data
+        try:
+            watch.on_readable(partial(self._told.put, watch))
+        except BaseException:
+            with self._lock:
+                self._data.pop(watch, None)
+            raise
+
+    def remove(self, watch: Watch[Any]) -> None:
+        """Serve it no more; ``select`` does not return it from here on. Does nothing if it is not
+        served. A watch that has ended is to be removed as well."""
+        with self._lock:
+            served = watch in self._data
+            self._data.pop(watch, None)
+        if served:
+            watch.on_readable(None)
+
+    def select(self, timeout: float | None = None) -> list[tuple[Watch[Any], Any]]:
+        """The watches that are worth a poll, each once, with their data, in the order in which they
+        became so.
+
+        Waits at most ``timeout`` seconds, None without end, 0 not at all; empty if there was
+        none. Poll each once with ``poll(0)``; it may find nothing, or raise how the watch has
+        ended. A watch that was returned is not returned again before it has been polled. Raises
+        ``Closed`` once the selector is closed, also if that happens while it waits.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                told = [self._told.get(timeout=left)]
+            except queue.Empty:
+                return []
+            take = self._told.get_nowait
+            told += [take() for _ in range(self._told.qsize())]
+            with self._lock:
+                self._check_open()
+                data = self._data
+                # A watch may tell once too often, and may have been removed since.
+                found = [
+                    (watch, data[watch])
+                    for watch in dict.fromkeys(told)
+                    if watch is not None and watch in data
+                ]
+            if found:
+                return found
+
+    def close(self) -> None:
+        """Serve no watch any more; the watches stay open. A ``select`` that waits raises
+        ``Closed``. Idempotent."""
+        with self._lock:
+            self._closed = True
+            served = list(self._data)
+            self._data.clear()
+        self._told.put(None)
+        for watch in served:
+            watch.on_readable(None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the watch selector was closed")

@@ -1,0 +1,85 @@
+"""``revstore conformance``: what a store guarantees, tried without a line of code."""
+
+import json
+import textwrap
+
+import pytest
+
+
+def test_a_store_in_use_is_left_as_it_was(revstore):
+    """The whole suite on a sqlite file with objects: all passes, nothing of the user's is touched,
+    nothing is left behind."""
+    revstore.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mine"}})
+    before = revstore.json("get", "namespaces")
+    done = revstore("conformance", timeout=110)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["GUARANTEES", "PASS", "FAIL", "UNSUPPORTED", "NOT", "RUN"]
+    assert {row[0] for row in rows[1:]} == {
+        *("life", "hammer", "watch", "compaction", "reads", "writes", "histories")
+    }
+    assert {row[2] for row in rows[1:]} == {"0"}
+    assert sum(int(row[1]) for row in rows[1:]) > 100
+    assert revstore.json("get", "namespaces") == before
+    (objects,) = json.loads("".join(revstore.out("doctor", "--json")))["objects"].values()
+    assert objects == 1
+
+
+BROKEN = """
+from revstore.memory import MemoryBackend
+from revstore.backend import API_VERSION, BackendInfo
+from revstore.hooks import hookimpl
+from revstore.values import PutResult
+
+class Broken(MemoryBackend):
+    turns = 0
+
+    def put(self, key, value, *, expected_revision, **options):
+        result = super().put(key, value, expected_revision=expected_revision, **options)
+        type(self).turns += 1
+        if result.succeeded and self.turns % 9 == 0:
+            return PutResult(True, result.revision - 1)
+        return result
+
+@hookimpl
+def revstore_backend():
+    return BackendInfo(
+        name="broken",
+        api_version=API_VERSION,
+        capabilities=Broken().capabilities,
+        description="tells wrong revisions",
+        factory=lambda config, options: Broken(),
+    )
+"""
+
+
+@pytest.fixture
+def broken(revstore, tmp_path):
+    """A backend of a third party that is not right, installed as such are: by its metadata."""
+    site = tmp_path / "site"
+    info = site / "revstore_broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "revstore_broken.py").write_text(textwrap.dedent(BROKEN))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: revstore-broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[revstore.backends]\nbroken = revstore_broken\n")
+    revstore.env["PYTHONPATH"] = str(site)
+    return "broken://"
+
+
+def test_a_backend_that_is_not_right_is_told(revstore, broken):
+    """The exit code is 1; each guarantee that is not kept is named, with what was seen."""
+    done = revstore("conformance", broken, code=1, timeout=110)
+    assert "No revision is used by two writes" in done.stdout
+    assert "was given to writes of" in done.stdout
+    report = json.loads(
+        revstore("conformance", broken, "--json", "--histories-only", code=1).stdout
+    )
+    assert report["passed"] is False
+    outcomes = {row["name"]: row["outcome"] for row in report["results"]}
+    assert outcomes["revisions 0"] == "fail"
+    assert outcomes["filtered 0"] == "pass"
+
+
+def test_a_store_that_cannot_be_opened(revstore):
+    """One line, as everywhere."""
+    line = revstore.error("conformance", "sqlite:////no/such/folder/x.db", code=2)
+    assert "no/such/folder" in line

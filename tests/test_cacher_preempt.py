@@ -1,0 +1,217 @@
+"""The shared log under preemption between any two lines.
+
+CPython 3.11 switches threads at calls and back jumps only, so that a log whose base and entries
+are two fields passes any plain stress test. Here a thread may be switched at every line of the
+cache's modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+import attrs
+
+from revstore import _cacher_log
+from revstore.cacher import Cacher, CacherConfig
+from revstore.errors import Expired
+from revstore.memory import MemoryBackend
+from revstore.testing._cacher_base import INDEXED, SELECTIONS, labelled
+from revstore.testing._cacher_history import Ask, History, Selection
+from revstore.testing._cacher_replay import Replay
+from revstore.testing._storage_parts import Pod, pod
+from revstore.testing._support import PATIENCE, run_threads, wait_until
+from revstore.typed import TypedStorage
+
+_HERE = Path(__file__).name
+_ASKS = [
+    Ask("/pods"),
+    Ask("/pods", selection=SELECTIONS[1]),
+    Ask("/pods", selection=SELECTIONS[5]),
+    Ask("/pods/a"),
+    Ask("/pods", selection=Selection(label="never", matches=labelled("never", ""))),
+]
+
+
+class Preemption:
+    """Switches threads at lines of the log in every other case, of its readers in some."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self.switches = 0
+
+    def __call__(self, frame, event, _):
+        name = Path(frame.f_code.co_filename).name
+        if name.startswith("_cacher_log") or frame.f_code.co_name == "segment":
+            return self._often
+        return self._seldom if name.startswith("_cacher_") else None
+
+    def _often(self, frame, event, _):
+        if event == "line" and self._chance.random() < 0.5:
+            self._switch()
+        return self._often
+
+    def _seldom(self, frame, event, _):
+        if event == "line" and self._chance.random() < 0.03:
+            self._switch()
+        return self._seldom
+
+    def _switch(self) -> None:
+        self.switches += 1
+        # Longer than a moment, so that whoever waits for the interpreter gets it.
+        time.sleep(0.00001)
+
+
+@contextlib.contextmanager
+def preempted(seed: int):
+    """Threads that begin in the block are switched."""
+    preemption = Preemption(seed)
+    before = threading.gettrace()
+    threading.settrace(preemption)
+    try:
+        yield preemption
+    finally:
+        threading.settrace(before)
+
+
+@attrs.define(eq=False)
+class Followed:
+    """What one watch has shown: the version after each answer."""
+
+    ask: Ask
+    start: int
+    answers: list[tuple[tuple, str]]
+    expired: bool = False
+
+
+def follow(cache, ask: Ask, over: threading.Event, last: list[int]) -> list[Followed]:
+    """Follow by watches, from the latest list each time one has fallen behind."""
+    found = []
+    while True:
+        start = cache.list("/pods/none", resource_version="0").resource_version
+        each = Followed(ask, int(start), [])
+        found.append(each)
+        with cache.watch(ask.key, resource_version=start, **ask.options) as watch:
+            try:
+                while not (over.is_set() and int(watch.resource_version) >= last[0]):
+                    began = time.monotonic()
+                    events = watch.poll(0.05 if ask.selection.label else PATIENCE)
+                    assert time.monotonic() - began < PATIENCE, "nobody woke the watch"
+                    each.answers.append((events or (), watch.resource_version))
+                return found
+            except Expired:
+                each.expired = True
+
+
+def write(storage, cache, count: int) -> int:
+    """Write, never far ahead of the cache; the last revision."""
+    chance = random.Random(count)
+    for number in range(count):
+        name = f"{chance.choice('ab')}/p{number % 5}"
+        labels = {"app": chance.choice("xy"), "number": str(number)}
+        new = pod(name, chance.choice(["n1", "n2"]), labels=labels)
+        storage.guaranteed_update(f"/pods/{name}", lambda *_, new=new: new, ignore_not_found=True)
+        if number % 16 == 0:
+            wait_until(lambda at=number: cache.counters.events_received >= at, "the cache")
+    # Every watch but one sees the last.
+    new = pod("a/last", "n1", labels={"app": "x"})
+    return int(storage.create("/pods/a/last", new).metadata.resource_version)
+
+
+def run(count: int, seed: int) -> tuple[History, list[Followed], int]:
+    """Write ``count`` times while watches follow, switched at any line."""
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(MemoryBackend())
+        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        raw = TypedStorage(backend, Pod, resource_prefix="/pods")
+        feed = stack.enter_context(raw.changes("/pods", after=1))
+        preemption = stack.enter_context(preempted(seed))
+        config = CacherConfig(
+            storage=storage,
+            object_type=Pod,
+            resource_prefix="/pods",
+            capacity=64,
+            indexed_fields=INDEXED,
+        )
+        cache = stack.enter_context(Cacher(config))
+        cache.wait_ready()
+        over, last = threading.Event(), [0]
+
+        def work(index: int):
+            if index:
+                return follow(cache, _ASKS[index % len(_ASKS)], over, last)
+            sys.settrace(None)
+            try:
+                last[0] = write(raw, cache, count)
+            finally:
+                over.set()
+            return []
+
+        results = run_threads(1 + 2 * len(_ASKS), work)
+        history = History(1)
+        history.follow(feed, last[0], PATIENCE)
+        assert preemption.switches > count
+        return history, list(itertools.chain(*results)), last[0]
+
+
+class _Shown:
+    """A watch that has been polled."""
+
+    resource_version = ""
+
+
+def check(history: History, followed: list[Followed]) -> None:
+    """No answer has a gap or an event twice."""
+    for each in followed:
+        replay = Replay(_Shown(), history, each.ask, start=each.start)
+        for events, version in each.answers:
+            replay.check(events, version)
+
+
+def test_the_log_has_no_gap_under_preemption():
+    """HIST-4, HIST-5, CWATCH-1: while one thread appends and drops the oldest, watches of every
+    kind show each event once, in order, or end with Expired; and each is woken for the last."""
+    history, followed, last = run(1500, seed=1)
+
+    check(history, followed)
+    finished = [each for each in followed if not each.expired]
+    assert len(finished) == 2 * len(_ASKS)
+    assert {int(each.answers[-1][1]) for each in finished} == {last}
+
+
+class TwoFields(_cacher_log.EventLog):
+    """A wrong log: its base and its entries are two fields."""
+
+    @property
+    def segment(self):
+        base = self._base
+        floor = self._floor
+        entries = self._entries
+        return _cacher_log.Segment(base, floor, entries)
+
+    @segment.setter
+    def segment(self, segment):
+        self._base = segment.base
+        self._floor = segment.floor
+        self._entries = segment.entries
+
+
+def test_a_wrong_log_is_found(monkeypatch):
+    """The test above is worth something: it finds a log of two fields wrong."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("revstore._cacher_") and module is not _cacher_log:
+            monkeypatch.setattr(module, "EventLog", TwoFields, raising=False)
+    found = []
+    for seed in range(10):
+        try:
+            check(*run(600, seed)[:2])
+        except (AssertionError, IndexError, ValueError) as error:
+            found.append(error)
+            break
+
+    assert found, "a log of two fields passes"
