@@ -34,7 +34,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheels, name):
     wanted = {
         PACKAGES[name] + str(path.relative_to(source))
         for path in source.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in {".py", ".in"} or path.name == "py.typed"
     }
 
     assert files == wanted

@@ -28,7 +28,7 @@ _COMMANDS = {
     "doctor": "Check the store and what it needs.",
     "edit": "Change an object in an editor.",
     "get": "Show objects.",
-    "plugins": "Show and check the installed backends.",
+    "plugins": "Show and check the installed backends; begin a new one.",
     "watch": "Show objects, then their changes as they come.",
 }
 

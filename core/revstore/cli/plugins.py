@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._skeleton import write_plugin
 from revstore.cli._table import TableWriter
 from revstore.plugins import PluginState, PluginStatus, check_backend, list_backends
 
 __all__ = ["command", "plugin_row", "print_plugins"]
 
 
-@click.group("plugins", short_help="Show and check the installed backends.")
+@click.group("plugins", short_help="Show and check the installed backends; begin a new one.")
 def command() -> None:
-    """Show and check the installed backends."""
+    """Show and check the installed backends; begin a new one."""
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -51,6 +54,21 @@ def _check(session: Session, name: str, as_json: bool) -> None:
         print_plugins([plugin])
     if plugin.status != PluginState.OK:
         session.exit_code = 1
+
+
+@command.command("new")
+@click.argument("name")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    help="Where to write it.  [default: revstore-NAME in this folder]",
+)
+def _new(name: str, directory: Path | None) -> None:
+    """Write a distribution with a backend called NAME that works, to begin with."""
+    folder = directory or Path(f"revstore-{name}")
+    for path in write_plugin(name, folder):
+        click.echo(path)
+    click.echo(f"Next: cd {shlex.quote(str(folder))}; pip install -e '.[testing]'; pytest tests")
 
 
 def plugin_row(plugin: PluginStatus) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""The beginning of a third party's backend: a distribution that works as it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from revstore.backend import BackendInfo
+from revstore.cli._failures import Failed
+
+__all__ = ["files_of", "write_plugin"]
+
+# What the files are called in the package, and in the distribution.
+_FILES = {
+    "README.md.in": "README.md",
+    "pyproject.toml.in": "pyproject.toml",
+    "setup.cfg.in": "setup.cfg",
+    "init.py.in": "src/revstore_tiny/__init__.py",
+    "store.py.in": "src/revstore_tiny/_store.py",
+    "test_conformance.py.in": "tests/test_conformance.py",
+}
+_NAME = re.compile(r"[a-z][a-z0-9]{0,30}")
+
+
+def files_of(name: str) -> Iterator[tuple[str, str]]:
+    """Paths and texts of the distribution revstore-NAME."""
+    for source, path in _FILES.items():
+        text = resources.files("revstore.cli").joinpath("skeleton", source).read_text("utf-8")
+        yield _renamed(path, name), _renamed(text, name)
+
+
+def write_plugin(name: str, folder: Path) -> list[Path]:
+    """Write the distribution into ``folder``, which must not exist; what was written. Fails if the
+    name cannot be that of a backend, or is taken by this project."""
+    if not _NAME.fullmatch(name):
+        raise Failed(f"a backend's name has small letters and digits, as in {'redis2'!r}: {name!r}")
+    if name in BackendInfo.RESERVED:
+        raise Failed(f"{name!r} is a backend of revstore itself; choose another name")
+    if folder.exists():
+        raise Failed(f"{folder} exists already; choose another with --directory")
+    written = []
+    for relative, text in files_of(name):
+        path = folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        written.append(path)
+    return written
+
+
+def _renamed(text: str, name: str) -> str:
+    return text.replace("tiny", name).replace("Tiny", name.capitalize())

@@ -1,0 +1,32 @@
+import attrs
+
+from revstore.backend import BackendInfo
+from revstore.errors import ConfigError
+from revstore.hooks import hookimpl
+
+
+@attrs.frozen
+class TinyOptions:
+    """What [options] may hold: a default each, and a type that text can be turned into."""
+
+    max_value: int = 8_000_000
+
+
+@hookimpl
+def revstore_backend():
+    return BackendInfo(
+        name="tiny",
+        api_version=(1, 0),
+        capabilities=frozenset(),
+        description="in a dict",
+        options_class=TinyOptions,
+        factory=_open,
+    )
+
+
+def _open(config, options):
+    if config.server_list:
+        raise ConfigError("server_list", config.server_list, "none: tiny has no servers")
+    from revstore_tiny._store import TinyBackend
+
+    return TinyBackend(options.max_value)

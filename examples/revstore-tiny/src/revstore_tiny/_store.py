@@ -1,0 +1,193 @@
+import os
+import threading
+import uuid
+
+from revstore.backend import Backend, BackendWatch, check_key
+from revstore.errors import Closed, FutureRevision, InvalidArgument, Unsupported, ValueTooLarge
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    ListResult,
+    PutResult,
+    WatchBatch,
+    WatchEvent,
+    WatchEventType,
+)
+
+
+class TinyBackend(Backend):
+    """A store in a dict. It can do nothing beyond the minimum."""
+
+    def __init__(self, max_value=8_000_000):
+        self._max_value = max_value
+        self._store_id = uuid.uuid4().hex
+        self._pid = os.getpid()
+        self._changed = threading.Condition()  # guards the three below
+        self._keys = {}
+        self._log = []
+        self._closed = False
+
+    @property
+    def capabilities(self):
+        return frozenset()
+
+    @property
+    def _revision(self):
+        return 1 + len(self._log)
+
+    def _check_open(self):
+        if self._closed or os.getpid() != self._pid:
+            raise Closed("the tiny store was closed")
+
+    def status(self, *, timeout=None):
+        self._check_open()
+        with self._changed:
+            return BackendStatus(self._store_id, self._revision, 0, "tiny")
+
+    def _check_revision(self, revision):
+        if revision < 0:
+            raise InvalidArgument("revision", revision, "0 or more")
+        if revision > self._revision:
+            raise FutureRevision(revision, self._revision)
+        if 0 < revision < self._revision:
+            raise Unsupported(Capability.HISTORICAL_READS)
+
+    def get(self, key, *, revision=0, linearizable=True, timeout=None):
+        check_key(key)
+        self._check_open()
+        with self._changed:
+            self._check_revision(revision)
+            return GetResult(self._revision, self._keys.get(key))
+
+    def list(
+        self,
+        prefix,
+        *,
+        start="",
+        limit=0,
+        revision=0,
+        keys_only=False,
+        remaining=False,
+        linearizable=True,
+        timeout=None,
+    ):
+        for each in (prefix, start.removesuffix("\0")):
+            if each:
+                check_key(each)
+        if limit < 0:
+            raise InvalidArgument("limit", limit, "0 or more")
+        self._check_open()
+        with self._changed:
+            self._check_revision(revision)
+            at = self._revision
+            found = [
+                kv for key, kv in sorted(self._keys.items()) if key.startswith(prefix) and key >= start
+            ]
+        kvs, rest = (found[:limit], found[limit:]) if limit else (found, [])
+        if keys_only:
+            kvs = [KeyValue(kv.key, b"", kv.revision, kv.create_revision) for kv in kvs]
+        return ListResult(at, tuple(kvs), bool(rest), len(rest) if remaining else None)
+
+    def count(self, prefix, *, revision=0, timeout=None):
+        listed = self.list(prefix, revision=revision, keys_only=True)
+        return CountResult(listed.revision, len(listed.kvs))
+
+    def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
+        check_key(key)
+        if not isinstance(value, bytes):
+            raise InvalidArgument("value", type(value).__name__, "bytes", key=key)
+        if len(value) > self._max_value:
+            raise ValueTooLarge(f"the value of {key!r} has {len(value)} bytes", key=key)
+        if ttl:
+            raise Unsupported(Capability.TTL)
+        self._check_open()
+        with self._changed:
+            current = self._keys.get(key)
+            if (current.revision if current else 0) != expected_revision:
+                return PutResult(False, self._revision, current)
+            revision = self._revision + 1
+            created = current.create_revision if current else revision
+            kv = self._keys[key] = KeyValue(key, value, revision, created)
+            self._tell(WatchEvent(WatchEventType.PUT, kv, current))
+            return PutResult(True, revision)
+
+    def delete(self, key, *, expected_revision, timeout=None):
+        check_key(key)
+        if expected_revision <= 0:
+            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        self._check_open()
+        with self._changed:
+            current = self._keys.get(key)
+            if current is None or current.revision != expected_revision:
+                return DeleteResult(False, self._revision, current)
+            del self._keys[key]
+            kv = KeyValue(key, b"", self._revision + 1)
+            self._tell(WatchEvent(WatchEventType.DELETED, kv, current))
+            return DeleteResult(True, kv.revision, current)
+
+    def _tell(self, event):
+        self._log.append(event)
+        self._changed.notify_all()
+
+    def watch(self, key, *, recursive, after_revision, progress=True):
+        if key or not recursive:
+            check_key(key)
+        if after_revision < 0:
+            raise InvalidArgument("after_revision", after_revision, "0 or more")
+        self._check_open()
+        return TinyWatch(self, key, recursive, after_revision)
+
+    def compact(self, revision, *, timeout=None):
+        self._check_open()
+        raise Unsupported(Capability.COMPACTION)
+
+    def close(self):
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class TinyWatch(BackendWatch):
+    """A position in the log. No thread, no buffer: a slow reader delays nobody."""
+
+    def __init__(self, store, key, recursive, after_revision):
+        self._store = store
+        self._key = key
+        self._recursive = recursive
+        self._position = after_revision
+        self._at = max(after_revision - 1, 0)  # the event at index n has revision n + 2
+        self._closed = False
+
+    def poll(self, timeout=None):
+        self._store._check_open()
+        with self._store._changed:
+            return self._store._changed.wait_for(self._next, timeout)
+
+    def _next(self):
+        self._store._check_open()
+        if self._closed:
+            raise Closed("the watch was closed")
+        while self._at < len(self._store._log):
+            event = self._store._log[self._at]
+            self._at += 1
+            key = event.kv.key
+            if key.startswith(self._key) if self._recursive else key == self._key:
+                self._position = event.kv.revision
+                return WatchBatch(event.kv.revision, (event,))
+        return None
+
+    @property
+    def position(self):
+        return self._position
+
+    def request_progress(self):
+        raise Unsupported(Capability.PROGRESS)
+
+    def close(self):
+        with self._store._changed:
+            self._closed = True
+            self._store._changed.notify_all()
