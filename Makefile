@@ -12,11 +12,15 @@ STORE ?= demo/cluster.db
 # A part of the benchmarks, as in `make bench ONLY=sqlite`.
 ONLY ?=
 
-.PHONY: help demo test lint format bench docs clean
+# How many times as long `make soak` tries what `make test` tries in short.
+LONG ?= 50
+
+.PHONY: help demo test soak lint format bench docs clean
 
 help:
 	@echo "make demo    a first look: stores, lists and watches objects in $(STORE)"
 	@echo "make test    linters and all tests"
+	@echo "make soak    fuzzers, state machines and faults for hours; LONG=$(LONG) times make test"
 	@echo "make lint    linters only; make format mends the layout"
 	@echo "make bench   measures, and writes bench-results.json; ONLY=NAME picks a part"
 	@echo "make docs    writes docs/_build/html"
@@ -37,6 +41,10 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(STAMP)
+	REVSTORE_TEST_LONG=$(LONG) $(BIN)/python -m pytest --timeout 36000 \
+	    tests/test_fuzz.py tests/test_cacher_machine.py tests/sqlite/test_crash.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check

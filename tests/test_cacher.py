@@ -169,7 +169,8 @@ def test_indexes_find_what_a_scan_finds(steps):
 
 
 def test_a_feed_that_is_cut_loses_nothing(open_cache):
-    """CACHE-7, DECISIONS 13: reconnecting keeps watchers; each sees every event once, in order."""
+    """CACHE-4, CACHE-7, DECISIONS 13: reconnecting keeps watchers; each sees every event once, in
+    order."""
     cache = open_cache()
     watches = [cache.watch("/pods", resource_version="1") for _ in range(3)]
     done = threading.Event()
@@ -267,7 +268,8 @@ def test_mutable_objects_are_copied_for_each_reader(open_cache):
 
 
 def test_a_relist_ends_watches(backend, open_cache):
-    """DECISIONS 13: when history was compacted while the feed was away, nothing is made up."""
+    """CACHE-3, CACHE-4, DECISIONS 13: when history was compacted while the feed was away, nothing
+    is made up."""
     cache = open_cache()
     cache.wait_ready()
     watch = cache.watch("/pods", resource_version="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 
@@ -36,6 +37,8 @@ def raw(backend):
 
 @pytest.fixture
 def cached(backend, monkeypatch):
+    # It tells of each cut.
+    monkeypatch.setattr(logging.getLogger("revstore.cacher"), "disabled", True)
     # Only the first retry is quick: whoever cannot connect again is seen to back off.
     monkeypatch.setattr("revstore._cacher_feed._FIRST_RETRY", 0.001)
     feed = ControlledStorage(TypedStorage(backend, Pod, resource_prefix="/pods"))

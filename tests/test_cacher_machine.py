@@ -1,6 +1,6 @@
 """A state machine that drives a cache beside its store and a history of every write.
 
-``REVSTORE_TEST_LONG=20`` runs 20 times as many examples.
+``REVSTORE_TEST_LONG=20`` runs 20 times as many examples, and makes those that fail small.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from revstore.memory import MemoryBackend
 from revstore.testing._cacher_machine_reads import ReadRules
@@ -54,9 +55,12 @@ class SQLiteMachine(CacherMachine):
         return tuple(self.stack.enter_context(SQLiteBackend(options)) for _ in range(2))
 
 
+pytestmark = pytest.mark.timeout(120 * _LONG)
+
 _SETTINGS = settings(
     deadline=None,
     stateful_step_count=50,
+    phases=[Phase.reuse, Phase.generate, *([Phase.shrink] if _LONG > 1 else [])],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -72,4 +76,4 @@ class TestMemoryMachine(CacherMachine.TestCase):
 class TestSQLiteMachine(SQLiteMachine.TestCase):
     """The same where others write through handles of their own."""
 
-    settings = settings(_SETTINGS, max_examples=20 * _LONG)
+    settings = settings(_SETTINGS, max_examples=12 * _LONG)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -21,6 +22,7 @@ from revstore import _cacher_log
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Expired
 from revstore.memory import MemoryBackend
+from revstore.storage import ObjectList
 from revstore.testing._cacher_base import INDEXED, SELECTIONS, labelled
 from revstore.testing._cacher_history import Ask, History, Selection
 from revstore.testing._cacher_replay import Replay
@@ -28,7 +30,8 @@ from revstore.testing._storage_parts import Pod, pod
 from revstore.testing._support import PATIENCE, run_threads, wait_until
 from revstore.typed import TypedStorage
 
-_HERE = Path(__file__).name
+# Seconds within which something comes to every watch but those by label.
+_WAKE = 5.0
 _ASKS = [
     Ask("/pods"),
     Ask("/pods", selection=SELECTIONS[1]),
@@ -100,8 +103,8 @@ def follow(cache, ask: Ask, over: threading.Event, last: list[int]) -> list[Foll
             try:
                 while not (over.is_set() and int(watch.resource_version) >= last[0]):
                     began = time.monotonic()
-                    events = watch.poll(0.05 if ask.selection.label else PATIENCE)
-                    assert time.monotonic() - began < PATIENCE, "nobody woke the watch"
+                    events = watch.poll(0.05 if ask.selection.label else _WAKE)
+                    assert time.monotonic() - began < _WAKE, "nobody woke the watch"
                     each.answers.append((events or (), watch.resource_version))
                 return found
             except Expired:
@@ -123,8 +126,18 @@ def write(storage, cache, count: int) -> int:
     return int(storage.create("/pods/a/last", new).metadata.resource_version)
 
 
-def run(count: int, seed: int) -> tuple[History, list[Followed], int]:
-    """Write ``count`` times while watches follow, switched at any line."""
+def read(cache, over: threading.Event) -> list[tuple[Ask, ObjectList[Pod]]]:
+    """Lists of what is there at any moment."""
+    found = []
+    while not over.is_set():
+        for ask in _ASKS:
+            found.append((ask, cache.list(ask.key, resource_version="0", **ask.options)))
+            over.wait(0.005)
+    return found
+
+
+def run(count: int, seed: int) -> tuple[History, list[Followed], list[Any]]:
+    """Write ``count`` times while watches follow and lists are made, switched at any line."""
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(MemoryBackend())
         storage = TypedStorage(backend, Pod, resource_prefix="/pods")
@@ -143,6 +156,8 @@ def run(count: int, seed: int) -> tuple[History, list[Followed], int]:
         over, last = threading.Event(), [0]
 
         def work(index: int):
+            if index == 1:
+                return read(cache, over)
             if index:
                 return follow(cache, _ASKS[index % len(_ASKS)], over, last)
             sys.settrace(None)
@@ -152,11 +167,11 @@ def run(count: int, seed: int) -> tuple[History, list[Followed], int]:
                 over.set()
             return []
 
-        results = run_threads(1 + 2 * len(_ASKS), work)
+        _, listed, *followed = run_threads(2 + 2 * len(_ASKS), work)
         history = History(1)
         history.follow(feed, last[0], PATIENCE)
         assert preemption.switches > count
-        return history, list(itertools.chain(*results)), last[0]
+        return history, list(itertools.chain(*followed)), listed
 
 
 class _Shown:
@@ -165,8 +180,10 @@ class _Shown:
     resource_version = ""
 
 
-def check(history: History, followed: list[Followed]) -> None:
-    """No answer has a gap or an event twice."""
+def check(history: History, followed: list[Followed], listed: list[Any]) -> None:
+    """No answer has a gap or an event twice, and each list is the state of its version."""
+    for ask, items in listed:
+        assert list(items) == ask.among(history.at(int(items.resource_version)))
     for each in followed:
         replay = Replay(_Shown(), history, each.ask, start=each.start)
         for events, version in each.answers:
@@ -174,14 +191,15 @@ def check(history: History, followed: list[Followed]) -> None:
 
 
 def test_the_log_has_no_gap_under_preemption():
-    """HIST-4, HIST-5, CWATCH-1: while one thread appends and drops the oldest, watches of every
-    kind show each event once, in order, or end with Expired; and each is woken for the last."""
-    history, followed, last = run(1500, seed=1)
+    """HIST-4, HIST-5, CWATCH-1, CACHE-18: while one thread appends and drops the oldest, watches
+    of every kind show each event once, in order, or end with Expired; each is woken for the last;
+    and lists show one state."""
+    history, followed, listed = run(1500, seed=1)
 
-    check(history, followed)
+    check(history, followed, listed)
     finished = [each for each in followed if not each.expired]
     assert len(finished) == 2 * len(_ASKS)
-    assert {int(each.answers[-1][1]) for each in finished} == {last}
+    assert {int(each.answers[-1][1]) for each in finished} == {history.last}
 
 
 class TwoFields(_cacher_log.EventLog):
@@ -209,7 +227,7 @@ def test_a_wrong_log_is_found(monkeypatch):
     found = []
     for seed in range(10):
         try:
-            check(*run(600, seed)[:2])
+            check(*run(600, seed))
         except (AssertionError, IndexError, ValueError) as error:
             found.append(error)
             break

@@ -19,7 +19,7 @@ from revstore.memory import MemoryBackend
 from revstore.storage import INITIAL_EVENTS_END, Event, EventType, Storage, Watch
 from revstore.testing._cacher_feed import ControlledStorage
 from revstore.testing._storage_parts import ForwardingBackend, Pod, name_of, pod
-from revstore.testing._support import PATIENCE, let_block, promptly, run_threads
+from revstore.testing._support import PATIENCE, let_block, promptly, run_threads, wait_until
 from revstore.typed import TypedStorage
 from revstore.values import Capability
 
@@ -172,6 +172,10 @@ def test_scopes(open_parts):
     assert single.poll(0) is raw.poll(0) is None
     assert [name_of(each) for each in parts.cache.list("/pods/ns", recursive=False)] == ["ns"]
     raw.close()
+    single.close()
+    with parts.cache.watch("/pods/ns", resource_version=start, recursive=False) as late:
+        assert brief(take(late, 1)) == ["ADDED ns"]  # the only one, and the log was looked through
+        assert late.poll(0) is None
 
 
 def test_attributes_that_lack_the_namespace(open_parts):
@@ -241,6 +245,35 @@ def test_watches_that_end_are_forgotten(open_parts):
         behind.poll(0)
     counters = parts.cache.counters
     assert (counters.watches, counters.watches_max, counters.terminated_watches) == (0, 6, 1)
+
+
+def test_initial_events_are_finished_first(open_parts):
+    """DISP-4: a watch whose cache is filled anew, or whose log goes on without it, still gets the
+    state that it began with to the end, then Expired; one that is closed gets no more."""
+    parts = open_parts()
+    names = [f"a/{number:03}" for number in range(600)]
+    for name in names:
+        parts.put(name)
+    last = parts.settle()
+    asked = {"resource_version": "0", "send_initial_events": True, "allow_bookmarks": True}
+    watch, closed = parts.cache.watch("/pods", **asked), parts.cache.watch("/pods", **asked)
+    first = watch.poll(0)
+    assert 0 < len(first) < 600
+    closed.poll(0)
+    parts.feed.hold()
+    parts.store.delete("/pods/a/000")
+    parts.feed.cut()
+    parts.backend.compact(parts.backend.status().revision)
+    parts.feed.release()
+    wait_until(lambda: parts.cache.counters.initializations == 2, "a new filling")
+    *rest, end = take(watch, 601 - len(first))
+    assert [name_of(event.object) for event in [*first, *rest]] == names
+    assert (end.type, end.resource_version) == (EventType.BOOKMARK, last)
+    with pytest.raises(Expired):
+        watch.poll(5)
+    closed.close()
+    with pytest.raises(Closed):
+        closed.poll(0)
 
 
 def test_closing_while_bookmarks_are_due(open_parts):
@@ -329,12 +362,15 @@ def test_bookmarks_among_events(open_parts):
 @pytest.mark.parametrize("asked", ["", "0", "N"])
 def test_the_bookmark_after_the_initial_events(open_parts, asked):
     """BOOK-4, WATCH-16: it comes right after them, in a quiet cache too, once, with the version
-    that the state is of: for "" the store's, for "0" the cache's, for N at least that."""
+    that the state is of: for "" the store's, for "0" the cache's, for N that or a later one."""
     parts = open_parts(bookmark_interval=0.05)
     for name in ("a/1", "a/2", "b/1"):
         parts.put(name)
+    cached = parts.settle()
+    parts.feed.hold()
     elsewhere = parts.put("n1", prefix="/nodes")
-    cached = parts.cache.list("/pods", resource_version="0").resource_version
+    if asked != "0":
+        parts.feed.release()
     with parts.cache.watch(
         "/pods/a",
         resource_version=elsewhere if asked == "N" else asked,
@@ -345,7 +381,7 @@ def test_the_bookmark_after_the_initial_events(open_parts, asked):
         assert brief(added) == ["ADDED a/1", "ADDED a/2"]
         assert end.type is EventType.BOOKMARK
         assert end.object.metadata.annotations == {INITIAL_EVENTS_END: "true"}
-        assert int(end.resource_version) >= int(cached if asked == "0" else elsewhere)
+        assert end.resource_version == (cached if asked == "0" else elsewhere)
         assert watch.resource_version == end.resource_version
         (later,) = take(watch, 1)
         assert later.type is EventType.BOOKMARK

@@ -62,6 +62,9 @@ class CacherConfig(Generic[T]):
             )
         if self.capacity is not None and self.capacity < 1:
             raise InvalidArgument("capacity", self.capacity, "1 or more")
+        path = self.resource_prefix
+        if not isinstance(path, str) or not path.startswith("/") or not path.strip("/"):
+            raise InvalidArgument("resource_prefix", path, "that of the storage, such as '/pods'")
         for name in ("fresh_timeout", "bookmark_interval"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(name, getattr(self, name), "seconds above 0")

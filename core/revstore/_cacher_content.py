@@ -90,6 +90,7 @@ class Content(Generic[T]):
 
     def wait_ready(self, timeout: float | None) -> None:
         """Return once the cache is filled; ``NotReady`` if it is not within ``timeout``."""
+        self.check_open()
         if self.generation is not None:
             return
         with self.lock:

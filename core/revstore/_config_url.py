@@ -13,6 +13,7 @@ from revstore.errors import ConfigError
 __all__ = ["is_url", "parse_url", "redact_url"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9_.-]*)://", re.IGNORECASE)
+_PASSWORD = re.compile(r"(password=)[^&]*", re.IGNORECASE)
 _FORM = "SCHEME://HOST:PORT/PREFIX?NAME=VALUE or SCHEME:///PATH, such as 'sqlite:///cluster.db'"
 
 
@@ -22,7 +23,12 @@ def is_url(text: str) -> bool:
 
 
 def redact_url(url: str) -> str:
-    """``url`` fit for showing: without user, password and query values."""
+    """``url`` fit for showing: without user, password and query values. It need not be one."""
+    # Where a "?" is missing, the query is taken for something else.
+    return _PASSWORD.sub(r"\1***", _without_user(url))
+
+
+def _without_user(url: str) -> str:
     scheme, colon, rest = url.partition("://")
     if not colon:
         return url.rpartition("@")[2].partition("?")[0]

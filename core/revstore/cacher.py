@@ -64,6 +64,8 @@ class Cacher(Storage[T]):
         self._config = config
         self._storage = config.storage
         self._prefix = config.resource_prefix.rstrip("/") + "/"
+        # A prefix that is not the storage's is refused here, not for ever by the feed.
+        self._storage.changes(self._prefix).close()
         self._versioner = config.versioner or APIObjectVersioner()
         copier = config.copier or default_copier(config.object_type)
         self._copy = None if isinstance(copier, SharingCopier) else copier.copy

@@ -18,7 +18,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from functools import partial
+from itertools import repeat, starmap
+from types import MethodType
 from typing import Any
 
 from revstore._closing import Closing
@@ -38,13 +39,15 @@ class WatchSelector(Closing):
     def __init__(self) -> None:
         # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
         self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
+        self._tell = self._told.put
         self._lock = threading.Lock()  # guards the two below
-        self._data: dict[Watch[Any], Any] = {}
+        # Each with what select returns for it, made once.
+        self._served: dict[Watch[Any] | None, tuple[Watch[Any], Any]] = {}
         self._closed = False
 
     def __len__(self) -> int:
         """How many watches it serves."""
-        return len(self._data)
+        return len(self._served)
 
     def add(self, watch: Watch[Any], data: object = None) -> None:
         """Serve one more watch; ``data`` is handed out with it.
@@ -54,23 +57,23 @@ class WatchSelector(Closing):
         """
         with self._lock:
             self._check_open()
-            if watch in self._data:
+            if watch in self._served:
                 raise InvalidArgument("watch", watch, "one that is not served yet")
-            self._data[watch] = data
+            self._served[watch] = watch, data
         try:
-            watch.on_readable(partial(self._told.put, watch))
+            # As a partial does, with a third of its memory.
+            watch.on_readable(MethodType(self._tell, watch))
         except BaseException:
             with self._lock:
-                self._data.pop(watch, None)
+                self._served.pop(watch, None)
             raise
 
     def remove(self, watch: Watch[Any]) -> None:
         """Serve it no more; ``select`` does not return it from here on. Does nothing if it is not
         served. A watch that has ended is to be removed as well."""
         with self._lock:
-            served = watch in self._data
-            self._data.pop(watch, None)
-        if served:
+            served = self._served.pop(watch, None)
+        if served is not None:
             watch.on_readable(None)
 
     def select(self, timeout: float | None = None) -> list[tuple[Watch[Any], Any]]:
@@ -84,22 +87,17 @@ class WatchSelector(Closing):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            self._check_open()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 told = [self._told.get(timeout=left)]
             except queue.Empty:
                 return []
-            take = self._told.get_nowait
-            told += [take() for _ in range(self._told.qsize())]
+            # No byte code for each watch, from here on: this is what an event costs.
+            told += starmap(self._told.get_nowait, repeat((), self._told.qsize()))
             with self._lock:
-                self._check_open()
-                data = self._data
                 # A watch may tell once too often, and may have been removed since.
-                found = [
-                    (watch, data[watch])
-                    for watch in dict.fromkeys(told)
-                    if watch is not None and watch in data
-                ]
+                found = list(filter(None, map(self._served.get, dict.fromkeys(told))))
             if found:
                 return found
 
@@ -108,10 +106,10 @@ class WatchSelector(Closing):
         ``Closed``. Idempotent."""
         with self._lock:
             self._closed = True
-            served = list(self._data)
-            self._data.clear()
+            served = list(self._served.values())
+            self._served.clear()
         self._told.put(None)
-        for watch in served:
+        for watch, _ in served:
             watch.on_readable(None)
 
     def _check_open(self) -> None:

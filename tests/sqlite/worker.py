@@ -19,11 +19,15 @@ from revstore.storage import Storage
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
+_telling = threading.Lock()
+
 
 def tell(*words: object) -> None:
-    # One write call a line, so that a kill never leaves half of an acknowledgement behind another.
-    sys.stdout.write("\t".join(map(str, words)) + "\n")
-    sys.stdout.flush()
+    # One write call a line, so that a kill never leaves half of an acknowledgement behind another;
+    # and one thread at a time, as a full pipe takes a line in pieces.
+    with _telling:
+        sys.stdout.write("\t".join(map(str, words)) + "\n")
+        sys.stdout.flush()
 
 
 def open_store(path: str) -> SQLiteBackend:
@@ -170,7 +174,7 @@ def write(path: str, seed: str) -> None:
         def work(index: int) -> None:
             dice = random.Random(f"{seed} {index}")
             while True:
-                key = f"/{index}/{dice.randrange(20)}"
+                key = f"/{seed[-1]}{index}/{dice.randrange(20)}"  # nobody else's
                 current = backend.get(key).kv
                 revision = current.revision if current else 0
                 if current and dice.random() < 0.2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -57,6 +57,9 @@ SELECTIONS = (
     Selection(field="metadata.name=p1", matches=lambda each: each.metadata.name == "p1"),
     Selection(field="metadata.namespace=a", matches=lambda each: each.metadata.namespace == "a"),
 )
+
+
+_NAMES = [f"{space}/p{number}" for space in "ab" for number in range(5)]
 
 
 class CachedPods(Pods):
@@ -122,11 +125,11 @@ class Scribe:
         """Whether the Pod is there."""
         return self._ways[0].key(name) in self.history.now
 
-    def scribble(self, count: int, seed: int = 0) -> None:
+    def scribble(self, count: int, seed: int = 0, names: Sequence[str] = _NAMES) -> None:
         """Write ``count`` times: Pods come, go, and begin and cease to match ``SELECTIONS``."""
         chance = random.Random(seed)
         for _ in range(count):
-            name = f"{chance.choice('ab')}/p{chance.randrange(5)}"
+            name = chance.choice(names)
             if self.has(name) and chance.random() < 0.25:
                 self.drop(name)
                 continue

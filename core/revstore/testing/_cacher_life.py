@@ -45,11 +45,13 @@ class CachedLifeTests(CacherSuite):
 
         def work(index: int) -> list[tuple[Ask, ObjectList[Pod]]]:
             if index < writers:
-                _move(cached if index else elsewhere, index, turns)
-                with lock:
-                    left[0] -= 1
-                    if not left[0]:
-                        over.set()
+                try:
+                    _move(cached if index else elsewhere, cached, index, turns)
+                finally:
+                    with lock:
+                        left[0] -= 1
+                        if not left[0]:
+                            over.set()
                 return []
             return _list_until(over, cached, asks)
 
@@ -178,14 +180,16 @@ class CachedLifeTests(CacherSuite):
         assert [type(error) for error in errors] == [Closed]
 
 
-def _move(pods: Pods, index: int, turns: int) -> None:
-    """Keep two Pods on the move between labels, so that one of them always matches."""
+def _move(pods: Pods, cached: CachedPods, index: int, turns: int) -> None:
+    """Keep two Pods on the move between labels; each is in the next list by its label."""
     for number in range(turns):
         name = f"a/{index}-{number % 2}"
-        new = pod(name, labels={"app": "xy"[number // 2 % 2], "turn": str(number)})
-        pods.storage.guaranteed_update(
+        app = "xy"[number // 2 % 2]
+        new = pod(name, labels={"app": app, "turn": str(number)})
+        written = pods.storage.guaranteed_update(
             pods.key(name), lambda *_, new=new: new, ignore_not_found=True
         )
+        assert written in cached.list(label_selector=f"app={app}").items
 
 
 def _list_until(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 
 import attrs
 import pytest
@@ -25,7 +26,7 @@ from revstore.typed import TypedStorage
 __all__ = ["Asked", "CacherMachineBase", "asks", "names", "numbers"]
 
 # "a" and "ab": a prefix that is no path segment. "a/p0/x": below another object.
-_NAMES = [f"{space}/p{number}" for space in ("a", "ab", "b") for number in range(3)] + ["a/p0/x"]
+_NAMES = [f"{space}/p{number}" for space in ("a", "ab", "b") for number in range(2)] + ["a/p0/x"]
 # The most events that one revision has: a log that is full drops whole revisions.
 _WIDEST = len(_NAMES)
 # More than any log keeps that may hold up to 64 events.
@@ -73,6 +74,8 @@ class CacherMachineBase(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.patch = self.stack.enter_context(pytest.MonkeyPatch.context())
+        # It tells of each cut, thousands of times.
+        self.patch.setattr(logging.getLogger("revstore.cacher"), "disabled", True)
         self.backend, other = self.open_backends()
         self.raw = self.pods_of(self.backend)
         self.other = self.pods_of(other)
@@ -166,15 +169,22 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     # --- writes --------------------------------------------------------------------------------
 
-    @rule(name=names, node=_nodes, labels=_labels)
-    def put(self, name: str, node: str, labels: dict[str, str]) -> None:
-        self.scribe.put(name, node, **labels)
-
-    @rule(name=names)
-    def drop(self, name: str) -> None:
-        if self.scribe.has(name):
+    @rule(name=names, node=st.none() | _nodes, labels=_labels)
+    def write(self, name: str, node: str | None, labels: dict[str, str]) -> None:
+        """One change at most."""
+        if node is not None:
+            self.scribe.put(name, node, **labels)
+        elif self.scribe.has(name):
             self.scribe.drop(name)
             self.expiring.discard(self.raw.key(name))
+
+    @rule(seed=numbers, count=st.integers(2, 12))
+    def scribble(self, seed: int, count: int) -> None:
+        """Much at once."""
+        before = len(self.history.changes)
+        self.scribe.scribble(count, seed, _NAMES)
+        dropped = {each.key for each in self.history.changes[before:] if each.new is None}
+        self.expiring -= dropped
 
     @precondition(lambda self: self.can_expire)
     @rule(name=names, labels=_labels)
@@ -238,11 +248,11 @@ class CacherMachineBase(RuleBasedStateMachine):
     def release(self) -> None:
         self.held = False
         self.cached.feed.release()
-        if self.overtaken:
-            self.fillings += 1
-            self.floor = self.revision
+        self.fillings += self.overtaken
         if self.refills:
             self.filled_anew()
+        if self.overtaken:
+            self.floor = self.revision
         self.overtaken = self.refills = False
         self.settle()
 

@@ -48,15 +48,16 @@ class ReadRules(CacherMachineBase):
             assert self.held
             return None
 
-    @rule(asked=asks)
-    def list_latest(self, asked: Asked) -> None:
+    @rule(several=st.lists(asks, min_size=1, max_size=4))
+    def list_latest(self, several: list[Asked]) -> None:
         """All that was acknowledged; both give the same."""
-        ask, current = self.ask(asked), self.revision
-        listed = self.listed(self.cached, ask)
-        if listed is not None:
-            assert int(listed.resource_version) >= current
-            assert list(listed) == ask.among(self.history.now)
-            assert listed == self.raw.list(asked.name, **ask.options)
+        for asked in several:
+            ask, current = self.ask(asked), self.revision
+            listed = self.listed(self.cached, ask)
+            if listed is not None:
+                assert int(listed.resource_version) >= current
+                assert list(listed) == ask.among(self.history.now)
+                assert listed == self.raw.list(asked.name, **ask.options)
 
     @rule(asked=asks, number=st.none() | numbers, match=st.sampled_from(["", "NotOlderThan"]))
     def list_not_older(self, asked: Asked, number: int | None, match: str) -> None:
@@ -73,9 +74,19 @@ class ReadRules(CacherMachineBase):
             assert int(listed.resource_version) >= max(wanted, self.shown)
             assert list(listed) == ask.among(self.history.at(int(listed.resource_version)))
 
-    @rule(asked=asks, number=numbers, limit=st.integers(0, 3))
-    def list_exact(self, asked: Asked, number: int, limit: int) -> None:
-        ask, revision = self.ask(asked), self.version(number)
+    @rule(
+        several=st.lists(asks, min_size=1, max_size=4),
+        picked=st.lists(numbers, min_size=1, max_size=3),
+        limit=st.integers(0, 3),
+    )
+    def list_exact(self, several: list[Asked], picked: list[int], limit: int) -> None:
+        """Old states, those that the cache must remember among them."""
+        for number in picked:
+            revision = self.version(number)
+            for asked in several:
+                self.check_exact(self.ask(asked), revision, limit)
+
+    def check_exact(self, ask: Ask, revision: int, limit: int) -> None:
         options = {"resource_version": str(revision), "resource_version_match": "Exact"}
         try:
             listed = self.listed(self.cached, ask, limit=limit, **options)

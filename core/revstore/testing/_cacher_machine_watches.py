@@ -35,25 +35,27 @@ class WatchRules(CacherMachineBase):
         super().__init__()
         self.watching: list[_Watching] = []
 
-    @precondition(lambda self: len(self.watching) < 10)
+    @precondition(lambda self: len(self.watching) < 20)
     @rule(
-        asked=asks,
+        several=st.lists(asks, min_size=2, max_size=8),
         start=st.sampled_from(["", "0", "now", "old", "old", "future"]),
         number=numbers,
         initial=st.sampled_from([None, None, True, False]),
         bookmarks=st.booleans(),
         progress=st.booleans(),
         tells=st.booleans(),
+        twice=st.booleans(),
     )
     def open_watch(
         self,
-        asked: Asked,
+        several: list[Asked],
         start: str,
         number: int,
         initial: bool | None,
         bookmarks: bool,
         progress: bool,
         tells: bool,
+        twice: bool,
     ) -> None:
         named = {"now": self.revision, "old": self.version(number), "future": self.revision + 3}
         version = str(named.get(start, start))
@@ -67,7 +69,9 @@ class WatchRules(CacherMachineBase):
             "allow_bookmarks": bookmarks,
             "progress_notify": progress,
         }
-        self.watch(self.ask(asked), version, minimum, tells=tells, **options)
+        # Those that ask the same share what was worked out for one of them.
+        for asked in several * (1 + twice):
+            self.watch(self.ask(asked), version, minimum, tells=tells, **options)
 
     def watch(
         self,
@@ -87,12 +91,26 @@ class WatchRules(CacherMachineBase):
         self.watching.append(_Watching(replay, self.fillings, read, readable))
 
     @precondition(lambda self: self.watching)
-    @rule(number=numbers, settled=st.booleans())
-    def poll(self, number: int, settled: bool) -> None:
-        """What is due comes, and is told if that was asked for."""
-        each = self.watching[number % len(self.watching)]
+    @rule(settled=st.booleans())
+    def serve_all(self, settled: bool) -> None:
+        """Poll every watch."""
         if settled:
             self.settle()
+        for each in self.watching:
+            self.serve(each)
+
+    @precondition(lambda self: self.watching)
+    @rule(number=numbers, settled=st.booleans())
+    def serve_some(self, number: int, settled: bool) -> None:
+        """Poll some watches; the others lag."""
+        if settled:
+            self.settle()
+        for at, each in enumerate(self.watching):
+            if number >> at & 1:
+                self.serve(each)
+
+    def serve(self, each: _Watching) -> None:
+        """What is due comes, and is told if that was asked for."""
         replay = each.replay
         due = replay.cursor is not None and self.history.events(
             replay.ask, replay.cursor, self.shown
@@ -123,18 +141,15 @@ class WatchRules(CacherMachineBase):
         return True
 
     @precondition(lambda self: self.watching)
-    @rule(number=numbers)
-    def close_watch(self, number: int) -> None:
-        self.watching.pop(number % len(self.watching)).replay.close()
-
-    @precondition(lambda self: self.watching)
-    @rule(number=numbers)
-    def resume(self, number: int) -> None:
-        """Go on after what was seen; after Expired from a new list."""
+    @rule(number=numbers, resume=st.booleans())
+    def close_watch(self, number: int, resume: bool) -> None:
+        """Close one, or go on after what was seen; after Expired from a new list."""
         each = self.watching.pop(number % len(self.watching))
         replay = each.replay
         version = replay.watch.resource_version
         replay.close()
+        if not resume:
+            return
         if replay.ended is not None or not version:
             listed = self.cached.list(resource_version="0", timeout=PATIENCE)
             version = listed.resource_version
@@ -144,13 +159,17 @@ class WatchRules(CacherMachineBase):
         """Watches show what had come, and end."""
         for each in self.watching:
             deadline = time.monotonic() + PATIENCE
+            has_all = each.replay.ended is None and self.remembered(each.read)
             while each.replay.ended is None:
                 assert time.monotonic() < deadline, "a watch outlives its cache's filling"
                 self.take(each, 0.05)
+            assert not has_all or (each.replay.cursor or 0) >= self.shown
 
     def finish(self) -> None:
         """In the end everything that is due has come."""
         super().finish()
+        self.scribe.scribble(20)
+        self.settle()
         for each in self.watching:
             deadline = time.monotonic() + PATIENCE
             while each.replay.ended is None and (each.replay.cursor or 0) < self.shown:

@@ -16,7 +16,14 @@ from revstore.backend import Backend, BackendWatch
 from revstore.errors import Closed, OutcomeUnknown, StorageError
 from revstore.values import DeleteResult, GetResult, KeyValue, PutResult, WatchBatch
 
-__all__ = ["History", "Operation", "OperationType", "Recorder", "WatchRecord"]
+__all__ = [
+    "History",
+    "Operation",
+    "OperationType",
+    "RecordedWatch",
+    "Recorder",
+    "WatchRecord",
+]
 
 
 class OperationType(enum.StrEnum):

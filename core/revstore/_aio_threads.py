@@ -1,0 +1,115 @@
+"""Threads of the asyncio facade: one for each watch that cannot tell when it is readable."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+
+from revstore.errors import Closed
+from revstore.storage import Event, Watch
+
+__all__ = ["ThreadedWatch"]
+
+T = TypeVar("T")
+
+# How many events are read ahead, but for the rest of the last poll.
+_AHEAD = 500
+# Seconds after which a quiet watch's position is looked at.
+_GLANCE = 5.0
+
+
+@attrs.frozen(slots=True)
+class _Answer(Generic[T]):
+    events: tuple[Event[T], ...]
+    version: str
+
+
+class ThreadedWatch(Generic[T]):
+    """Makes a watch readable: a thread polls it, keeps what it finds until that is taken, and only
+    then polls on. The thread ends with the watch."""
+
+    def __init__(self, watch: Watch[T]) -> None:
+        self._watch = watch
+        self._lock = threading.Lock()  # guards the two below
+        self._found: _Answer[T] | Exception | None = None
+        self._callback: Callable[[], None] | None = None
+        # Written by the thread while nothing is found, else by who takes.
+        self._version = watch.resource_version
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="revstore-aio-watch", daemon=True)
+        self._thread.start()
+
+    @property
+    def resource_version(self) -> str:
+        return self._version
+
+    def poll(self, _timeout: float = 0, /) -> tuple[Event[T], ...] | None:
+        """What the thread has found; does not wait."""
+        with self._lock:
+            found = self._found
+            if found is None:
+                return None
+            if isinstance(found, Exception):
+                raise found
+            self._found = None
+            self._version = found.version
+        self._turns.put(None)
+        return found.events
+
+    def on_readable(self, callback: Callable[[], None] | None) -> None:
+        """As ``Watch.on_readable``."""
+        with self._lock:
+            self._callback = callback
+            found = self._found
+        if callback is not None and found is not None:
+            callback()
+
+    def close(self) -> None:
+        """End the watch, and with it the thread, soon."""
+        self._watch.close()
+        with self._lock:
+            # What was found and not taken is gone, as with any watch.
+            if not isinstance(self._found, Exception):
+                self._found = Closed("the watch was closed")
+        self._turns.put(None)
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread has not ended yet."""
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait for the thread's end, after ``close``."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            found = self._look()
+            with self._lock:
+                if not isinstance(self._found, Exception):
+                    self._found = found
+                callback = self._callback
+            if callback is not None:
+                callback()
+            if isinstance(found, Exception):
+                return
+            self._turns.get()
+
+    def _look(self) -> _Answer[T] | Exception:
+        watch = self._watch
+        try:
+            while not (first := watch.poll(_GLANCE)):
+                self._version = watch.resource_version
+        except Exception as error:  # noqa: BLE001 - handed to who polls
+            return error
+        events = list(first)
+        try:
+            while len(events) < _AHEAD and (more := watch.poll(0)):
+                events += more
+        except Exception:  # noqa: BLE001, S110 - the next poll raises it again, after the events
+            pass
+        return _Answer(tuple(events), watch.resource_version)

@@ -1,0 +1,66 @@
+"""From any thread into an event loop: one wake-up of the loop for all that comes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+
+__all__ = ["Wakeups", "wakeups_of"]
+
+# Tasks that are made to go on in one step of the loop. Each costs the loop a handle until it runs:
+# more at once set the garbage collector going.
+_AT_ONCE = 256
+
+
+class Wakeups:
+    """The futures of one loop whose tasks are to go on.
+
+    A future is put into ``ready`` from any thread; then, if not ``scheduled``, ``schedule`` is
+    called. Needs no lock: who adds does so before looking at the flag, the loop clears it before
+    emptying the queue; so a future is at worst found twice.
+    """
+
+    __slots__ = ("_loop", "ready", "scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self.ready: deque[asyncio.Future[None]] = deque()
+        self.scheduled = False
+
+    def schedule(self) -> None:
+        """Have the loop empty the queue. Of a loop that is closed nobody waits any more."""
+        self.scheduled = True
+        loop = self._loop()
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._empty)
+                return
+        except RuntimeError:  # closed, maybe just now
+            pass
+        self.scheduled = False
+        self.ready.clear()
+
+    def _empty(self) -> None:
+        self.scheduled = False
+        ready = self.ready
+        for _ in range(min(len(ready), _AT_ONCE)):
+            waiter = ready.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        if ready and not self.scheduled:
+            self.schedule()
+
+
+_lock = threading.Lock()  # guards the field below
+_known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Wakeups] = weakref.WeakKeyDictionary()
+
+
+def wakeups_of(loop: asyncio.AbstractEventLoop) -> Wakeups:
+    """The one that all watches of a loop share."""
+    with _lock:
+        found = _known.get(loop)
+        if found is None:
+            found = _known[loop] = Wakeups(loop)
+        return found

@@ -1,0 +1,288 @@
+"""A backend that measures each request to another, as the original does with etcd. (STAT-4)"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+
+from revstore import kinds
+from revstore.backend import Backend, BackendWatch
+from revstore.kinds import Overrides
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    ListResult,
+    PutResult,
+    WatchBatch,
+)
+
+__all__ = ["BUCKETS", "MeasuredBackend", "Request", "RequestCounts"]
+
+#: Upper bounds in seconds, each inclusive, of the classes that durations are counted in; what took
+#: longer is in one more class. They are the original's.
+BUCKETS = tuple(
+    float(bound)
+    for bound in "0.005 0.025 0.05 0.1 0.2 0.4 0.6 0.8 1 1.25 1.5 2 3 4 5 6 8 10 15 20 30 45 60".split()
+)
+
+
+@attrs.frozen(slots=True)
+class Request:
+    """What requests are told apart by. ``group`` and ``resource`` are "" where there is no key, or
+    one that belongs to no resource."""
+
+    operation: str
+    group: str
+    resource: str
+
+
+@attrs.frozen(slots=True)
+class RequestCounts:
+    """``errors`` of the ``count`` requests raised; a write that lost to another is no error.
+    ``seconds`` is the time of all together, ``durations`` how many took how long: one number for
+    each of ``BUCKETS`` and one for what is above."""
+
+    count: int
+    errors: int
+    seconds: float
+    durations: tuple[int, ...]
+
+
+class _Series:
+    __slots__ = ("durations", "errors", "seconds")
+
+    def __init__(self) -> None:
+        self.durations = [0] * (len(BUCKETS) + 1)
+        self.errors = 0
+        self.seconds = 0.0
+
+
+class _Tally:
+    """Counts that many threads raise and read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the three below
+        self._requests: dict[Request, _Series] = {}
+        self._events: dict[tuple[str, str], int] = {}
+        self._marks: dict[tuple[str, str], int] = {}
+
+    def request(self, request: Request, seconds: float, *, failed: bool) -> None:
+        bucket = bisect.bisect_left(BUCKETS, seconds)
+        with self._lock:
+            series = self._requests.get(request)
+            if series is None:
+                series = self._requests[request] = _Series()
+            series.durations[bucket] += 1
+            series.seconds += seconds
+            series.errors += failed
+
+    def batch(self, resource: tuple[str, str], events: int) -> None:
+        with self._lock:
+            counts = self._events if events else self._marks
+            counts[resource] = counts.get(resource, 0) + (events or 1)
+
+    def requests(self) -> dict[Request, RequestCounts]:
+        with self._lock:
+            return {
+                request: RequestCounts(
+                    sum(each.durations), each.errors, each.seconds, tuple(each.durations)
+                )
+                for request, each in self._requests.items()
+            }
+
+    def events(self) -> dict[tuple[str, str], int]:
+        with self._lock:
+            return dict(self._events)
+
+    def marks(self) -> dict[tuple[str, str], int]:
+        with self._lock:
+            return dict(self._marks)
+
+
+class _Resources:
+    """Which resource a key is of, by its first segments below the store's prefix."""
+
+    def __init__(self, prefix: str, overrides: Overrides) -> None:
+        self._root = prefix.rstrip("/") + "/"
+        self._overrides = overrides
+        # A race costs a second look-up, so no lock.
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def of(self, key: object) -> tuple[str, str]:
+        """Group and resource, both "" for a key of no resource."""
+        if not isinstance(key, str) or not key.startswith(self._root):
+            return "", ""
+        first, slash, rest = key[len(self._root) :].partition("/")
+        if "." in first:  # a group has a dot, a resource has none
+            second, slash, _ = rest.partition("/")
+            first = f"{first}/{second}"
+        if not slash:
+            return "", ""
+        found = self._known.get(first)
+        if found is None:
+            info = kinds.for_prefix(f"/{first}", self._overrides)
+            found = self._known[first] = (info.group, info.resource)
+        return found
+
+
+class _MeasuredWatch(BackendWatch):
+    """Counts what its owner polls."""
+
+    def __init__(self, watch: BackendWatch, tally: _Tally, resource: tuple[str, str]) -> None:
+        self._watch = watch
+        self._tally = tally
+        self._resource = resource
+
+    def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        batch = self._watch.poll(timeout)
+        if batch is not None:
+            self._tally.batch(self._resource, len(batch.events))
+        return batch
+
+    @property
+    def position(self) -> int:
+        return self._watch.position
+
+    def request_progress(self) -> None:
+        self._watch.request_progress()
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+class MeasuredBackend(Backend):
+    """``backend`` itself, but that its requests are counted and timed, and the events of its
+    watches counted. Closing it closes ``backend``.
+
+    Numbers are kept by operation and resource; the resource is told by the key below ``prefix``
+    (``StorageConfig.prefix``), with ``resources`` for those that the table of kinds lacks. They
+    only rise, and may be read at any time, also after ``close``.
+    """
+
+    def __init__(
+        self, backend: Backend, *, prefix: str = "", resources: Overrides | None = None
+    ) -> None:
+        self._backend = backend
+        self._tally = _Tally()
+        self._resources = _Resources(prefix, resources or {})
+
+    @property
+    def requests(self) -> Mapping[Request, RequestCounts]:
+        """The requests so far. The operations are the original's: create, delete, get,
+        getCurrentResourceVersion (``status``), list, listOnlyKeys, listWithCount (``count``),
+        update; and compact."""
+        return self._tally.requests()
+
+    @property
+    def events_received(self) -> Mapping[tuple[str, str], int]:
+        """Events that watches have delivered, by group and resource of the key watched."""
+        return self._tally.events()
+
+    @property
+    def progress_marks(self) -> Mapping[tuple[str, str], int]:
+        """Progress marks that watches have delivered, by group and resource of the key watched."""
+        return self._tally.marks()
+
+    @contextmanager
+    def _measured(self, operation: str, key: object = "") -> Iterator[None]:
+        start = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            seconds = time.perf_counter() - start
+            request = Request(operation, *self._resources.of(key))
+            self._tally.request(request, seconds, failed=failed)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self._backend.capabilities
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        with self._measured("getCurrentResourceVersion"):
+            return self._backend.status(timeout=timeout)
+
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        with self._measured("get", key):
+            return self._backend.get(
+                key, revision=revision, linearizable=linearizable, timeout=timeout
+            )
+
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        with self._measured("listOnlyKeys" if keys_only else "list", prefix):
+            return self._backend.list(
+                prefix,
+                start=start,
+                limit=limit,
+                revision=revision,
+                keys_only=keys_only,
+                remaining=remaining,
+                linearizable=linearizable,
+                timeout=timeout,
+            )
+
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        with self._measured("listWithCount", prefix):
+            return self._backend.count(prefix, revision=revision, timeout=timeout)
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        with self._measured("update" if expected_revision else "create", key):
+            return self._backend.put(
+                key, value, expected_revision=expected_revision, ttl=ttl, timeout=timeout
+            )
+
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        with self._measured("delete", key):
+            return self._backend.delete(key, expected_revision=expected_revision, timeout=timeout)
+
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        watch = self._backend.watch(
+            key, recursive=recursive, after_revision=after_revision, progress=progress
+        )
+        return _MeasuredWatch(watch, self._tally, self._resources.of(key))
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        with self._measured("compact"):
+            self._backend.compact(revision, timeout=timeout)
+
+    def close(self) -> None:
+        self._backend.close()
