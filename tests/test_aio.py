@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager, suppress
@@ -716,3 +718,28 @@ def test_a_storage_serves_several_loops():
         each.join(PATIENCE)
     assert seen == [[str(number) for number in range(50)]] * 2
     run(storage.close())
+
+
+_LEFT_OPEN = """
+import asyncio
+from revstore import aio
+
+async def main():
+    storage = await aio.open_storage("memory://", dict, resource="pods")
+    watch = await storage.watch("/pods", resource_version="1")
+    assert await watch.poll(0.01) is None
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_left_open_does_not_keep_a_program_from_ending():
+    """A watch without cache that nobody closes blocks a thread, but not the program's end."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_OPEN],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
