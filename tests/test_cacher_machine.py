@@ -46,7 +46,7 @@ class CacherMachine(ReadRules, WatchRules):
 class SQLiteMachine(CacherMachine):
     """On a file, to which the third way writes by a handle of its own."""
 
-    brief = 0.2
+    brief = 0.05
     can_expire = False
 
     def open_backends(self):
@@ -70,7 +70,7 @@ class TestMemoryMachine(CacherMachine.TestCase):
     that was asked for; a watch's events replayed give the store's state at its version, or it has
     ended with Expired, for a reason."""
 
-    settings = settings(_SETTINGS, max_examples=150 * _LONG)
+    settings = settings(_SETTINGS, max_examples=100 * _LONG)
 
 
 class TestSQLiteMachine(SQLiteMachine.TestCase):

@@ -25,26 +25,14 @@ ROWS = dict(
 )
 FAMILIES = {row.partition("-")[0] for row in ROWS}
 
-_ETCD3 = "comes with the etcd3 backend"
 _ETCD2 = "comes with the etcd2 backend"
-_METRICS = "comes with the metrics"
 
 #: Rows that what there is so far cannot show, and what will. A row that is cited, or is on the
 #: page, must go from here.
 NOT_YET = {
-    "TTL-2": _ETCD3,
-    "TTL-3": _ETCD3,
-    "TTL-4": _ETCD3,
-    "TTL-5": _ETCD3,
-    "STAT-3": _METRICS,
-    "STAT-4": _METRICS,
-    "STAT-5": _METRICS,
-    "STAT-6": _METRICS,
-    "STAT-7": _METRICS,
     "OLD-3": _ETCD2,
     "OLD-6": _ETCD2,
     "OLD-10": _ETCD2,
-    "OLD-17": _METRICS,
     "OLD-18": _ETCD2,
     "OLD-19": _ETCD2,
     "OLD-20": _ETCD2,

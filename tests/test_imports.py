@@ -42,6 +42,7 @@ LAYERS = {
     "kinds": ["kinds"],
     "registry": ["registry", "_registry_*"],
     "factory": ["factory", "_factory_*"],
+    "metrics": ["metrics", "_metrics_*"],
     "manifests": ["manifests", "_yaml_*"],
     "cli": ["cli", "cli.*", "_cli_*", "__main__"],
     "testing": ["testing", "testing.*"],
@@ -92,6 +93,17 @@ MAY_IMPORT = {
         "health",
         "kinds",
         "registry",
+    ],
+    "metrics": [
+        "errors",
+        "values",
+        "backend",
+        "config",
+        "hooks",
+        "storage",
+        "cacher",
+        "kinds",
+        "factory",
     ],
     "manifests": ["errors", "kinds"],
 }
@@ -212,7 +224,12 @@ def test_import_is_fast():
 
 def test_every_entry_point_is_light():
     """The modules that entry points lead to import no driver."""
-    names = ["revstore.memory_plugin", "revstore.builtin_plugin", "revstore_sqlite"]
+    names = [
+        "revstore.memory_plugin",
+        "revstore.builtin_plugin",
+        "revstore._metrics_wrapper",
+        "revstore_sqlite",
+    ]
     for name in names:
         code = f"import sys, {name}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
         assert (name, run(code).strip()) == (name, "")

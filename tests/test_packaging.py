@@ -11,10 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-PACKAGES = {"revstore": "revstore/", "revstore-sqlite": "revstore_sqlite/"}
+PACKAGES = {
+    "revstore": "revstore/",
+    "revstore-sqlite": "revstore_sqlite/",
+    "revstore-etcd3": "revstore_etcd3/",
+}
 SOURCES = {
     "revstore": ROOT / "core" / "revstore",
     "revstore-sqlite": ROOT / "plugins" / "sqlite" / "src" / "revstore_sqlite",
+    "revstore-etcd3": ROOT / "plugins" / "etcd3" / "src" / "revstore_etcd3",
 }
 
 
@@ -49,7 +54,8 @@ def test_metadata_of_the_wheels(wheels):
     needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", core, re.MULTILINE)
 
     assert sorted(needs) == ["attrs", "cattrs", "msgspec", "pluggy"]
-    assert re.findall(r"^Provides-Extra: (.*)$", core, re.MULTILINE) == ["cli", "testing", "sqlite"]
+    extras = ["cli", "testing", "metrics", "sqlite", "etcd3"]
+    assert re.findall(r"^Provides-Extra: (.*)$", core, re.MULTILINE) == extras
     plugin = metadata(wheels["revstore-sqlite"])
     assert re.search(r"^Requires-Dist: revstore(<0.2,>=0.1|>=0.1,<0.2)$", plugin, re.MULTILINE)
     for text in (core, plugin):

@@ -27,7 +27,7 @@ class CacherCounters:
     initialization_seconds: float = 0.0
     #: Initial events that watches began with (apiserver_init_events_total).
     init_events: int = 0
-    #: Lists and gets answered from memory, and handed on to the store.
+    #: Lists answered from memory, and handed on to the store.
     served_by_cache: int = 0
     served_by_store: int = 0
     #: Reads that waited for the cache to be fresh, the seconds all of them together, and those

@@ -24,13 +24,13 @@ from revstore.values import (
     WatchBatch,
 )
 
-__all__ = ["BUCKETS", "MeasuredBackend", "Request", "RequestCounts"]
+__all__ = ["BUCKETS", "MeasuredBackend", "Request", "RequestCounts", "added"]
 
 #: Upper bounds in seconds, each inclusive, of the classes that durations are counted in; what took
 #: longer is in one more class. They are the original's.
-BUCKETS = tuple(
-    float(bound)
-    for bound in "0.005 0.025 0.05 0.1 0.2 0.4 0.6 0.8 1 1.25 1.5 2 3 4 5 6 8 10 15 20 30 45 60".split()
+BUCKETS = (
+    *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5),
+    *(2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
 
 
@@ -70,12 +70,14 @@ class _Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the three below
-        self._requests: dict[Request, _Series] = {}
+        self._requests: dict[tuple[str, tuple[str, str]], _Series] = {}
         self._events: dict[tuple[str, str], int] = {}
         self._marks: dict[tuple[str, str], int] = {}
 
-    def request(self, request: Request, seconds: float, *, failed: bool) -> None:
-        bucket = bisect.bisect_left(BUCKETS, seconds)
+    def request(
+        self, operation: str, resource: tuple[str, str], seconds: float, *, failed: bool
+    ) -> None:
+        bucket, request = bisect.bisect_left(BUCKETS, seconds), (operation, resource)
         with self._lock:
             series = self._requests.get(request)
             if series is None:
@@ -92,10 +94,10 @@ class _Tally:
     def requests(self) -> dict[Request, RequestCounts]:
         with self._lock:
             return {
-                request: RequestCounts(
+                Request(operation, *resource): RequestCounts(
                     sum(each.durations), each.errors, each.seconds, tuple(each.durations)
                 )
-                for request, each in self._requests.items()
+                for (operation, resource), each in self._requests.items()
             }
 
     def events(self) -> dict[tuple[str, str], int]:
@@ -200,8 +202,7 @@ class MeasuredBackend(Backend):
             failed = False
         finally:
             seconds = time.perf_counter() - start
-            request = Request(operation, *self._resources.of(key))
-            self._tally.request(request, seconds, failed=failed)
+            self._tally.request(operation, self._resources.of(key), seconds, failed=failed)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -286,3 +287,13 @@ class MeasuredBackend(Backend):
 
     def close(self) -> None:
         self._backend.close()
+
+
+def added(one: RequestCounts, other: RequestCounts) -> RequestCounts:
+    """Both together."""
+    return RequestCounts(
+        one.count + other.count,
+        one.errors + other.errors,
+        one.seconds + other.seconds,
+        tuple(map(sum, zip(one.durations, other.durations, strict=True))),
+    )

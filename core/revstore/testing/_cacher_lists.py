@@ -10,7 +10,7 @@ from revstore.backend import Backend
 from revstore.errors import KeyNotFound, TooLargeResourceVersion
 from revstore.storage import ObjectList
 from revstore.testing._cacher_base import SELECTIONS, CachedPods, CacherSuite, OpenCache, Scribe
-from revstore.testing._cacher_history import Ask
+from revstore.testing._cacher_history import EVERYTHING, Ask, History
 from revstore.testing._storage_base import FAR, Pods
 from revstore.testing._storage_parts import Pod, name_of
 from revstore.testing._support import PATIENCE, promptly
@@ -71,9 +71,24 @@ class CachedReadTests(CacherSuite):
                     assert list(listed) == ask.among(scribe.history.now)
                     assert int(listed.resource_version) >= scribe.history.last
                     assert (listed.continue_token, listed.remaining_item_count) == ("", None)
+                    self.check_first_page(cached, ask, scribe.history)
             for name in sorted({"a/p1", "b/p4"}):
                 ask = Ask(cached.key(name), recursive=False)
                 assert list(cached.list(name, recursive=False)) == ask.among(scribe.history.now)
+
+    @staticmethod
+    def check_first_page(cached: CachedPods, ask: Ask, history: History) -> None:
+        """A page of one, with what it says of the rest. (LIST-8, LIST-9, CACHE-16)"""
+        want = ask.among(history.now)
+        name = ask.key.removeprefix(cached.prefix).removeprefix("/")
+        page = cached.list(name, limit=1, **ask.options)
+        if len(page) > 1:
+            return  # the store was asked, and has no pages
+        assert list(page) == want[:1]
+        if len(want) > 1:
+            assert page.continue_token
+            plain = ask.selection is EVERYTHING
+            assert page.remaining_item_count == (len(want) - 1 if plain else None)
 
     def test_cached_lists_of_old_states(self, cached: CachedPods, scribe: Scribe) -> None:
         """Every state since the cache was filled is there to be listed, whole or in pages, also

@@ -108,19 +108,20 @@ class CacherMachineBase(RuleBasedStateMachine):
         capacity=st.sampled_from([1, 16, 64, None]),
         indexed=st.sampled_from([(), ("spec.nodeName",), ("metadata.namespace", "spec.nodeName")]),
         interval=st.sampled_from([60.0, 0.001]),
-        first=st.lists(st.tuples(names, _nodes, _labels), max_size=6),
+        seed=numbers,
+        count=st.sampled_from([20, 20, 0]),
     )
     def fill(
         self,
         capacity: int | None,
         indexed: tuple[str, ...],
         interval: float,
-        first: list[tuple[str, str, dict[str, str]]],
+        seed: int,
+        count: int,
     ) -> None:
         """Open the cache over some objects."""
         before = Scribe(self.raw, self.other)
-        for name, node, labels in first:
-            before.put(name, node, **labels)
+        before.scribble(count, seed, _NAMES)
         feed = ControlledStorage(TypedStorage(self.backend, Pod, resource_prefix="/pods"))
         config: CacherConfig[Pod] = CacherConfig(
             storage=feed,
@@ -248,16 +249,17 @@ class CacherMachineBase(RuleBasedStateMachine):
     def release(self) -> None:
         self.held = False
         self.cached.feed.release()
+        before = self.shown
+        self.settle()
         self.fillings += self.overtaken
         if self.refills:
-            self.filled_anew()
+            self.filled_anew(before)
         if self.overtaken:
             self.floor = self.revision
         self.overtaken = self.refills = False
-        self.settle()
 
-    def filled_anew(self) -> None:
-        """The cache cannot have gone on from what it had."""
+    def filled_anew(self, before: int) -> None:
+        """The cache cannot have gone on from what it had, up to the revision ``before``."""
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -97,14 +97,15 @@ class ReadRules(CacherMachineBase):
             want = ask.among(self.history.at(revision))
             self.check_page(ask, limit, listed, revision, want)
 
-    @rule(asked=asks, limit=st.integers(1, 4))
-    def list_first_page(self, asked: Asked, limit: int) -> None:
-        ask, current = self.ask(asked), self.revision
-        listed = self.listed(self.cached, ask, limit=limit)
-        if listed is not None:
-            revision = int(listed.resource_version)
-            assert revision >= current
-            self.check_page(ask, limit, listed, revision, ask.among(self.history.now))
+    @rule(several=st.lists(asks, min_size=1, max_size=4), limit=st.integers(1, 4))
+    def list_first_page(self, several: list[Asked], limit: int) -> None:
+        for asked in several:
+            ask, current = self.ask(asked), self.revision
+            listed = self.listed(self.cached, ask, limit=limit)
+            if listed is not None:
+                revision = int(listed.resource_version)
+                assert revision >= current
+                self.check_page(ask, limit, listed, revision, ask.among(self.history.now))
 
     # No precondition: whether there are any depends on how quick the feed was.
     @rule(number=numbers, raw=st.booleans())

@@ -155,15 +155,17 @@ class WatchRules(CacherMachineBase):
             version = listed.resource_version
         self.watch(replay.ask, version, tells=each.readable is not None)
 
-    def filled_anew(self) -> None:
+    def filled_anew(self, before: int) -> None:
         """Watches show what had come, and end."""
         for each in self.watching:
-            deadline = time.monotonic() + PATIENCE
-            has_all = each.replay.ended is None and self.remembered(each.read)
-            while each.replay.ended is None:
+            replay, deadline = each.replay, time.monotonic() + PATIENCE
+            reads = replay.cursor is not None and replay.ended is None
+            has_all = reads and self.remembered(each.read)
+            while replay.ended is None:
                 assert time.monotonic() < deadline, "a watch outlives its cache's filling"
                 self.take(each, 0.05)
-            assert not has_all or (each.replay.cursor or 0) >= self.shown
+            missed = self.history.events(replay.ask, replay.cursor or before, before)
+            assert not (has_all and missed), f"ended before it has shown {missed}"
 
     def finish(self) -> None:
         """In the end everything that is due has come."""

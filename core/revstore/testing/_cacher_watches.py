@@ -131,7 +131,12 @@ class CachedWatchTests(CacherSuite):
         scribe.scribble(20)
         cached.settle()
         asks = [Ask(cached.prefix, selection=each) for each in SELECTIONS]
-        old = [self.replay(cached, scribe.history, ask, str(scribe.history.start)) for ask in asks]
+        start = str(scribe.history.start)
+        old = [
+            self.replay(cached, scribe.history, ask, start, allow_bookmarks=bookmarks)
+            for ask in asks
+            for bookmarks in (False, True)
+        ]
         scribe.scribble(20, seed=1)
         held = cached.settle()
         cached.feed.hold()
@@ -139,13 +144,13 @@ class CachedWatchTests(CacherSuite):
         cached.backend.compact(scribe.history.last)
         cached.feed.cut()
         cached.feed.release()
+        cached.settle()
         for replay in old:
             wait_until(functools.partial(_has_ended, replay), "an end")
             assert replay.cursor is not None
             assert replay.cursor >= held, "what had come was not shown"
             with pytest.raises(Expired):
                 replay.watch.poll(0)
-        cached.settle()
         for ask in asks:
             listed = cached.list(**ask.selection.options)
             assert list(listed) == ask.among(scribe.history.now)

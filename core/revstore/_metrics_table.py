@@ -1,0 +1,270 @@
+"""Every metric there is: names, labels and meaning, and where a cache's come from."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from revstore.cacher import CacherCounters
+
+__all__ = [
+    "CACHE_METRICS",
+    "EVENTS",
+    "MARKS",
+    "METRICS",
+    "OBJECTS",
+    "OBJECTS_OLD",
+    "REQUESTS",
+    "REQUEST_ERRORS",
+    "REQUEST_SECONDS",
+    "SIZE",
+    "CacheMetric",
+    "Metric",
+    "MetricKind",
+    "Sample",
+    "merged",
+]
+
+
+class MetricKind(enum.StrEnum):
+    """The types of Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+_RESOURCE = ("group", "resource")
+_REQUEST = ("operation", *_RESOURCE)
+
+
+@attrs.frozen
+class Metric:
+    """``name`` is that of the series, with "_total" if it is a counter."""
+
+    name: str
+    kind: MetricKind
+    meaning: str
+    labels: tuple[str, ...] = _RESOURCE
+
+
+#: The labels behind group and resource, and the value; of a summary count and sum.
+Sample = tuple[tuple[str, ...], float | tuple[int, float]]
+
+
+@attrs.frozen
+class CacheMetric:
+    """A metric that is read from a cache's counters."""
+
+    metric: Metric
+    samples: Callable[[CacherCounters], Iterable[Sample]]
+
+
+OBJECTS = Metric(
+    "apiserver_resource_objects", MetricKind.GAUGE, "Objects stored; -1: counting failed."
+)
+OBJECTS_OLD = Metric(
+    "apiserver_storage_objects",
+    MetricKind.GAUGE,
+    "The same under the name that the original gives up; resource is as deployments.apps.",
+    ("resource",),
+)
+SIZE = Metric(
+    "apiserver_resource_size_estimate_bytes",
+    MetricKind.GAUGE,
+    "Bytes of the objects stored, by the average of up to 500; -1: counting failed.",
+)
+REQUESTS = Metric("etcd_requests_total", MetricKind.COUNTER, "Requests to the backend.", _REQUEST)
+REQUEST_ERRORS = Metric(
+    "etcd_request_errors_total", MetricKind.COUNTER, "Requests that raised an error.", _REQUEST
+)
+REQUEST_SECONDS = Metric(
+    "etcd_request_duration_seconds", MetricKind.HISTOGRAM, "How long requests took.", _REQUEST
+)
+EVENTS = Metric(
+    "apiserver_storage_events_received_total",
+    MetricKind.COUNTER,
+    "Events that watches of the backend delivered.",
+)
+MARKS = Metric(
+    "etcd_bookmark_total", MetricKind.COUNTER, "Progress marks that watches of the backend gave."
+)
+
+# The original cuts it too, so that a float has all its digits.
+_VERSION_LIMIT = 10**15
+
+
+def _plain(
+    name: str, kind: MetricKind, meaning: str, value: Callable[[CacherCounters], float]
+) -> CacheMetric:
+    return CacheMetric(Metric(name, kind, meaning), lambda counters: [((), value(counters))])
+
+
+def _split(
+    name: str,
+    meaning: str,
+    label: str,
+    values: dict[str, Callable[[CacherCounters], float]],
+) -> CacheMetric:
+    """A counter with one more label."""
+    return CacheMetric(
+        Metric(name, MetricKind.COUNTER, meaning, (*_RESOURCE, label)),
+        lambda counters: [((each,), value(counters)) for each, value in values.items()],
+    )
+
+
+#: What is told of each resource that has a cache. (STAT-6, STAT-7)
+CACHE_METRICS = (
+    _plain(
+        "apiserver_watch_cache_events_received_total",
+        MetricKind.COUNTER,
+        "Events that the cache took in.",
+        lambda c: c.events_received,
+    ),
+    _plain(
+        "apiserver_watch_cache_initializations_total",
+        MetricKind.COUNTER,
+        "Times the cache was filled.",
+        lambda c: c.initializations,
+    ),
+    _plain(
+        "apiserver_watch_cache_initialization_errors_total",
+        MetricKind.COUNTER,
+        "Times the cache's feed broke.",
+        lambda c: c.initialization_errors,
+    ),
+    _plain(
+        "apiserver_watch_cache_initialization_duration_seconds",
+        MetricKind.GAUGE,
+        "Seconds that the last filling took.",
+        lambda c: c.initialization_seconds,
+    ),
+    _plain(
+        "apiserver_watch_cache_resource_version",
+        MetricKind.GAUGE,
+        "Version that the cache shows, the last 15 digits; 0: it is not filled.",
+        lambda c: c.resource_version % _VERSION_LIMIT,
+    ),
+    CacheMetric(
+        Metric(
+            "apiserver_watch_cache_read_wait_seconds",
+            MetricKind.SUMMARY,
+            "Seconds that reads waited for the cache to be fresh; those at once are not counted.",
+        ),
+        lambda c: [((), (c.read_waits, c.read_wait_seconds))],
+    ),
+    _split(
+        "apiserver_watch_cache_consistent_read_total",
+        "Reads that waited for the cache to be fresh; fallback is true where they did in vain.",
+        "fallback",
+        {
+            "false": lambda c: c.read_waits - c.read_waits_failed,
+            "true": lambda c: c.read_waits_failed,
+        },
+    ),
+    _plain(
+        "watch_cache_capacity",
+        MetricKind.GAUGE,
+        "Events that the cache's log may hold at most.",
+        lambda c: c.log_capacity,
+    ),
+    _split(
+        "apiserver_storage_list_total",
+        "Lists asked of the cache; storage is watchcache for those answered from memory, etcd for "
+        "those handed on to the store, whichever it is.",
+        "storage",
+        {"watchcache": lambda c: c.served_by_cache, "etcd": lambda c: c.served_by_store},
+    ),
+    _plain(
+        "apiserver_init_events_total",
+        MetricKind.COUNTER,
+        "Initial events that watches began with.",
+        lambda c: c.init_events,
+    ),
+    _plain(
+        "apiserver_terminated_watchers_total",
+        MetricKind.COUNTER,
+        "Watches that fell behind the cache's log.",
+        lambda c: c.terminated_watches,
+    ),
+    _split(
+        "apiserver_storage_consistency_checks_total",
+        "Comparisons of the cache with the store; status is success or failure.",
+        "status",
+        {
+            "success": lambda c: c.consistency_checks - c.inconsistencies,
+            "failure": lambda c: c.inconsistencies,
+        },
+    ),
+    _plain(
+        "revstore_watch_cache_objects",
+        MetricKind.GAUGE,
+        "Objects in the cache.",
+        lambda c: c.objects,
+    ),
+    _plain(
+        "revstore_watch_cache_unreadable_objects",
+        MetricKind.GAUGE,
+        "Stored objects that the cache cannot read.",
+        lambda c: c.unreadable,
+    ),
+    _plain(
+        "revstore_watch_cache_watches",
+        MetricKind.GAUGE,
+        "Watches that are open.",
+        lambda c: c.watches,
+    ),
+    _plain(
+        "revstore_watch_cache_watches_max",
+        MetricKind.GAUGE,
+        "The most watches there have been at once.",
+        lambda c: c.watches_max,
+    ),
+    _plain(
+        "revstore_watch_cache_log_events",
+        MetricKind.GAUGE,
+        "Events in the cache's log.",
+        lambda c: c.log_length,
+    ),
+    _plain(
+        "revstore_watch_cache_log_events_max",
+        MetricKind.GAUGE,
+        "The most events there have been in the log.",
+        lambda c: c.log_length_max,
+    ),
+)
+
+#: All.
+METRICS = (
+    OBJECTS,
+    OBJECTS_OLD,
+    SIZE,
+    *(each.metric for each in CACHE_METRICS),
+    REQUESTS,
+    REQUEST_ERRORS,
+    REQUEST_SECONDS,
+    EVENTS,
+    MARKS,
+)
+
+# The rest adds up. Of versions that of the cache furthest behind counts.
+_MERGED: dict[str, Callable[[float, float], float]] = {
+    "initialization_seconds": max,
+    "watches_max": max,
+    "log_length_max": max,
+    "resource_version": min,
+}
+
+
+def merged(one: CacherCounters, other: CacherCounters) -> CacherCounters:
+    """Two caches of one resource as one, since a resource can be told of once only."""
+    values: dict[str, Any] = {}
+    for field in attrs.fields(CacherCounters):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        merge = _MERGED.get(field.name)
+        values[field.name] = left + right if merge is None else merge(left, right)
+    return CacherCounters(**values)

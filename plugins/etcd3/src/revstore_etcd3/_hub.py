@@ -1,0 +1,214 @@
+"""One stream over all keys serves every watch of a backend, and tells exactly how far it is.
+
+Progress marks of etcd before 3.4.31 and 3.5.13 may run ahead of events (CACHE-14), and nothing else
+tells that a stream of some keys is complete. Over all keys each revision is an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from revstore.errors import (
+    AccessDenied,
+    BackendError,
+    Closed,
+    Compacted,
+    IncompatibleStore,
+    StorageError,
+)
+from revstore_etcd3._client import Client
+from revstore_etcd3._errors import translate
+from revstore_etcd3._stream import Batch, Stream
+from revstore_etcd3._wire import RpcError, code_of, details_of
+
+if TYPE_CHECKING:
+    from revstore_etcd3._watch import Etcd3Watch
+
+__all__ = ["Hub", "Segment"]
+
+_log = logging.getLogger("revstore_etcd3")
+
+_KEPT = 20_000
+# Seconds before another try, doubled each time.
+_FIRST_RETRY = 0.05
+_LAST_RETRY = 2.0
+
+
+@attrs.frozen
+class Segment:
+    """Batches with rising revisions: all above ``floor``. Only ever appended to; to drop the
+    oldest, another takes its place."""
+
+    floor: int
+    revisions: list[int]
+    batches: list[Batch]
+
+    def after(self, revision: int) -> int:
+        """The index of the first batch above ``revision``."""
+        return bisect_right(self.revisions, revision)
+
+
+class Hub:
+    """The stream's thread, and the log of what it brought. Both begin with the first watch."""
+
+    def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
+        self._client = client
+        self._read_header = read_header
+        self._lock = threading.Lock()  # guards all below
+        #: Replaced as a whole; None until the stream has begun.
+        self.segment: Segment | None = None
+        #: Everything up to it is in the segment.
+        self.position = 0
+        #: Why no watch goes on.
+        self.ended: StorageError | None = None
+        self._waiting: set[Etcd3Watch] = set()
+        self._asking: set[Etcd3Watch] = set()
+        self._stream: Stream | None = None
+        self._threads: list[threading.Thread] = []
+        self._asked = threading.Event()
+        self.cluster_id = 0
+
+    def start(self) -> None:
+        """Begin, unless it has."""
+        with self._lock:
+            if self._threads or self.ended is not None:
+                return
+            for target in (self._run, self._answer):
+                thread = threading.Thread(target=target, name="revstore-etcd3", daemon=True)
+                self._threads.append(thread)
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, watch: Etcd3Watch, waiter: threading.Event, timeout: float | None) -> None:
+        """Return when there may be something for ``watch``, it is closed, or the time is over."""
+        with self._lock:
+            if watch.has_more():
+                return
+            self._waiting.add(watch)
+        waiter.wait(timeout)
+        with self._lock:
+            self._waiting.discard(watch)
+
+    def request_progress(self, watch: Etcd3Watch) -> None:
+        """Tell the watch the store's revision, read from now on."""
+        with self._lock:
+            self._asking.add(watch)
+        self._asked.set()
+
+    def end(self, error: StorageError) -> None:
+        """End all watches."""
+        with self._lock:
+            self.ended = self.ended or error
+            stream, waiting = self._stream, list(self._waiting)
+        self._asked.set()
+        if stream is not None:
+            stream.close()
+        for watch in waiting:
+            watch.wake()
+
+    def close(self, timeout: float) -> None:
+        self.end(Closed("the backend is closed"))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        retry = _FIRST_RETRY
+        while self.ended is None:
+            try:
+                if self.segment is None:
+                    self._begin()
+                if self._follow():
+                    retry = _FIRST_RETRY
+            except (IncompatibleStore, AccessDenied) as error:
+                self.end(error)
+                return
+            except Compacted:
+                self.segment = None  # watches read what is left of history by themselves
+            except Exception as error:  # noqa: BLE001 - a dead hub would be worse
+                if self.ended is None:
+                    _log.warning("the watch stream broke: %s", _described(error))
+            self._client.stopping.wait(retry)
+            retry = min(retry * 2, _LAST_RETRY)
+
+    def _begin(self) -> None:
+        """From the store's revision on."""
+        header = self._read_header(5.0)
+        self.cluster_id = self.cluster_id or header.cluster_id
+        with self._lock:
+            self.position = header.revision
+            self.segment = Segment(header.revision, [], [])
+            waiting = list(self._waiting)
+        for watch in waiting:
+            watch.wake()
+
+    def _follow(self) -> bool:
+        """Take what the stream brings until it breaks; whether it brought anything."""
+        header = self._read_header(5.0)
+        if header.cluster_id != self.cluster_id:
+            raise IncompatibleStore("another cluster answers than the one that was opened")
+        if header.revision < self.position:
+            raise IncompatibleStore(
+                f"the store has gone back from revision {self.position} to {header.revision}: it "
+                "was restored from an older copy, or another one took its place"
+            )
+        stream = Stream(self._client, self.position, self.cluster_id)
+        with self._lock:
+            self._stream = stream
+        brought = False
+        try:
+            if self.ended is None:
+                for batches in stream.batches():
+                    self._publish(batches)
+                    brought = True
+        except RpcError as error:
+            self._client.stream_failed(stream.server, error)
+            raise
+        finally:
+            stream.close()
+        return brought
+
+    def _publish(self, batches: list[Batch]) -> None:
+        batches = [batch for batch in batches if batch[0] > self.position]
+        segment = self.segment
+        if not batches or segment is None:
+            return
+        with self._lock:
+            segment.batches.extend(batches)
+            segment.revisions.extend([revision for revision, _ in batches])
+            self.position = batches[-1][0]
+            if len(segment.revisions) > 2 * _KEPT:
+                floor = segment.revisions[-_KEPT - 1]
+                self.segment = Segment(floor, segment.revisions[-_KEPT:], segment.batches[-_KEPT:])
+            concerned = [watch for watch in self._waiting if watch.concerned(batches)]
+        for watch in concerned:
+            watch.wake()
+
+    def _answer(self) -> None:
+        """Read the store's revision for whoever asks, once for all who wait for it."""
+        while self.ended is None:
+            self._asked.wait()
+            self._asked.clear()
+            with self._lock:
+                asking, self._asking = self._asking, set()
+            if not asking or self.ended is not None:
+                continue
+            try:
+                revision = self._read_header(10.0).revision
+            except StorageError as error:
+                _log.warning("the store's revision could not be read: %s", error)
+                continue
+            for watch in asking:
+                watch.tell(revision)
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, RpcError):
+        return str(translate(code_of(error), details_of(error), "the current server"))
+    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,97 @@
+"""The protocol stubs and channels: the one module that knows the client library.
+
+The library's own client and watcher are not used: its watcher does not outlive a connection.
+"""
+
+from __future__ import annotations
+
+import attrs
+import grpc
+from etcd3.etcdrpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
+
+__all__ = ["RpcError", "Server", "Tls", "code_of", "details_of", "kv_pb2", "rpc_pb2"]
+
+RpcError = grpc.RpcError
+
+#: No message is too large to be received: lists are read in pages, and the server bounds writes.
+_UNBOUNDED = -1
+_NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+
+
+@attrs.frozen
+class Tls:
+    """PEM texts; None: the system's roots, no certificate of one's own."""
+
+    ca: bytes | None
+    key: bytes | None
+    cert: bytes | None
+
+
+class Server:
+    """One server of a cluster, and the channel to it."""
+
+    def __init__(
+        self, address: str, tls: Tls | None, *, keepalive_time: float, keepalive_timeout: float
+    ) -> None:
+        self.address = address
+        milliseconds = int(keepalive_timeout * 1000)
+        options = [
+            ("grpc.keepalive_time_ms", int(keepalive_time * 1000)),
+            ("grpc.keepalive_timeout_ms", milliseconds),
+            # Without this the one above does not bound a peer that has stopped.
+            ("grpc.http2.ping_timeout_ms", milliseconds),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_receive_message_length", _UNBOUNDED),
+            ("grpc.max_send_message_length", _UNBOUNDED),
+            ("grpc.enable_retries", 0),
+            # Channels of one process that look alike would share a connection, and its end.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+            self._channel = grpc.secure_channel(address, credentials, options=options)
+        self.kv = rpc_pb2_grpc.KVStub(self._channel)
+        self.watch = rpc_pb2_grpc.WatchStub(self._channel)
+        self.lease = rpc_pb2_grpc.LeaseStub(self._channel)
+        self.auth = rpc_pb2_grpc.AuthStub(self._channel)
+        self.maintenance = rpc_pb2_grpc.MaintenanceStub(self._channel)
+        self.cluster = rpc_pb2_grpc.ClusterStub(self._channel)
+        self._ready = False  # a hint: the last call was answered
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Connect; whether there is a connection within ``timeout`` seconds."""
+        if self._ready:
+            return True
+        try:
+            self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=timeout, wait_for_ready=True)
+        except RpcError as error:
+            if code_of(error) in _NO_ANSWER:
+                return False
+        self._ready = True
+        return True
+
+    def lost(self) -> None:
+        """A call was not answered: the next connects first."""
+        self._ready = False
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def code_of(error: Exception) -> str:
+    """The status of a call that failed, as "UNAVAILABLE"."""
+    code = getattr(error, "code", None)
+    found = code() if callable(code) else None
+    return str(getattr(found, "name", "UNKNOWN"))
+
+
+def details_of(error: Exception) -> str:
+    """What the server, or the transport, said."""
+    details = getattr(error, "details", None)
+    return str(details() or "") if callable(details) else str(error)

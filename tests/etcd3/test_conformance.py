@@ -1,0 +1,57 @@
+"""The shared suites on real servers, raw and under the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.testing import BackendTests, CacherTests, StorageTests, WatchTests
+from revstore.testing._backend_compaction import CompactionTests
+from revstore.testing.etcd import EtcdServer
+
+
+class OnEtcd:
+    """A server that all tests share: keys of their own, no compaction."""
+
+    ephemeral = False
+    large_value = 1 << 20
+
+    @pytest.fixture
+    def backend(self, open_store) -> Iterator[Backend]:
+        return open_store()
+
+    @pytest.fixture
+    def open_backend(self, open_store):
+        return open_store
+
+
+class TestBackend(OnEtcd, BackendTests):
+    """Bytes."""
+
+
+class TestStorage(OnEtcd, StorageTests):
+    """Objects."""
+
+
+class TestWatch(OnEtcd, WatchTests):
+    """Watches of objects."""
+
+
+class OnNewEtcd(OnEtcd):
+    """A server for each test, whose history it may compact."""
+
+    ephemeral = True
+
+    @pytest.fixture
+    def server(self, new_server) -> EtcdServer:
+        return new_server
+
+
+class TestCompaction(OnNewEtcd, CompactionTests):
+    """CMP-1: history is dropped."""
+
+
+class TestCacher(OnNewEtcd, CacherTests):
+    """The cache over it."""

@@ -1,0 +1,107 @@
+"""The parts that decide, without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from revstore.config import StorageConfig
+from revstore.errors import (
+    AccessDenied,
+    BackendError,
+    ConfigError,
+    NoSpace,
+    Timeout,
+    Unreachable,
+    ValueTooLarge,
+)
+from revstore.plugins import open_backend
+from revstore_etcd3._errors import Fate, fate_of, translate
+from revstore_etcd3._leases import LeaseManager, reuse_window
+from revstore_etcd3._requests import prefix_end
+
+FATES = [
+    ("UNAVAILABLE", "failed to connect to all addresses", Fate.NEVER_SENT, Unreachable),
+    ("UNAVAILABLE", "DNS resolution failed for x", Fate.NEVER_SENT, Unreachable),
+    ("UNAVAILABLE", "Socket closed", Fate.UNKNOWN, Unreachable),
+    ("UNAVAILABLE", "etcdserver: request timed out", Fate.UNKNOWN, Timeout),
+    ("UNAVAILABLE", "etcdserver: no leader", Fate.UNKNOWN, Unreachable),
+    ("DEADLINE_EXCEEDED", "Deadline Exceeded", Fate.UNKNOWN, Timeout),
+    ("UNAUTHENTICATED", "etcdserver: invalid auth token", Fate.STALE_TOKEN, AccessDenied),
+    ("INVALID_ARGUMENT", "etcdserver: authentication failed", Fate.REFUSED, AccessDenied),
+    ("PERMISSION_DENIED", "etcdserver: permission denied", Fate.REFUSED, AccessDenied),
+    ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Fate.REFUSED, NoSpace),
+    ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", Fate.BUSY, Unreachable),
+    ("INVALID_ARGUMENT", "etcdserver: request is too large", Fate.REFUSED, ValueTooLarge),
+    ("RESOURCE_EXHAUSTED", "trying to send message larger than max", Fate.REFUSED, ValueTooLarge),
+    ("OUT_OF_RANGE", "etcdserver: mvcc: required revision", Fate.REFUSED, BackendError),
+    ("INTERNAL", "who knows", Fate.UNKNOWN, BackendError),
+]
+
+
+@pytest.mark.parametrize(("code", "details", "fate", "kind"), FATES)
+def test_what_became_of_a_request(code, details, fate, kind):
+    """DECISIONS 2: only what provably did nothing may be repeated."""
+    assert fate_of(code, details) == (fate, kind)
+    error = translate(code, details, "h:1")
+    assert type(error) is kind
+    assert "h:1" in str(error)
+
+
+@pytest.mark.parametrize(("ttl", "window"), [(3600, 60), (1000, 50), (1, 0), (19, 0), (20, 1)])
+def test_reuse_window(ttl, window):
+    """TTL-2: 5 % of the ttl in whole seconds, and no more than is configured."""
+    assert reuse_window(ttl, 60) == window
+
+
+def test_leases_are_shared():
+    """TTL-2, TTL-3, TTL-4, TTL-5: granted for a window longer, and shared within it, by so many
+    keys at most; not at all with a window of 0."""
+    granted: list[int] = []
+
+    def grant(ttl: int, timeout: float) -> int:
+        granted.append(ttl)
+        return len(granted)
+
+    leases = LeaseManager(grant, reuse=60, max_objects=2)
+    assert [leases.get(1000, 1) for _ in range(5)] == [1, 1, 2, 2, 3]
+    assert granted == [1050] * 3
+    assert leases.get(10, 1) == 4
+    assert leases.get(10, 1) == 5
+    assert granted[3:] == [10, 10]
+    unbounded = LeaseManager(grant, reuse=60, max_objects=0)
+    assert len({unbounded.get(1000, 1) for _ in range(1000)}) == 1
+    assert unbounded.get(1000, 1) != unbounded.get(1060, 1)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end"), [(b"/a/", b"/a0"), (b"a\xff", b"b"), (b"", b"\0"), (b"\xff\xff", b"\0")]
+)
+def test_prefix_end(prefix, end):
+    """The first key behind a prefix; a zero byte for none."""
+    assert prefix_end(prefix) == end
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("etcd3://", "server_list"),
+        ("etcd3://h:1?page=0", "options.page"),
+        ("etcd3://h:1?timeout=x", "options.timeout"),
+        ("etcd3://h:1?ca_file=/no/such.pem", "ca_file"),
+        ("etcd3://root:pw@example.com:1", "allow_plaintext"),
+    ],
+)
+def test_bad_configuration(url, field):
+    """DECISIONS 36: refused by name when it is opened, before anything is sent."""
+    with pytest.raises(ConfigError, match=field.replace(".", r"\.")):
+        open_backend(StorageConfig.from_url(url)).close()
+
+
+def test_certificates_are_always_verified():
+    """DECISIONS 36: grpc cannot do without, so that asking for it is refused."""
+    config = StorageConfig(server_list=("https://h:1",), insecure_skip_verify=True, type="etcd3")
+    with (
+        pytest.warns(UserWarning, match="not verified"),
+        pytest.raises(ConfigError, match="grpc always verifies"),
+    ):
+        open_backend(config)
