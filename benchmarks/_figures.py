@@ -14,22 +14,22 @@ class Figure:
     """``value`` in ``unit``, beside a ``bound`` in the same unit that was measured in the same
     run: ``bound_name`` says of what. Their ``ratio``, value over bound, must be at most
     (``relation`` "<=") or at least (">=") the ``target``; of an ``absolute`` figure the value
-    itself must, and the bound, if there is one, shows what the machine can do. ``go`` is what
-    Kubernetes' own code, in Go, took for the same work on a machine of this class, in the same
-    unit; it is not measured here."""
+    itself must, and the bound, if there is one, shows what the machine can do. One without a
+    target is only shown. ``go`` is what Kubernetes' own code, in Go, took for the same work on a
+    machine of this class, in the same unit; it is not measured here."""
 
     name: str
     value: float
     unit: str
     bound: float | None = None
     bound_name: str = ""
-    relation: str
-    target: float
+    relation: str = "<="
+    target: float | None = None
     absolute: bool = False
     go: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.bound is None and not self.absolute:
+        if self.target is not None and self._judged is None:
             raise ValueError(f"{self.name}: a target for a ratio needs a bound")
 
     @property
@@ -37,14 +37,21 @@ class Figure:
         return None if self.bound is None else self.value / self.bound
 
     @property
-    def holds(self) -> bool:
-        judged = self.value if self.absolute else self.ratio
-        assert judged is not None
-        return judged <= self.target if self.relation == "<=" else judged >= self.target
+    def _judged(self) -> float | None:
+        return self.value if self.absolute else self.ratio
+
+    @property
+    def holds(self) -> bool | None:
+        """None if there is no target."""
+        if self.target is None or self._judged is None:
+            return None
+        return self._judged <= self.target if self.relation == "<=" else self._judged >= self.target
 
     @property
     def aim(self) -> str:
-        """The target as text: of the value, or "x" of the ratio."""
+        """The target as text: of the value, or "x" of the ratio; "" if there is none."""
+        if self.target is None:
+            return ""
         unit = f" {self.unit}" if self.absolute else "x"
         return f"{self.relation} {_number(self.target)}{unit}"
 
@@ -63,6 +70,9 @@ class Figure:
         }
 
 
+_VERDICTS = {None: "", True: "ok", False: "MISSED"}
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
@@ -79,7 +89,7 @@ def table(figures: list[Figure]) -> str:
             each.name,
             _with_unit(each.value, each.unit),
             each.aim,
-            "ok" if each.holds else "MISSED",
+            _VERDICTS[each.holds],
             _with_unit(each.go, each.unit),
             _with_unit(each.bound, each.unit),
             "" if each.ratio is None else f"{each.ratio:.2f}",
