@@ -45,6 +45,8 @@ def main(wanted: list[str]) -> int:
         module = importlib.import_module(f"benchmarks.bench_{name}")
         found += module.figures()
     print(f"\n{table(found)}\n")
+    if any(figure.go is not None for figure in found):
+        print("GO: Kubernetes' own code at the same work, once, on a machine with 2 cores\n")
     RESULTS.write_text(json.dumps([figure.row() for figure in found], indent=2) + "\n")
     print(f"written to {RESULTS}")
     return 0

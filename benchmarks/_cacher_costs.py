@@ -52,7 +52,6 @@ def _memory(storage: TypedStorage[Pod]) -> Iterator[Figure]:
             unit="B",
             bound=decoded / OBJECTS,
             bound_name="the decoded object alone",
-            relation="<=",
             target=3300,
             absolute=True,
             go=2900,
@@ -60,12 +59,13 @@ def _memory(storage: TypedStorage[Pod]) -> Iterator[Figure]:
         yield _watchers(cacher, "an idle watcher", lambda _: "")
         yield _watchers(
             cacher,
-            "an idle watcher with a selector of its own",
+            "an idle watcher, own selector",
             lambda number: f"spec.nodeName=node-{number}",
         )
 
 
 def _watchers(cacher: Cacher[Pod], name: str, selector: Callable[[int], str]) -> Figure:
+    """With what it takes to serve them by one thread."""
     version = str(cacher.current_revision())
 
     def opened() -> WatchSelector:
@@ -80,10 +80,9 @@ def _watchers(cacher: Cacher[Pod], name: str, selector: Callable[[int], str]) ->
     served, held = _bytes(opened)
     served.close()
     return Figure(
-        name=f"{name}, served by a selector",
+        name=name,
         value=held / WATCHERS,
         unit="B",
-        relation="<=",
         target=1024,
         absolute=True,
         go=6200,
@@ -141,7 +140,6 @@ def _ready() -> Figure:
         unit="s",
         bound=bound,
         bound_name="reading and decoding them",
-        relation="<=",
         target=2,
         go=1.95,
     )

@@ -98,7 +98,6 @@ def _none_of_all() -> Figure:
         unit="us",
         bound=one / EVENTS * 1e6,
         bound_name="the same with one",
-        relation="<=",
         target=1.3,
     )
 

@@ -6,9 +6,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 from benchmarks._pods import RESOURCE, Pod, key_of
-from revstore._closing import Closing
 from revstore.errors import Closed
 from revstore.memory import MemoryBackend
 from revstore.objects import with_metadata
@@ -40,8 +40,8 @@ class Arrivals:
         return self._done.get(timeout=60) - start
 
 
-class Server(Closing):
-    """A thread that serves watches and looks at each event by itself. Closes them."""
+class Server:
+    """A thread that serves watches and looks at each event by itself. Closes them when left."""
 
     def __init__(self, watches: Sequence[Watch[Pod]]) -> None:
         self.arrivals = Arrivals()
@@ -52,7 +52,10 @@ class Server(Closing):
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._selector.close()
         self._thread.join()
         for watch in self._watches:

@@ -21,10 +21,12 @@ T = TypeVar("T")
 
 @attrs.frozen(slots=True)
 class Candidates(Generic[T]):
-    """Objects of which those that ``predicate`` matches are the answer."""
+    """Objects of which those that ``predicate`` matches are the answer. ``plain``: no selector was
+    given, so that what follows a page can be counted. (LIST-9)"""
 
     found: Range[T]
     predicate: SelectionPredicate[T]
+    plain: bool = True
 
 
 def find(
@@ -66,13 +68,13 @@ def _indexed(
         if field.operator == "=" and field.field in indexed_fields:
             rest = FieldSelector(fields[:at] + fields[at + 1 :])
             found = state.with_field(field.field, field.value, scope)
-            return Candidates(found, attrs.evolve(predicate, field=rest))
+            return Candidates(found, attrs.evolve(predicate, field=rest), plain=False)
     labels = predicate.label.requirements
     for at, label in enumerate(labels):
         if label.operator == "in" and len(label.values) == 1:
             others = LabelSelector(labels[:at] + labels[at + 1 :])
             found = state.labelled(label.key, next(iter(label.values)), scope)
-            return Candidates(found, attrs.evolve(predicate, label=others))
+            return Candidates(found, attrs.evolve(predicate, label=others), plain=False)
     return Candidates(state.below(scope), predicate)
 
 
@@ -89,7 +91,8 @@ def select(
         remaining = found.more + count - end
         if not remaining:
             return items, "", None
-        return items, encode_continue(found.keys[end - 1] + "\0", scope, revision), remaining
+        token = encode_continue(found.keys[end - 1] + "\0", scope, revision)
+        return items, token, remaining if candidates.plain else None
     chosen = []
     for at, obj in enumerate(found.objects):
         if selects(predicate, obj):

@@ -45,6 +45,7 @@ class CacheWatch(Watch[T]):
         "_callback",
         "_deadline",
         "_error",
+        "_failed",
         "_generation",
         "_initial",
         "_interval",
@@ -83,6 +84,7 @@ class CacheWatch(Watch[T]):
         # A watch may begin in the future: until then events are left out.
         self._after = start.revision if start.revision > generation.shown[1] else 0
         self._error = start.error
+        self._failed = False  # the error was raised
         self._interval = bookmark_interval
         self._deadline = None if lifetime is None else time.monotonic() + lifetime
         self._bookmark_due = self._next_bookmark()
@@ -214,8 +216,8 @@ class CacheWatch(Watch[T]):
 
     def _first(self) -> tuple[Event[T], ...]:
         """What comes before the log."""
-        if self._error is not None:
-            raise self._error
+        if self._error is not None and (self._failed or not self.closed):
+            self._fail(self._error)
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.close()
         if self.closed:
@@ -289,7 +291,7 @@ class CacheWatch(Watch[T]):
         return (Event(EventType.BOOKMARK, obj, str(self._position)),)
 
     def _fail(self, error: StorageError) -> None:
-        self._error = error
+        self._error, self._failed = error, True
         self._settle()
         self.close()
         raise error

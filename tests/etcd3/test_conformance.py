@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from revstore.backend import Backend
-from revstore.testing import BackendTests, CacherTests, StorageTests, WatchTests
+from revstore.testing import (
+    BackendTests,
+    CachedStorageTests,
+    CachedWatchTests,
+    CacherTests,
+    StorageTests,
+    WatchTests,
+)
 from revstore.testing._backend_compaction import CompactionTests
 from revstore.testing.etcd import EtcdServer
 
@@ -37,6 +44,14 @@ class TestStorage(OnEtcd, StorageTests):
 
 class TestWatch(OnEtcd, WatchTests):
     """Watches of objects."""
+
+
+class TestCachedStorage(OnEtcd, CachedStorageTests):
+    """Objects, behind the cache."""
+
+
+class TestCachedWatch(OnEtcd, CachedWatchTests):
+    """Watches of objects, behind the cache."""
 
 
 class OnNewEtcd(OnEtcd):

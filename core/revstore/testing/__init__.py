@@ -50,6 +50,7 @@ pytest.register_assert_rewrite(
     "revstore.testing._watch_start",
     "revstore.testing._watch_support",
     "revstore.testing.backend",
+    "revstore.testing.cached",
     "revstore.testing.cacher",
     "revstore.testing.model",
     "revstore.testing.storage",
@@ -57,8 +58,16 @@ pytest.register_assert_rewrite(
 )
 
 from revstore.testing.backend import BackendTests  # noqa: E402 - see above
+from revstore.testing.cached import CachedStorageTests, CachedWatchTests  # noqa: E402
 from revstore.testing.cacher import CacherTests  # noqa: E402
 from revstore.testing.storage import StorageTests  # noqa: E402
 from revstore.testing.watch import WatchTests  # noqa: E402
 
-__all__ = ["BackendTests", "CacherTests", "StorageTests", "WatchTests"]
+__all__ = [
+    "BackendTests",
+    "CachedStorageTests",
+    "CachedWatchTests",
+    "CacherTests",
+    "StorageTests",
+    "WatchTests",
+]
