@@ -12,6 +12,8 @@ STORE ?= demo/cluster.db
 # A part of the benchmarks, as in `make bench ONLY=sqlite`.
 ONLY ?=
 
+# How many files of tests run at a time.
+JOBS ?= 2
 # How many times as long `make soak` tries what `make test` tries in short.
 LONG ?= 50
 
@@ -40,7 +42,7 @@ demo: $(STAMP)
 	@STORE='$(STORE)' $(BIN)/python examples/demo.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 soak: $(STAMP)
 	REVSTORE_TEST_LONG=$(LONG) $(BIN)/python -m pytest --timeout 36000 \
