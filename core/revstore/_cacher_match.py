@@ -8,7 +8,7 @@ from typing import TypeVar
 from revstore._cacher_log import Item
 from revstore.selectors import FieldRequirement, LabelRequirement, SelectionPredicate
 
-__all__ = ["Match", "matcher"]
+__all__ = ["Match", "is_pure", "matcher"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,11 @@ def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
         return True
 
     return match
+
+
+def is_pure(predicate: SelectionPredicate[T], paths: Sequence[str]) -> bool:
+    """Whether equal attributes mean an equal answer."""
+    return all(each.field in paths for each in predicate.field.requirements)
 
 
 def _label_check(requirement: LabelRequirement) -> Match[T]:

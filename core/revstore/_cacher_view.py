@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 import msgspec
 
-from revstore._cacher_log import Entry, EventLog
-from revstore._cacher_match import matcher
+from revstore._cacher_log import Entry, EventLog, Item
+from revstore._cacher_match import is_pure, matcher
 from revstore.errors import CorruptObject
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType
@@ -104,6 +104,7 @@ class View(Generic[T]):
     __slots__ = (
         "_log",
         "_match",
+        "_pure",
         "_whole",
         "bucket",
         "key",
@@ -129,6 +130,7 @@ class View(Generic[T]):
         self.kit = kit
         self.users = 0  # guarded by the generation's lock
         self._log = log
+        self._pure = is_pure(predicate, kit.paths)
         self._match = None if predicate.empty else matcher(predicate, kit.paths)
         self._whole = bucket is None and predicate.empty
         #: The last reading: from where, up to where, and what it was.
@@ -209,7 +211,7 @@ class View(Generic[T]):
             return entry.event
         item, previous, kind = entry.item, entry.previous, entry.type
         was = previous is not None and match(previous)
-        if kind is EventType.DELETED:
+        if kind is EventType.DELETED or (self._pure and _alike(previous, item)):
             return entry.event if was else None
         now = item is not None and match(item)
         if now and item is not None:
@@ -221,3 +223,14 @@ class View(Generic[T]):
             last = self.kit.at_version(previous.object, entry.revision)
             return Event(EventType.DELETED, last, str(entry.revision))
         return None
+
+
+def _alike(previous: Item[T] | None, item: Item[T] | None) -> bool:
+    """Whether both states of an object are there, and have the same attributes."""
+    return (
+        previous is not None
+        and item is not None
+        and previous.labels is not None
+        and previous.labels == item.labels
+        and previous.fields == item.fields
+    )

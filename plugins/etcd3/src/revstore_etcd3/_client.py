@@ -30,6 +30,8 @@ Method = Callable[[Server], Callable[..., Any]]
 
 # Seconds between two rounds over the servers.
 _PAUSE = 0.05
+# How many times dial_timeout a call tries to connect before it is given up.
+_DIALS = 2
 
 
 class Client:
@@ -75,6 +77,7 @@ class Client:
     def read(self, method: Method, request: Any, timeout: float) -> Any:
         """A call that may be repeated: each server in turn, until one answers."""
         deadline = time.monotonic() + timeout
+        give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
         for server, share in self._turns(deadline):
             try:
@@ -89,6 +92,8 @@ class Client:
                     raise failed from error
                 else:
                     self._leave(server)
+                if fate is Fate.NEVER_SENT and time.monotonic() > give_up:
+                    break  # nobody is there: who waits would rather know
         raise _too_late(failed, self.addresses)
 
     def write(
@@ -96,11 +101,14 @@ class Client:
     ) -> Any:
         """A call that may be made once: repeated only if it provably did nothing."""
         deadline = time.monotonic() + timeout
+        give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
         for server, share in self._turns(deadline):
             if not server.wait_ready(min(share, self._options.dial_timeout)):
                 failed = Unreachable(f"etcd at {server.address}: no connection")
                 self._leave(server)
+                if time.monotonic() > give_up:
+                    break
                 continue
             left = max(0.001, deadline - time.monotonic())
             try:
