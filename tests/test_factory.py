@@ -17,6 +17,7 @@ from revstore.errors import (
     InvalidArgument,
     KeyExists,
     NotReady,
+    Unreachable,
 )
 from revstore.factory import (
     StorageFactory,
@@ -87,8 +88,11 @@ def test_unset_type_is_sqlite_or_etcd3(tmp_path, monkeypatch):
     with open_storage(StorageConfig(), Node) as storage:
         storage.create("/nodes/n1", node("n1"))
     assert (tmp_path / "revstore.db").exists()
-    with pytest.raises(BackendNotInstalled, match="etcd3"):
-        open_storage(StorageConfig(server_list=("127.0.0.1:1",)), Node)
+    with (
+        open_storage(StorageConfig(server_list=("127.0.0.1:1",)), Node) as storage,
+        pytest.raises(Unreachable, match="etcd at 127"),
+    ):
+        storage.get("/nodes/n1", timeout=1)
 
 
 def test_closing_a_storage_closes_its_backend(url):
