@@ -1,0 +1,51 @@
+"""The command line over etcd, as a user has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_over_etcd(new_server):
+    """`make demo STORE=etcd3`: what works on sqlite works here."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "demo.py"), f"etcd3://{new_server.address}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[watch] DELETED" in done.stdout
+
+
+def test_doctor_tells_of_each_member(new_server):
+    """Version, leader, size and revision; a member that is away is a failed check, in one line, and
+    a cluster that is away exits with 3, soon."""
+    url = f"etcd3://{new_server.address}?dial_timeout=0.5"
+
+    def revstore(*words, code):
+        done = subprocess.run(
+            [sys.executable, "-m", "revstore", *words],
+            env={**os.environ, "REVSTORE_URL": url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    report = json.loads(revstore("doctor", "--json", code=0).stdout)
+    assert report["store"]["server"].startswith("etcd 3.")
+    (member,) = [check for check in report["checks"] if new_server.address in check["name"]]
+    assert member["result"] == "ok"
+    assert "leader" in member["detail"]
+    new_server.stop()
+    (line,) = revstore("get", "pods", code=3).stderr.splitlines()
+    assert new_server.address in line
