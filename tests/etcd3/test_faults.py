@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,10 @@ from revstore.plugins import open_backend
 from revstore.testing._support import wait_until
 from revstore.testing.checks import check_history
 from revstore.testing.etcd import etcd_cluster
+from revstore.testing.proxy import FaultyProxy
 from revstore.testing.workload import Workload
 
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 OPTIONS = "?keepalive_time=1&keepalive_timeout=1&dial_timeout=1&timeout=5"
 
 
@@ -186,6 +189,41 @@ def test_a_cluster_under_fire(etcd_binary):
                 backend.close()
     assert check_history(history) == []
     assert sum(1 for each in history.operations if each.succeeded) > 50
+
+
+@pytest.mark.parametrize("fault", ["cut", "halt", "slow"])
+def test_a_network_that_breaks(server, fault):
+    """WATCH-15, DECISIONS 2: connections that are reset, that go silent, or crawl, again and again,
+    under writers and watchers: nothing is lost or doubled, no outcome is guessed."""
+    with FaultyProxy(server.address) as proxy:
+        stop = threading.Event()
+
+        def fire():
+            while not stop.wait(0.3):
+                if fault == "slow":
+                    proxy.delay, proxy.throttle = 0.02, 200_000
+                elif fault == "cut":
+                    proxy.cut()
+                else:
+                    proxy.halt()
+                stop.wait(1.5 if fault == "halt" else 0.2)
+                proxy.restore()
+
+        config = StorageConfig.from_url(f"etcd3://{proxy.address}{OPTIONS}")
+        firing = threading.Thread(target=fire)
+        with open_backend(config) as backend:
+            backend.status()
+            firing.start()
+            turns = (60 if fault == "halt" else 120) * LONG
+            plan = Workload(prefix=f"/{fault}/", seed=3, writers=4, watchers=3, turns=turns)
+            try:
+                history = plan.run(lambda _: backend)
+            finally:
+                stop.set()
+                firing.join(20)
+                proxy.restore()
+    assert check_history(history) == []
+    assert sum(1 for each in history.operations if each.succeeded) > 20
 
 
 def test_etcdctl_and_we_see_the_same(server, open_store):
