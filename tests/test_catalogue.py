@@ -25,23 +25,6 @@ ROWS = dict(
 )
 FAMILIES = {row.partition("-")[0] for row in ROWS}
 
-_ETCD2 = "comes with the etcd2 backend"
-
-#: Rows that what there is so far cannot show, and what will. A row that is cited, or is on the
-#: page, must go from here.
-NOT_YET = {
-    "OLD-3": _ETCD2,
-    "OLD-6": _ETCD2,
-    "OLD-10": _ETCD2,
-    "OLD-18": _ETCD2,
-    "OLD-19": _ETCD2,
-    "OLD-20": _ETCD2,
-    "OLD-21": _ETCD2,
-    "OLD-22": _ETCD2,
-    "OLD-23": _ETCD2,
-    "OLD-25": _ETCD2,
-    "OLD-26": _ETCD2,
-}
 
 _ROW = re.compile(r"\b([A-Z]+)-([0-9]+)(?:\s+to\s+(?:\1-)?([0-9]+)\b)?")
 _TABLE_ROW = re.compile(r"^\| ([^|]*?) \| .* \|$", re.MULTILINE)
@@ -85,7 +68,7 @@ def differing() -> set[str]:
 
 def test_every_row_is_shown_or_differs(cited, differing):
     """Nothing of the original is forgotten in silence."""
-    missing = [row for row in ROWS if row not in {*cited, *differing, *NOT_YET}]
+    missing = [row for row in ROWS if row not in {*cited, *differing}]
     assert not missing, f"neither cited by a test nor in {DIFFERENCES.name}"
 
 
@@ -94,13 +77,6 @@ def test_what_is_cited_is_there(cited, differing):
     unknown = {row: files for row, files in cited.items() if row not in ROWS}
     assert not unknown
     assert not differing - ROWS.keys()
-
-
-def test_nothing_is_put_off_that_is_done(cited, differing):
-    """What is left to do is no more than what is listed."""
-    assert not NOT_YET.keys() - ROWS.keys()
-    done = {row: cited.get(row, DIFFERENCES.name) for row in NOT_YET if row in {*cited, *differing}}
-    assert not done, "to be taken out of NOT_YET"
 
 
 def test_the_list_of_rows():

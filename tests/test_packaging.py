@@ -15,11 +15,13 @@ PACKAGES = {
     "revstore": "revstore/",
     "revstore-sqlite": "revstore_sqlite/",
     "revstore-etcd3": "revstore_etcd3/",
+    "revstore-etcd2": "revstore_etcd2/",
 }
 SOURCES = {
     "revstore": ROOT / "core" / "revstore",
     "revstore-sqlite": ROOT / "plugins" / "sqlite" / "src" / "revstore_sqlite",
     "revstore-etcd3": ROOT / "plugins" / "etcd3" / "src" / "revstore_etcd3",
+    "revstore-etcd2": ROOT / "plugins" / "etcd2" / "src" / "revstore_etcd2",
 }
 
 
@@ -54,7 +56,7 @@ def test_metadata_of_the_wheels(wheels):
     needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", core, re.MULTILINE)
 
     assert sorted(needs) == ["attrs", "cattrs", "msgspec", "pluggy"]
-    extras = ["cli", "testing", "metrics", "sqlite", "etcd3"]
+    extras = ["cli", "testing", "metrics", "sqlite", "etcd3", "etcd2"]
     assert re.findall(r"^Provides-Extra: (.*)$", core, re.MULTILINE) == extras
     plugin = metadata(wheels["revstore-sqlite"])
     assert re.search(r"^Requires-Dist: revstore(<0.2,>=0.1|>=0.1,<0.2)$", plugin, re.MULTILINE)

@@ -121,7 +121,6 @@ def test_only_the_configured_plugin_is_imported(install):
 @pytest.mark.parametrize(
     ("name", "hint", "meant"),
     [
-        ("etcd2", "pip install revstore-etcd2", ""),
         ("etcd4", "", "etcd3"),
         ("memmory", "", "memory"),
         ("requests", "", ""),

@@ -132,9 +132,10 @@ class CacheWatch(Watch[T]):
     def _take_plain(self) -> tuple[Event[T], ...]:
         """What most polls find, which is what the view has ready; () leaves it to ``_take``. Kept
         short: it is the cost of a delivery."""
-        head, revision = self._generation.shown
+        generation = self._generation
+        head, revision = generation.shown
         cursor, view = self.cursor, self.view
-        if cursor >= head:
+        if cursor >= head or generation.ended is not None:
             return ()
         memo = view.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
@@ -200,6 +201,8 @@ class CacheWatch(Watch[T]):
                 return events
         generation = self._generation
         ended = generation.ended  # before the rest: then all there was is shown
+        if isinstance(ended, Closed):
+            self._fail(ended)  # who closes does not want what is left
         head, revision = generation.shown
         events = ()
         if self.cursor < head:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from revstore._typed_calls import Naming
 from revstore.codec import Codec
 from revstore.copier import Copier
 from revstore.errors import CorruptObject, InternalError, InvalidObject
@@ -70,7 +71,8 @@ class ObjectReader(Generic[T]):
 
     def encode(self, key: str, obj: T) -> bytes:
         """The plain bytes of ``obj`` without its resource version; ``InvalidObject``."""
-        bare = self.versioner.prepare_object_for_storage(obj)
+        with Naming(key):
+            bare = self.versioner.prepare_object_for_storage(obj)
         try:
             return self._codec.encode(bare)
         except Exception as error:

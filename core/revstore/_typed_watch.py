@@ -80,12 +80,13 @@ class _Source:
             raise self._error
         self._check_open()
 
-    def fail(self, error: StorageError) -> StorageError:
+    def fail(self, error: StorageError, key: str) -> StorageError:
         """Remember and return ``error`` as users know it; the backend's watch ends."""
         if isinstance(error, Compacted):
             expired = Expired(
                 "the resource version is too old to watch: what came after it was compacted; "
                 "list again and watch from there",
+                key=key,
                 resource_version=error.resource_version,
             )
             expired.__cause__ = error
@@ -186,7 +187,7 @@ class TypedWatch(Watch[T]):
                 else:
                     events = self._next(_least(end, self._deadline, now))
             except StorageError as error:
-                raised = self._source.fail(error)
+                raised = self._source.fail(error, self._objects.logical(self._plan.key))
                 raise raised from raised.__cause__
             if events:
                 return events
@@ -206,7 +207,12 @@ class TypedWatch(Watch[T]):
         plan, state = self._plan, self._state
         kvs = state.read()
         if plan.revision > state.revision:
-            raise TooLargeResourceVersion(plan.revision, state.revision, retry_after=1)
+            raise TooLargeResourceVersion(
+                plan.revision,
+                state.revision,
+                key=self._objects.logical(plan.key),
+                retry_after=1,
+            )
         events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
         if self._predicate is not None:
             predicate = self._predicate
@@ -290,7 +296,7 @@ class TypedChanges(Changes[T], Generic[T]):
                 return self._initial()
             batch = self._source.poll(timeout)
         except StorageError as error:
-            raised = self._source.fail(error)
+            raised = self._source.fail(error, self._objects.logical(self._prefix))
             raise raised from raised.__cause__
         if batch is None:
             return None

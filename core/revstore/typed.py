@@ -13,7 +13,7 @@ import attrs
 
 from revstore._storage_list import plan_list
 from revstore._storage_objects import empty_object
-from revstore._typed_calls import Deadline
+from revstore._typed_calls import Deadline, Naming
 from revstore._typed_keys import KeySpace
 from revstore._typed_list import Lister
 from revstore._typed_objects import ObjectReader
@@ -116,18 +116,20 @@ class TypedStorage(Storage[T]):
         physical = self._keys.one(key)
         self._check_open()
         objects, deadline = self._objects, Deadline(timeout)
-        try:
-            version = objects.versioner.object_resource_version(obj)
-        except InvalidResourceVersion:
-            version = 0  # cleared like any other (CREATE-2)
-        if version:
-            raise ResourceVersionSet(key, str(version))
-        data = objects.encode(key, obj)
+        with Naming(key):
+            try:
+                version = objects.versioner.object_resource_version(obj)
+            except InvalidResourceVersion:
+                version = 0  # cleared like any other (CREATE-2)
+            if version:
+                raise ResourceVersionSet(key, str(version))
+            data = objects.encode(key, obj)
+            check_ttl(ttl)
         result = self._backend.put(
             physical,
             objects.seal(physical, data),
             expected_revision=0,
-            ttl=check_ttl(ttl),
+            ttl=ttl,
             timeout=deadline.left(key),
         )
         if not result.succeeded:
@@ -145,9 +147,11 @@ class TypedStorage(Storage[T]):
     ) -> Any:
         physical = self._keys.one(key)
         self._check_open()
-        minimum = parse_resource_version(resource_version)
+        with Naming(key):
+            minimum = parse_resource_version(resource_version)
+        left = Deadline(timeout).left(key)
         linearizable = minimum > 0 or (self._quorum and not resource_version)
-        found = self._backend.get(physical, linearizable=linearizable, timeout=timeout)
+        found = self._backend.get(physical, linearizable=linearizable, timeout=left)
         if minimum > found.revision:
             raise TooLargeResourceVersion(minimum, found.revision, key=key)
         if found.kv is not None:
@@ -171,23 +175,24 @@ class TypedStorage(Storage[T]):
     ) -> ObjectList[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
         self._check_open()
-        plan = plan_list(
-            physical,
-            recursive=recursive,
-            resource_version=resource_version,
-            resource_version_match=resource_version_match,
-            limit=limit,
-            continue_token=continue_token,
-        )
-        lister = Lister(
-            self._backend,
-            self._objects,
-            plan,
-            self._predicate(label_selector, field_selector),
-            Deadline(timeout),
-            quorum=self._quorum,
-        )
-        return lister.below(physical, limit) if recursive else lister.one(physical)
+        with Naming(key):
+            plan = plan_list(
+                physical,
+                recursive=recursive,
+                resource_version=resource_version,
+                resource_version_match=resource_version_match,
+                limit=limit,
+                continue_token=continue_token,
+            )
+            lister = Lister(
+                self._backend,
+                self._objects,
+                plan,
+                self._predicate(label_selector, field_selector),
+                Deadline(timeout),
+                quorum=self._quorum,
+            )
+            return lister.below(physical, limit) if recursive else lister.one(physical)
 
     def delete(
         self,
@@ -240,7 +245,9 @@ class TypedStorage(Storage[T]):
     ) -> Watch[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
         self._check_open()
-        revision = parse_resource_version(resource_version)
+        with Naming(key):
+            revision = parse_resource_version(resource_version)
+            predicate = self._predicate(label_selector, field_selector)
         initial = not revision if send_initial_events is None else send_initial_events
         if not initial and not revision:
             revision = self.current_revision()  # now, not when the first poll comes (WATCH-4)
@@ -255,7 +262,6 @@ class TypedStorage(Storage[T]):
         )
         if plan.end_bookmark or plan.bookmarks:
             self._objects.new_object()  # refused here rather than when the first one is due
-        predicate = self._predicate(label_selector, field_selector)
         watch = TypedWatch(self._backend, self._objects, plan, predicate, self._forget)
         return self._remember(watch)
 
@@ -268,7 +274,7 @@ class TypedStorage(Storage[T]):
     def count(self, key: str, *, timeout: float | None = None) -> int:
         physical = self._keys.below(key)
         self._check_open()
-        return self._backend.count(physical, timeout=timeout).count
+        return self._backend.count(physical, timeout=Deadline(timeout).left(key)).count
 
     def stats(self, *, timeout: float | None = None) -> Stats:
         self._check_open()

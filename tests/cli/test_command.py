@@ -60,6 +60,7 @@ def test_plugins_list_imports_no_driver(revstore):
     assert not modules & {"rich", "yaml", "sqlalchemy", "sqlite3", "grpc"}
     table = revstore.out("plugins", "list", "--fast")
     assert [line.split()[:2] for line in table[1:]] == [
+        ["etcd2", "unchecked"],
         ["etcd3", "unchecked"],
         ["memory", "unchecked"],
         ["sqlite", "unchecked"],

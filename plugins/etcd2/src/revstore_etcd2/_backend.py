@@ -1,0 +1,347 @@
+"""The backend itself: requests of the keys API, and what their answers mean."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+import msgspec
+
+from revstore.backend import Backend, BackendWatch, check_key
+from revstore.config import StorageConfig
+from revstore.errors import (
+    Closed,
+    IncompatibleStore,
+    InvalidArgument,
+    OutcomeUnknown,
+    Timeout,
+    Unsupported,
+    ValueTooLarge,
+)
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    ListResult,
+    PutResult,
+)
+from revstore_etcd2 import _errors
+from revstore_etcd2._client import Client, Reply
+from revstore_etcd2._errors import MaybeSent, refusal
+from revstore_etcd2._hub import Hub
+from revstore_etcd2._names import key_of, path_of, prefix_folder, url_of
+from revstore_etcd2._options import CAPABILITIES, Etcd2Options
+from revstore_etcd2._results import (
+    ABSENT,
+    check_revision,
+    check_start,
+    key_value,
+    no_folder,
+    node_of,
+)
+from revstore_etcd2._watch import Etcd2Watch
+from revstore_etcd2._wire import Answer, Node, decode_answer, encode_value, kv_of, leaves
+
+__all__ = ["Etcd2Backend"]
+
+#: The server reads no more of a request.
+_MAX_BODY = 10 << 20
+#: A path that no key has: reading it costs nothing but tells the store's index.
+_PROBE = url_of("/%-/%-")
+_LOST = (*ABSENT, _errors.COMPARE_FAILED, _errors.NOT_A_FILE)
+_MAX_FOREIGN = 10_000
+#: Seconds that the hub waits for the store's index.
+_INDEX_TIMEOUT = 5.0
+
+_open_backends: weakref.WeakSet[Etcd2Backend] = weakref.WeakSet()
+# Connections are shared with the parent: these never get collected in a child.
+_left_by_parent: list[Etcd2Backend] = []
+
+
+def _after_fork() -> None:
+    for backend in list(_open_backends):
+        backend._forked = True  # noqa: SLF001 - a hook of this very module
+        _left_by_parent.append(backend)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Etcd2Backend(Backend):
+    """A store on the v2 keys API; see the package's README for what it guarantees."""
+
+    def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
+        """Nothing is sent before the first call."""
+        self._forked = False
+        self._client = Client(config, options)
+        self._hub = Hub(self._client, self._check_cluster, lambda: self._index(_INDEX_TIMEOUT))
+        self._cluster = ""  # set once, by whichever answer comes first
+        self._server = ""
+        self._foreign: set[str] = set()
+        self._closing = threading.Lock()
+        _open_backends.add(self)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return CAPABILITIES
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        index = self._index(timeout)
+        if not self._server:
+            try:
+                version = msgspec.json.decode(self._client.version(), type=dict[str, str])
+            except msgspec.DecodeError:
+                version = {}
+            self._server = f"etcd {version.get('etcdserver', '')}".rstrip() + " (API v2)"
+        return BackendStatus(
+            store_id=self._cluster,
+            revision=index,
+            compacted_revision=0,
+            server=self._server,
+            foreign_keys=len(self._foreign),
+        )
+
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        index, node = self._read(check_key(key), linearizable, self._deadline(timeout))
+        check_revision(revision, index)
+        return GetResult(index, None if node is None or node.dir else kv_of(node, key))
+
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        """As in the contract; ``limit`` is ignored, for v2 cannot page."""
+        check_start(start)
+        index, found = self._find(prefix, linearizable, timeout)
+        check_revision(revision, index)
+        kvs = [kv_of(node, key, keys_only=keys_only) for key, node in found if key >= start]
+        return ListResult(index, tuple(kvs), False, 0 if remaining else None)
+
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        index, found = self._find(prefix, True, timeout)
+        check_revision(revision, index)
+        return CountResult(index, len(found))
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        """As in the contract; also ``InvalidKey`` for a key to create where there is a folder
+        with keys in it, or below a key."""
+        check_key(key)
+        if expected_revision < 0:
+            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
+        if ttl is not None and ttl < 0:
+            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        deadline = self._deadline(timeout)
+        text = encode_value(bytes(value))
+        condition = f"prevIndex={expected_revision}" if expected_revision else "prevExist=false"
+        url = f"{url_of(path_of(key))}?{condition}"
+        while True:
+            fields: dict[str, object] = {"value": text}
+            if ttl:
+                fields["ttl"] = ttl
+            elif ttl is None and expected_revision:
+                index, node = self._read(key, True, deadline)
+                if node is None or node.dir or node.modified_index != expected_revision:
+                    return PutResult(False, index, key_value(node, key))
+                if node.expiration:
+                    fields["ttl"] = max(1, node.ttl)
+            body = urlencode(fields)
+            if len(body) > _MAX_BODY:
+                raise ValueTooLarge(
+                    f"the value is over the server's limit of {_MAX_BODY} bytes", key=key
+                )
+            answer = self._write(
+                "PUT", url, key, expected=expected_revision, deadline=deadline, body=body
+            )
+            if answer.node is not None:
+                return PutResult(True, answer.node.modified_index)
+            lost = self._loser(answer, key, expected_revision, deadline)
+            if lost is not None:
+                return PutResult(False, *lost)
+
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        check_key(key)
+        if expected_revision <= 0:
+            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        deadline = self._deadline(timeout)
+        url = f"{url_of(path_of(key))}?prevIndex={expected_revision}"
+        while True:
+            answer = self._write("DELETE", url, key, expected=expected_revision, deadline=deadline)
+            if answer.node is not None:
+                return DeleteResult(
+                    True, answer.node.modified_index, key_value(answer.prev_node, key)
+                )
+            lost = self._loser(answer, key, expected_revision, deadline)
+            if lost is not None:
+                return DeleteResult(False, *lost)
+
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        self._check_open()
+        if key or not recursive:
+            check_key(key)
+        return Etcd2Watch(
+            self._hub,
+            key,
+            recursive=recursive,
+            after_revision=after_revision,
+            progress=progress,
+            check_open=self._check_open,
+        )
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        self._check_open()
+        raise Unsupported(
+            Capability.COMPACTION, "etcd v2 forgets by itself: it keeps 1,000 changes"
+        )
+
+    def close(self) -> None:
+        if self._forked:
+            return
+        with self._closing:
+            if not self._client.closed.is_set():
+                self._client.close()
+                self._hub.close(1.5)
+                _open_backends.discard(self)
+
+    # Requests
+
+    def _check_open(self) -> None:
+        if self._forked:
+            raise Closed("the backend was opened before a fork: open it anew in the child")
+        if self._client.closed.is_set():
+            raise Closed("the backend is closed")
+
+    def _deadline(self, timeout: float | None) -> float:
+        self._check_open()
+        return time.monotonic() + (self._client.options.timeout if timeout is None else timeout)
+
+    def _check_cluster(self, cluster: str) -> None:
+        if cluster != self._cluster and cluster:
+            if self._cluster:
+                raise IncompatibleStore(
+                    f"the servers belong to cluster {cluster}, but to {self._cluster} before"
+                )
+            self._cluster = cluster
+
+    def _ask(self, url: str, linearizable: bool, deadline: float) -> Reply:
+        quorum = "quorum=true" if linearizable else "quorum=false"
+        reply = self._client.call("GET", f"{url}?{quorum}", timeout=deadline - time.monotonic())
+        self._check_cluster(reply.cluster)
+        return reply
+
+    def _index(self, timeout: float | None) -> int:
+        """The store's index, linearizably."""
+        return self._ask(_PROBE, True, self._deadline(timeout)).index
+
+    def _read(self, key: str, linearizable: bool, deadline: float) -> tuple[int, Node | None]:
+        reply = self._ask(url_of(path_of(key)), linearizable, deadline)
+        return reply.index, node_of(decode_answer(reply.body))
+
+    def _find(
+        self, prefix: str, linearizable: bool, timeout: float | None
+    ) -> tuple[int, Sequence[tuple[str, Node]]]:
+        """The keys that start with ``prefix``, in order."""
+        if prefix:
+            check_key(prefix)
+        deadline = self._deadline(timeout)
+        quorum = "true" if linearizable else "false"
+        url = f"{url_of(prefix_folder(prefix))}?recursive=true&quorum={quorum}"
+        reply = self._client.call("GET", url, timeout=deadline - time.monotonic())
+        self._check_cluster(reply.cluster)
+        node = node_of(decode_answer(reply.body))
+        found = []
+        for leaf in leaves(node) if node is not None else ():
+            key = key_of(leaf.key)
+            if key is None:
+                if len(self._foreign) < _MAX_FOREIGN:
+                    self._foreign.add(leaf.key)
+            elif key.startswith(prefix):
+                found.append((key, leaf))
+        found.sort(key=lambda pair: pair[0])
+        return reply.index, found
+
+    def _write(
+        self,
+        method: str,
+        url: str,
+        key: str,
+        *,
+        expected: int,
+        deadline: float,
+        body: str | None = None,
+    ) -> Answer:
+        left = deadline - time.monotonic()
+        try:
+            reply = self._client.call(method, url, body=body, timeout=left, idempotent=False)
+        except MaybeSent as error:
+            raise OutcomeUnknown(key, expected, str(error)) from error.__cause__
+        self._check_cluster(reply.cluster)
+        answer = decode_answer(reply.body)
+        if answer.error_code in (300, 301):
+            raise OutcomeUnknown(key, expected, f"{answer.message}: {answer.cause}")
+        return answer
+
+    def _loser(
+        self, answer: Answer, key: str, expected: int, deadline: float
+    ) -> tuple[int, KeyValue | None] | None:
+        """What stands in the way of a write that the server refused: the store's index and the
+        key; None if nothing does any more."""
+        code = answer.error_code
+        if not expected and code == _errors.NOT_A_DIRECTORY:
+            raise no_folder(key, f"{answer.cause!r} is a key, and etcd v2 has none below a key")
+        if code not in (_errors.EXISTS, *_LOST):
+            raise refusal(answer)
+        index, node = self._read(key, True, deadline)
+        if node is not None and node.dir:
+            if expected:
+                return index, None
+            self._remove_folder(key, deadline)
+            return None
+        found = key_value(node, key)
+        if (found.revision if found else 0) == expected:
+            if time.monotonic() > deadline:
+                raise Timeout(f"others kept changing {key!r}")
+            return None
+        return index, found
+
+    def _remove_folder(self, key: str, deadline: float) -> None:
+        """Remove a folder that its keys have left empty, as v2 itself never does."""
+        url = f"{url_of(path_of(key))}?dir=true"
+        answer = self._write("DELETE", url, key, expected=0, deadline=deadline)
+        if answer.error_code == _errors.DIRECTORY_NOT_EMPTY:
+            raise no_folder(key, "there are keys below it, and etcd v2 has none at a folder")
+        if answer.node is None and answer.error_code not in _LOST:
+            raise refusal(answer)

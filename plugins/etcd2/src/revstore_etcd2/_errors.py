@@ -1,0 +1,101 @@
+"""What went wrong, in the terms of ``revstore.errors``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from revstore.errors import (
+    AccessDenied,
+    BackendError,
+    Compacted,
+    CorruptStore,
+    IncompatibleStore,
+    ReadOnly,
+    Unreachable,
+    ValueTooLarge,
+)
+from revstore_etcd2._wire import Answer
+
+__all__ = [
+    "COMPARE_FAILED",
+    "DIRECTORY_NOT_EMPTY",
+    "EXISTS",
+    "NOT_A_DIRECTORY",
+    "NOT_A_FILE",
+    "NOT_FOUND",
+    "MaybeSent",
+    "check_reply",
+    "is_passing",
+    "refusal",
+]
+
+NOT_FOUND = 100
+COMPARE_FAILED = 101
+NOT_A_FILE = 102
+NOT_A_DIRECTORY = 104
+EXISTS = 105
+_ROOT_READ_ONLY = 107
+DIRECTORY_NOT_EMPTY = 108
+_UNAUTHORIZED = 110
+_INVALID_FORM = 210
+#: The cluster's inner life: no leader, a timeout, a proposal that got lost.
+_RAFT = (300, 301)
+_CLEARED = 401
+
+
+class MaybeSent(Exception):
+    """A write left, or may have left, and no answer came; its caller knows the key."""
+
+
+def check_reply(status: int, body: bytes, kind: str, version: Callable[[], str]) -> None:
+    """Raise for an answer that is not one of the keys API."""
+    if status in (401, 403) and b'"errorCode"' not in body:
+        raise AccessDenied(_denied(body))
+    if status in (401, 403) and b'"errorCode":110' in body:
+        raise AccessDenied(_denied(body))
+    if b'"errorCode"' in body[:200] or status in (200, 201):
+        return
+    if status == 404:
+        found = version()
+        raise IncompatibleStore(
+            f"the server does not serve the v2 API ({found or 'of unknown version'}): etcd 3.4 and "
+            "3.5 need the flag --enable-v2, etcd 3.6 and later no longer have it: use etcd3"
+        )
+    if status >= 500:
+        raise Unreachable(f"the server answers {status}: {_text(body)}")
+    raise IncompatibleStore(f"no etcd v2 server: it answers {status} {kind}: {_text(body)}")
+
+
+def is_passing(body: bytes, status: int) -> bool:
+    """Whether the cluster could not answer just now; another server, or a later try, may."""
+    return status >= 500 and any(b'"errorCode":%d,' % code in body for code in _RAFT)
+
+
+def refusal(answer: Answer) -> BackendError:
+    """The error for a refusal that no caller has a use for."""
+    text = f"{answer.message} ({answer.cause})"
+    if answer.error_code == _CLEARED:
+        return Compacted(_oldest(answer.cause) - 1, answer.index)
+    if answer.error_code == _UNAUTHORIZED:
+        return AccessDenied(text)
+    if answer.error_code == _ROOT_READ_ONLY:
+        return ReadOnly(text)
+    if answer.error_code == _INVALID_FORM:
+        return ValueTooLarge(text)
+    if answer.error_code in _RAFT:
+        return Unreachable(text)
+    return CorruptStore(f"etcd answers {answer.error_code}: {text}")
+
+
+def _oldest(cause: str) -> int:
+    """The oldest index of "the requested history has been cleared [1007/1]"."""
+    number = cause.partition("[")[2].partition("/")[0]
+    return int(number) if number.isdigit() else 1
+
+
+def _denied(body: bytes) -> str:
+    return f"the server refuses the credentials: {_text(body)}"
+
+
+def _text(body: bytes) -> str:
+    return body[:200].decode(errors="replace").strip()

@@ -1,0 +1,48 @@
+"""The options of the etcd2 backend, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from revstore.errors import ConfigError
+from revstore.values import Capability
+
+__all__ = ["CAPABILITIES", "Etcd2Options"]
+
+#: No history but what watches need, no compaction, no count of versions, no progress on request.
+CAPABILITIES = frozenset(
+    {
+        Capability.TTL,
+        Capability.LOCAL_READS,
+        Capability.DURABLE,
+        Capability.CROSS_PROCESS_WATCH,
+    }
+)
+
+
+def _seconds(low: float, high: float) -> Callable[[Any, Any, Any], None]:
+    def check(_: object, field: attrs.Attribute[float], value: object) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= float(str(value)) <= high:
+            raise ConfigError(
+                f"options.{field.name}", value, f"a number of seconds from {low:g} to {high:g}"
+            )
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Etcd2Options:
+    """How an etcd cluster is spoken to; ``ConfigError`` names the field that is wrong.
+
+    ``timeout``: seconds that a call may take if it was given none. ``dial_timeout``: seconds after
+    which another server is tried. ``idle_timeout``: seconds of silence after which the stream of
+    changes is made anew, so that a dead server is noticed.
+    """
+
+    timeout: float = attrs.field(default=30.0, validator=_seconds(0.1, 3600))
+    dial_timeout: float = attrs.field(default=2.0, validator=_seconds(0.1, 60))
+    idle_timeout: float = attrs.field(default=5.0, validator=_seconds(0.1, 600))
