@@ -75,6 +75,8 @@ class BareBackend(MemoryBackend):
     def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
         if ttl:
             raise Unsupported(Capability.TTL)
+        if not expected_revision and super().get(key).kv is None:
+            self._refuse_nested(key)
         result = super().put(key, value, expected_revision=expected_revision)
         return type(result)(result.succeeded, result.revision, _without_version(result.current))
 
@@ -87,6 +89,11 @@ class BareBackend(MemoryBackend):
 
     def compact(self, revision, *, timeout=None):
         raise Unsupported(Capability.COMPACTION)
+
+    def _refuse_nested(self, key):
+        above = [key[:at] for at, letter in enumerate(key) if at and letter == "/"]
+        if super().count(f"{key}/").count or any(super(BareBackend, self).get(a).kv for a in above):
+            raise Unsupported(Capability.NESTED_KEYS)
 
     def _refuse_past(self, revision):
         if 0 < revision < self.status().revision:

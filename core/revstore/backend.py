@@ -220,7 +220,8 @@ class Backend(Closing):
         An equal value is written all the same. ``ttl`` in seconds: 0 for ever; n > 0: the key
         expires not before n seconds from now (later by rounding and the sweep's rhythm); None
         keeps the key's expiry as it is. ttl > 0, or None on a key that expires, raises
-        ``Unsupported`` without TTL.
+        ``Unsupported`` without TTL; so does, without NESTED_KEYS, the creation of a key where one
+        above or below it exists ("a" and "a/b").
 
         An expired key exists, for every reader, until a deletion with a revision of its own
         removes it, by itself and with nobody looking; watches see that deletion.

@@ -37,6 +37,7 @@ _CAPABILITIES = frozenset(
         Capability.PROGRESS,
         Capability.COMPACTION,
         Capability.VERSIONS,
+        Capability.NESTED_KEYS,
     }
 )
 

@@ -24,6 +24,7 @@ def revstore_backend() -> BackendInfo:
                 Capability.PROGRESS,
                 Capability.COMPACTION,
                 Capability.VERSIONS,
+                Capability.NESTED_KEYS,
             }
         ),
         description="in this process's memory; gone when it is closed",

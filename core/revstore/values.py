@@ -25,7 +25,7 @@ __all__ = [
 class Capability(enum.StrEnum):
     """What a backend may be able to do beyond the minimum.
 
-    The first six have a call to check them with: claimed, the call must work; not claimed, it
+    The first seven have a call to check them with: claimed, the call must work; not claimed, it
     must raise ``Unsupported`` (``LOCAL_READS``: must be served linearizably, without an error;
     ``VERSIONS``: must be 0). The last two describe behaviour only: a claim is tested, no claim
     is shown as "no".
@@ -43,6 +43,9 @@ class Capability(enum.StrEnum):
     LOCAL_READS = "local-reads"
     #: KeyValue.version counts the writes of a key since its creation
     VERSIONS = "versions"
+    #: a key may stand beside others below it, "a" and "a/b"; else put raises ``Unsupported`` for
+    #: the second, and writes nothing
+    NESTED_KEYS = "nested-keys"
     #: an acknowledged write survives a crash of the process and of the machine
     DURABLE = "durable"
     #: a watch sees the writes of other processes

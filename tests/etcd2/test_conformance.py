@@ -16,21 +16,6 @@ from revstore.testing import (
     WatchTests,
 )
 
-#: Tests of the shared suites that use a key and another one below it, "a" and "a/b". etcd v2 has
-#: either a key or a folder (OLD-19): such a key is refused, see test_keys.py.
-NESTED = {
-    "test_bookmark_of_one_object",
-    "test_byte_order",
-    "test_count",
-    "test_key_unicode",
-    "test_list_scopes",
-    "test_prefix_is_a_plain_string",
-    "test_scope_of_a_namespace",
-    "test_scope_of_one_object",
-    "test_watch_exact_key",
-    "test_watch_recursive_is_a_plain_prefix",
-}
-
 #: Tests of the raw suites that the cache answers otherwise.
 CACHED = {
     "test_update": "GU-19: of a cached suggestion the expiry is not known",
@@ -43,12 +28,6 @@ class OnEtcd:
 
     ephemeral = False
     large_value = 1 << 20
-    not_nested: frozenset[str] = frozenset()
-
-    @pytest.fixture(autouse=True)
-    def _no_nested_keys(self, request):
-        if request.node.originalname in NESTED - self.not_nested:
-            pytest.skip("differs: OLD-19: a key cannot be a folder")
 
     @pytest.fixture
     def backend(self, open_store) -> Iterator[Backend]:
@@ -61,8 +40,6 @@ class OnEtcd:
 
 class TestBackend(OnEtcd, BackendTests):
     """Bytes."""
-
-    not_nested = frozenset({"test_count"})
 
 
 class TestStorage(OnEtcd, StorageTests):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from revstore.errors import InvalidKey, ValueTooLarge
+from revstore.errors import Unsupported, ValueTooLarge
 from revstore.testing._support import collect
 from revstore.values import WatchEventType
 from revstore_etcd2._names import key_of, path_of, prefix_folder
@@ -80,7 +80,7 @@ def test_a_key_cannot_be_a_folder(open_store):
     backend = open_store()
     prefix = f"/folders-{id(backend)}"
     first = backend.put(f"{prefix}/a", b"1", expected_revision=0)
-    with pytest.raises(InvalidKey, match="is a key"):
+    with pytest.raises(Unsupported, match="is a key"):
         backend.put(f"{prefix}/a/b", b"", expected_revision=0)
     assert backend.get(f"{prefix}/a/b").kv is None
     assert backend.list(f"{prefix}/a/").kvs == ()
@@ -88,7 +88,7 @@ def test_a_key_cannot_be_a_folder(open_store):
     assert not backend.delete(f"{prefix}/a/b", expected_revision=5).succeeded
 
     below = backend.put(f"{prefix}/c/d", b"", expected_revision=0)
-    with pytest.raises(InvalidKey, match="below it"):
+    with pytest.raises(Unsupported, match="below it"):
         backend.put(f"{prefix}/c", b"", expected_revision=0)
     assert not backend.put(f"{prefix}/c", b"", expected_revision=first.revision).succeeded
     assert not backend.delete(f"{prefix}/c", expected_revision=first.revision).succeeded

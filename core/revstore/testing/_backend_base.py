@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -59,6 +59,17 @@ class BackendSuite:
     def claims(self, backend: Backend, capability: Capability) -> bool:
         """Whether the open backend has ``capability``."""
         return capability in backend.capabilities
+
+    def storable(self, backend: Backend, names: Sequence[str]) -> list[str]:
+        """``names``; without NESTED_KEYS only those neither above nor below an earlier one."""
+        if self.claims(backend, Capability.NESTED_KEYS):
+            return [*names]
+        kept: list[str] = []
+        for name in names:
+            nested = (f"{a}/".startswith(f"{b}/") for k in kept for a, b in ((name, k), (k, name)))
+            if not any(nested):
+                kept.append(name)
+        return kept
 
     def need(self, backend: Backend, capability: Capability) -> None:
         """Skip a test about ``capability`` if it is not claimed; another test checks that."""

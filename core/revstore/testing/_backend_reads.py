@@ -49,18 +49,21 @@ class ReadTests(BackendSuite):
         assert result.remaining is None
         assert result.revision >= max(kv.revision for kv in result.kvs)
 
-    def test_byte_order(self, space: Keyspace) -> None:
+    def test_byte_order(self, backend: Backend, space: Keyspace) -> None:
         """Keys are in the order of their UTF-8 bytes, whatever the separators (BASE-6)."""
-        for name in reversed(_ODD_ORDER):
+        stored = self.storable(backend, _ODD_ORDER[::-1])
+        for name in stored:
             space.create(name)
-        expected = sorted(_ODD_ORDER, key=lambda name: name.encode())
 
-        assert space.names(space.list().kvs) == expected
-        assert space.names(space.list("a").kvs) == ["a", "a-b", "a/x", "a/x/y", "a0"]
+        assert space.names(space.list().kvs) == stored[::-1]
+        below = [name for name in ("a", "a-b", "a/x", "a/x/y", "a0") if name in stored]
+        assert space.names(space.list("a").kvs) == below
 
     def test_prefix_is_a_plain_string(self, backend: Backend, space: Keyspace) -> None:
         """A prefix is no path: "/a" matches "/ab" and the key "/a" itself (KEY-4, KEY-5)."""
-        for name in ("a", "a/b", "ab", "b", "%", "_", "A", "😀", "😁", "\U0010ffff", "\U0010ffffx"):
+        names = ("a/b", "a", "ab", "b", "%", "_", "A", "😀", "😁", "\U0010ffff", "\U0010ffffx")
+        stored = self.storable(backend, names)
+        for name in stored:
             space.create(name)
         prefixes = {
             "a": ["a", "a/b", "ab"],
@@ -73,7 +76,8 @@ class ReadTests(BackendSuite):
             "😀": ["😀"],
             "\U0010ffff": ["\U0010ffff", "\U0010ffffx"],
         }
-        for prefix, expected in prefixes.items():
+        for prefix, matching in prefixes.items():
+            expected = [name for name in matching if name in stored]
             assert space.names(space.list(prefix).kvs) == expected
             assert backend.count(space.key(prefix)).count == len(expected)
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import InvalidKey
+from revstore.errors import InvalidKey, Unsupported
 from revstore.testing._backend_base import BackendSuite
 from revstore.testing._support import Keyspace, run_threads
 from revstore.values import Capability, PutResult
@@ -226,7 +226,7 @@ class WriteTests(BackendSuite):
             ".",
             "..",
             "a//b",
-            "a/",
+            "e/",
             "/",
             " ",
             "%00",
@@ -257,6 +257,29 @@ class WriteTests(BackendSuite):
             stored = space.read(f"k{turn}")
             assert (stored.value, stored.revision) == (b"%d" % winners[0], winner.revision)
             assert all(r.current == stored for r in results if not r.succeeded)
+
+    def test_nested_keys(self, backend: Backend, space: Keyspace) -> None:
+        """A key stands beside others below it; without NESTED_KEYS whichever comes second is
+        refused, and nothing is written (OLD-19)."""
+        space.create("a", b"1")
+        space.create("c/d", b"2")
+        if not self.claims(backend, Capability.NESTED_KEYS):
+            for name in ("a/b", "a/b/c", "c"):
+                with pytest.raises(Unsupported):
+                    space.create(name)
+                assert space.find(name) is None
+            assert space.names(space.list().kvs) == ["a", "c/d"]
+            space.delete("a")
+            space.delete("c/d")
+        space.create("a/b", b"3")
+        space.create("c", b"4")
+        shown = {name: space.read(name).value for name in space.names(space.list().kvs)}
+        both = {"a": b"1", "a/b": b"3", "c": b"4", "c/d": b"2"}
+        nested = self.claims(backend, Capability.NESTED_KEYS)
+        assert shown == (both if nested else {"a/b": b"3", "c": b"4"})
+        if nested:
+            space.delete("a")
+            assert space.read("a/b").value == b"3"
 
     def test_counter_loses_no_increment(self, backend: Backend, space: Keyspace) -> None:
         """Threads that add to one key by compare-and-put lose nothing (GU-9, GU-11)."""

@@ -161,13 +161,16 @@ class StatsTests(StorageSuite):
         assert pods.storage.stats() == Stats(1, sizes[1])
         neighbour.delete(pods.prefix + "key/a")
 
-    def test_count(self, pods: Pods) -> None:
+    def test_count(self, backend: Backend, pods: Pods) -> None:
         """``count`` is of the keys below the key and a slash (STAT-1, KEY-5)."""
-        for name in ("a", "ab", "a/b", "a/b/c", "b"):
+        for name in ("a/b", "a/c/d", "ab", "b"):
             pods.create(name)
+        more = len(self.storable(backend, ("a/b", "a"))) - 1
+        if more:
+            pods.create("a")
         counts = {name: pods.storage.count(pods.key(name)) for name in ("", "a", "a/", "ab", "x")}
-        assert counts == {"": 5, "a": 2, "a/": 2, "ab": 0, "x": 0}
-        assert pods.storage.count(pods.prefix) == 5
+        assert counts == {"": 4 + more, "a": 2, "a/": 2, "ab": 0, "x": 0}
+        assert pods.storage.count(pods.prefix) == 4 + more
 
 
 class LifeTests(StorageSuite):

@@ -91,10 +91,10 @@ class BookmarkTests(StorageSuite):
             assert events[-1].initial_events_end
             assert int(events[-1].resource_version) >= int(last.metadata.resource_version)
 
-    def test_bookmark_of_one_object(self, pods: Pods) -> None:
+    def test_bookmark_of_one_object(self, backend: Backend, pods: Pods) -> None:
         """A watch of a single object has its bookmark too (WATCH-16)."""
-        pods.create("a")
-        pods.create("a/b")
+        for name in self.storable(backend, ("a", "a/b")):
+            pods.create(name)
         with pods.watch(
             "a",
             recursive=False,

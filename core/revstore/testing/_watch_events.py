@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from revstore.backend import Backend
 from revstore.objects import with_metadata
 from revstore.selectors import SelectionPredicate
 from revstore.testing._storage_base import OpenStorage, Pods, StorageSuite
@@ -197,19 +198,21 @@ _SCOPES = [("", True), ("t1", True), ("t1/t1-foo", False), ("t1-cluster", False)
 class ScopeTests(StorageSuite):
     """Which keys a watch covers."""
 
-    def test_scope_of_a_namespace(self, pods: Pods) -> None:
+    def test_scope_of_a_namespace(self, backend: Backend, pods: Pods) -> None:
         """Below "ns" means below "ns/", not "ns-bad/" (WATCH-9, KEY-5)."""
         with pods.watch("ns") as watch:
-            for name in ("ns-bad/a", "ns", "ns/a", "nsa", "ns/b/c", "ns0/a"):
+            names = ("ns-bad/a", "ns/a", "ns", "nsa", "ns/b/c", "ns0/a")
+            for name in self.storable(backend, names):
                 pods.create(name)
             assert [name_of(event.object) for event in gather(watch, 2)] == ["ns/a", "ns/b/c"]
 
-    def test_scope_of_one_object(self, pods: Pods) -> None:
+    def test_scope_of_one_object(self, backend: Backend, pods: Pods) -> None:
         """A watch of one key sees it alone: made, deleted, made anew (WATCH-9, WATCH-12)."""
         with pods.watch("a", recursive=False) as watch:
-            for name in ("a/b", "ab", "A", "a"):
+            _, *others = self.storable(backend, ("a", "a/b", "ab", "A"))
+            for name in (*others, "a"):
                 pods.create(name)
-            pods.update("a/b", "n1")
+            pods.update(others[0], "n1")
             pods.delete("a")
             pods.create("a", "n2")
             events = gather(watch, 3)

@@ -117,6 +117,12 @@ class BackendMachine(RuleBasedStateMachine):
 
     # Writes
 
+    def blocked(self, key: str) -> bool:
+        """Whether a key above or below it is in its way."""
+        return Capability.NESTED_KEYS not in self.can and any(
+            other.startswith(f"{key}/") or key.startswith(f"{other}/") for other in self.model.now
+        )
+
     @rule(
         name=_names,
         value=st.binary(max_size=3),
@@ -128,6 +134,10 @@ class BackendMachine(RuleBasedStateMachine):
         if Capability.TTL not in self.can:
             ttl = 0
         expected = max(0, self.expected(name, how))
+        if not expected and before is None and self.blocked(key):
+            with pytest.raises(Unsupported):
+                self.backend.put(key, value, expected_revision=0, ttl=ttl)
+            return
         result = self.backend.put(key, value, expected_revision=expected, ttl=ttl)
 
         assert result.succeeded == (expected == (before.revision if before else 0))

@@ -3,6 +3,7 @@ import attrs
 from revstore.backend import BackendInfo
 from revstore.errors import ConfigError
 from revstore.hooks import hookimpl
+from revstore.values import Capability
 
 
 @attrs.frozen
@@ -17,7 +18,7 @@ def revstore_backend():
     return BackendInfo(
         name="tiny",
         api_version=(1, 0),
-        capabilities=frozenset(),
+        capabilities=frozenset({Capability.NESTED_KEYS}),
         description="in a dict",
         options_class=TinyOptions,
         factory=_open,

@@ -33,7 +33,7 @@ class TinyBackend(Backend):
 
     @property
     def capabilities(self):
-        return frozenset()
+        return frozenset({Capability.NESTED_KEYS})
 
     @property
     def _revision(self):

@@ -153,8 +153,7 @@ class Etcd2Backend(Backend):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        """As in the contract; also ``InvalidKey`` for a key to create where there is a folder
-        with keys in it, or below a key."""
+        """As in the contract."""
         check_key(key)
         if expected_revision < 0:
             raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)

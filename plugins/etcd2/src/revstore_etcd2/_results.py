@@ -28,9 +28,9 @@ def key_value(node: Node | None, key: str) -> KeyValue | None:
     return None if node is None or node.dir else kv_of(node, key)
 
 
-def no_folder(key: str, reason: str) -> InvalidKey:
+def no_folder(key: str, reason: str) -> Unsupported:
     """The error for a key that cannot be where it would have to be."""
-    return InvalidKey(key, "a key that etcd v2 can hold", message=f"invalid key {key!r}: {reason}")
+    return Unsupported(Capability.NESTED_KEYS, f"cannot create {key!r}: {reason}")
 
 
 def check_revision(revision: int, index: int) -> None:

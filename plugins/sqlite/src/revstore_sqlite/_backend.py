@@ -42,6 +42,7 @@ _CAPABILITIES = frozenset(
         Capability.PROGRESS,
         Capability.COMPACTION,
         Capability.VERSIONS,
+        Capability.NESTED_KEYS,
         Capability.CROSS_PROCESS_WATCH,
     }
 )
