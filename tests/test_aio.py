@@ -190,10 +190,14 @@ def test_open_storage():
             assert storage.storage.counters.objects <= 1
         with pytest.raises(InvalidArgument, match="resource"):
             await aio.open_storage("memory://", dict)
-        with pytest.raises(InvalidArgument, match="threads"):
-            await aio.open_storage("memory://", Pod, threads=0)
+        for opening in (aio.open_storage, aio.open_registry):
+            with pytest.raises(InvalidArgument, match="threads"):
+                await opening("memory://", Pod, cached=True, threads=0)
 
+    before = set(threading.enumerate())
     run(main())
+    left = {each.name for each in set(threading.enumerate()) - before}
+    assert not {name for name in left if name.startswith("revstore")}, "what was opened is closed"
 
 
 def test_calls_are_bounded():

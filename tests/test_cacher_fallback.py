@@ -7,8 +7,13 @@ import threading
 import pytest
 
 from revstore._cacher_fallback import Fallbacks
+from revstore._storage_calls import Deadline
 from revstore.errors import Timeout, Unreachable
 from revstore.testing._support import run_threads, wait_until
+
+
+def within(seconds: float) -> Deadline:
+    return Deadline(seconds, "/pods")
 
 
 class Store:
@@ -35,13 +40,15 @@ def test_a_few_at_a_time_and_equal_ones_together():
     """CACHE-13: thirty callers make at most the running reads and one more that all the others
     share; none gets a read that began before it asked."""
     store, fallbacks = Store(), Fallbacks(limit=2)
-    first = [threading.Thread(target=fallbacks.run, args=("k", store.read, 20)) for _ in range(2)]
+    first = [
+        threading.Thread(target=fallbacks.run, args=("k", store.read, within(20))) for _ in range(2)
+    ]
     for thread in first:
         thread.start()
     wait_until(lambda: store.running == 2, "two reads")
     results = []
     others = [
-        threading.Thread(target=lambda: results.append(fallbacks.run("k", store.read, 20)))
+        threading.Thread(target=lambda: results.append(fallbacks.run("k", store.read, within(20))))
         for _ in range(30)
     ]
     for thread in others:
@@ -59,23 +66,27 @@ def test_a_few_at_a_time_and_equal_ones_together():
 def test_different_reads_are_not_merged():
     """Equal keys only."""
     fallbacks = Fallbacks()
-    assert run_threads(8, lambda index: fallbacks.run(index, lambda: index, 5)) == list(range(8))
+    assert run_threads(8, lambda index: fallbacks.run(index, lambda: index, within(5))) == list(
+        range(8)
+    )
 
 
 def test_no_turn_in_time():
     """A caller's deadline holds while it waits for a turn, and does no harm to others."""
     store, fallbacks = Store(), Fallbacks(limit=1)
-    running = threading.Thread(target=fallbacks.run, args=("a", store.read, 20))
+    running = threading.Thread(target=fallbacks.run, args=("a", store.read, within(20)))
     running.start()
     wait_until(lambda: store.running == 1, "a read")
     with pytest.raises(Timeout, match="busy"):
-        fallbacks.run("b", store.read, 0.01)
+        fallbacks.run("b", store.read, within(0.01))
     patient: list[int] = []
-    waits = threading.Thread(target=lambda: patient.append(fallbacks.run("b", store.read, 20)))
+    waits = threading.Thread(
+        target=lambda: patient.append(fallbacks.run("b", store.read, within(20)))
+    )
     waits.start()
     wait_until(lambda: "b" in fallbacks._waiting, "who waits")
     with pytest.raises(Timeout):
-        fallbacks.run("b", store.read, 0.01)
+        fallbacks.run("b", store.read, within(0.01))
     store.go.set()
     running.join(20)
     waits.join(20)
@@ -91,14 +102,14 @@ def test_errors_are_shared():
 
     for _ in range(3):
         with pytest.raises(Unreachable):
-            fallbacks.run("k", fail, 1)
-    assert fallbacks.run("k", lambda: 5, 1) == 5
+            fallbacks.run("k", fail, within(1))
+    assert fallbacks.run("k", lambda: 5, within(1)) == 5
 
 
 def test_who_reads_and_is_interrupted_leaves_the_others_to_themselves():
     """Ctrl-C in one thread is nobody else's."""
     store, fallbacks = Store(), Fallbacks(limit=1)
-    holder = threading.Thread(target=fallbacks.run, args=("x", store.read, 20))
+    holder = threading.Thread(target=fallbacks.run, args=("x", store.read, within(20)))
     holder.start()
     wait_until(lambda: store.running == 1, "a read")
 
@@ -109,7 +120,7 @@ def test_who_reads_and_is_interrupted_leaves_the_others_to_themselves():
 
     def lead() -> None:
         try:
-            fallbacks.run("k", interrupted, 20)
+            fallbacks.run("k", interrupted, within(20))
         except KeyboardInterrupt as error:
             caught.append(error)
 
@@ -117,7 +128,9 @@ def test_who_reads_and_is_interrupted_leaves_the_others_to_themselves():
     leader.start()
     wait_until(lambda: "k" in fallbacks._waiting, "a leader")
     results: list[int] = []
-    follower = threading.Thread(target=lambda: results.append(fallbacks.run("k", lambda: 7, 20)))
+    follower = threading.Thread(
+        target=lambda: results.append(fallbacks.run("k", lambda: 7, within(20)))
+    )
     follower.start()
     store.go.set()
     for thread in (holder, leader, follower):

@@ -27,6 +27,7 @@ from revstore.factory import (
     storage_with_cacher,
 )
 from revstore.objects import ObjectMeta
+from revstore.testing._support import run_threads
 
 
 @attrs.frozen(kw_only=True)
@@ -307,3 +308,21 @@ def test_memory_stores_of_one_factory_are_one():
         one.create("/nodes/n", node("n"))
         with pytest.raises(KeyExists):
             two.create("/nodes/n", node("n"))
+
+
+def test_a_registry_is_made_once():
+    """Threads that ask for one registry at the same time get the same; of the others' caches
+    nothing is left, no thread either."""
+    with StorageFactory("memory://") as factory:
+        together = threading.Barrier(8)
+
+        def ask(_: int) -> object:
+            together.wait(20)
+            return factory.registry("pods", cached=True)
+
+        registries = run_threads(8, ask)
+        assert len(set(map(id, registries))) == 1
+        assert len(factory.open_storages()) == 1
+        registries[0].create(pod("web"))
+        caches = [each for each in threading.enumerate() if each.name == "revstore-cacher"]
+        assert len(caches) == 1

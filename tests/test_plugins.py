@@ -281,6 +281,14 @@ def test_reserved_codec(install):
         load_transformer("identity")
 
 
+def test_reserved_wrapper(install):
+    """The built-in wrapper's name is reserved too: nobody else gets between by it."""
+    install("metrics", "", dist="fast-metrics", group="revstore.wrappers")
+
+    with pytest.raises(BackendConflict, match="wrapper name 'metrics' is reserved"):
+        open_backend(StorageConfig(type="memory", wrappers=("metrics",)))
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "blocked"),
     [

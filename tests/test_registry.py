@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import re
 import threading
 import uuid
@@ -241,6 +242,21 @@ def test_create_exists(pods, new):
         pods.create(new(namespace="default"))
     assert caught.value.key == "/pods/default/web"
     assert len(pods.list()) == 2
+
+
+def test_errors_about_an_object_name_its_key(make):
+    """What is wrong with an object whose name is known is told with its key. (GU-3)"""
+    pods = make()
+    stored = pods.create(unstructured())
+    deep = {**stored, "spec": functools.reduce(lambda inner, _: [inner], range(5000), 1)}
+    for call, bad, kind in (
+        (pods.update, with_metadata(stored, resource_version="x"), InvalidResourceVersion),
+        (pods.update, deep, InvalidObject),
+        (pods.apply, deep, InvalidObject),
+    ):
+        with pytest.raises(kind) as caught:
+            call(bad)
+        assert caught.value.key == "/pods/default/web"
 
 
 def test_get_misses(pods):

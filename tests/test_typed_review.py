@@ -1,22 +1,30 @@
-"""What typed storage says of bad arguments, and what it does with no time."""
+"""What typed storage says of bad arguments, what it does with no time, and how its watches end."""
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from revstore.errors import (
+    Expired,
+    InternalError,
     InvalidArgument,
+    InvalidKey,
     InvalidObject,
     InvalidResourceVersion,
     InvalidSelector,
+    NotReady,
     Timeout,
     TooLargeResourceVersion,
 )
 from revstore.memory import MemoryBackend
+from revstore.testing._storage_parts import ForwardingBackend
 from revstore.typed import TypedStorage
+from revstore.values import ListResult
 
 KEY = "/pods/default/web"
 Store = TypedStorage[dict[str, Any]]
@@ -72,7 +80,39 @@ def test_no_time_is_a_timeout(
     """A call that was given no time raises ``Timeout``, whatever the backend."""
     with pytest.raises(Timeout) as raised:
         call(storage, timeout)
-    assert raised.value.key.rstrip("/") == KEY
+    assert raised.value.key == KEY
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_no_time_is_a_timeout_of_what_needs_no_key(storage: Store, timeout: float) -> None:
+    """The same holds of calls about the whole resource; readiness says so its own way. (CMP-4)"""
+    for call in (storage.current_revision, storage.compact_revision, storage.stats):
+        with pytest.raises(Timeout) as raised:
+            call(timeout=timeout)
+        assert raised.value.key == "/pods"
+    with pytest.raises(NotReady):
+        storage.ready(timeout=timeout)
+
+
+def test_any_number_is_a_timeout(storage: Store) -> None:
+    """Without end is a number too; what is no number is refused."""
+    assert len(storage.list("/pods", timeout=math.inf)) == 0
+    assert storage.current_revision(timeout=1e12) > 0
+    with pytest.raises(InvalidArgument, match="timeout"):
+        storage.list("/pods", timeout=math.nan)
+
+
+@pytest.mark.parametrize("key", ["/pods//x", "/pods/a//x", "/pods/a//"])
+def test_keys_have_no_empty_segments(storage: Store, key: str) -> None:
+    """A list in pages could not go on behind such a key. (LIST-15, KEY-2)"""
+    for call in (
+        lambda: storage.create(key, {"metadata": {}}),
+        lambda: storage.get(key),
+        lambda: storage.list(key),
+        lambda: storage.watch(key),
+    ):
+        with pytest.raises(InvalidKey):
+            call()
 
 
 def test_watch_errors_name_the_key(storage: Store) -> None:
@@ -81,3 +121,67 @@ def test_watch_errors_name_the_key(storage: Store) -> None:
         with pytest.raises(TooLargeResourceVersion) as raised:
             w.poll(1)
         assert raised.value.key == KEY
+
+
+def test_an_ended_watch_raises_its_error_anew(storage: Store) -> None:
+    """Every poll raises what ended the watch, with the key as it was given; no poll's traceback
+    grows by those before it. (WATCH-7)"""
+    depths = []
+    with storage.watch("/pods/", resource_version="99", send_initial_events=True) as watch:
+        for _ in range(5):
+            with pytest.raises(TooLargeResourceVersion) as raised:
+                watch.poll(0)
+            assert raised.value.key == "/pods/"
+            assert raised.value.wanted == 99
+            depths.append(len(traceback.extract_tb(raised.value.__traceback__)))
+    assert len(set(depths[1:])) == 1
+
+
+def test_an_ended_watch_keeps_the_cause() -> None:
+    """The backend's own error is chained to each. (WATCH-8)"""
+    with MemoryBackend() as backend, TypedStorage(backend, dict, resource_prefix="/pods") as store:
+        store.create(KEY, {"metadata": {}})
+        backend.compact(store.current_revision())
+        with store.watch("/pods", resource_version="1") as watch:
+            for _ in range(3):
+                with pytest.raises(Expired) as raised:
+                    watch.poll(0)
+                assert type(raised.value.__cause__).__name__ == "Compacted"
+
+
+def test_a_poll_that_does_not_wait_looks_behind_what_is_left_out(storage: Store) -> None:
+    """A change that the selector leaves out does not hide a later one at hand. (WATCH-10)"""
+    start = storage.current_revision()
+    for at in range(600):
+        storage.create(f"/pods/default/{at:03}", {"metadata": {"labels": {"last": str(at == 599)}}})
+    with storage.watch("/pods", resource_version=str(start), label_selector="last=True") as watch:
+        events = None
+        for _ in range(20):  # each looks at what it gets through in a moment
+            events = watch.poll(0)
+            if events:
+                break
+        assert events is not None
+        assert len(events) == 1
+
+
+def test_progress_is_asked_for_though_a_watch_has_just_ended(storage: Store) -> None:
+    """One watch that ends meanwhile keeps the others from nothing. (WATCH-20)"""
+    with storage.watch("/pods", resource_version="1") as ended:
+        assert ended._source._watch is not None  # type: ignore[attr-defined]
+        ended._source._watch.close()  # type: ignore[attr-defined]
+        with storage.watch("/pods", resource_version="1", progress_notify=True) as watch:
+            storage.request_progress()
+            assert watch.poll(5)
+
+
+class _Empty(ForwardingBackend):
+    def list(self, prefix: str, **options: Any) -> ListResult:
+        return ListResult(self.inner.status().revision, (), more=True)
+
+
+def test_a_backend_that_breaks_its_contract_is_told_of() -> None:
+    """An empty page that is not the last is no reason to read for ever. (LIST-7, WATCH-28)"""
+    with MemoryBackend() as inner, TypedStorage(_Empty(inner), dict, resource_prefix="/pods") as s:
+        for call in (lambda: s.list("/pods", limit=1), s.watch("/pods").poll):
+            with pytest.raises(InternalError, match="empty page"):
+                call()

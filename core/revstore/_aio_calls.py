@@ -16,7 +16,7 @@ from revstore._closing import Closing
 from revstore.errors import Closed, InvalidArgument, Unsupported
 from revstore.storage import Watch
 
-__all__ = ["Calls", "Opening", "opened_in_thread"]
+__all__ = ["Calls", "Opening", "check_threads", "opened_in_thread"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,13 +28,18 @@ class _Closes(Protocol):
     def close(self) -> None: ...
 
 
+def check_threads(threads: int) -> None:
+    """``InvalidArgument`` for less than one thread."""
+    if threads < 1:
+        raise InvalidArgument("threads", threads, "at least 1")
+
+
 class Calls:
     """At most ``threads`` calls at once of what ``target`` offers, more wait for their turn; and
     the watches that need a thread each. May be used from several loops."""
 
     def __init__(self, target: Closing, threads: int) -> None:
-        if threads < 1:
-            raise InvalidArgument("threads", threads, "at least 1")
+        check_threads(threads)
         self._target = target
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="revstore-aio")
         self._lock = threading.Lock()  # guards the two below

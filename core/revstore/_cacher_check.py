@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
@@ -10,7 +9,8 @@ from typing import TypeVar
 import attrs
 
 from revstore._cacher_content import Content
-from revstore.errors import InternalError, Timeout
+from revstore._storage_calls import Deadline
+from revstore.errors import InternalError
 from revstore.storage import Storage
 
 __all__ = ["ConsistencyReport", "check_consistency"]
@@ -50,11 +50,11 @@ def check_consistency(
 ) -> ConsistencyReport:
     """Read all keys and versions from the store, a page at a time, and compare them with what the
     cache has for that state. A cache that differs is filled anew. (CACHE-22)"""
-    end = None if timeout is None else time.monotonic() + timeout
+    deadline = Deadline(timeout, prefix.rstrip("/"))
     report = ConsistencyReport(consistent=None, resource_version="")
     for _ in range(_ATTEMPTS):
-        pages, revision = _read(storage, prefix, end)
-        cached = _cached(content, prefix, revision, version_of, end)
+        pages, revision = _read(storage, prefix, deadline)
+        cached = _cached(content, prefix, revision, version_of, deadline)
         if cached is not None:
             report = _compare(pages, cached, set(content.state.corrupt), revision)
             break
@@ -70,13 +70,13 @@ def check_consistency(
     return report
 
 
-def _read(storage: Storage[T], prefix: str, end: float | None) -> tuple[list[_Page], int]:
+def _read(storage: Storage[T], prefix: str, deadline: Deadline) -> tuple[list[_Page], int]:
     pages: list[_Page] = []
     with storage.changes(prefix) as changes:
         while True:
-            batch = changes.poll(_left(end))
+            batch = changes.poll(deadline.left())
             if batch is None:
-                raise Timeout("the store's objects could not be read in time")
+                continue
             if not batch.initial:
                 return pages, batch.revision
             pages.append([(change.key, change.revision) for change in batch.changes])
@@ -87,11 +87,11 @@ def _cached(
     prefix: str,
     revision: int,
     version_of: Callable[[T], int],
-    end: float | None,
+    deadline: Deadline,
 ) -> dict[str, int] | None:
     """What the cache has for the state at ``revision``; None if it cannot tell."""
-    content.wait_ready(_left(end))
-    if not content.wait_fresh(revision, _left(end)):
+    content.wait_ready(deadline.rest())
+    if not content.wait_fresh(revision, deadline.rest()):
         return None
     with content.lock:
         segment = content.ready().log.segment
@@ -130,7 +130,3 @@ def _compare(
 def _digest(pairs: _Page) -> bytes:
     text = "".join([f"{key}\0{version}\n" for key, version in pairs])
     return blake2b(text.encode(), digest_size=16).digest()
-
-
-def _left(end: float | None) -> float | None:
-    return None if end is None else max(0.0, end - time.monotonic())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from revstore._storage_calls import Deadline, again
 from revstore.errors import StorageError, Timeout
 
 __all__ = ["Fallbacks"]
@@ -37,37 +37,35 @@ class Fallbacks:
         self._lock = threading.Lock()  # guards the field below
         self._waiting: dict[Hashable, _Flight] = {}
 
-    def run(self, key: Hashable, read: Callable[[], R], timeout: float | None) -> R:
+    def run(self, key: Hashable, read: Callable[[], R], deadline: Deadline) -> R:
         """What ``read`` returns, maybe to several callers; equal keys mean equal reads.
-        ``Timeout`` if there is no turn within ``timeout`` seconds."""
-        end = time.monotonic() + (_PATIENCE if timeout is None else timeout)
+        ``Timeout`` if there is no turn by the deadline."""
         while True:
             with self._lock:
                 flight = self._waiting.get(key)
                 leads = flight is None
                 if flight is None:
                     flight = self._waiting[key] = _Flight()
-            left = max(0.0, end - time.monotonic())
             if leads:
-                return self._lead(key, flight, read, left)
-            if not flight.done.wait(left):
-                raise Timeout("the store is busy with reads that the cache could not answer")
+                return self._lead(key, flight, read, deadline)
+            if not flight.done.wait(_patience(deadline)):
+                raise _busy(deadline)
             if flight.error is not None:
-                raise flight.error
+                raise again(flight.error) from flight.error.__cause__
             if not flight.abandoned:
                 result: R = flight.result
                 return result
 
-    def _lead(self, key: Hashable, flight: _Flight, read: Callable[[], R], left: float) -> R:
+    def _lead(self, key: Hashable, flight: _Flight, read: Callable[[], R], deadline: Deadline) -> R:
         has_turn = False
         try:
             try:
-                has_turn = self._turns.acquire(timeout=left)
+                has_turn = self._turns.acquire(timeout=_patience(deadline))
             finally:
                 with self._lock:
                     del self._waiting[key]
             if not has_turn:
-                raise Timeout("the store is busy with reads that the cache could not answer")
+                raise _busy(deadline)
             flight.result = result = read()
             flight.abandoned = False
             return result
@@ -80,3 +78,12 @@ class Fallbacks:
             if has_turn:
                 self._turns.release()
             flight.done.set()
+
+
+def _patience(deadline: Deadline) -> float:
+    left = deadline.rest()
+    return _PATIENCE if left is None else left
+
+
+def _busy(deadline: Deadline) -> Timeout:
+    return Timeout("the store is busy with reads that the cache could not answer", key=deadline.key)

@@ -116,7 +116,13 @@ class Generation(Generic[T]):
         """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
         if there is already."""
         with self._lock:
-            if self.shown[0] <= watch.cursor and self.ended is None and not watch.pending:
+            head, revision = self.shown
+            if (
+                head <= watch.cursor
+                and self.ended is None
+                and not watch.pending
+                and not (watch.progress and revision > watch.position)
+            ):
                 (watch.view.bucket or self._everything).armed[watch] = callback
                 if watch.progress:
                     self._progress[watch] = callback

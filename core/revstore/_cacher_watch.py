@@ -12,6 +12,7 @@ import attrs
 
 from revstore._cacher_generation import Generation
 from revstore._cacher_view import Reading, View
+from revstore._storage_calls import LONGEST, again
 from revstore.errors import Closed, Expired, StorageError
 from revstore.storage import Event, EventType, Watch
 
@@ -49,12 +50,12 @@ class CacheWatch(Watch[T]):
         "_generation",
         "_initial",
         "_interval",
-        "_position",
         "_told",
         "closed",
         "cursor",
         "pending",
         "plain",
+        "position",
         "progress",
         "replaying",
         "timed",
@@ -80,7 +81,8 @@ class CacheWatch(Watch[T]):
         #: Whether the generation's timer has it; written under the generation's lock.
         self.timed = False
         self._initial = start.initial
-        self._position = self._told = start.revision
+        #: Up to where it has shown everything.
+        self.position = self._told = start.revision
         # A watch may begin in the future: until then events are left out.
         self._after = start.revision if start.revision > generation.shown[1] else 0
         self._error = start.error
@@ -100,7 +102,7 @@ class CacheWatch(Watch[T]):
 
     @property
     def resource_version(self) -> str:
-        return "" if self._initial is not None else str(self._position)
+        return "" if self._initial is not None else str(self.position)
 
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
         events = self._take_plain() if self.plain else ()
@@ -144,7 +146,7 @@ class CacheWatch(Watch[T]):
             reading = view.read(cursor, head)
         if reading.cursor != head or reading.lost:
             return ()
-        self._position = revision
+        self.position = revision
         self.cursor = head
         return reading.events
 
@@ -184,7 +186,7 @@ class CacheWatch(Watch[T]):
             waiter = threading.Event()
             self._generation.arm(self, waiter.set)
             moments = [each for each in (end, self._due()) if each is not None]
-            left = max(0.0, min(moments) - time.monotonic()) if moments else None
+            left = min(max(0.0, min(moments) - time.monotonic()), LONGEST) if moments else None
             try:
                 waiter.wait(left)
             finally:
@@ -207,8 +209,8 @@ class CacheWatch(Watch[T]):
         events = ()
         if self.cursor < head:
             events = self._read(head, revision)
-        elif revision > self._position:
-            self._position = revision
+        elif revision > self.position:
+            self.position = revision
         if events:
             if self._interval:
                 self._bookmark_due = self._next_bookmark()
@@ -240,6 +242,9 @@ class CacheWatch(Watch[T]):
 
     def _read(self, head: int, revision: int) -> tuple[Event[T], ...]:
         if self._after:
+            segment = self._generation.log.segment
+            if segment.floor <= self._after:  # what is dropped was not to be shown
+                self.cursor = max(self.cursor, segment.base)
             reading = self.view.read_after(self.cursor, head, self._after)
             if revision >= self._after and reading.error is None:
                 self._after = 0
@@ -268,7 +273,7 @@ class CacheWatch(Watch[T]):
             self._told = reading.last
         # Progress that is to be told is not shown before; nor what lies behind an error.
         to_tell = events and (self.progress or reading.cursor != head)
-        self._position = max(self._position, reading.last if to_tell else revision)
+        self.position = max(self.position, reading.last if to_tell else revision)
         self.cursor = reading.cursor
         return events
 
@@ -286,15 +291,16 @@ class CacheWatch(Watch[T]):
     def _bookmark(self) -> tuple[Event[T], ...]:
         """One that is due, or that tells of progress. (BOOK-1 to BOOK-3)"""
         due = self._bookmark_due is not None and time.monotonic() >= self._bookmark_due
-        if not due and not (self.progress and self._position > self._told):
+        if not due and not (self.progress and self.position > self._told):
             return ()
         self._bookmark_due = self._next_bookmark()
-        self._told = self._position
-        obj = self.view.kit.bookmark(self._position)
-        return (Event(EventType.BOOKMARK, obj, str(self._position)),)
+        self._told = self.position
+        obj = self.view.kit.bookmark(self.position)
+        return (Event(EventType.BOOKMARK, obj, str(self.position)),)
 
     def _fail(self, error: StorageError) -> None:
         self._error, self._failed = error, True
         self._settle()
         self.close()
-        raise error
+        # Many watches end with one error.
+        raise again(error, self.view.scope.removesuffix("/")) from error.__cause__

@@ -46,6 +46,7 @@ _CORE = "revstore"
 #: Names that only the given distribution may provide, by group.
 _RESERVED: dict[str, dict[str, str]] = {
     BACKENDS: BackendInfo.RESERVED,
+    WRAPPERS: {"metrics": _CORE},
     CODECS: {"json": _CORE},
     TRANSFORMERS: {"identity": _CORE},
 }

@@ -52,5 +52,8 @@ class KeySpace:
                 f"one below {self.resource_prefix!r}",
                 message=f"invalid key: {given!r} lacks resource prefix {self.resource_prefix!r}",
             )
+        # No continue token can name such a key (LIST-15): a list in pages would not get past it.
+        if "//" in key:
+            raise InvalidKey(given, "no empty segment", message=f"invalid key: {given!r}")
         check_key(key)  # so that an error names the key that was given
         return self._root + key

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from revstore._storage_calls import Deadline
 from revstore._storage_list import ListPlan
 from revstore._storage_objects import selects
-from revstore._typed_calls import Deadline
 from revstore._typed_objects import ObjectReader
 from revstore.backend import Backend
 from revstore.errors import (
@@ -64,7 +64,7 @@ class Lister(Generic[T]):
                 physical,
                 revision=plan.revision,
                 linearizable=self._linearizable,
-                timeout=self._deadline.left(self._objects.logical(physical)),
+                timeout=self._deadline.left(),
             )
         except (Compacted, Unsupported, FutureRevision) as error:
             raise self._read_error(error) from error
@@ -108,7 +108,7 @@ class Lister(Generic[T]):
                 revision=revision,
                 remaining=remaining,
                 linearizable=self._linearizable,
-                timeout=self._deadline.left(self._objects.logical(prefix)),
+                timeout=self._deadline.left(),
             )
         except (Compacted, Unsupported, FutureRevision) as error:
             raise self._read_error(error, prefix) from error

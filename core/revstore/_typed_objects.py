@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from revstore._typed_calls import Naming
+from revstore._storage_calls import Naming
 from revstore.codec import Codec
 from revstore.copier import Copier
 from revstore.errors import CorruptObject, InternalError, InvalidObject

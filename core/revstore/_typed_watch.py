@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from revstore._storage_calls import LONGEST, again
 from revstore._storage_objects import selects
 from revstore._typed_objects import ObjectReader
 from revstore.backend import Backend, BackendWatch
@@ -17,6 +18,7 @@ from revstore.errors import (
     Closed,
     Compacted,
     Expired,
+    InternalError,
     StorageError,
     TooLargeResourceVersion,
 )
@@ -31,12 +33,16 @@ T = TypeVar("T")
 # Objects decoded in one go before a poll returns.
 _PAGE = 500
 _FEED_PAGE = 10_000
+# Seconds for which a poll whose time is over goes on with what is at hand, to find something in it
+# that the selector lets through.
+_AT_HAND = 0.05
 
 
 @attrs.frozen
 class WatchPlan:
     """What to watch: ``key`` is the backend's; with ``initial`` first all objects of a state not
-    older than ``revision``, else only changes after it. ``lifetime`` in seconds."""
+    older than ``revision``, else only changes after it. ``lifetime`` in seconds. ``named``: what
+    errors call the key, as the caller gave it."""
 
     key: str
     recursive: bool
@@ -45,6 +51,7 @@ class WatchPlan:
     end_bookmark: bool = False
     bookmarks: bool = False
     lifetime: float | None = None
+    named: str = ""
 
 
 class _Source:
@@ -77,7 +84,7 @@ class _Source:
     def check(self) -> None:
         """Raise what ended the watch, if anything has."""
         if self._error is not None:
-            raise self._error
+            raise again(self._error) from self._error.__cause__
         self._check_open()
 
     def fail(self, error: StorageError, key: str) -> StorageError:
@@ -100,7 +107,10 @@ class _Source:
         with self._lock:
             watch = None if self._closed else self._watch
         if watch is not None:
-            watch.request_progress()
+            try:
+                watch.request_progress()
+            except Closed:
+                return  # just now; who polls will be told
 
     def close(self) -> None:
         with self._lock:
@@ -141,6 +151,8 @@ class _InitialState:
         )
         self.revision, self.whole = page.revision, not page.more
         if page.more:
+            if not page.kvs:
+                raise InternalError("the backend broke its contract: an empty page, and more")
             self._start = page.kvs[-1].key + "\0"
         return page.kvs
 
@@ -182,16 +194,18 @@ class TypedWatch(Watch[T]):
                 self.close()
                 continue
             try:
+                events: tuple[Event[T], ...] | None
                 if not self._source.started:
                     events = self._initial()
                 else:
                     events = self._next(_least(end, self._deadline, now))
             except StorageError as error:
-                raised = self._source.fail(error, self._objects.logical(self._plan.key))
+                raised = self._source.fail(error, self._plan.named)
                 raise raised from raised.__cause__
             if events:
                 return events
-            if end is not None and time.monotonic() >= end:
+            grace = 0.0 if events is None else _AT_HAND
+            if end is not None and time.monotonic() >= end + grace:
                 return None
 
     def request_progress(self) -> None:
@@ -210,7 +224,7 @@ class TypedWatch(Watch[T]):
             raise TooLargeResourceVersion(
                 plan.revision,
                 state.revision,
-                key=self._objects.logical(plan.key),
+                key=plan.named,
                 retry_after=1,
             )
         events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
@@ -224,12 +238,13 @@ class TypedWatch(Watch[T]):
             self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
         return tuple(events)
 
-    def _next(self, timeout: float | None) -> tuple[Event[T], ...]:
+    def _next(self, timeout: float | None) -> tuple[Event[T], ...] | None:
+        """What is shown of the next batch; None if there is none."""
         if self._batch is None:
             self._batch = self._source.poll(timeout)
         batch = self._batch
         if batch is None:
-            return ()
+            return None
         events = self._events(batch)
         self._position, self._batch = batch.revision, None
         return events
@@ -276,9 +291,12 @@ class TypedChanges(Changes[T], Generic[T]):
         prefix: str,
         after: int | None,
         on_close: Callable[[Changes[T]], None],
+        *,
+        named: str,
     ) -> None:
         self._objects = objects
         self._prefix = prefix
+        self._named = named
         self._source = _Source(backend, lambda: on_close(self))
         self._state = _InitialState(backend, prefix, recursive=True, page=_FEED_PAGE)
         self._revision = after or 0
@@ -296,7 +314,7 @@ class TypedChanges(Changes[T], Generic[T]):
                 return self._initial()
             batch = self._source.poll(timeout)
         except StorageError as error:
-            raised = self._source.fail(error, self._objects.logical(self._prefix))
+            raised = self._source.fail(error, self._named)
             raise raised from raised.__cause__
         if batch is None:
             return None
@@ -352,4 +370,4 @@ def _nothing() -> None:
 def _least(end: float | None, deadline: float | None, now: float) -> float | None:
     """Seconds from ``now`` until the earlier of two moments, None if there is neither."""
     moments = [moment for moment in (end, deadline) if moment is not None]
-    return max(0.0, min(moments) - now) if moments else None
+    return min(max(0.0, min(moments) - now), LONGEST) if moments else None

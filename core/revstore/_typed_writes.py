@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from revstore._typed_calls import Deadline
+from revstore._storage_calls import Deadline
 from revstore._typed_objects import ObjectReader
 from revstore.backend import Backend
 from revstore.errors import (
@@ -91,7 +91,7 @@ class Writer(Generic[T]):
             result = self._backend.delete(
                 self._physical,
                 expected_revision=state.revision,
-                timeout=self._deadline.left(self._key),
+                timeout=self._deadline.left(),
             )
             if not result.succeeded:
                 state = self._state_of(result.kv)
@@ -122,7 +122,7 @@ class Writer(Generic[T]):
             result = self._backend.delete(
                 self._physical,
                 expected_revision=kv.revision,
-                timeout=self._deadline.left(self._key),
+                timeout=self._deadline.left(),
             )
             if result.succeeded:
                 return
@@ -166,7 +166,7 @@ class Writer(Generic[T]):
                 self._objects.seal(self._physical, data),
                 expected_revision=state.revision,
                 ttl=ttl if state.revision else ttl or 0,
-                timeout=self._deadline.left(self._key),
+                timeout=self._deadline.left(),
             )
             if result.succeeded:
                 return self._objects.from_plain(self._physical, data, result.revision)
@@ -207,7 +207,7 @@ class Writer(Generic[T]):
         return self._state_of(self._get())
 
     def _get(self) -> KeyValue | None:
-        return self._backend.get(self._physical, timeout=self._deadline.left(self._key)).kv
+        return self._backend.get(self._physical, timeout=self._deadline.left()).kv
 
     def _state_of(self, kv: KeyValue | None) -> _State[T]:
         """A state with an object of its own, which the caller may change. (GU-16)"""

@@ -29,7 +29,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from revstore import factory
-from revstore._aio_calls import Calls, Opening, opened_in_thread
+from revstore._aio_calls import Calls, Opening, check_threads, opened_in_thread
 from revstore._aio_watch import AsyncClosing, AsyncWatch
 from revstore._closing import Closing
 from revstore.factory import Where
@@ -165,6 +165,7 @@ def open_storage(
     call = functools.partial(factory.open_storage, where, object_type, **options)
 
     async def opened() -> AsyncStorage[T]:
+        check_threads(threads)  # before there is something to be closed
         return AsyncStorage(await opened_in_thread(call), threads=threads)
 
     return Opening(opened())
@@ -177,6 +178,7 @@ def open_registry(
     call = functools.partial(factory.open_registry, where, object_type, **options)
 
     async def opened() -> AsyncRegistry[T]:
+        check_threads(threads)
         return AsyncRegistry(await opened_in_thread(call), threads=threads)
 
     return Opening(opened())

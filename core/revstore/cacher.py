@@ -15,12 +15,14 @@ from revstore._cacher_generation import Generation
 from revstore._cacher_lists import Candidates, find, select
 from revstore._cacher_view import ViewKit, covers
 from revstore._cacher_watch import CacheWatch, WatchStart
+from revstore._storage_calls import Deadline, Naming
 from revstore._storage_list import ListPlan, plan_list
 from revstore._storage_objects import empty_object, selects
 from revstore.copier import SharingCopier, default_copier
 from revstore.errors import (
     Expired,
     InvalidKey,
+    InvalidResourceVersion,
     KeyNotFound,
     StorageError,
     TooLargeResourceVersion,
@@ -45,6 +47,8 @@ from revstore.versioner import APIObjectVersioner, parse_resource_version
 __all__ = ["Cacher", "CacherConfig", "CacherCounters", "ConsistencyReport"]
 
 T = TypeVar("T")
+
+_NO_DEADLINE = Deadline(None, "")
 
 
 class Cacher(Storage[T]):
@@ -90,25 +94,31 @@ class Cacher(Storage[T]):
         timeout: float | None = None,
     ) -> Any:
         content = self._content
+        deadline = _NO_DEADLINE if timeout is None else Deadline(timeout, key)
         generation = content.generation
         if resource_version and generation is not None and self._covered(key):
-            wanted = parse_resource_version(resource_version)
-            if generation.revision < wanted and not content.wait_fresh(wanted, timeout):
+            try:
+                wanted = parse_resource_version(resource_version)
+            except InvalidResourceVersion as error:
+                error.key = key
+                raise
+            if generation.revision >= wanted or content.wait_fresh(wanted, deadline.rest()):
+                obj = content.state.get(key)
+                if obj is not None:
+                    return obj if self._copy is None else self._copy(obj)
+                if key not in content.state.corrupt:
+                    content.check_open()
+                    if ignore_not_found:
+                        return None
+                    raise KeyNotFound(key, resource_version=str(content.revision()))
+            elif content.generation is not None:
                 raise TooLargeResourceVersion(wanted, content.revision(), key=key, retry_after=1)
-            obj = content.state.get(key)
-            if obj is not None:
-                return obj if self._copy is None else self._copy(obj)
-            if key not in content.state.corrupt:
-                content.check_open()
-                if ignore_not_found:
-                    return None
-                raise KeyNotFound(key, resource_version=str(content.revision()))
         content.check_open()
         return self._storage.get(
             key,
             resource_version=resource_version,
             ignore_not_found=ignore_not_found,
-            timeout=timeout,
+            timeout=deadline.left(),
         )
 
     def list(
@@ -133,10 +143,12 @@ class Cacher(Storage[T]):
             "continue_token": continue_token,
         }
         scope = self._scope(key, recursive)
+        deadline = _NO_DEADLINE if timeout is None else Deadline(timeout, key)
         if scope is not None:
-            plan = plan_list(scope, **asked)  # type: ignore[arg-type]
-            predicate = self._predicate(label_selector, field_selector)
-            answer = self._from_cache(scope, plan, predicate, limit, timeout)
+            with Naming(key):
+                plan = plan_list(scope, **asked)  # type: ignore[arg-type]
+                predicate = self._predicate(label_selector, field_selector)
+                answer = self._from_cache(scope, plan, predicate, limit, deadline)
             if answer is not None:
                 self._content.counting.add("served_by_cache")
                 return answer
@@ -146,9 +158,9 @@ class Cacher(Storage[T]):
         question: Hashable = (key, *asked.values()) if self._copy is None else object()
 
         def read() -> ObjectList[T]:
-            return self._storage.list(key, timeout=timeout, **asked)  # type: ignore[arg-type]
+            return self._storage.list(key, timeout=deadline.left(), **asked)  # type: ignore[arg-type]
 
-        return self._fallbacks.run(question, read, timeout)
+        return self._fallbacks.run(question, read, deadline)
 
     def _from_cache(
         self,
@@ -156,56 +168,69 @@ class Cacher(Storage[T]):
         plan: ListPlan,
         predicate: SelectionPredicate[T],
         limit: int,
-        timeout: float | None,
+        deadline: Deadline,
     ) -> ObjectList[T] | None:
         """The answer from memory; None if the storage must be asked."""
         content = self._content
-        decision = serve_list(
-            plan,
-            content.horizon(),
-            recursive=scope.endswith("/"),
-            plain_page=limit > 0 and predicate.empty,
-        )
-        if decision.source is Source.STORE:
-            return None
-        content.wait_ready(timeout)
-        wanted = decision.wait_for
-        if wanted == CURRENT:
-            wanted = self._storage.current_revision(timeout=timeout)
-        if wanted and not content.wait_fresh(wanted, timeout):
-            if decision.wait_for == CURRENT or plan.revision:
-                return None  # CACHE-13
-            raise TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
         whole = not (limit or plan.revision or plan.start)
         question = (scope, predicate.label, predicate.field)
-        with content.lock:
-            generation, state = content.ready(), content.state
-            revision, version = plan.revision or generation.revision, state.version
-            if state.corrupt and state.corrupt_below(scope):
-                return None
-            items = state.answer(question) if whole else None
+        plain_page = limit > 0 and predicate.empty
+        while self._caught_up(scope, plan, deadline, plain_page=plain_page):
+            with content.lock:
+                content.check_open()
+                generation, state = content.generation, content.state
+                if generation is None:
+                    continue  # it has just begun to be filled anew
+                revision, version = plan.revision or generation.revision, state.version
+                if state.corrupt and state.corrupt_below(scope):
+                    return None
+                items = state.answer(question) if whole else None
+                if items is None:
+                    found = find(
+                        state,
+                        generation.log.segment,
+                        scope,
+                        plan,
+                        predicate,
+                        limit=limit,
+                        indexed_fields=self._config.indexed_fields,
+                    )
+            token, remaining = "", None
             if items is None:
-                found = find(
-                    state,
-                    generation.log.segment,
-                    scope,
-                    plan,
-                    predicate,
-                    limit=limit,
-                    indexed_fields=self._config.indexed_fields,
-                )
-        token, remaining = "", None
-        if items is None:
-            if found is None:
-                return None  # DELEG-10
-            items, token, remaining = select(found, scope, revision, limit)
-            if whole:
-                with content.lock:
-                    if state.version == version:
-                        state.remember(question, items)
-        if self._copy is not None:
-            items = tuple(map(self._copy, items))
-        return ObjectList(items, str(revision), token, remaining)
+                if found is None:
+                    return None  # DELEG-10
+                items, token, remaining = select(found, scope, revision, limit)
+                if whole:
+                    with content.lock:
+                        if state.version == version:
+                            state.remember(question, items)
+            if self._copy is not None:
+                items = tuple(map(self._copy, items))
+            return ObjectList(items, str(revision), token, remaining)
+        return None
+
+    def _caught_up(
+        self, scope: str, plan: ListPlan, deadline: Deadline, *, plain_page: bool
+    ) -> bool:
+        """Wait until the cache shows what is asked for; False if the storage must be asked."""
+        content = self._content
+        recursive = scope.endswith("/")
+        decision = serve_list(plan, content.horizon(), recursive=recursive, plain_page=plain_page)
+        if decision.source is Source.STORE:
+            return False
+        content.wait_ready(deadline.rest())
+        wanted = decision.wait_for
+        if wanted == CURRENT:
+            wanted = self._storage.current_revision(timeout=deadline.left())
+        has_fallback = decision.wait_for == CURRENT or plan.revision > 0
+        patience = deadline.rest()
+        if patience is not None and has_fallback:
+            patience /= 2  # the rest is for the storage's answer
+        if not wanted or content.wait_fresh(wanted, patience):
+            return True
+        if has_fallback or content.generation is None:
+            return False  # CACHE-13
+        raise TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
 
     # --- watches -------------------------------------------------------------------------------
 
@@ -228,13 +253,16 @@ class Cacher(Storage[T]):
         if scope is None:
             self._storage.watch(key, recursive=recursive).close()
             raise InvalidKey(key, f"one below {self._prefix!r}")
-        revision = parse_resource_version(resource_version)
-        predicate = self._predicate(label_selector, field_selector)
+        with Naming(key):
+            revision = parse_resource_version(resource_version)
+            predicate = self._predicate(label_selector, field_selector)
         initial = not revision if send_initial_events is None else send_initial_events
         end_bookmark = bool(send_initial_events) and allow_bookmarks
         if end_bookmark or progress_notify:
             self._new_object()
-        content.wait_ready(timeout)
+        deadline = Deadline(timeout, key)
+        with Naming(key):
+            content.wait_ready(deadline.rest())
         wanted = revision if initial else 0
         if not resource_version:
             wanted = self._storage.current_revision()
@@ -242,22 +270,28 @@ class Cacher(Storage[T]):
         error: StorageError | None = None
         if initial and wanted and not content.wait_fresh(wanted, None):
             error = TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
-        with content.lock:
-            generation = content.ready()
-            if initial:
-                start = self._initial(generation, scope, predicate, error, end_bookmark)
-            else:
-                start = _from_log(generation, revision)
-            view = generation.view(scope, predicate, replays=initial)
-            content.counting.highest("watches_max", generation.watches)
-        return CacheWatch(
-            generation,
-            view,
-            start,
-            lifetime=timeout,
-            bookmark_interval=self._config.bookmark_interval if allow_bookmarks else 0.0,
-            progress=progress_notify,
-        )
+        while True:
+            with Naming(key):
+                content.wait_ready(deadline.rest())
+            with content.lock:
+                content.check_open()
+                generation = content.generation
+                if generation is None:
+                    continue  # it has just begun to be filled anew
+                if initial:
+                    start = self._initial(generation, scope, predicate, error, end_bookmark)
+                else:
+                    start = _from_log(generation, revision)
+                view = generation.view(scope, predicate, replays=initial)
+                content.counting.highest("watches_max", generation.watches)
+            return CacheWatch(
+                generation,
+                view,
+                start,
+                lifetime=timeout,
+                bookmark_interval=self._config.bookmark_interval if allow_bookmarks else 0.0,
+                progress=progress_notify,
+            )
 
     def _initial(
         self,
@@ -421,7 +455,14 @@ class Cacher(Storage[T]):
     # --- small things --------------------------------------------------------------------------
 
     def _covered(self, key: str) -> bool:
-        return isinstance(key, str) and key.startswith(self._prefix) and "/." not in key
+        return (
+            isinstance(key, str)
+            and key.startswith(self._prefix)
+            and "/." not in key
+            and "//" not in key
+            and "\0" not in key
+            and (key.isascii() or _is_text(key))
+        )
 
     def _scope(self, key: str, recursive: bool) -> str | None:
         """The key, or the prefix that ends in "/"; None for one that the storage will refuse, or
@@ -429,7 +470,7 @@ class Cacher(Storage[T]):
         if not isinstance(key, str) or not key:
             return None
         scope = key if not recursive or key.endswith("/") else key + "/"
-        return scope if self._covered(scope) and "\0" not in scope else None
+        return scope if self._covered(scope) else None
 
     def _predicate(
         self, label: str | LabelSelector, field: str | FieldSelector
@@ -444,6 +485,14 @@ class Cacher(Storage[T]):
             self._config.labels,
             lambda obj: lambda path: fields(obj, path),
         )
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_log(generation: Generation[T], revision: int) -> WatchStart[T]:

@@ -201,8 +201,8 @@ class InvalidArgument(StorageError, ValueError):
 
 
 class InvalidKey(InvalidArgument):
-    """A key that is empty, not valid UTF-8, has NUL or a whole segment "." or "..", or lies
-    outside the resource prefix."""
+    """A key that is empty, not valid UTF-8, has NUL, a whole segment "." or "..", or an empty one
+    in the middle, or lies outside the resource prefix."""
 
     def __init__(self, key: str, expected: str, *, message: str = "") -> None:
         super().__init__("key", key, expected, key=key, message=message)

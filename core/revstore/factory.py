@@ -198,8 +198,12 @@ class StorageFactory(Closing):
             )
             registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
             if on_close is None:
+                key = info, object_type, cached
                 with self._lock:
-                    registry = self._registries.setdefault((info, object_type, cached), registry)
+                    first = self._registries.setdefault(key, registry)
+                if first is not registry:  # somebody else's, made at the same time
+                    self._discard(storage)
+                    return first
         return registry
 
     def stored_resources(self) -> tuple[str, ...]:
@@ -279,6 +283,11 @@ class StorageFactory(Closing):
             compactor = Compactor(backend, interval=self._compaction_interval(shared))
             opened = self._opened[shared] = _Opened(backend, compactor)
         return opened.backend
+
+    def _discard(self, storage: Storage[Any]) -> None:
+        with self._lock:
+            self._storages = [each for each in self._storages if each[1] is not storage]
+        storage.close()
 
     def _compaction_interval(self, shared: StorageConfig) -> float:
         """The smallest that is asked for; 0 if all say off. (CMP-5)"""

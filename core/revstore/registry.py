@@ -21,6 +21,7 @@ import attrs
 from revstore._closing import Closing
 from revstore._registry_fields import as_new, as_successor
 from revstore._registry_keys import Keys
+from revstore._storage_calls import Naming
 from revstore.copier import Copier, default_copier
 from revstore.errors import Conflict, InvalidObject, KeyExists, KeyNotFound
 from revstore.objects import metadata_value, with_metadata
@@ -160,7 +161,8 @@ class Registry(Closing, Generic[T]):
         ``KeyNotFound`` raised if nothing is.
         """
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
-        wanted = parse_resource_version(metadata_value(obj, "resource_version"))
+        with Naming(key):
+            wanted = parse_resource_version(metadata_value(obj, "resource_version"))
 
         def replace(current: Any, meta: ResponseMeta) -> Any:
             if wanted and wanted != parse_resource_version(meta.resource_version):
@@ -175,14 +177,18 @@ class Registry(Closing, Generic[T]):
             _check_uid(key, obj, current, meta)
             return as_successor(obj, current, namespace)
 
-        return self._storage.guaranteed_update(key, replace, ignore_not_found=True, timeout=timeout)
+        with Naming(key):
+            return self._storage.guaranteed_update(
+                key, replace, ignore_not_found=True, timeout=timeout
+            )
 
     def apply(self, obj: T, *, timeout: float | None = None) -> ApplyResult[T]:
         """Make the store hold ``obj``: create it, or replace what is there as a whole if it
         differs. Fields that the registry fills in make no difference, and no resource version
         or uid of ``obj`` stands in the way. Other writers are waited out, not lost to."""
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
-        new = self._as_new(obj)
+        with Naming(key):
+            new = self._as_new(obj)
         outcome = ApplyOutcome.CREATED
 
         def put(current: Any, _: ResponseMeta) -> Any:
@@ -194,7 +200,10 @@ class Registry(Closing, Generic[T]):
             outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
             return made
 
-        stored = self._storage.guaranteed_update(key, put, ignore_not_found=True, timeout=timeout)
+        with Naming(key):
+            stored = self._storage.guaranteed_update(
+                key, put, ignore_not_found=True, timeout=timeout
+            )
         return ApplyResult(stored, outcome)
 
     def guaranteed_update(
@@ -226,9 +235,10 @@ class Registry(Closing, Generic[T]):
             obj = as_successor(obj, current, self._keys.namespace_of(obj))
             return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
 
-        return self._storage.guaranteed_update(
-            key, change, preconditions=preconditions, timeout=timeout
-        )
+        with Naming(key):
+            return self._storage.guaranteed_update(
+                key, change, preconditions=preconditions, timeout=timeout
+            )
 
     @overload
     def delete(
@@ -307,7 +317,9 @@ class Registry(Closing, Generic[T]):
         self._storage.close()
 
     def _create(self, obj: T, ttl: int, timeout: float | None) -> T:
-        return self._storage.create(self._keys.of(obj), self._as_new(obj), ttl=ttl, timeout=timeout)
+        key = self._keys.of(obj)
+        with Naming(key):
+            return self._storage.create(key, self._as_new(obj), ttl=ttl, timeout=timeout)
 
     def _as_new(self, obj: T) -> T:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))

@@ -11,7 +11,7 @@ behind them.
 that the caller owns (see ``revstore.copier``). An object passed in is never changed.
 
 *Errors* of every method, besides those it lists: ``InvalidKey`` for a key that is empty, has a
-segment "." or "..", or lies outside the resource prefix, raised before any other argument is
+segment "", "." or "..", or lies outside the resource prefix, raised before any other argument is
 looked at; ``Closed``; and the backend's ``Unreachable``, ``Timeout``, ``AccessDenied``,
 ``IncompatibleStore`` and ``CorruptStore``, of writes also ``OutcomeUnknown``, ``NoSpace``,
 ``ReadOnly`` and ``ValueTooLarge``. A call that raises has changed nothing, ``OutcomeUnknown``
@@ -166,7 +166,9 @@ class Watch(Closing, Generic[T]):
 
         All events of one revision come in one answer, which may hold several revisions. 0 does not
         wait, None waits without end. Raises ``Closed`` after ``close`` and once the watch's own
-        ``timeout`` has passed.
+        ``timeout`` has passed. Without a cache the poll reads initial objects from the store, page
+        by page, and that takes as long as it does for a list, whatever ``timeout`` says; ``close``
+        has its effect after it.
         """
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:

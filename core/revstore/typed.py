@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from revstore._storage_calls import Deadline, Naming
 from revstore._storage_list import plan_list
 from revstore._storage_objects import empty_object
-from revstore._typed_calls import Deadline, Naming
 from revstore._typed_keys import KeySpace
 from revstore._typed_list import Lister
 from revstore._typed_objects import ObjectReader
@@ -115,7 +115,7 @@ class TypedStorage(Storage[T]):
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
         physical = self._keys.one(key)
         self._check_open()
-        objects, deadline = self._objects, Deadline(timeout)
+        objects, deadline = self._objects, Deadline(timeout, key)
         with Naming(key):
             try:
                 version = objects.versioner.object_resource_version(obj)
@@ -130,7 +130,7 @@ class TypedStorage(Storage[T]):
             objects.seal(physical, data),
             expected_revision=0,
             ttl=ttl,
-            timeout=deadline.left(key),
+            timeout=deadline.left(),
         )
         if not result.succeeded:
             found = result.current.revision if result.current else ""
@@ -149,7 +149,7 @@ class TypedStorage(Storage[T]):
         self._check_open()
         with Naming(key):
             minimum = parse_resource_version(resource_version)
-        left = Deadline(timeout).left(key)
+        left = Deadline(timeout, key).left()
         linearizable = minimum > 0 or (self._quorum and not resource_version)
         found = self._backend.get(physical, linearizable=linearizable, timeout=left)
         if minimum > found.revision:
@@ -189,7 +189,7 @@ class TypedStorage(Storage[T]):
                 self._objects,
                 plan,
                 self._predicate(label_selector, field_selector),
-                Deadline(timeout),
+                Deadline(timeout, key),
                 quorum=self._quorum,
             )
             return lister.below(physical, limit) if recursive else lister.one(physical)
@@ -259,6 +259,7 @@ class TypedStorage(Storage[T]):
             end_bookmark=bool(send_initial_events) and allow_bookmarks,
             bookmarks=progress_notify,
             lifetime=timeout,
+            named=key,
         )
         if plan.end_bookmark or plan.bookmarks:
             self._objects.new_object()  # refused here rather than when the first one is due
@@ -268,30 +269,32 @@ class TypedStorage(Storage[T]):
     def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
         physical = self._keys.below(key)
         self._check_open()
-        changes = TypedChanges(self._backend, self._objects, physical, after, self._forget)
+        changes = TypedChanges(
+            self._backend, self._objects, physical, after, self._forget, named=key
+        )
         return self._remember(changes)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
         physical = self._keys.below(key)
         self._check_open()
-        return self._backend.count(physical, timeout=Deadline(timeout).left(key)).count
+        return self._backend.count(physical, timeout=Deadline(timeout, key).left()).count
 
     def stats(self, *, timeout: float | None = None) -> Stats:
         self._check_open()
-        prefix, deadline = self._keys.everything, Deadline(timeout)
-        key = self._keys.resource_prefix
-        count = self._backend.count(prefix, timeout=deadline.left(key)).count
-        sample = self._backend.list(prefix, limit=_SAMPLE, timeout=deadline.left(key)).kvs
+        prefix, deadline = self._keys.everything, self._deadline(timeout)
+        count = self._backend.count(prefix, timeout=deadline.left()).count
+        sample = self._backend.list(prefix, limit=_SAMPLE, timeout=deadline.left()).kvs
         size = sum(len(kv.value) for kv in sample) // len(sample) if sample else 0
         return Stats(count, size)
 
     def current_revision(self, *, timeout: float | None = None) -> int:
         self._check_open()
-        return self._backend.status(timeout=timeout).revision
+        return self._backend.status(timeout=self._deadline(timeout).left()).revision
 
     def compact_revision(self, *, timeout: float | None = None) -> int:
         self._check_open()
-        compacted = self._backend.status(timeout=timeout).compacted_revision
+        left = self._deadline(timeout).left()
+        compacted = self._backend.status(timeout=left).compacted_revision
         with self._lock:
             self._compacted = max(self._compacted, compacted)
             return self._compacted
@@ -307,8 +310,9 @@ class TypedStorage(Storage[T]):
 
     def ready(self, *, timeout: float | None = None) -> None:
         self._check_open()
+        deadline = self._deadline(self._ready_timeout if timeout is None else timeout)
         try:
-            self._backend.status(timeout=self._ready_timeout if timeout is None else timeout)
+            self._backend.status(timeout=deadline.left())
         except BackendError as error:
             raise NotReady(f"the store does not answer: {error}") from error
 
@@ -328,7 +332,11 @@ class TypedStorage(Storage[T]):
     def _writer(self, key: str, timeout: float | None) -> Writer[T]:
         physical = self._keys.one(key)
         self._check_open()
-        return Writer(self._backend, self._objects, key, physical, Deadline(timeout))
+        return Writer(self._backend, self._objects, key, physical, Deadline(timeout, key))
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        """Of a call that is about no key."""
+        return Deadline(timeout, self._keys.resource_prefix.rstrip("/"))
 
     def _predicate(
         self, label: str | LabelSelector, field: str | FieldSelector

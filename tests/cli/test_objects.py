@@ -5,6 +5,8 @@ import json
 import pytest
 import yaml
 
+from revstore.factory import StorageFactory
+
 
 def service(name, **metadata):
     return {
@@ -270,3 +272,18 @@ def test_delete_by_name_file_and_selector(revstore, pod):
 def test_wrong_usage_is_one_line_and_code_2(revstore, arguments):
     """Usage and configuration that will not do say so in one line and change nothing."""
     assert revstore.error(*arguments, code=2).startswith("error: ")
+
+
+def test_objects_of_others_may_lack_a_name(revstore):
+    """What somebody else has stored is shown and listed whatever it lacks; it cannot be deleted by
+    a name, which is told."""
+    with StorageFactory(revstore.env["REVSTORE_URL"]) as factory:
+        for name in ("a", "b"):
+            value = json.dumps({"metadata": {}, "status": {"active": 3}}).encode()
+            factory.backend().put(f"/registry/cronjobs/default/{name}", value, expected_revision=0)
+
+    assert revstore.out("get", "cronjobs", "-o", "name") == ["cronjob.batch/"] * 2
+    assert len(revstore.out("get", "cronjobs")) == 3
+    complaints = revstore("delete", "cronjobs", "--all", code=1).stderr.splitlines()
+    assert len(complaints) == 2
+    assert all("invalid name" in line for line in complaints)

@@ -50,7 +50,7 @@ def test_an_age_that_is_not_known(then):
 
 NAMES = [
     *("containers", "ports", "port", "selector", "matchLabels", "template", "spec", "name"),
-    *("conditions", "containerStatuses", "type", "ready", "loadBalancer", "ingress"),
+    *("conditions", "containerStatuses", "type", "ready", "loadBalancer", "ingress", "active"),
 ]
 FIELDS = [
     *("spec", "status", "data", "roleRef", "subjects", "subsets", "secrets", "type"),

@@ -102,7 +102,7 @@ def names_at(path: str, field: str) -> Callable[[Object], str]:
 
 
 def count_at(obj: Object, *paths: str) -> str:
-    return str(sum(len(dig(obj, path) or ()) for path in paths))
+    return str(sum(len(items_at(obj, path)) for path in paths))
 
 
 def data(obj: Object) -> str:

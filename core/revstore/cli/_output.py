@@ -11,7 +11,7 @@ import attrs
 import click
 
 from revstore.cli._columns import columns_of
-from revstore.cli._scope import Target, type_name
+from revstore.cli._scope import Target, full_name, type_name
 from revstore.cli._table import TableWriter, printable
 from revstore.kinds import ResourceInfo
 
@@ -138,9 +138,7 @@ def print_found(
     elif output == "name":
         for each in found:
             for obj in each.objects:
-                click.echo(
-                    printable(f"{type_name(each.target.info, obj)}/{obj['metadata']['name']}")
-                )
+                click.echo(printable(full_name(each.target.info, obj)))
     else:
         shown = [each for each in found if each.objects]
         for at, each in enumerate(shown):

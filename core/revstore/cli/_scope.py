@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "Target",
     "candidates",
+    "full_name",
     "not_found",
     "parse_targets",
     "read_one",
@@ -102,6 +103,11 @@ def type_name(info: ResourceInfo, obj: Any = None) -> str:
     kind = obj.get("kind") if isinstance(obj, dict) else None
     name = (kind if isinstance(kind, str) else info.kind).lower()
     return f"{name}.{info.group}" if info.group else name
+
+
+def full_name(info: ResourceInfo, obj: Any) -> str:
+    """ "pod/web": what `-o name` prints. What is stored by others may lack a name."""
+    return f"{type_name(info, obj)}/{obj['metadata'].get('name') or ''}"
 
 
 def not_found(target: Target, name: str, scope: Scope) -> str:

@@ -9,7 +9,7 @@ import attrs
 import click
 
 from revstore.cli._output import RowWriter, dump_json, dump_yaml
-from revstore.cli._scope import Scope, Target, type_name
+from revstore.cli._scope import Scope, Target, full_name
 from revstore.cli._table import printable
 from revstore.errors import Expired, WatchClosed
 
@@ -58,7 +58,7 @@ class _Printer:
 
     def _text(self, kind: str, obj: dict[str, Any]) -> str:
         if self._output == "name":
-            name = printable(f"{type_name(self._target.info, obj)}/{obj['metadata']['name']}")
+            name = printable(full_name(self._target.info, obj))
             return f"{kind} {name}\n" if self._typed else f"{name}\n"
         value = {"type": kind, "object": obj} if self._typed else obj
         if self._output == "json":

@@ -117,7 +117,7 @@ def _from_targets(
             own = str(metadata.get("namespace") or "")
             scoped = bool(own) if target.guessed else target.info.namespaced
             info = attrs.evolve(target.info, namespaced=scoped)
-            yield _Victim(target, (info,), metadata["name"], own or None, listed=True)
+            yield _Victim(target, (info,), metadata.get("name"), own or None, listed=True)
 
 
 def _delete(

@@ -100,7 +100,10 @@ def _caches(session: Session) -> list[DoctorCheck]:
             unreadable = cache.counters.unreadable
         count += report.objects
         name = f"cache of {info.qualified}"
-        if not report.consistent:
+        if report.consistent is None:
+            detail = "could not be compared with the store, which changes too fast; try again"
+            checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
+        elif not report.consistent:
             detail = f"differs from the store at {report.first_difference}; please report this"
             checks.append(DoctorCheck(name=name, result=CheckResult.FAILED, detail=detail))
         if unreadable:
