@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+from revstore.testing.peers import PeerNetwork
+
 __all__ = ["EtcdServer", "etcd_cluster", "find_etcd"]
 
 _PATIENCE = 20.0
@@ -44,7 +46,8 @@ class EtcdServer:
     """One server, or one member of a cluster. It is started by ``start``, and stopped, with its
     data removed, by ``close``.
 
-    ``binary`` is one of ``find_etcd``'s values; ``arguments`` are more of etcd's own.
+    ``binary`` is one of ``find_etcd``'s values; ``arguments`` are more of etcd's own. Members that
+    share a ``network`` speak to each other through it, and can be cut off.
     """
 
     def __init__(
@@ -56,17 +59,26 @@ class EtcdServer:
         arguments: tuple[str, ...] = (),
         scheme: str = "http",
         ports: tuple[int, int] | None = None,
+        network: PeerNetwork | None = None,
     ) -> None:
         self.name = name
         self._binary = binary
         self._folder = tempfile.mkdtemp(prefix="revstore-etcd-")
+        self._data = os.path.join(self._folder, "data")
         self._process: subprocess.Popen[bytes] | None = None
         client, peer = ports or (_free_port(), _free_port())
         #: "127.0.0.1:2379"
         self.address = f"127.0.0.1:{client}"
         self.client_url = f"{scheme}://{self.address}"
         self._cluster = ""
-        self.peer_url = f"http://127.0.0.1:{peer}"
+        self._listens = f"http://127.0.0.1:{peer}"
+        #: Where its peers look for it.
+        self.peer_url = self._listens
+        self._environment = {"ETCD_UNSUPPORTED_ARCH": os.uname().machine}
+        self._network = network
+        if network is not None:
+            self._number, self.peer_url, proxy = network.attach(f"127.0.0.1:{peer}")
+            self._environment |= {"HTTP_PROXY": proxy, "NO_PROXY": ""}
         self._arguments = [*arguments]
         if enable_v2:
             self._arguments.append("--enable-v2=true")
@@ -77,9 +89,9 @@ class EtcdServer:
         self._cluster = cluster or self._cluster or f"{self.name}={self.peer_url}"
         command = [
             self._binary,
-            *("--name", self.name, "--data-dir", os.path.join(self._folder, "data")),
+            *("--name", self.name, "--data-dir", self._data),
             *("--listen-client-urls", self.client_url, "--advertise-client-urls", self.client_url),
-            *("--listen-peer-urls", self.peer_url),
+            *("--listen-peer-urls", self._listens),
             *("--initial-advertise-peer-urls", self.peer_url),
             *("--initial-cluster", self._cluster),
             *("--heartbeat-interval", "50", "--election-timeout", "500"),
@@ -90,7 +102,7 @@ class EtcdServer:
                 command,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": os.uname().machine},
+                env={**os.environ, **self._environment},
             )
         if wait:
             self.wait_healthy()
@@ -99,13 +111,15 @@ class EtcdServer:
     def wait_healthy(self, timeout: float = _PATIENCE) -> None:
         """Return once it accepts connections and, without TLS, says that it is healthy."""
         deadline = time.monotonic() + timeout
-        while not self._healthy():
+        while not self.is_healthy:
             died = self._process is None or self._process.poll() is not None
             if died or time.monotonic() > deadline:
                 raise TimeoutError(f"etcd does not come up: {self.log()[-2000:]}")
             time.sleep(0.02)
 
-    def _healthy(self) -> bool:
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it says so now; a member without a leader does not. TLS: whether it is up."""
         if self.client_url.startswith("https"):
             host, port = self.address.split(":")
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
@@ -114,6 +128,15 @@ class EtcdServer:
         try:
             with urllib.request.urlopen(f"{self.client_url}/health", timeout=1) as answer:
                 return b'"true"' in answer.read()
+        except OSError:
+            return False
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it takes itself for the leader of its cluster. Not with TLS."""
+        try:
+            with urllib.request.urlopen(f"{self.client_url}/metrics", timeout=1) as answer:
+                return b"\netcd_server_is_leader 1\n" in answer.read()
         except OSError:
             return False
 
@@ -132,6 +155,41 @@ class EtcdServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait(_PATIENCE)
+
+    def cut_off(self) -> None:
+        """Cut all connections between it and its peers, until ``rejoin``; clients reach it still.
+        Its cluster was made with ``partitions``."""
+        assert self._network is not None
+        self._network.cut_off(self._number)
+
+    def rejoin(self) -> None:
+        """Let it speak to its peers again."""
+        assert self._network is not None
+        self._network.rejoin(self._number)
+
+    def snapshot(self, path: str) -> None:
+        """Write a copy of its data to the file ``path``, by the etcdctl next to the binary; raises
+        ``FileNotFoundError`` if there is none. Not with TLS or users."""
+        self._etcdctl("--endpoints", self.client_url, "snapshot", "save", path)
+
+    def restore(self, path: str) -> None:
+        """Stop it, and put that copy in the place of its data, as a cluster of one."""
+        self.stop()
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._etcdctl(
+            *("snapshot", "restore", path, "--data-dir", self._data, "--name", self.name),
+            *("--initial-cluster", f"{self.name}={self.peer_url}"),
+            *("--initial-advertise-peer-urls", self.peer_url),
+        )
+
+    def _etcdctl(self, *words: str) -> None:
+        subprocess.run(
+            [Path(self._binary).with_name("etcdctl"), *words],
+            env={**os.environ, **self._environment, "ETCDCTL_API": "3"},
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=True,
+        )
 
     def stop(self) -> None:
         """Stop it in order, and wait for it; its data stays."""
@@ -155,9 +213,13 @@ class EtcdServer:
 
 
 @contextlib.contextmanager
-def etcd_cluster(binary: str, members: int = 3) -> Iterator[list[EtcdServer]]:
-    """A cluster on this machine, up and with a leader."""
-    servers = [EtcdServer(binary, name=f"m{number}") for number in range(members)]
+def etcd_cluster(
+    binary: str, members: int = 3, *, partitions: bool = False
+) -> Iterator[list[EtcdServer]]:
+    """A cluster on this machine, up and with a leader. With ``partitions`` each member has
+    ``cut_off`` and ``rejoin``."""
+    network = PeerNetwork() if partitions else None
+    servers = [EtcdServer(binary, name=f"m{number}", network=network) for number in range(members)]
     cluster = ",".join(f"{server.name}={server.peer_url}" for server in servers)
     try:
         for server in servers:
@@ -168,6 +230,8 @@ def etcd_cluster(binary: str, members: int = 3) -> Iterator[list[EtcdServer]]:
     finally:
         for server in servers:
             server.close()
+        if network is not None:
+            network.close()
 
 
 def _free_port() -> int:

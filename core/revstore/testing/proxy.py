@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Self
 
-__all__ = ["FaultyProxy"]
+__all__ = ["FaultyProxy", "forward", "reset"]
 
 _CHUNK = 65536
 
@@ -47,7 +47,7 @@ class FaultyProxy:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
-                _reset(end)
+                reset(end)
 
     def halt(self) -> None:
         """Let nothing through, and say nothing."""
@@ -83,18 +83,18 @@ class FaultyProxy:
                 return
             self._open.wait()
             if self._refusing:
-                _reset(near)
+                reset(near)
                 continue
             try:
                 far = socket.create_connection(self._target, 5)
             except OSError:
-                _reset(near)
+                reset(near)
                 continue
             far.settimeout(None)
             with self._lock:
                 if self._closed:
-                    _reset(near)
-                    _reset(far)
+                    reset(near)
+                    reset(far)
                     return
                 self._pairs.append((near, far))
             for source, sink in ((near, far), (far, near)):
@@ -120,7 +120,18 @@ class FaultyProxy:
             end.close()
 
 
-def _reset(end: socket.socket) -> None:
+def forward(source: socket.socket, sink: socket.socket) -> None:
+    """Pass on what comes, until either side ends; then shut both down, and leave closing them to
+    who called."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(_CHUNK):
+            sink.sendall(data)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def reset(end: socket.socket) -> None:
     """Close it so that the other side is told at once."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -11,8 +11,10 @@ from revstore.errors import (
     BackendError,
     Compacted,
     FutureRevision,
+    IncompatibleStore,
     InvalidArgument,
     InvalidKey,
+    OutcomeUnknown,
     StorageError,
 )
 from revstore.values import (
@@ -46,6 +48,7 @@ class Etcd3Backend(Backend):
         self._client = Client(config, options)
         self._reader = Reader(self._client, options.page)
         self._hub = Hub(self._client, self._reader.header)
+        self._client.identity.when_replaced = self._hub.end
         self._leases = LeaseManager(
             self._grant,
             reuse=config.lease_reuse_duration,
@@ -215,9 +218,18 @@ class Etcd3Backend(Backend):
         return self._options.timeout if timeout is None else timeout
 
     def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
-        return self._client.write(
+        identity = self._client.identity
+        before = identity.revision
+        response = self._client.write(
             lambda server: server.kv.Txn, request, timeout, key=key, expected=expected
         )
+        try:
+            identity.seen(response.header, before)
+        except IncompatibleStore as error:
+            if response.succeeded:  # written, but into another store
+                raise OutcomeUnknown(key, expected, str(error)) from error
+            raise
+        return response
 
     def _grant(self, ttl: int, timeout: float) -> int:
         # Asking twice grants two, of which one runs out unused.

@@ -20,6 +20,7 @@ from revstore.errors import (
     Unreachable,
 )
 from revstore_etcd3._errors import Fate, fate_of, translate
+from revstore_etcd3._identity import StoreIdentity
 from revstore_etcd3._options import Etcd3Options
 from revstore_etcd3._wire import RpcError, Server, Tls, code_of, details_of, rpc_pb2
 
@@ -54,6 +55,7 @@ class Client:
             for address in addresses
         ]
         self.stopping = threading.Event()
+        self.identity = StoreIdentity()
         self._lock = threading.Lock()  # guards the two below
         self._current = 0
         self._token = ""
@@ -68,11 +70,13 @@ class Client:
             server.close()
 
     def check_open(self) -> None:
-        """Raise ``Closed`` after ``close``, and in a child after a fork."""
+        """Raise ``Closed`` after ``close``, and in a child after a fork; ``IncompatibleStore`` if
+        the store has been replaced."""
         if os.getpid() != self._pid:
             raise Closed("the backend was opened before a fork: open it anew in the child")
         if self.stopping.is_set():
             raise Closed("the backend is closed")
+        self.identity.check()
 
     def read(self, method: Method, request: Any, timeout: float) -> Any:
         """A call that may be repeated: each server in turn, until one answers."""

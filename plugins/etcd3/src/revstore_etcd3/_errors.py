@@ -60,6 +60,11 @@ _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
     ("UNIMPLEMENTED", "", Fate.REFUSED, BackendError),
     ("DEADLINE_EXCEEDED", "", Fate.UNKNOWN, Timeout),
     ("", "request timed out", Fate.UNKNOWN, Timeout),
+    # A server that sees the deadline pass, or stops, before the client does so, gives no code.
+    ("", "context deadline exceeded", Fate.UNKNOWN, Timeout),
+    ("", "context canceled", Fate.UNKNOWN, Unreachable),
+    ("", "raft: stopped", Fate.UNKNOWN, Unreachable),
+    ("", "raft proposal dropped", Fate.UNKNOWN, Unreachable),
     ("UNAVAILABLE", "", Fate.UNKNOWN, Unreachable),
     ("CANCELLED", "", Fate.UNKNOWN, Unreachable),
 )

@@ -72,7 +72,7 @@ class Hub:
         self._stream: Stream | None = None
         self._threads: list[threading.Thread] = []
         self._asked = threading.Event()
-        self.cluster_id = 0
+        self._last: list[Any] = []  # see Stream; of the stream's thread alone
 
     def start(self) -> None:
         """Begin, unless it has."""
@@ -140,7 +140,7 @@ class Hub:
     def _begin(self) -> None:
         """From the store's revision on."""
         header = self._read_header(5.0)
-        self.cluster_id = self.cluster_id or header.cluster_id
+        self._last = []
         with self._lock:
             self.position = header.revision
             self.segment = Segment(header.revision, [], [])
@@ -150,15 +150,8 @@ class Hub:
 
     def _follow(self) -> bool:
         """Take what the stream brings until it breaks; whether it brought anything."""
-        header = self._read_header(5.0)
-        if header.cluster_id != self.cluster_id:
-            raise IncompatibleStore("another cluster answers than the one that was opened")
-        if header.revision < self.position:
-            raise IncompatibleStore(
-                f"the store has gone back from revision {self.position} to {header.revision}: it "
-                "was restored from an older copy, or another one took its place"
-            )
-        stream = Stream(self._client, self.position, self.cluster_id)
+        self._read_header(5.0)  # tells whether it is the store that it was
+        stream = Stream(self._client, self.position, self._last)
         with self._lock:
             self._stream = stream
         brought = False
@@ -172,6 +165,7 @@ class Hub:
             raise
         finally:
             stream.close()
+            self._last = stream.last or []
         return brought
 
     def _publish(self, batches: list[Batch]) -> None:
@@ -183,6 +177,7 @@ class Hub:
             segment.batches.extend(batches)
             segment.revisions.extend([revision for revision, _ in batches])
             self.position = batches[-1][0]
+            self._client.identity.reached(self.position)
             if len(segment.revisions) > 2 * _KEPT:
                 floor = segment.revisions[-_KEPT - 1]
                 self.segment = Segment(floor, segment.revisions[-_KEPT:], segment.batches[-_KEPT:])

@@ -25,7 +25,12 @@ class Reader:
 
     def range(self, request: Any, timeout: float) -> Any:
         """One Range."""
-        return self._client.read(lambda server: server.kv.Range, request, timeout)
+        identity = self._client.identity
+        before = identity.revision
+        response = self._client.read(lambda server: server.kv.Range, request, timeout)
+        if not request.serializable:
+            identity.seen(response.header, before)
+        return response
 
     def header(self, timeout: float) -> Any:
         """The store's identity and revision now, linearizably."""

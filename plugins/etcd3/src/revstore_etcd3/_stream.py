@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from revstore.errors import Compacted, IncompatibleStore, Unreachable
+from revstore.errors import Compacted, Unreachable
 from revstore.values import WatchEvent
 from revstore_etcd3._client import Client
 from revstore_etcd3._requests import event_of, watch_request
@@ -21,42 +21,62 @@ Batch: TypeAlias = tuple[int, tuple[WatchEvent, ...]]
 
 class Stream:
     """Every revision after ``after``. ``close`` may come from any thread; iteration then ends by
-    an error of grpc, as it does when the connection breaks."""
+    an error of grpc, as it does when the connection breaks.
 
-    def __init__(self, client: Client, after: int, cluster_id: int) -> None:
-        self._cluster_id = cluster_id
+    ``last`` are etcd's events at ``after``, as they came from an earlier stream: then this one
+    begins with them, and what is not the same is another store. Empty: they are not known, and
+    are to be learnt; None: do not ask for them, they may have been compacted.
+    """
+
+    def __init__(self, client: Client, after: int, last: list[Any] | None) -> None:
+        self._after = after
+        #: The events of the last revision that came, or what was given.
+        self.last = last
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._requests.put(watch_request(after + 1))
+        self._requests.put(watch_request(after + (last is None)))
         self._client = client
         self.server: Server
         self._call, self.server = client.stream(iter(self._requests.get, None))
 
     def batches(self) -> Iterator[list[Batch]]:
         """What came in one response each, empty at first, when the watch is there. ``Compacted``;
-        ``IncompatibleStore`` if another cluster answers."""
+        ``IncompatibleStore`` if another store answers."""
+        identity = self._client.identity
         for response in self._call:
-            if response.header.cluster_id != self._cluster_id:
-                raise IncompatibleStore(
-                    f"etcd at {self.server.address}: another cluster answers than the one that "
-                    "was opened"
-                )
+            if response.header.cluster_id != identity.cluster_id:
+                raise identity.replaced("another cluster answers than the one that was opened")
             if response.canceled:
                 if response.compact_revision:
                     raise Compacted(response.compact_revision, response.header.revision)
                 raise Unreachable(f"etcd at {self.server.address}: {response.cancel_reason}")
-            yield [
-                (revision, _events(events))
-                for revision, events in groupby(
-                    response.events, key=lambda event: event.kv.mod_revision
-                )
-            ]
+            yield list(self._split(response.events))
+
+    def _split(self, events: Iterable[Any]) -> Iterator[Batch]:
+        for revision, group in groupby(events, key=lambda event: event.kv.mod_revision):
+            found = list(group)
+            if revision == self._after:
+                if self.last and _essence(self.last) != _essence(found):
+                    raise self._client.identity.replaced(
+                        f"revision {revision} is not what it was: the store was restored from an "
+                        "older copy, or another one took its place"
+                    )
+                self.last = found
+            else:
+                batch = revision, _events(found)
+                self.last = found
+                yield batch
 
     def close(self) -> None:
         self._requests.put(None)
         self._call.cancel()
 
 
-def _events(events: Iterator[Any]) -> tuple[WatchEvent, ...]:
+def _essence(events: list[Any]) -> list[bytes]:
+    """What stays the same whenever it is read; the value before may get compacted."""
+    return sorted(bytes([event.type]) + event.kv.SerializeToString() for event in events)
+
+
+def _events(events: Iterable[Any]) -> tuple[WatchEvent, ...]:
     try:
         found = [each for each in map(event_of, events) if each is not None]
     except LookupError as error:

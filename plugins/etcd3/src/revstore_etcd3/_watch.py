@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from revstore.backend import BackendWatch
 from revstore.errors import Closed, Compacted, StorageError
@@ -30,17 +31,15 @@ class _History:
     """A thread that reads all revisions after ``after`` up to ``target``. What it has is in
     ``responses``: lists of batches, None at the end, or what went wrong."""
 
-    def __init__(
-        self, client: Client, hub: Hub, watch: Etcd3Watch, *, after: int, target: int
-    ) -> None:
+    def __init__(self, client: Client, watch: Etcd3Watch, *, after: int, target: int) -> None:
         self.responses: queue.Queue[list[Batch] | StorageError | None] = queue.Queue(_AHEAD)
         self._client = client
-        self._hub = hub
         self._position = after
         self._target = target
         self._watch = watch
         self._closed = threading.Event()
         self._stream: Stream | None = None
+        self._last: list[Any] | None = None  # see Stream
         threading.Thread(target=self._run, name="revstore-etcd3-history", daemon=True).start()
 
     def close(self) -> None:
@@ -68,12 +67,12 @@ class _History:
         return self._closed.is_set() or self._client.stopping.is_set()
 
     def _read(self) -> None:
-        stream = self._stream = Stream(self._client, self._position, self._hub.cluster_id)
+        stream = self._stream = Stream(self._client, self._position, self._last)
         try:
             for batches in stream.batches():
                 new = [batch for batch in batches if batch[0] > self._position]
                 if new:
-                    self._position = new[-1][0]
+                    self._position, self._last = new[-1][0], stream.last
                     self._put(new)
                 if self._position >= self._target or self._stops():
                     return
@@ -206,9 +205,7 @@ class Etcd3Watch(BackendWatch):
         # A new store is at revision 1, which is no event.
         if self._looked < segment.floor > 1:
             target = position
-            self._history = _History(
-                self._client, self._hub, self, after=self._looked, target=target
-            )
+            self._history = _History(self._client, self, after=self._looked, target=target)
             if self._closed:
                 self._history.close()
             return False

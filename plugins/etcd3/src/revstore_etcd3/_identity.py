@@ -1,0 +1,61 @@
+"""Which store answers, and how far it has been seen: another in its place is noticed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from revstore.errors import IncompatibleStore
+
+__all__ = ["StoreIdentity"]
+
+
+class StoreIdentity:
+    """What the answers' headers tell of one store. Once another has answered, every ``check``
+    raises: revisions that callers still hold would mean other things there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the three below
+        #: 0 until a server has answered.
+        self.cluster_id = 0
+        #: The highest that was answered. To be read before a request is sent.
+        self.revision = 0
+        self._replaced = ""
+        #: Called once, when the store is found to be another.
+        self.when_replaced: Callable[[IncompatibleStore], object] = lambda _: None
+
+    def check(self) -> None:
+        """Raise ``IncompatibleStore`` if the store has been replaced."""
+        if self._replaced:
+            raise IncompatibleStore(self._replaced)
+
+    def seen(self, header: Any, before: int) -> None:
+        """Take notice of an answer to a linearizable request. ``before`` is the revision known
+        when it was sent. ``IncompatibleStore``."""
+        with self._lock:
+            self.cluster_id = self.cluster_id or header.cluster_id
+            if header.cluster_id == self.cluster_id and header.revision >= before:
+                self.revision = max(self.revision, header.revision)
+                return
+        if header.cluster_id != self.cluster_id:
+            raise self.replaced("another cluster answers than the one that was opened")
+        raise self.replaced(
+            f"the store has gone back from revision {before} to {header.revision}: it was "
+            "restored from an older copy, or another one took its place"
+        )
+
+    def reached(self, revision: int) -> None:
+        """A watch brought this revision."""
+        with self._lock:
+            self.revision = max(self.revision, revision)
+
+    def replaced(self, why: str) -> IncompatibleStore:
+        """Take it for another store from now on; the error to raise."""
+        with self._lock:
+            first = not self._replaced
+            self._replaced = self._replaced or why
+        error = IncompatibleStore(self._replaced)
+        if first:
+            self.when_replaced(error)
+        return error
