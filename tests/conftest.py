@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# The fixtures that users have.
+pytest_plugins = ["revstore.testing.fixtures"]
+
 ROOT = Path(__file__).parents[1]
 
 

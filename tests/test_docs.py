@@ -176,6 +176,16 @@ def test_the_backend_of_the_page_is_a_backend(tmp_path, monkeypatch):
     assert " passed" in finish([*suite, "revstore-tiny/tests"], cwd=tmp_path)
 
 
+def test_the_tests_of_the_page_pass(tmp_path):
+    """What docs/testing.md shows is a folder of tests, which pass as they stand there."""
+    for block in blocks_of(DOCS / "testing.md"):
+        path = tmp_path / block.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+    suite = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    assert "3 passed" in finish([*suite, "--rootdir", tmp_path, "tests"], cwd=tmp_path)
+
+
 def finish(command: list[Any], *, cwd: Path) -> str:
     """What a command prints that must end with 0."""
     done = subprocess.run(

@@ -167,6 +167,23 @@ def attrs_like(kv: KeyValue, **changes) -> KeyValue:
     return KeyValue(**{**fields, **changes})
 
 
+class LeakedError(Faulty):
+    """A watch ends with an error of the driver's own."""
+
+    def bend(self, batches):
+        if rarely(self):
+            raise ConnectionResetError("reset by peer")
+        return batches
+
+
+class NotResumable(MemoryBackend):
+    """A watch that goes on from where another ended passes over the event behind it."""
+
+    def watch(self, key, *, recursive, after_revision, progress=True):
+        after = after_revision + (after_revision > 1)
+        return super().watch(key, recursive=recursive, after_revision=after, progress=progress)
+
+
 class StaleRead(MemoryBackend):
     """Now and then a read shows what it showed before."""
 
@@ -236,6 +253,8 @@ FAULTS = [
     (WrongPrevious, {"previous"}),
     (OutOfScope, {"filtered"}),
     (Phantom, {"reliable"}),
+    (LeakedError, {"end"}),
+    (NotResumable, {"reliable", "resumable"}),
     (StaleRead, {"linearizable"}),
     (StaleHeader, {"revisions"}),
     (LostUpdate, {"linearizable"}),
@@ -290,4 +309,16 @@ def test_a_right_backend_shows_no_breach(seed):
     assert any(operation.succeeded for operation in history.operations)
     assert any(operation.succeeded is False for operation in history.operations)
     assert sum(len(watch.batches) for watch in history.watches) > 100
-    assert set(CHECKS) >= {guarantee for _, guarantees in FAULTS for guarantee in guarantees}
+
+
+def test_every_check_has_a_fault():
+    """No check is there that was never seen to catch something."""
+    assert set(CHECKS) == {guarantee for _, guarantees in FAULTS for guarantee in guarantees}
+
+
+def test_a_right_backend_keeps_its_promises_however_threads_take_turns(fault_seed):
+    """WATCH-15: many of them, preempted as often as the interpreter can."""
+    sys.setswitchinterval(1e-6)
+    plan = Workload(prefix="/t/", seed=fault_seed, writers=8, watchers=4, turns=200, keys=3)
+    with MemoryBackend() as backend:
+        assert check_history(plan.run(lambda _: backend)) == []

@@ -38,11 +38,11 @@ from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
 from revstore.paging import decode_continue, encode_continue
 from revstore.selectors import parse_field_selector, parse_label_selector
+from revstore.testing.seeds import SEED
 from revstore.typed import TypedStorage
 from revstore.versioner import parse_resource_version
 
 TRIES = 2500 * int(os.environ.get("REVSTORE_TEST_LONG", "1"))
-SEED = int(os.environ.get("REVSTORE_TEST_SEED", random.randrange(10**9)))
 
 PIECES = [
     *("", "0", "1", "-1", "+1", "00", "18446744073709551615", "18446744073709551616", "1e9", "0x1"),

@@ -9,7 +9,14 @@ import pytest
 from revstore.errors import OutcomeUnknown
 from revstore.memory import MemoryBackend
 from revstore.testing.checks import check_history
-from revstore.testing.history import History, Operation, OperationType, Recorder, WatchRecord
+from revstore.testing.history import (
+    History,
+    Operation,
+    OperationType,
+    Recorder,
+    WatchRecord,
+    longest_stall,
+)
 from revstore.testing.linearizability import Verdict, linearizable_key
 from revstore.values import KeyValue, WatchBatch, WatchEvent, WatchEventType
 
@@ -231,3 +238,16 @@ def test_unknown_outcomes_are_recorded_open():
         assert operation.succeeded is None
         assert operation.end == math.inf
         assert check_history(recorder.history) == []
+
+
+def test_the_longest_stall():
+    """The longest time without an acknowledged write, from the first call to the last answer: of
+    all writers together; reads, refusals and outcomes that are not known do not end it."""
+    assert longest_stall([]) == 0
+    assert longest_stall([unknown(1, b"x", 0)]) == 0
+    first, second = put(0, 1, b"a", 0, 2), put(3, 4, b"b", 2, 3)
+    assert longest_stall([first]) == 1
+    assert longest_stall([second, first]) == 3
+    rest = [get(1, 2, None), refused(2, 3, 1, kv(2, b"a")), unknown(2, b"c", 2)]
+    assert longest_stall([second, *rest, first]) == 3
+    assert longest_stall([first, second, get(8, 9, None)]) == 5

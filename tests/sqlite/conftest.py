@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,9 +27,11 @@ def open_store(path: str) -> Iterator[Callable[..., SQLiteBackend]]:
     """A function that opens one more backend on the file of ``path``, closed after the test."""
     with ExitStack() as stack:
 
-        def open_store(**options: object) -> SQLiteBackend:
+        def open_store(
+            *, clock: Callable[[], float] = time.time, **options: object
+        ) -> SQLiteBackend:
             options = {"path": path, "poll_interval": 0.01, **options}
-            return stack.enter_context(SQLiteBackend(SQLiteOptions(**options)))
+            return stack.enter_context(SQLiteBackend(SQLiteOptions(**options), clock=clock))
 
         yield open_store
 

@@ -21,18 +21,18 @@ Open = Callable[..., SQLiteBackend]
 
 # A thousand with REVSTORE_TEST_LONG=50; then the whole history is read after each fiftieth only.
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
-ROUNDS, SEED = 20 * LONG, 4711
+ROUNDS = 20 * LONG
 
 
 @pytest.mark.timeout(36000)
-def test_acknowledged_writes_survive_kills(start: Start, open_store: Open, path: str) -> None:
+def test_acknowledged_writes_survive_kills(start: Start, open_store: Open, fault_seed: int) -> None:
     """DURABLE, BASE-1: two processes with four writers each are killed, not at the same moment;
     after each of many such rounds the file opens, every write that was acknowledged is there, and
     no revision is used twice."""
-    dice = random.Random(SEED)
+    dice = random.Random(fault_seed)
     known: dict[int, tuple[str, str, str]] = {}
     for number in range(ROUNDS):
-        processes = [start("write", f"{SEED}-{number}-{each}") for each in "ab"]
+        processes = [start("write", f"{fault_seed}-{number}-{each}") for each in "ab"]
         for process in processes:
             assert process.stdout.readline() == "ready\n"
         for process in processes:
@@ -76,13 +76,13 @@ def check(backend: SQLiteBackend, known: dict[int, tuple[str, str, str]]) -> Non
     assert {kv.key: kv.value for kv in backend.list("").kvs} == state
 
 
-def test_kill_during_compaction(start: Start, open_store: Open, path: str) -> None:
+def test_kill_during_compaction(start: Start, open_store: Open, path: str, fault_seed: int) -> None:
     """CMP-6: a compaction that is killed leaves a consistent store: state and history from the
     compacted revision on are whole, and what it had not deleted yet goes later."""
     with open_store(synchronous="NORMAL") as backend:
         fill(backend)
         state = {kv.key: kv for kv in backend.list("").kvs}
-    dice = random.Random(SEED)
+    dice = random.Random(fault_seed)
     for _ in range(6):
         process = start("compact")
         assert process.stdout.readline() == "ready\n"

@@ -237,9 +237,11 @@ def test_a_read_only_file_system(start: Start, open_store: Open, tmp_path: Path)
 
 
 def test_a_full_disk(start: Start, tmp_path: Path) -> None:
-    """NoSpace on a full file system; what was acknowledged is there, the rest is not."""
-    script = f"mount -t tmpfs -o size=1m none {tmp_path}"
-    process = start("fill", 5000, prefix=mounted(script))
+    """NoSpace on a full file system; what was acknowledged is there, the rest is not, also not in
+    watches. Once there is room, the same store writes on, with the next revision."""
+    ballast = tmp_path / "ballast"
+    script = f"mount -t tmpfs -o size=1m none {tmp_path}; head -c 300k /dev/zero > {ballast}"
+    process = start("fill", 5000, ballast, prefix=mounted(script))
     output, errors = process.communicate(timeout=60)
     lines = [line.split("\t") for line in output.splitlines()]
 
@@ -247,6 +249,7 @@ def test_a_full_disk(start: Start, tmp_path: Path) -> None:
     _, found, written = lines[1]
     assert found == written
     assert int(written) > 10
+    assert lines[2] == ["again", "1", str(int(written) + 1), "True"], (lines, errors)
 
 
 def test_a_commit_that_fails_is_unknown(start: Start, open_store: Open) -> None:

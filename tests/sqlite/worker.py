@@ -241,8 +241,9 @@ def attempt(path: str, user: str = "") -> None:
             tell("write", "ok")
 
 
-def fill(path: str, size: str) -> None:
-    """Write values until one is refused, tell why, then read everything back."""
+def fill(path: str, size: str, ballast: str = "") -> None:
+    """Write values until one is refused, tell why, then read everything back; then take the ballast
+    from the disk, and go on."""
     with open_store(path) as backend:
         written = 0
         while True:
@@ -253,6 +254,17 @@ def fill(path: str, size: str) -> None:
                 break
             written += 1
         tell("read", backend.count("").count, written)
+        if ballast:
+            os.remove(ballast)
+            revision = backend.status().revision
+            again = backend.put(f"/{written}", b"x" * int(size), expected_revision=0).revision
+            with backend.watch("", recursive=True, after_revision=1, progress=False) as watch:
+                keys = [
+                    event.kv.key
+                    for batch in iter(lambda: watch.poll(1), None)
+                    for event in batch.events
+                ]
+            tell("again", again - revision, len(keys), keys[-1] == f"/{written}")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
 from revstore.backend import Backend, BackendWatch
-from revstore.errors import Closed, Unsupported
+from revstore.errors import Closed, Compacted, Unsupported
 from revstore.testing._backend_base import BackendSuite
 from revstore.testing._support import (
     PATIENCE,
@@ -193,6 +194,27 @@ class BackendWatchTests(BackendSuite):
 
         assert found == revisions
         assert late == [revisions] * 20
+
+    def test_watch_far_behind(self, space: Keyspace) -> None:
+        """Behind more writes than a store may remember, a watch has every event or raises
+        Compacted: it skips none in silence (ERR-8, WATCH-28)."""
+        early = space.watch(progress=False)
+
+        def write(index: int) -> list[int]:
+            taken = [space.create(f"{index}")]
+            for turn in range(150):
+                put = space.backend.put(
+                    space.key(f"{index}"), b"%d" % turn, expected_revision=taken[-1]
+                )
+                taken.append(put.revision)
+            return taken
+
+        revisions = sorted(revision for taken in run_threads(8, write) for revision in taken)
+        revisions.append(space.create("end"))
+        for watch in (early, space.watch(progress=False)):
+            with watch, contextlib.suppress(Compacted):
+                events = poll_until(watch, lambda at, _found, _mark: at >= revisions[-1])
+                assert [event.kv.revision for event in events] == revisions
 
     def test_watch_iteration(self, space: Keyspace) -> None:
         """Iterating gives batches and ends when the watch is closed."""

@@ -16,10 +16,14 @@ __all__ = ["TestConformance"]
 
 
 class TestConformance(BackendTests):
-    """On a store that others may use: no compaction, random keys, deleted afterwards."""
+    """On a store that others may use: no compaction, random keys, deleted afterwards. Less care is
+    taken of a store that nobody else can reach."""
 
-    ephemeral = False
     large_value = 1 << 18
+
+    @pytest.fixture(autouse=True)
+    def _others(self, conformance_ephemeral: bool) -> None:
+        self.ephemeral = conformance_ephemeral
 
     @pytest.fixture
     def backend(self, conformance_opener: Callable[[], Backend]) -> Iterator[Backend]:

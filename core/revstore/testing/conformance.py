@@ -18,6 +18,7 @@ import pytest
 from revstore.backend import Backend
 from revstore.testing.checks import CHECKS
 from revstore.testing.workload import Workload
+from revstore.values import Capability
 
 __all__ = ["ConformanceReport", "ConformanceResult", "Outcome", "run_conformance"]
 
@@ -68,32 +69,49 @@ def run_conformance(
     *,
     suite: bool = True,
     histories: int = 3,
+    only: str = "",
     told: Callable[[ConformanceResult], None] | None = None,
 ) -> ConformanceReport:
     """Try every guarantee on the store that ``open_backend`` opens, once for each test; all keys
-    lie under random prefixes and are deleted afterwards, and the store's history is not touched.
+    lie under random prefixes and are deleted afterwards, and the store's history is not touched,
+    unless each opening gives a store of its own that is gone when it is closed.
 
-    ``suite`` runs ``BackendTests``; ``histories`` is how many recorded workloads are checked.
-    ``told`` is called with each result as it comes. What ``open_backend`` raises the first time is
-    raised here.
+    ``suite`` runs ``BackendTests``, of which ``only``, as pytest's -k has it, may choose some;
+    ``histories`` is how many recorded workloads are checked. ``told`` is called with each result
+    as it comes. What ``open_backend`` raises the first time is raised here.
     """
     with open_backend() as backend:
-        backend.status()
-    plugin = _Plugin(open_backend, told)
+        store_id = backend.status().store_id
+        ephemeral = _is_its_own(backend, store_id, open_backend)
+    plugin = _Plugin(open_backend, told, ephemeral=ephemeral)
     if suite:
-        _run_pytest(plugin)
+        _run_pytest(plugin, only)
     for seed in range(histories):
         _check_histories(open_backend, seed, plugin)
     return ConformanceReport(results=tuple(plugin.results))
 
 
-def _run_pytest(plugin: _Plugin) -> None:
+def _is_its_own(backend: Backend, store_id: str, open_backend: Callable[[], Backend]) -> bool:
+    """Whether another opening gives another store, so that nobody else can use this one."""
+    if backend.capabilities & {Capability.DURABLE, Capability.CROSS_PROCESS_WATCH}:
+        return False
+    prefix = f"/revstore-test-{uuid.uuid4().hex}/"
+    try:
+        with _cleared(backend, prefix), open_backend() as other:
+            backend.put(f"{prefix}probe", b"", expected_revision=0)
+            return other.status().store_id != store_id and not other.list(prefix).kvs
+    except Exception:  # noqa: BLE001 - the tests will tell what is wrong with it
+        return False
+
+
+def _run_pytest(plugin: _Plugin, only: str) -> None:
     # Away from the configuration, the cache and the plugins' settings of whoever calls.
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "pytest.ini"
         config.write_text("[pytest]\n")
         arguments = [str(_CASE), "-c", str(config), "--rootdir", folder, "--noconftest"]
         arguments += ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+        arguments += ["-k", only] if only else []
         before = os.environ.pop("PYTEST_ADDOPTS", None)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             code = pytest.main(arguments, plugins=[plugin])
@@ -110,8 +128,11 @@ class _Plugin:
         self,
         open_backend: Callable[[], Backend],
         told: Callable[[ConformanceResult], None] | None,
+        *,
+        ephemeral: bool,
     ) -> None:
         self._open = open_backend
+        self._ephemeral = ephemeral
         self._told = told
         self._items: dict[str, tuple[str, str]] = {}
         self.results: list[ConformanceResult] = []
@@ -119,6 +140,10 @@ class _Plugin:
     @pytest.fixture
     def conformance_opener(self) -> Callable[[], Backend]:
         return self._open
+
+    @pytest.fixture
+    def conformance_ephemeral(self) -> bool:
+        return self._ephemeral
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:

@@ -8,7 +8,8 @@ import enum
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import attrs
 
@@ -23,6 +24,7 @@ __all__ = [
     "RecordedWatch",
     "Recorder",
     "WatchRecord",
+    "longest_stall",
 ]
 
 
@@ -83,6 +85,18 @@ class History:
 
     operations: list[Operation] = attrs.field(factory=list)
     watches: list[WatchRecord] = attrs.field(factory=list)
+
+
+def longest_stall(operations: Iterable[Operation]) -> float:
+    """The most seconds in a row in which no write was acknowledged, whoever made it, between the
+    begin of the first operation and the last end that is known. 0 for no operations."""
+    done = [each for each in operations if each.end < math.inf]
+    if not done:
+        return 0.0
+    acknowledged = [each.end for each in done if each.succeeded]
+    begin, end = min(each.start for each in done), max(each.end for each in done)
+    moments = sorted([begin, *acknowledged, end])
+    return max(later - earlier for earlier, later in pairwise(moments))
 
 
 class Recorder:

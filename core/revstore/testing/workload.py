@@ -10,7 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from revstore.backend import Backend
-from revstore.errors import BackendError, Closed, StorageError
+from revstore.errors import BackendError, Closed
 from revstore.testing.history import History, RecordedWatch, Recorder
 from revstore.values import Capability, KeyValue
 
@@ -23,6 +23,9 @@ class Workload:
     nobody else may touch, with choices that ``seed`` fixes; ``watchers`` threads follow, each of
     which closes its watch now and then and goes on from its position with another.
 
+    With ``stop``, writers end once it is set, if their turns are not over; ``pause`` is the seconds
+    that a writer rests after each turn.
+
     Errors that faults bring about are borne for ``patience`` seconds: a write that failed is not
     tried again, a watch that ended is opened anew.
     """
@@ -34,6 +37,8 @@ class Workload:
     turns: int = 100
     keys: int = 5
     patience: float = 60.0
+    pause: float = 0.0
+    stop: threading.Event = attrs.field(factory=threading.Event)
 
     def run(self, open_backend: Callable[[int], Backend]) -> History:
         """Run it; ``open_backend(n)`` gives thread n its backend, which may be one for all and is
@@ -80,10 +85,9 @@ class _Running:
         try:
             self._begin.wait(self._plan.patience)
             work(random.Random(f"{self._plan.seed}-{index}"), recorder)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by run
             with self._lock:
                 self.failures.append(error)
-            raise
 
     def write(self, choose: random.Random, recorder: Recorder) -> None:
         seen: dict[str, KeyValue | None] = {}
@@ -95,6 +99,8 @@ class _Running:
                 except BackendError:
                     seen.pop(key, None)
                     time.sleep(0.01)  # the store may be away: give it a moment
+                if self._plan.stop.wait(self._plan.pause):
+                    return
         finally:
             with self._lock:
                 self._writing -= 1
@@ -142,8 +148,10 @@ class _Running:
                     self._poll(choose, recorder, watch, deadline)
                 except Closed:
                     raise
-                except StorageError:
-                    time.sleep(0.01)
+                except Exception:
+                    if watch.record.error is None:
+                        raise
+                    time.sleep(0.01)  # what ended it is recorded, for a check to judge
                 reached = watch.position
             if reached > position:
                 deadline = time.monotonic() + self._plan.patience

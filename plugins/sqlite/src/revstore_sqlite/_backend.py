@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch, check_key
 from revstore.errors import Closed, InvalidArgument, InvalidKey, StorageError, ValueTooLarge
@@ -76,8 +77,16 @@ def _start(start: str) -> str:
 class SQLiteBackend(Backend):
     """A store in a sqlite file; see the package's README for what it guarantees."""
 
-    def __init__(self, options: SQLiteOptions, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Open the file, making it if need be; errors as ``open_store`` of ``_open``."""
+    def __init__(
+        self,
+        options: SQLiteOptions,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open the file, making it if need be; errors as ``open_store`` of ``_open``. ``clock``
+        gives the seconds since 1970 by which keys expire."""
+        self._clock = clock
         self._forked = False
         self._stop = threading.Event()
         self._closing = threading.Lock()
@@ -93,7 +102,7 @@ class SQLiteBackend(Backend):
             raise
         self._hub = Hub(self._reader, self._store, options.poll_interval, self._stop)
         self._writer = Writer(link, self._store, self._stop, self._hub.watched, self._hub.publish)
-        self._housekeeper = Housekeeper(self._reader, self._writer, self._stop)
+        self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, clock)
         durable = {Capability.DURABLE} if options.synchronous == "FULL" else set()
         self._capabilities = _CAPABILITIES | durable
         _open_backends.add(self)
@@ -176,7 +185,7 @@ class SQLiteBackend(Backend):
             )
         if type(value) is not bytes:  # a buffer may change later; a str would be stored as text
             value = bytes(memoryview(value))
-        operation = Put(key, value, expected_revision, ttl)
+        operation = Put(key, value, expected_revision, ttl, self._clock)
         result = self._writer.submit(operation, self._wait(timeout))
         if ttl:
             self._housekeeper.expiry_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from revstore.backend import DEFAULT_TIMEOUT
 from revstore.errors import Closed, ReadOnly, StorageError
@@ -35,10 +36,17 @@ class Housekeeper:
     open, so that keys expire also after the process that wrote them has died; a key is deleted by
     the first that holds the write lock."""
 
-    def __init__(self, reader: Reader, writer: Writer, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        writer: Writer,
+        stop: threading.Event,
+        clock: Callable[[], float],
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._stop = stop
+        self._clock = clock
         self._news = threading.Event()
         self._swept = -1  # only the thread uses it
         self._thread = threading.Thread(
@@ -75,10 +83,10 @@ class Housekeeper:
         due = self._reader.next_expiry(DEFAULT_TIMEOUT)
         if due is None:
             return _LOOK_EVERY
-        left = due / 1000 - time.time()
+        left = due / 1000 - self._clock()
         if left > 0:
             return min(left, _LOOK_EVERY)
-        self._writer.submit(Expire(_BATCH), DEFAULT_TIMEOUT)
+        self._writer.submit(Expire(_BATCH, self._clock), DEFAULT_TIMEOUT)
         return 0.0
 
     def close(self, timeout: float) -> None:

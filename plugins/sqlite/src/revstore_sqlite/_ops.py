@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import sqlite3
-import time
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from revstore.errors import Compacted, FutureRevision
@@ -66,10 +66,18 @@ class Operation(abc.ABC, Generic[T]):
 
 
 class Put(Operation[PutResult]):
-    __slots__ = ("expected_revision", "key", "ttl", "value")
+    __slots__ = ("clock", "expected_revision", "key", "ttl", "value")
 
-    def __init__(self, key: str, value: bytes, expected_revision: int, ttl: int | None) -> None:
+    def __init__(
+        self,
+        key: str,
+        value: bytes,
+        expected_revision: int,
+        ttl: int | None,
+        clock: Callable[[], float],
+    ) -> None:
         self.key = key
+        self.clock = clock
         self.value = value
         self.expected_revision = expected_revision
         self.ttl = ttl
@@ -116,7 +124,7 @@ class Put(Operation[PutResult]):
         if not self.ttl:
             return 0, None
         # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
-        expires_at = time.time_ns() // 1_000_000 + 1 + self.ttl * 1000
+        expires_at = int(self.clock() * 1000) + 1 + self.ttl * 1000
         return min(self.ttl, _NEVER), min(expires_at, _NEVER)
 
 
@@ -142,13 +150,14 @@ class Expire(Operation[int]):
     stays, and of several processes that sweep, one deletes it.
     """
 
-    __slots__ = ("limit",)
+    __slots__ = ("clock", "limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self.limit = limit
+        self.clock = clock
 
     def run(self, txn: Transaction) -> int:
-        now = time.time_ns() // 1_000_000
+        now = int(self.clock() * 1000)
         due = txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall()
         for key, _ in due:
             row = txn.raw.execute(_sql.FIND, (key,)).fetchone()

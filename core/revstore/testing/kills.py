@@ -1,0 +1,150 @@
+"""kill -9 for processes that write to a store, and what came of it, to be checked."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from revstore.backend import Backend
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
+from revstore.testing.history import History, Operation, OperationType, Recorder
+from revstore.values import KeyValue
+
+__all__ = ["kill_rounds"]
+
+_SCRIPT = Path(__file__).with_name("_killed.py")
+_PATIENCE = 30.0
+
+
+def kill_rounds(
+    url: str,
+    *,
+    rounds: int,
+    seed: int = 0,
+    processes: int = 2,
+    writers: int = 4,
+    longest: float = 0.1,
+) -> Iterator[History]:
+    """The history of each of ``rounds`` rounds, for ``checks.check_history``.
+
+    In a round, ``processes`` processes with ``writers`` threads each open the store at ``url``, one
+    that outlives them, and write to a few keys, which they share, until each is killed with
+    SIGKILL: up to ``longest`` seconds after all have begun. Then the store is opened again, every
+    key read, and what was written watched from the round's begin. Writes that were under way count
+    as such whose outcome is not known. Each history begins with the last write of the one before,
+    so that a revision that is used again shows. ``seed`` settles the writes and the moments.
+
+    All keys lie under a random prefix, and are deleted at the end. ``RuntimeError`` if a process
+    ends by itself; ``TimeoutError`` if the watch does not get to the end.
+    """
+    config = StorageConfig.from_url(url)
+    prefix = f"/revstore-kills-{uuid.uuid4().hex}/"
+    choose = random.Random(seed)
+    last: Operation | None = None
+    try:
+        for number in range(rounds):
+            history = History()
+            if last is not None:
+                history.operations.append(last)
+            below = f"{prefix}{number}/"
+            with open_backend(config) as backend:
+                start = backend.status().revision
+            seeds = [f"{seed}-{number}-{each}" for each in range(processes)]
+            for output in _killed(url, below, seeds, writers, choose, longest):
+                history.operations += _operations(output)
+            with open_backend(config) as backend:
+                _look(backend, below, start, history)
+            last = history.operations[-1]
+            yield history
+    finally:
+        with open_backend(config) as backend:
+            for kv in backend.list(prefix, keys_only=True).kvs:
+                backend.delete(kv.key, expected_revision=kv.revision)
+
+
+def _killed(
+    url: str, prefix: str, seeds: list[str], writers: int, choose: random.Random, longest: float
+) -> list[str]:
+    """Run a process for each seed and kill it; what each of them told."""
+    # -P: this folder's modules have names that others have as well.
+    command = [sys.executable, "-P", str(_SCRIPT), url, prefix]
+    with ExitStack() as stack:
+        running = []
+        for seed in seeds:
+            process = stack.enter_context(
+                subprocess.Popen([*command, seed, str(writers)], stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)
+            running.append(process)
+        for process in running:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError(f"a process that was to write ended: {process.wait()}")
+        for process in running:
+            time.sleep(choose.uniform(0, longest))  # the moment of the kill; nothing is waited for
+            if process.poll() is not None:
+                raise RuntimeError(f"a process that was to write ended: {process.returncode}")
+            process.kill()
+        return [process.stdout.read() for process in running if process.stdout is not None]
+
+
+def _operations(output: str) -> Iterator[Operation]:
+    """The answered calls that a process told of, then the writes that were under way."""
+    asked: dict[int, Operation] = {}
+    # What stands behind the last line's end was cut off.
+    for line in output.split("\n")[:-1]:
+        fields = json.loads(line)
+        before = asked.pop(fields["writer"], None)
+        if "end" in fields:
+            yield _operation(fields)
+        elif fields["type"] and before is None:
+            asked[fields["writer"]] = _operation(fields)
+    yield from asked.values()
+
+
+def _operation(fields: dict[str, Any]) -> Operation:
+    operation = Operation(
+        type=OperationType(fields["type"]),
+        key=fields["key"],
+        start=fields["start"],
+        value=fields["value"].encode(),
+        expected_revision=fields["expected"],
+    )
+    if "end" not in fields:
+        return operation
+    current = fields["current"]
+    if current is not None:
+        key, value, *numbers = current
+        current = KeyValue(key, value.encode(), *numbers)
+    return attrs.evolve(
+        operation,
+        end=fields["end"],
+        succeeded=fields["succeeded"],
+        revision=fields["revision"],
+        current=current,
+    )
+
+
+def _look(backend: Backend, prefix: str, start: int, history: History) -> None:
+    """Read every key, watch everything, and end with a write of one's own."""
+    recorder = Recorder(backend, history)
+    for key in sorted({operation.key for operation in history.operations}):
+        recorder.get(key)
+    with recorder.watch(prefix, recursive=True, after_revision=start) as watch:
+        end = recorder.put(f"{prefix}end", b"end", expected_revision=0).revision
+        deadline = time.monotonic() + _PATIENCE
+        while watch.position < end:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the watch stands at {watch.position}, and not at {end}")
+            watch.poll(1)
