@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from revstore.arguments import check_list, check_put
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import Unsupported
 from revstore.memory import MemoryBackend
@@ -63,6 +64,7 @@ class BareBackend(MemoryBackend):
         return type(result)(result.revision, _without_version(result.kv))
 
     def list(self, prefix, *, revision=0, limit=0, remaining=False, **options):
+        check_list(prefix, revision, limit=limit)
         self._refuse_past(revision)
         result = super().list(prefix, revision=revision, remaining=True, **options)
         kvs = tuple(_without_version(kv) for kv in result.kvs)
@@ -73,6 +75,7 @@ class BareBackend(MemoryBackend):
         return super().count(prefix, revision=revision)
 
     def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
+        check_put(key, value, expected_revision, ttl)
         if ttl:
             raise Unsupported(Capability.TTL)
         if not expected_revision and super().get(key).kv is None:

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from revstore.backend import check_key
+from revstore.arguments import check_key
 from revstore.cli._main import run
 from revstore.codec import json_codec
 from revstore.config import StorageConfig

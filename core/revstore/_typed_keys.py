@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from revstore.backend import check_key
+from revstore.arguments import check_key
 from revstore.errors import InvalidArgument, InvalidKey
 
 __all__ = ["KeySpace"]

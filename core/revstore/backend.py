@@ -14,7 +14,13 @@ every later call raise ``Closed``, and wakes calls and polls that are blocked, w
 *Keys* are ``str``: not empty, valid UTF-8 (no surrogates), without NUL; anything else raises
 ``InvalidKey`` before the store is touched. They are physical: the caller has put every prefix on,
 a backend adds and strips none. Order is that of their UTF-8 bytes, which is Python's order of
-``str``. A ``prefix`` is matched as a plain string, not by path segments, and may be "".
+``str``. A ``prefix`` is matched as a plain string, not by path segments, and may be "". Keys of
+1,024 bytes can be stored; a store that takes less, or a key beyond its limit, raises ``InvalidKey``
+that names the limit.
+
+*Arguments* that no store could serve raise ``InvalidArgument`` before the store is touched: a
+negative ``revision``, ``after_revision``, ``limit``, ``ttl`` or ``expected_revision``, a deletion
+or a compaction with 0, a ``value`` that is not ``bytes``. ``revstore.arguments`` has the checks.
 
 *Revisions* are integers from 1, one counter for the whole store. An empty memory or sqlite store
 answers 1, an empty store of another kind any number above 0. Each write that succeeds takes a
@@ -45,7 +51,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from revstore._closing import Closing
-from revstore.errors import Closed, InvalidKey
+from revstore.errors import Closed
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -67,7 +73,6 @@ __all__ = [
     "BackendInfo",
     "BackendWatch",
     "NoOptions",
-    "check_key",
 ]
 
 #: The version of this contract. A plugin written for the same major and any lower or equal minor
@@ -76,22 +81,6 @@ API_VERSION: tuple[int, int] = (1, 0)
 
 #: Seconds that a call may take when it was given no timeout and the backend has no own default.
 DEFAULT_TIMEOUT = 30.0
-
-
-def check_key(key: str) -> str:
-    """Return ``key`` if a backend may store it, else raise ``InvalidKey``."""
-    if not isinstance(key, str) or not key:
-        raise InvalidKey(str(key), "a non-empty str")
-    if "\0" in key:
-        raise InvalidKey(key, "a key without NUL characters")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise InvalidKey(
-                key.encode("utf-8", "backslashreplace").decode(), "a key that is valid UTF-8"
-            ) from None
-    return key
 
 
 class BackendWatch(Closing):
@@ -127,8 +116,9 @@ class BackendWatch(Closing):
         """Ask for a progress mark soon, also of a watch that was opened with ``progress=False``.
 
         Its revision is at least that of any write acknowledged before this call, also by other
-        processes, and it comes after every event up to it. Does not block. Raises
-        ``Unsupported`` without ``Capability.PROGRESS``.
+        processes, and it comes after every event up to it. On a watch that begins in the future
+        it waits until the store is there: a mark below ``position`` is never delivered. Does not
+        block. Raises ``Unsupported`` without ``Capability.PROGRESS``.
         """
 
     @abc.abstractmethod
@@ -231,8 +221,8 @@ class Backend(Closing):
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        """Delete the key if its revision is ``expected_revision``, which must be above 0
-        (``ValueError``). Atomicity and losing as in ``put``; an absent key is a loss."""
+        """Delete the key if its revision is ``expected_revision``, which must be above 0.
+        Atomicity and losing as in ``put``; an absent key is a loss."""
 
     @abc.abstractmethod
     def watch(
@@ -241,11 +231,11 @@ class Backend(Closing):
         """Watch one key, or with ``recursive`` every key that starts with ``key`` (may be "").
 
         Delivers every event with a revision above ``after_revision``, from history first; 0: all
-        history. A revision in the future opens silently and delivers once it has passed. Never
-        blocks on the network; everything that goes wrong afterwards, ``Compacted`` for an
-        ``after_revision`` below the compacted one included, is raised by ``poll``. With
-        ``progress`` the backend may deliver progress marks of its own accord; without, only those
-        asked for.
+        history, which is ``Compacted`` as soon as any of it is gone. A revision in the future opens
+        silently and delivers once it has passed. Never blocks on the network; everything that goes
+        wrong afterwards, ``Compacted`` for an ``after_revision`` below the compacted one included,
+        is raised by ``poll``. With ``progress`` the backend may deliver progress marks of its own
+        accord; without, only those asked for.
         """
 
     @abc.abstractmethod

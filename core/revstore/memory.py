@@ -15,8 +15,16 @@ from itertools import islice
 
 from revstore._memory_state import State
 from revstore._memory_watch import MemoryWatch, Shared
-from revstore.backend import Backend, BackendWatch, check_key
-from revstore.errors import BackendError, Compacted, FutureRevision, InvalidArgument
+from revstore.arguments import (
+    check_compact,
+    check_delete,
+    check_get,
+    check_list,
+    check_put,
+    check_watch,
+)
+from revstore.backend import Backend, BackendWatch
+from revstore.errors import BackendError, Compacted, FutureRevision
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -40,16 +48,6 @@ _CAPABILITIES = frozenset(
         Capability.NESTED_KEYS,
     }
 )
-
-
-def _check_prefix(prefix: str) -> None:
-    if prefix != "":
-        check_key(prefix)
-
-
-def _check_number(field: str, number: int) -> None:
-    if number < 0:
-        raise InvalidArgument(field, number, "0 or more")
 
 
 class MemoryBackend(Backend):
@@ -94,13 +92,12 @@ class MemoryBackend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> GetResult:
-        check_key(key)
+        check_get(key, revision)
         state = self._state
         with self._shared.lock:
             self._shared.check()
             if not revision:
                 return GetResult(state.revision, state.current.get(key))
-            _check_number("revision", revision)
             state.check_revision(revision)
             return GetResult(state.revision, state.at(key, revision))
 
@@ -116,10 +113,7 @@ class MemoryBackend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> ListResult:
-        _check_prefix(prefix)
-        _check_prefix(start.removesuffix("\0"))
-        _check_number("limit", limit)
-        _check_number("revision", revision)
+        check_list(prefix, revision, start=start, limit=limit)
         state = self._state
         with self._shared.lock:
             self._shared.check()
@@ -137,8 +131,7 @@ class MemoryBackend(Backend):
         return ListResult(at, tuple(kvs), left > 0, left if remaining else None)
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
-        _check_prefix(prefix)
-        _check_number("revision", revision)
+        check_list(prefix, revision)
         state = self._state
         with self._shared.lock:
             self._shared.check()
@@ -156,11 +149,7 @@ class MemoryBackend(Backend):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        check_key(key)
-        if not isinstance(value, bytes):
-            raise InvalidArgument("value", value, "bytes", key=key)
-        if ttl is not None:
-            _check_number("ttl", ttl)
+        check_put(key, value, expected_revision, ttl)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()
@@ -179,9 +168,7 @@ class MemoryBackend(Backend):
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        check_key(key)
-        if expected_revision <= 0:
-            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        check_delete(key, expected_revision)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()
@@ -195,16 +182,13 @@ class MemoryBackend(Backend):
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
-        if recursive:
-            _check_prefix(key)
-        else:
-            check_key(key)
-        _check_number("after_revision", after_revision)
+        check_watch(key, recursive=recursive, after_revision=after_revision)
         with self._shared.lock:
             self._shared.check()
             return MemoryWatch(self._shared, key, recursive, after_revision, progress)
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        check_compact(revision)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()

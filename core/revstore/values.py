@@ -142,7 +142,8 @@ class ListResult:
 
 @attrs.frozen(slots=True)
 class CountResult:
-    """``revision`` as in ListResult."""
+    """``revision`` is that of the state counted: the one asked for, else the store's at the moment
+    of the read."""
 
     revision: int
     count: int

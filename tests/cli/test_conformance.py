@@ -14,11 +14,14 @@ def test_a_store_in_use_is_left_as_it_was(revstore):
     done = revstore("conformance", timeout=110)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[0] == ["GUARANTEES", "PASS", "FAIL", "UNSUPPORTED", "NOT", "RUN"]
-    assert {row[0] for row in rows[1:]} == {
+    rows, reasons = rows[1:8], done.stdout.splitlines()[8:]
+    assert {row[0] for row in rows} == {
         *("life", "hammer", "watch", "compaction", "reads", "writes", "histories")
     }
-    assert {row[2] for row in rows[1:]} == {"0"}
-    assert sum(int(row[1]) for row in rows[1:]) > 100
+    assert {row[2] for row in rows} == {"0"}
+    assert sum(int(row[1]) for row in rows) > 100
+    assert any("compaction is tested on stores that belong to the test" in why for why in reasons)
+    assert not any("other tests check" in why for why in reasons)
     assert revstore.json("get", "namespaces") == before
     (objects,) = json.loads("".join(revstore.out("doctor", "--json")))["objects"].values()
     assert objects == 1
@@ -77,6 +80,18 @@ def test_a_backend_that_is_not_right_is_told(revstore, broken):
     outcomes = {row["name"]: row["outcome"] for row in report["results"]}
     assert outcomes["revisions 0"] == "fail"
     assert outcomes["filtered 0"] == "pass"
+
+
+def test_only_some_and_a_store_of_ones_own(revstore):
+    """--only chooses tests by name, --own has the history compacted; a name that no test has is
+    one line."""
+    some = ["conformance", "--histories", "0", "--only"]
+    (line,) = revstore(*some, "current_values_stay").stdout.splitlines()[2:]
+    assert line == "not run: compaction is tested on stores that belong to the test (1)"
+    row = revstore(*some, "current_values_stay", "--own").stdout.splitlines()[1]
+    assert row.split() == ["compaction", "1", "0", "0", "0"]
+    for wrong in ("no_such_test", "((("):
+        assert "expected words of the tests' names" in revstore.error(*some, wrong, code=2)
 
 
 def test_a_store_that_cannot_be_opened(revstore):

@@ -12,6 +12,7 @@ from revstore.testing import (
     CachedStorageTests,
     CachedWatchTests,
     CacherTests,
+    Stall,
     StorageTests,
     WatchTests,
 )
@@ -36,6 +37,10 @@ class OnEtcd:
     @pytest.fixture
     def open_backend(self, open_store):
         return open_store
+
+    @pytest.fixture
+    def stall(self, server) -> Stall:
+        return server.halted
 
 
 class TestBackend(OnEtcd, BackendTests):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from revstore.backend import Backend
-from revstore.testing import BackendTests
+from revstore.testing import BackendTests, Stall
 from revstore.testing.model import backend_machine
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
@@ -35,6 +37,17 @@ class TestSQLiteBackend(BackendTests):
     @pytest.fixture
     def open_backend(self, options: SQLiteOptions):
         return lambda: SQLiteBackend(options)
+
+    @pytest.fixture
+    def stall(self, options: SQLiteOptions) -> Stall:
+        @contextlib.contextmanager
+        def locked() -> Iterator[None]:
+            with contextlib.closing(sqlite3.connect(options.path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                yield
+                other.execute("ROLLBACK")
+
+        return locked
 
 
 _folder = Path(mkdtemp(prefix="revstore-machine-"))

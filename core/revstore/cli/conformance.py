@@ -31,15 +31,25 @@ __all__ = ["command"]
     help="How many recorded workloads are checked.",
 )
 @click.option("--histories-only", is_flag=True, help="Leave the suite of tests out.")
+@click.option("--only", default="", metavar="WORDS", help="Only tests so named, as pytest's -k.")
+@click.option("--own", is_flag=True, help="Nobody else uses the store: compact its history too.")
 @store_options
 @pass_session
 def command(
-    session: Session, url: str | None, as_json: bool, histories: int, histories_only: bool
+    session: Session,
+    *,
+    url: str | None,
+    as_json: bool,
+    histories: int,
+    histories_only: bool,
+    only: str,
+    own: bool,
 ) -> None:
     """Try on the store at URL what the contract of backends guarantees.
 
     The store may be in use: all keys lie under a random prefix and are deleted afterwards; its
-    history is not compacted. The exit code is 1 if a guarantee is not kept.
+    history is not compacted, unless nobody else can use the store. The exit code is 1 if a
+    guarantee is not kept.
     """
     try:
         from revstore.testing.conformance import Outcome, run_conformance
@@ -49,7 +59,11 @@ def command(
         ) from error
     config = StorageConfig.load(url) if url else session.config
     report = run_conformance(
-        lambda: open_backend(config), suite=not histories_only, histories=histories
+        lambda: open_backend(config),
+        suite=not histories_only,
+        histories=histories,
+        only=only,
+        own=own,
     )
     if not report.passed:
         session.exit_code = 1
@@ -70,13 +84,17 @@ def command(
 
 
 def _print(report: ConformanceReport, outcomes: list[str]) -> None:
-    """A line for each group, then what failed."""
+    """A line for each group, then why some were not tried, then what failed."""
     groups: dict[str, Counter[str]] = {}
     for each in report.results:
         groups.setdefault(each.group, Counter())[str(each.outcome)] += 1
     header = ["GUARANTEES", *(outcome.upper() for outcome in outcomes)]
     rows = [[group, *(str(counts[name]) for name in outcomes)] for group, counts in groups.items()]
     TableWriter(header).write(rows)
+    untried = ("unsupported", "not run")
+    reasons = Counter((str(r.outcome), r.detail) for r in report.results if r.outcome in untried)
+    for (outcome, reason), times in sorted(reasons.items()):
+        click.echo(f"{outcome}: {reason} ({times})")
     for each in report.failures:
         click.echo(f"\n{each.group}: {each.name}: {each.guarantee}")
         click.echo("    " + " ".join(each.detail.split())[:500])

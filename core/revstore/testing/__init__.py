@@ -57,6 +57,7 @@ pytest.register_assert_rewrite(
     "revstore.testing.watch",
 )
 
+from revstore.testing._backend_base import OpenBackend, Stall  # noqa: E402 - see above
 from revstore.testing.backend import BackendTests  # noqa: E402 - see above
 from revstore.testing.cached import CachedStorageTests, CachedWatchTests  # noqa: E402
 from revstore.testing.cacher import CacherTests  # noqa: E402
@@ -68,6 +69,8 @@ __all__ = [
     "CachedStorageTests",
     "CachedWatchTests",
     "CacherTests",
+    "OpenBackend",
+    "Stall",
     "StorageTests",
     "WatchTests",
 ]

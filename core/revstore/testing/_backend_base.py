@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,10 +13,13 @@ from revstore.errors import Closed
 from revstore.testing._support import Keyspace
 from revstore.values import Capability
 
-__all__ = ["BackendSuite", "OpenBackend"]
+__all__ = ["BackendSuite", "OpenBackend", "Stall"]
 
 #: Opens one more handle on the store that the ``backend`` fixture has open.
 OpenBackend = Callable[[], Backend]
+
+#: Keeps the store of the ``backend`` fixture from answering while the block lasts.
+Stall = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 class BackendSuite:
@@ -27,6 +31,8 @@ class BackendSuite:
     starts_at_one: bool = False
     #: How many bytes the largest value of the tests has.
     large_value: int = 1 << 20
+    #: How many bytes the longest key of the tests has.
+    large_key: int = 1024
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
@@ -37,6 +43,12 @@ class BackendSuite:
     def open_backend(self, backend: Backend) -> OpenBackend | None:
         """Override where a store can be opened more than once: a function that opens one more
         handle on the store of ``backend``, also after that was closed. The test closes it."""
+        return None
+
+    @pytest.fixture
+    def stall(self, backend: Backend) -> Stall | None:
+        """Override where a store can be made to answer late: within ``with stall():`` it does not
+        answer writes, or nothing, of ``backend``; afterwards it does again."""
         return None
 
     @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import Compacted, FutureRevision, Unsupported
+from revstore.errors import Compacted, FutureRevision, InvalidArgument, Unsupported
 from revstore.testing._backend_base import BackendSuite
 from revstore.testing._support import Keyspace, collect, reads_at
 from revstore.values import Capability
@@ -75,6 +75,9 @@ class CompactionTests(BackendSuite):
         at = space.create("b")
         last = space.create("c")
         assert backend.status().compacted_revision < below
+        for wrong in (0, -1):
+            with pytest.raises(InvalidArgument):
+                backend.compact(wrong)
         with pytest.raises(FutureRevision):
             backend.compact(last + 1)
         backend.compact(at)

@@ -12,9 +12,16 @@ from typing import Any
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import Closed, Unsupported
-from revstore.testing._backend_base import BackendSuite, OpenBackend
-from revstore.testing._support import PATIENCE, Keyspace, collect, run_threads, wait_until
+from revstore.errors import Closed, OutcomeUnknown, Timeout, Unreachable, Unsupported
+from revstore.testing._backend_base import BackendSuite, OpenBackend, Stall
+from revstore.testing._support import (
+    PATIENCE,
+    Keyspace,
+    collect,
+    poll_until,
+    run_threads,
+    wait_until,
+)
 from revstore.values import Capability, WatchEventType
 
 __all__ = ["LifeTests", "TtlTests"]
@@ -154,6 +161,37 @@ class LifeTests(BackendSuite):
         if self.ephemeral and self.claims(backend, Capability.COMPACTION):
             backend.compact(deleted.revision, timeout=PATIENCE)
 
+    def test_deadlines(self, backend: Backend, space: Keyspace, stall: Stall | None) -> None:
+        """While the store does not answer, calls end at their deadline with an error that says
+        so, and a poll with nothing; afterwards all goes on."""
+        if stall is None:
+            pytest.skip("needs the fixture `stall`")
+        created = space.create("a", b"1")
+        calls: list[Callable[[], object]] = [
+            lambda: backend.get(space.key("a"), timeout=0.5),
+            lambda: backend.list(space.prefix, timeout=0.5),
+            lambda: backend.count(space.prefix, timeout=0.5),
+            lambda: backend.status(timeout=0.5),
+            lambda: backend.put(space.key("b"), b"", expected_revision=0, timeout=0.5),
+            lambda: backend.delete(space.key("a"), expected_revision=created, timeout=0.5),
+            lambda: watch.poll(0.5),
+        ]
+        raised = []
+        with space.watch(after=created) as watch:
+            with stall():
+                for call in calls:
+                    began = time.monotonic()
+                    try:
+                        call()
+                    except (Timeout, OutcomeUnknown, Unreachable) as error:
+                        raised.append(error)
+                    assert time.monotonic() - began < 1.5, "a deadline is kept"
+            assert raised, "the store did answer"
+            wait_until(lambda: _answers(backend), "the store answers again")
+
+            last = space.create("c")
+            assert poll_until(watch, lambda at, _found, _mark: at >= last)[-1].kv.revision == last
+
     def test_closed_backend(self, backend: Backend) -> None:
         """After close, which may be repeated, every call raises Closed."""
         with backend as same:
@@ -267,6 +305,14 @@ class LifeTests(BackendSuite):
                     assert batch is not None
                     found += [event.kv.revision for event in batch.events]
                 assert found == [written]
+
+
+def _answers(backend: Backend) -> bool:
+    try:
+        backend.status(timeout=1)
+    except (Timeout, Unreachable):
+        return False
+    return True
 
 
 def _calls(backend: Backend) -> list[Callable[[], Any]]:

@@ -247,7 +247,8 @@ class ReadTests(BackendSuite):
             assert found == expected
             assert space.names(listed.kvs) == sorted(expected)
             assert listed.revision == revision
-            assert backend.count(space.prefix, revision=revision).count == len(expected)
+            counted = backend.count(space.prefix, revision=revision)
+            assert (counted.revision, counted.count) == (revision, len(expected))
             for name in ("a", "ab", "b"):
                 kv = space.find(name, revision)
                 assert (kv.value if kv else None) == expected.get(name)

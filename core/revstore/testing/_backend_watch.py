@@ -281,6 +281,23 @@ class BackendWatchTests(BackendSuite):
 
             run_threads(4, work)
 
+    def test_watch_progress_in_the_future(self, backend: Backend, space: Keyspace) -> None:
+        """A watch that begins in the future is marked when the store is there; its position
+        does not fall (WATCH-20)."""
+        self.need(backend, Capability.PROGRESS)
+        ahead = backend.status().revision + 3
+        with space.watch(after=ahead) as watch:
+            watch.request_progress()
+            batch = watch.poll(0.1)
+            assert batch is None or batch.revision >= ahead
+            assert watch.position >= ahead
+            written = [space.create(f"k{number}") for number in range(5)]
+            watch.request_progress()
+            events = collect_to_mark(watch, written[-1])
+
+        expected = [revision for revision in written if revision > ahead]
+        assert [event.kv.revision for event in events] == expected
+
     def test_watch_unclaimed_progress(self, backend: Backend, space: Keyspace) -> None:
         """Without PROGRESS a request for it is refused."""
         if self.claims(backend, Capability.PROGRESS):

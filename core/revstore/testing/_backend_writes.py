@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import InvalidKey, Unsupported
+from revstore.errors import InvalidArgument, InvalidKey, Unsupported
 from revstore.testing._backend_base import BackendSuite
-from revstore.testing._support import Keyspace, run_threads
+from revstore.testing._support import Keyspace, collect, reads_at, run_threads
 from revstore.values import Capability, PutResult
 
 __all__ = ["WriteTests"]
@@ -123,7 +124,7 @@ class WriteTests(BackendSuite):
         """Zero and less are no revision to expect of a deletion (DEL-10)."""
         space.create("a")
         for wrong in (0, -1):
-            with pytest.raises(ValueError):
+            with pytest.raises(InvalidArgument):
                 backend.delete(space.key("a"), expected_revision=wrong)
         assert space.find("a") is not None
 
@@ -219,6 +220,40 @@ class WriteTests(BackendSuite):
         for call in calls:
             with pytest.raises(InvalidKey):
                 call()
+
+    def test_invalid_arguments(self, backend: Backend, space: Keyspace) -> None:
+        """Numbers below zero and values that are no bytes are refused, and nothing is written."""
+        key, text = space.key("a"), cast("bytes", "text")
+        calls: dict[str, list[Callable[[], object]]] = {
+            "revision": [partial(read, -1) for read in reads_at(backend, key)],
+            "limit": [lambda: backend.list(key, limit=-1)],
+            "expected_revision": [lambda: backend.put(key, b"", expected_revision=-1)],
+            "ttl": [lambda: backend.put(key, b"", expected_revision=0, ttl=-1)],
+            "value": [lambda: backend.put(key, text, expected_revision=0)],
+            "after_revision": [lambda: backend.watch(key, recursive=True, after_revision=-1)],
+        }
+        for field, refused in calls.items():
+            for call in refused:
+                with pytest.raises(InvalidArgument) as caught:
+                    call()
+                assert caught.value.field == field
+        assert space.find("a") is None
+
+    def test_long_keys(self, backend: Backend, space: Keyspace) -> None:
+        """Keys of 1,024 bytes are stored; a longer one is, too, or raises InvalidKey."""
+        name = "k" * (self.large_key - len(space.prefix))
+        created = space.create(name)
+        assert space.names(space.list().kvs) == [name]
+        with space.watch() as watch:
+            assert collect(watch, 1)[0].kv.revision == created
+        space.delete(name)
+        beyond = "k" * (1 << 16)
+        try:
+            space.create(beyond)
+        except InvalidKey:
+            return
+        assert space.names(space.list().kvs) == [beyond]
+        space.delete(beyond)
 
     def test_keys_need_no_slash_and_may_be_odd(self, backend: Backend, space: Keyspace) -> None:
         """A backend knows no segments: dots, spaces, percent signs, any script (KEY-2)."""

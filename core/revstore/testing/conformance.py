@@ -16,6 +16,7 @@ import attrs
 import pytest
 
 from revstore.backend import Backend
+from revstore.errors import InvalidArgument
 from revstore.testing.checks import CHECKS
 from revstore.testing.workload import Workload
 from revstore.values import Capability
@@ -70,11 +71,13 @@ def run_conformance(
     suite: bool = True,
     histories: int = 3,
     only: str = "",
+    own: bool = False,
     told: Callable[[ConformanceResult], None] | None = None,
 ) -> ConformanceReport:
     """Try every guarantee on the store that ``open_backend`` opens, once for each test; all keys
     lie under random prefixes and are deleted afterwards, and the store's history is not touched,
-    unless each opening gives a store of its own that is gone when it is closed.
+    unless each opening gives a store of its own that is gone when it is closed, or ``own`` says
+    that nobody else uses the store: then its history is compacted.
 
     ``suite`` runs ``BackendTests``, of which ``only``, as pytest's -k has it, may choose some;
     ``histories`` is how many recorded workloads are checked. ``told`` is called with each result
@@ -82,7 +85,7 @@ def run_conformance(
     """
     with open_backend() as backend:
         store_id = backend.status().store_id
-        ephemeral = _is_its_own(backend, store_id, open_backend)
+        ephemeral = own or _is_its_own(backend, store_id, open_backend)
     plugin = _Plugin(open_backend, told, ephemeral=ephemeral)
     if suite:
         _run_pytest(plugin, only)
@@ -113,10 +116,13 @@ def _run_pytest(plugin: _Plugin, only: str) -> None:
         arguments += ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
         arguments += ["-k", only] if only else []
         before = os.environ.pop("PYTEST_ADDOPTS", None)
-        with contextlib.redirect_stdout(io.StringIO()) as output:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = pytest.main(arguments, plugins=[plugin])
         if before is not None:
             os.environ["PYTEST_ADDOPTS"] = before
+    if only and code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR):
+        raise InvalidArgument("only", only, "words of the tests' names, as pytest's -k has them")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"the suite could not be run: {output.getvalue()[-2000:]}")
 
@@ -161,6 +167,8 @@ class _Plugin:
         if report.skipped:
             detail = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
             detail = detail.removeprefix("Skipped: ")
+            if detail.startswith("claims "):  # what a store without the capability must do
+                return
             unclaimed = "does not claim" in detail
             outcome = Outcome.UNSUPPORTED if unclaimed else Outcome.NOT_RUN
         elif report.failed:

@@ -150,6 +150,16 @@ class EtcdServer:
         assert self._process is not None
         self._process.send_signal(number)
 
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Stop the process, as by SIGSTOP, for as long as the block lasts: it keeps its
+        connections and answers nothing."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9, and wait for it."""
         if self._process is not None:

@@ -27,7 +27,8 @@ def revstore_backend():
 
 def _open(config, options):
     if config.server_list:
-        raise ConfigError("server_list", config.server_list, "none: tiny has no servers")
+        expected = "none: tiny has no servers (a path has three slashes before it, as in tiny:///x)"
+        raise ConfigError("server_list", config.server_list, expected)
     from revstore_tiny._store import TinyBackend
 
     return TinyBackend(options.max_value)

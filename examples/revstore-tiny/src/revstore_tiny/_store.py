@@ -2,8 +2,9 @@ import os
 import threading
 import uuid
 
-from revstore.backend import Backend, BackendWatch, check_key
-from revstore.errors import Closed, FutureRevision, InvalidArgument, Unsupported, ValueTooLarge
+from revstore import arguments
+from revstore.backend import Backend, BackendWatch
+from revstore.errors import Closed, FutureRevision, Unsupported, ValueTooLarge
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -49,15 +50,13 @@ class TinyBackend(Backend):
             return BackendStatus(self._store_id, self._revision, 0, "tiny")
 
     def _check_revision(self, revision):
-        if revision < 0:
-            raise InvalidArgument("revision", revision, "0 or more")
         if revision > self._revision:
             raise FutureRevision(revision, self._revision)
         if 0 < revision < self._revision:
             raise Unsupported(Capability.HISTORICAL_READS)
 
     def get(self, key, *, revision=0, linearizable=True, timeout=None):
-        check_key(key)
+        arguments.check_get(key, revision)
         self._check_open()
         with self._changed:
             self._check_revision(revision)
@@ -75,11 +74,7 @@ class TinyBackend(Backend):
         linearizable=True,
         timeout=None,
     ):
-        for each in (prefix, start.removesuffix("\0")):
-            if each:
-                check_key(each)
-        if limit < 0:
-            raise InvalidArgument("limit", limit, "0 or more")
+        arguments.check_list(prefix, revision, start=start, limit=limit)
         self._check_open()
         with self._changed:
             self._check_revision(revision)
@@ -97,9 +92,7 @@ class TinyBackend(Backend):
         return CountResult(listed.revision, len(listed.kvs))
 
     def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
-        check_key(key)
-        if not isinstance(value, bytes):
-            raise InvalidArgument("value", type(value).__name__, "bytes", key=key)
+        arguments.check_put(key, value, expected_revision, ttl)
         if len(value) > self._max_value:
             raise ValueTooLarge(f"the value of {key!r} has {len(value)} bytes", key=key)
         if ttl:
@@ -116,9 +109,7 @@ class TinyBackend(Backend):
             return PutResult(True, revision)
 
     def delete(self, key, *, expected_revision, timeout=None):
-        check_key(key)
-        if expected_revision <= 0:
-            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        arguments.check_delete(key, expected_revision)
         self._check_open()
         with self._changed:
             current = self._keys.get(key)
@@ -134,10 +125,7 @@ class TinyBackend(Backend):
         self._changed.notify_all()
 
     def watch(self, key, *, recursive, after_revision, progress=True):
-        if key or not recursive:
-            check_key(key)
-        if after_revision < 0:
-            raise InvalidArgument("after_revision", after_revision, "0 or more")
+        arguments.check_watch(key, recursive=recursive, after_revision=after_revision)
         self._check_open()
         return TinyWatch(self, key, recursive, after_revision)
 

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from revstore.backend import Backend, BackendWatch, check_key
+from revstore.arguments import check_delete, check_get, check_list, check_put, check_watch
+from revstore.backend import Backend, BackendWatch
 from revstore.config import StorageConfig
 from revstore.errors import (
     Closed,
     IncompatibleStore,
-    InvalidArgument,
     OutcomeUnknown,
     Timeout,
     Unsupported,
@@ -41,7 +41,6 @@ from revstore_etcd2._options import CAPABILITIES, Etcd2Options
 from revstore_etcd2._results import (
     ABSENT,
     check_revision,
-    check_start,
     key_value,
     no_folder,
     node_of,
@@ -116,7 +115,8 @@ class Etcd2Backend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> GetResult:
-        index, node = self._read(check_key(key), linearizable, self._deadline(timeout))
+        check_get(key, revision)
+        index, node = self._read(key, linearizable, self._deadline(timeout))
         check_revision(revision, index)
         return GetResult(index, None if node is None or node.dir else kv_of(node, key))
 
@@ -133,13 +133,14 @@ class Etcd2Backend(Backend):
         timeout: float | None = None,
     ) -> ListResult:
         """As in the contract; ``limit`` is ignored, for v2 cannot page."""
-        check_start(start)
+        check_list(prefix, revision, start=start, limit=limit)
         index, found = self._find(prefix, linearizable, timeout)
         check_revision(revision, index)
         kvs = [kv_of(node, key, keys_only=keys_only) for key, node in found if key >= start]
         return ListResult(index, tuple(kvs), False, 0 if remaining else None)
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        check_list(prefix, revision)
         index, found = self._find(prefix, True, timeout)
         check_revision(revision, index)
         return CountResult(index, len(found))
@@ -154,13 +155,9 @@ class Etcd2Backend(Backend):
         timeout: float | None = None,
     ) -> PutResult:
         """As in the contract."""
-        check_key(key)
-        if expected_revision < 0:
-            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
-        if ttl is not None and ttl < 0:
-            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        check_put(key, value, expected_revision, ttl)
         deadline = self._deadline(timeout)
-        text = encode_value(bytes(value))
+        text = encode_value(value)
         condition = f"prevIndex={expected_revision}" if expected_revision else "prevExist=false"
         url = f"{url_of(path_of(key))}?{condition}"
         while True:
@@ -190,9 +187,7 @@ class Etcd2Backend(Backend):
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        check_key(key)
-        if expected_revision <= 0:
-            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        check_delete(key, expected_revision)
         deadline = self._deadline(timeout)
         url = f"{url_of(path_of(key))}?prevIndex={expected_revision}"
         while True:
@@ -208,9 +203,8 @@ class Etcd2Backend(Backend):
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
+        check_watch(key, recursive=recursive, after_revision=after_revision)
         self._check_open()
-        if key or not recursive:
-            check_key(key)
         return Etcd2Watch(
             self._hub,
             key,
@@ -273,8 +267,6 @@ class Etcd2Backend(Backend):
         self, prefix: str, linearizable: bool, timeout: float | None
     ) -> tuple[int, Sequence[tuple[str, Node]]]:
         """The keys that start with ``prefix``, in order."""
-        if prefix:
-            check_key(prefix)
         deadline = self._deadline(timeout)
         quorum = "true" if linearizable else "false"
         url = f"{url_of(prefix_folder(prefix))}?recursive=true&quorum={quorum}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from revstore.backend import check_key
-from revstore.errors import FutureRevision, InvalidKey, Unsupported
+from revstore.errors import FutureRevision, Unsupported
 from revstore.values import Capability, KeyValue
 from revstore_etcd2._errors import NOT_A_DIRECTORY, NOT_FOUND, refusal
 from revstore_etcd2._wire import Answer, Node, kv_of
 
-__all__ = ["ABSENT", "check_revision", "check_start", "key_value", "no_folder", "node_of"]
+__all__ = ["ABSENT", "check_revision", "key_value", "no_folder", "node_of"]
 
 #: The errors that say that there is no such key.
 ABSENT = (NOT_FOUND, NOT_A_DIRECTORY)
@@ -39,12 +38,3 @@ def check_revision(revision: int, index: int) -> None:
         raise FutureRevision(revision, index)
     if 0 < revision < index:
         raise Unsupported(Capability.HISTORICAL_READS, "etcd v2 reads its current state only")
-
-
-def check_start(start: str) -> None:
-    """Refuse what is not a key, which may have NUL at its end."""
-    bare = start.rstrip("\0")
-    if start and not bare:
-        raise InvalidKey(start, "a key, at most with NUL at its end")
-    if bare:
-        check_key(bare)

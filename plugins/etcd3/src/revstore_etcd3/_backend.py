@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from revstore.backend import Backend, BackendWatch, check_key
+from revstore.arguments import (
+    check_compact,
+    check_delete,
+    check_get,
+    check_list,
+    check_put,
+    check_watch,
+)
+from revstore.backend import Backend, BackendWatch
 from revstore.config import StorageConfig
 from revstore.errors import (
     BackendError,
     Compacted,
     FutureRevision,
     IncompatibleStore,
-    InvalidArgument,
-    InvalidKey,
     OutcomeUnknown,
     StorageError,
 )
@@ -85,8 +91,7 @@ class Etcd3Backend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> GetResult:
-        check_key(key)
-        _check_revision(revision)
+        check_get(key, revision)
         request = rpc_pb2.RangeRequest(
             key=key.encode(), revision=revision, serializable=not linearizable
         )
@@ -107,13 +112,7 @@ class Etcd3Backend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> ListResult:
-        _check_prefix(prefix)
-        if start and not start.rstrip("\0"):
-            raise InvalidKey(start, "a key, at most with NUL at its end")
-        _check_prefix(start.rstrip("\0"))
-        _check_revision(revision)
-        if limit < 0:
-            raise InvalidArgument("limit", limit, "0 or more")
+        check_list(prefix, revision, start=start, limit=limit)
         with self._at(revision):
             return self._reader.read_pages(
                 prefix,
@@ -127,8 +126,7 @@ class Etcd3Backend(Backend):
             )
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
-        _check_prefix(prefix)
-        _check_revision(revision)
+        check_list(prefix, revision)
         request = range_request(prefix, revision=revision, count_only=True)
         with self._at(revision):
             response = self._reader.range(request, self._wait(timeout))
@@ -143,16 +141,12 @@ class Etcd3Backend(Backend):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        check_key(key)
-        if expected_revision < 0:
-            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
-        if ttl is not None and ttl < 0:
-            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        check_put(key, value, expected_revision, ttl)
         left = self._wait(timeout)
         lease = self._leases.get(ttl, left) if ttl else 0
         request = put_request(
             key.encode(),
-            bytes(value),
+            value,
             expected_revision,
             lease=lease,
             # The server refuses to keep the lease of a key that is not there.
@@ -166,9 +160,7 @@ class Etcd3Backend(Backend):
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        check_key(key)
-        if expected_revision <= 0:
-            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        check_delete(key, expected_revision)
         request = delete_request(key.encode(), expected_revision)
         response = self._write(request, self._wait(timeout), key, expected_revision)
         if response.succeeded:
@@ -179,12 +171,7 @@ class Etcd3Backend(Backend):
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
-        if recursive:
-            _check_prefix(key)
-        else:
-            check_key(key)
-        if after_revision < 0:
-            raise InvalidArgument("after_revision", after_revision, "0 or more")
+        check_watch(key, recursive=recursive, after_revision=after_revision)
         self._wait(None)
         return Etcd3Watch(
             self._client,
@@ -196,7 +183,7 @@ class Etcd3Backend(Backend):
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
-        _check_revision(revision)
+        check_compact(revision)
         left = self._wait(timeout)
         with self._at(revision):
             self._client.read(
@@ -281,13 +268,3 @@ class _AtRevision:
 def _current(response: Any) -> KeyValue | None:
     kvs = response.responses[0].response_range.kvs
     return key_value(kvs[0]) if kvs else None
-
-
-def _check_prefix(prefix: str) -> None:
-    if prefix:
-        check_key(prefix)
-
-
-def _check_revision(revision: int) -> None:
-    if revision < 0:
-        raise InvalidArgument("revision", revision, "0 or more")

@@ -10,8 +10,16 @@ import time
 import weakref
 from collections.abc import Callable
 
-from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch, check_key
-from revstore.errors import Closed, InvalidArgument, InvalidKey, StorageError, ValueTooLarge
+from revstore.arguments import (
+    check_compact,
+    check_delete,
+    check_get,
+    check_list,
+    check_put,
+    check_watch,
+)
+from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
+from revstore.errors import Closed, StorageError, ValueTooLarge
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -60,18 +68,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _prefix(prefix: str) -> str:
-    return check_key(prefix) if prefix else ""
-
-
-def _start(start: str) -> str:
-    """Check a key to start from, which may hold NUL at its end, and there alone."""
-    bare = start.rstrip("\0")
-    if start and not bare:
-        raise InvalidKey(start, "a key, at most with NUL at its end")
-    return start if not bare or check_key(bare) else ""
 
 
 class SQLiteBackend(Backend):
@@ -138,7 +134,8 @@ class SQLiteBackend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> GetResult:
-        return self._reader.get(check_key(key), revision, self._wait(timeout))
+        check_get(key, revision)
+        return self._reader.get(key, revision, self._wait(timeout))
 
     def list(
         self,
@@ -152,9 +149,10 @@ class SQLiteBackend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> ListResult:
+        check_list(prefix, revision, start=start, limit=limit)
         return self._reader.list(
-            _prefix(prefix),
-            _start(start),
+            prefix,
+            start,
             limit,
             revision,
             keys_only=keys_only,
@@ -163,7 +161,8 @@ class SQLiteBackend(Backend):
         )
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
-        return self._reader.count(_prefix(prefix), revision, self._wait(timeout))
+        check_list(prefix, revision)
+        return self._reader.count(prefix, revision, self._wait(timeout))
 
     def put(
         self,
@@ -174,17 +173,11 @@ class SQLiteBackend(Backend):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        check_key(key)
-        if expected_revision < 0:
-            raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
-        if ttl is not None and ttl < 0:
-            raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+        check_put(key, value, expected_revision, ttl)
         if len(value) > _MAX_VALUE:
             raise ValueTooLarge(
                 f"the value of {len(value)} bytes is over sqlite's limit of {_MAX_VALUE}", key=key
             )
-        if type(value) is not bytes:  # a buffer may change later; a str would be stored as text
-            value = bytes(memoryview(value))
         operation = Put(key, value, expected_revision, ttl, self._clock)
         result = self._writer.submit(operation, self._wait(timeout))
         if ttl:
@@ -194,19 +187,18 @@ class SQLiteBackend(Backend):
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        check_key(key)
-        if expected_revision <= 0:
-            raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+        check_delete(key, expected_revision)
         return self._writer.submit(Delete(key, expected_revision), self._wait(timeout))
 
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
+        check_watch(key, recursive=recursive, after_revision=after_revision)
         self._check_open()
         return SQLiteWatch(
             self._hub,
             self._reader,
-            _prefix(key) if recursive else check_key(key),
+            key,
             recursive=recursive,
             after_revision=after_revision,
             check_open=self._check_open,
@@ -215,6 +207,7 @@ class SQLiteBackend(Backend):
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
         """As in the contract. Once the compacted revision is moved, the call has succeeded; what
         it cannot delete within its timeout, the housekeeper of any process does later."""
+        check_compact(revision)
         deadline = time.monotonic() + self._wait(timeout)
         self._writer.submit(Compact(revision), deadline - time.monotonic())
         try:
