@@ -40,7 +40,7 @@ def find(
     indexed_fields: Sequence[str] = (),
 ) -> Candidates[T] | None:
     """The candidates, under the cache's lock; None if the log does not reach back far enough.
-    ``limit`` is kept where nothing is left to select."""
+    ``limit`` is kept where nothing is left to select; without it, keys may be missing."""
     if not scope.endswith("/"):
         obj = state.get(scope)
         return Candidates(Range((), ()) if obj is None else Range((scope,), (obj,)), predicate)
@@ -52,8 +52,8 @@ def find(
         then = state.at(plan.revision, scope, later)
         return None if then is None else Candidates(then.page(plan.start, page), predicate)
     if plan.start or predicate.empty:
-        return Candidates(state.below(scope, plan.start, page), predicate)
-    return _indexed(state, scope, predicate, indexed_fields)
+        return Candidates(state.below(scope, plan.start, page, named=limit > 0), predicate)
+    return _indexed(state, scope, predicate, indexed_fields, named=limit > 0)
 
 
 def _indexed(
@@ -61,13 +61,15 @@ def _indexed(
     scope: str,
     predicate: SelectionPredicate[T],
     indexed_fields: Sequence[str],
+    *,
+    named: bool,
 ) -> Candidates[T]:
     """What one index has for the selectors, and what they say besides. (CACHE-17)"""
     fields = predicate.field.requirements
     for at, field in enumerate(fields):
         if field.operator == "=" and field.field in indexed_fields:
             rest = FieldSelector(fields[:at] + fields[at + 1 :])
-            found = state.with_field(field.field, field.value, scope)
+            found = state.with_field(field.field, field.value, scope, named=named)
             return Candidates(found, attrs.evolve(predicate, field=rest), plain=False)
     labels = predicate.label.requirements
     for at, label in enumerate(labels):
@@ -75,7 +77,7 @@ def _indexed(
             others = LabelSelector(labels[:at] + labels[at + 1 :])
             found = state.labelled(label.key, next(iter(label.values)), scope)
             return Candidates(found, attrs.evolve(predicate, label=others), plain=False)
-    return Candidates(state.below(scope), predicate)
+    return Candidates(state.below(scope, named=named), predicate)
 
 
 def select(
@@ -85,7 +87,7 @@ def select(
     functions are users'. (CACHE-16)"""
     found, predicate = candidates.found, candidates.predicate
     if predicate.empty:
-        count = len(found.keys)
+        count = len(found.objects)
         end = min(limit, count) if limit else count
         items = tuple(found.objects if end == count else found.objects[:end])
         remaining = found.more + count - end
@@ -97,6 +99,6 @@ def select(
     for at, obj in enumerate(found.objects):
         if selects(predicate, obj):
             chosen.append(obj)
-            if len(chosen) == limit and at + 1 < len(found.keys) + found.more:
+            if len(chosen) == limit and at + 1 < len(found.objects) + found.more:
                 return tuple(chosen), encode_continue(found.keys[at] + "\0", scope, revision), None
     return tuple(chosen), "", None

@@ -17,15 +17,14 @@ __all__ = ["Attributes", "CacheState", "Range"]
 T = TypeVar("T")
 
 _SNAPSHOTS = 8
-
-
 _ANSWERS = 32
 _NO_LABELS: Mapping[str, str] = {}
 
 
 @attrs.frozen(slots=True)
 class Range(Generic[T]):
-    """Keys in order, and their objects; ``more``: how many follow."""
+    """Objects in the order of their keys, and these if they were asked for; ``more``: how many
+    follow."""
 
     keys: Sequence[str]
     objects: Sequence[T]
@@ -74,8 +73,69 @@ class Attributes(Generic[T]):
             return None
 
 
-class _Index:
-    """Keys by a value. Dicts serve as sets that keep an order, which makes sorting what comes out
+class _Ordered(Generic[T]):
+    """One flat list of keys in order and one of objects beside it: a list is a slice."""
+
+    __slots__ = ("keys", "objects")
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.objects: list[T] = []
+
+    def append(self, key: str, obj: T) -> None:
+        """Add an object behind all that are there."""
+        self.keys.append(key)
+        self.objects.append(obj)
+
+    def put(self, key: str, obj: T) -> None:
+        keys = self.keys
+        at = bisect_left(keys, key)
+        if at < len(keys) and keys[at] == key:
+            self.objects[at] = obj
+        else:
+            keys.insert(at, key)
+            self.objects.insert(at, obj)
+
+    def remove(self, key: str) -> None:
+        at = bisect_left(self.keys, key)
+        del self.keys[at], self.objects[at]
+
+    def below(self, prefix: str, start: str = "", limit: int = 0, *, named: bool) -> Range[T]:
+        """What lies below ``prefix``, which ends in "/", from ``start`` on; the keys too if
+        ``named``."""
+        keys = self.keys
+        low = bisect_left(keys, max(prefix, start))
+        high = bisect_left(keys, prefix[:-1] + "0", low)  # "0" is the character after "/"
+        end = min(high, low + limit) if limit else high
+        return Range(keys[low:end] if named else (), tuple(self.objects[low:end]), high - end)
+
+
+class _FieldIndex(Generic[T]):
+    """Objects by the value of a field."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, _Ordered[T]] = {}
+
+    def of(self, value: str) -> _Ordered[T]:
+        """Those with ``value``; a new place for them if there are none."""
+        found = self._objects.get(value)
+        if found is None:
+            found = self._objects[value] = _Ordered()
+        return found
+
+    def below(self, value: str, prefix: str, *, named: bool) -> Range[T]:
+        found = self._objects.get(value)
+        return Range((), ()) if found is None else found.below(prefix, named=named)
+
+    def remove(self, value: str, key: str) -> None:
+        found = self._objects[value]
+        found.remove(key)
+        if not found.keys:
+            del self._objects[value]
+
+
+class _LabelIndex:
+    """Keys by a label. Dicts serve as sets that keep an order, which makes sorting what comes out
     of them near linear."""
 
     def __init__(self) -> None:
@@ -102,16 +162,15 @@ class _Index:
 
 
 class CacheState(Generic[T]):
-    """One flat list of keys and one of objects beside it: a list is a slice. Not thread-safe: its
-    owner's lock is held around every call but ``get``."""
+    """The objects, all in one order and those of each indexed field's value in another. Not
+    thread-safe: its owner's lock is held around every call but ``get``."""
 
     def __init__(self, attributes: Attributes[T]) -> None:
         self._attributes = attributes
         self._items: dict[str, Item[T]] = {}
-        self._keys: list[str] = []
-        self._objects: list[T] = []
-        self._labels = _Index()
-        self._fields = tuple(_Index() for _ in attributes.paths)
+        self._all: _Ordered[T] = _Ordered()
+        self._labels = _LabelIndex()
+        self._fields: tuple[_FieldIndex[T], ...] = tuple(_FieldIndex() for _ in attributes.paths)
         #: Keys whose objects cannot be read.
         self.corrupt: dict[str, CorruptObject] = {}
         #: Which objects are there: another number after each change.
@@ -120,7 +179,7 @@ class CacheState(Generic[T]):
         self._snapshots: OrderedDict[tuple[int, str], Range[T]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._items)
 
     def get(self, key: str) -> T | None:
         """The object at ``key``. Needs no lock."""
@@ -130,25 +189,19 @@ class CacheState(Generic[T]):
     def load(self, key: str, obj: T) -> None:
         """Add an object behind all that are there."""
         item = self._attributes.of(obj)
-        self._keys.append(key)
-        self._objects.append(obj)
+        self._all.append(key, obj)
         self._items[key] = item
         for pair in _pairs(item.labels) if item.labels else ():
             self._labels.add(key, pair)
         for index, value in zip(self._fields, item.fields, strict=True):
             if value is not None:
-                index.add(key, value)
+                index.of(value).append(key, obj)
 
     def put(self, key: str, item: Item[T]) -> Item[T] | None:
         """Set the object at ``key``; the one before."""
         self._changed()
         before = self._items.get(key)
-        at = bisect_left(self._keys, key)
-        if before is None:
-            self._keys.insert(at, key)
-            self._objects.insert(at, item.object)
-        else:
-            self._objects[at] = item.object
+        self._all.put(key, item.object)
         self._items[key] = item
         self._reindex(key, before, item)
         if self.corrupt:
@@ -161,16 +214,16 @@ class CacheState(Generic[T]):
         self.corrupt.pop(key, None)
         before = self._items.pop(key, None)
         if before is not None:
-            at = bisect_left(self._keys, key)
-            del self._keys[at], self._objects[at]
+            self._all.remove(key)
             self._reindex(key, before, None)
         return before
 
-    def below(self, prefix: str, start: str = "", limit: int = 0) -> Range[T]:
-        """What lies below ``prefix``, from ``start`` on."""
-        low, high = _bounds(self._keys, prefix, start)
-        end = min(high, low + limit) if limit else high
-        return Range(self._keys[low:end], tuple(self._objects[low:end]), high - end)
+    def below(
+        self, prefix: str, start: str = "", limit: int = 0, *, named: bool = True
+    ) -> Range[T]:
+        """What lies below ``prefix``, from ``start`` on. Keys cost as much as objects: not
+        ``named``, they are left out."""
+        return self._all.below(prefix, start, limit, named=named)
 
     def answer(self, question: Hashable) -> tuple[T, ...] | None:
         """What was remembered for ``question`` since the last change."""
@@ -186,10 +239,10 @@ class CacheState(Generic[T]):
         """What lies below ``prefix`` and has the label."""
         return self._pick(self._labels.keys((name, value)), prefix)
 
-    def with_field(self, path: str, value: str, prefix: str) -> Range[T]:
+    def with_field(self, path: str, value: str, prefix: str, *, named: bool = True) -> Range[T]:
         """What lies below ``prefix`` and has the value in the indexed field."""
         index = self._fields[self._attributes.paths.index(path)]
-        return self._pick(index.keys(value), prefix)
+        return index.below(value, prefix, named=named)
 
     def corrupt_below(self, prefix: str) -> bool:
         """Whether objects below ``prefix`` cannot be read."""
@@ -229,8 +282,10 @@ class CacheState(Generic[T]):
         for at, index in enumerate(self._fields):
             was = None if old is None else old.fields[at]
             now = None if new is None else new.fields[at]
-            if was != now:
-                index.change(key, () if was is None else (was,), () if now is None else (now,))
+            if was is not None and was != now:
+                index.remove(was, key)
+            if new is not None and now is not None:
+                index.of(now).put(key, new.object)
 
     def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
         before: dict[str, T | None] = {}
@@ -265,10 +320,3 @@ def _pairs(labels: Mapping[str, str]) -> set[Hashable]:
         return set(labels.items())
     except TypeError:  # what is no text is no label, and matches no selector
         return {pair for pair in labels.items() if isinstance(pair[1], str)}
-
-
-def _bounds(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:
-    # The prefix ends in "/", and "0" is the character after that.
-    low = bisect_left(keys, max(prefix, start))
-    high = bisect_left(keys, prefix[:-1] + "0", low)
-    return low, high
