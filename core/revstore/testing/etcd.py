@@ -146,9 +146,17 @@ class EtcdServer:
             return file.read()
 
     def signal(self, number: int) -> None:
-        """Send a signal: SIGSTOP halts it with its connections open, SIGCONT lets it go on."""
+        """Send a signal: SIGSTOP halts it with its connections open, SIGCONT lets it go on. After
+        SIGSTOP all its threads have come to a halt when this returns."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # The signal is only on its way: a thread that runs may still answer a request.
+            flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            deadline = time.monotonic() + _PATIENCE
+            while os.waitid(os.P_PID, self._process.pid, flags) is None:
+                assert time.monotonic() < deadline, "the process does not stop"
+                time.sleep(0.001)
 
     @contextlib.contextmanager
     def halted(self) -> Iterator[None]:
