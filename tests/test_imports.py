@@ -17,7 +17,7 @@ CORE = ROOT / "core" / "revstore"
 LAYERS = {
     "errors": ["errors", "_closing"],
     "values": ["values"],
-    "backend": ["backend"],
+    "backend": ["arguments", "backend"],
     "memory": ["memory", "_memory_*"],
     "config": ["config", "secret", "_config_*"],
     "hooks": ["hooks"],
