@@ -69,9 +69,15 @@ class Scrape:
         labels = {"group": group, "resource": resource, **more}
         return self.samples.get((name, frozenset(labels.items())))
 
+    def of_stores(self):
+        name = "apiserver_storage_size_bytes"
+        sizes = {labels: value for (of, labels), value in self.samples.items() if of == name}
+        return {dict(labels)["storage_cluster_id"]: value for labels, value in sizes.items()}
+
     @property
     def resources(self) -> set[str]:
-        return {dict(labels)["resource"] for _, labels in self.samples}
+        all_labels = [dict(labels) for _, labels in self.samples]
+        return {labels["resource"] for labels in all_labels if "resource" in labels}
 
 
 @pytest.fixture
@@ -257,6 +263,56 @@ class Moody(MemoryBackend):
         if not self.reachable:
             raise Unreachable("nobody answered")
         return super().count(*arguments, **options)
+
+
+def test_the_size_of_stores(tmp_path):
+    """STAT-5: each store of a factory tells what it takes, asked as often as the configuration
+    says; a memory store cannot tell."""
+    others = {
+        "events": {"type": "sqlite", "options": {"path": str(tmp_path / "events.db")}},
+        "nodes": {"type": "memory"},
+    }
+    sizes = {}
+    for period in (3600.0, 1e-9, 0.0):
+        config = StorageConfig(
+            type="sqlite",
+            options={"path": str(tmp_path / f"{period}.db")},
+            overrides=others,
+            db_metric_poll_interval=period,
+        )
+        with StorageFactory(config) as factory:
+            own = CollectorRegistry()
+            metrics.register(factory, registry=own)
+            factory.backend("events")
+            factory.backend("nodes")
+            storage = factory.storage(Pod)
+            before = Scrape(own).of_stores()
+            storage.create("/pods/a/b", attrs.evolve(pod("b"), node="n" * 100_000))
+            sizes[period] = before, Scrape(own).of_stores()
+            assert factory.backend().size() > 100_000
+    rare, often, never = sizes.values()
+
+    assert rare[0].keys() == often[0].keys() == {"sqlite-0", "sqlite-1"}
+    assert rare[0] == rare[1]
+    assert often[1]["sqlite-1"] > 100_000 > often[0]["sqlite-1"]
+    assert never == ({}, {})
+
+
+def test_a_store_that_does_not_tell_its_size(registry, monkeypatch, caplog):
+    """STAT-5: a failure shows -1, and the rest of the scrape is there."""
+
+    def unreachable(*, timeout):
+        raise Unreachable("nobody answered")
+
+    with StorageFactory("memory://") as factory:
+        metrics.register(factory, registry=registry)
+        factory.storage(Pod)
+        monkeypatch.setattr(factory.backend(), "size", unreachable)
+        scrape = Scrape(registry)
+
+    assert scrape.of_stores() == {"memory-0": -1}
+    assert scrape.value("apiserver_resource_objects") == 0
+    assert "nobody answered" in caplog.text
 
 
 def test_a_count_that_fails(registry, caplog):

@@ -285,6 +285,9 @@ class MeasuredBackend(Backend):
         with self._measured("compact"):
             self._backend.compact(revision, timeout=timeout)
 
+    def size(self, *, timeout: float | None = None) -> int | None:
+        return self._backend.size(timeout=timeout)
+
     def close(self) -> None:
         self._backend.close()
 

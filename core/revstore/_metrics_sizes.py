@@ -1,4 +1,4 @@
-"""How many objects a storage has and how large they are, counted now and then. (STAT-3)"""
+"""How many objects there are and how large, and what a store takes, asked now and then. (STAT-3)"""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import time
 from typing import Any
 
+from revstore.backend import Backend
 from revstore.errors import Closed, StorageError
 from revstore.storage import Storage
 
-__all__ = ["FAILED", "Sizes"]
+__all__ = ["FAILED", "Sizes", "StoreSize"]
 
 _log = logging.getLogger("revstore.metrics")
 
@@ -54,3 +55,29 @@ class Sizes:
         """The storage was closed."""
         self.ended = True
         self.objects = self.size = None
+
+
+class StoreSize:
+    """What one store takes, asked anew at most every ``period`` seconds; 0: never."""
+
+    def __init__(self, backend: Backend, period: float) -> None:
+        self._backend = backend
+        self._period = period
+        self._due = 0.0
+        #: None: not known; FAILED if asking failed.
+        self.bytes: int | None = None
+
+    def ask(self, deadline: float) -> None:
+        """Ask anew if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has not
+        passed. An error of the store's becomes the figure."""
+        now = time.monotonic()
+        if not self._period or now < self._due or now >= deadline:
+            return
+        self._due = now + self._period
+        try:
+            self.bytes = self._backend.size(timeout=deadline - now)
+        except Closed:
+            self.bytes = None
+        except StorageError as error:
+            _log.warning("asking a store for its size failed: %s", error)
+            self.bytes = FAILED

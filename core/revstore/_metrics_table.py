@@ -21,6 +21,7 @@ __all__ = [
     "REQUEST_ERRORS",
     "REQUEST_SECONDS",
     "SIZE",
+    "STORE_SIZE",
     "CacheMetric",
     "Metric",
     "MetricKind",
@@ -77,6 +78,12 @@ SIZE = Metric(
     "apiserver_resource_size_estimate_bytes",
     MetricKind.GAUGE,
     "Bytes of the objects stored, by the average of up to 500; -1: counting failed.",
+)
+STORE_SIZE = Metric(
+    "apiserver_storage_size_bytes",
+    MetricKind.GAUGE,
+    "Bytes that the store takes, of backends that can tell; -1: asking failed.",
+    ("storage_cluster_id",),
 )
 REQUESTS = Metric("etcd_requests_total", MetricKind.COUNTER, "Requests to the backend.", _REQUEST)
 REQUEST_ERRORS = Metric(
@@ -243,6 +250,7 @@ METRICS = (
     OBJECTS,
     OBJECTS_OLD,
     SIZE,
+    STORE_SIZE,
     *(each.metric for each in CACHE_METRICS),
     REQUESTS,
     REQUEST_ERRORS,

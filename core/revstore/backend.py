@@ -248,6 +248,11 @@ class Backend(Closing):
         COMPACTION. Open watches that have delivered up to ``revision`` go on undisturbed.
         """
 
+    def size(self, *, timeout: float | None = None) -> int | None:
+        """About how many bytes the store takes where it is kept, history and free space included;
+        None from a backend that cannot tell, as it is without a method of its own."""
+        return None
+
     @abc.abstractmethod
     def close(self) -> None:
         """Close watches, end threads, release files and connections, within two seconds."""

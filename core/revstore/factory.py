@@ -166,6 +166,12 @@ class StorageFactory(Closing):
         with self._lock:
             return tuple(self._storages)
 
+    def open_backends(self) -> tuple[tuple[StorageConfig, Backend], ...]:
+        """The backends that are open, in the order of opening, each with the part of the
+        configuration that it was opened by. They are the factory's: do not close them."""
+        with self._lock:
+            return tuple((config, each.backend) for config, each in self._opened.items())
+
     def registry(
         self,
         resource: ResourceInfo | str = "",

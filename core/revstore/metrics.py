@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 from revstore._metrics_known import Known, noted, resource_of
 from revstore._metrics_requests import BUCKETS, MeasuredBackend, Request, RequestCounts, added
-from revstore._metrics_sizes import Sizes
+from revstore._metrics_sizes import Sizes, StoreSize
 from revstore._metrics_table import (
     CACHE_METRICS,
     EVENTS,
@@ -37,9 +37,11 @@ from revstore._metrics_table import (
     REQUEST_SECONDS,
     REQUESTS,
     SIZE,
+    STORE_SIZE,
     Metric,
     merged,
 )
+from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherCounters
 from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
@@ -117,8 +119,9 @@ class Collector:
         self._backends: list[MeasuredBackend] = []
         self._storages: dict[Storage[Any], Known] = {}
         # One scrape at a time, so that none counts what another is counting.
-        self._scraping = threading.Lock()  # guards the one below
+        self._scraping = threading.Lock()  # guards the two below
         self._known: dict[Storage[Any], Known] = {}
+        self._stores: dict[Backend, StoreSize] = {}
         for source in sources:
             self.add(source)
 
@@ -157,7 +160,9 @@ class Collector:
         with self._scraping:
             known = self._refreshed()
             _tell_caches(families, known)
-            self._tell_sizes(families, known)
+            deadline = time.monotonic() + self._timeout
+            self._tell_sizes(families, known, deadline)
+            self._tell_stores(families, deadline)
             every = [each.backend for each in self._known.values()]
             backends = [each for each in every if each is not None]
             for each in self._known.values():
@@ -181,8 +186,23 @@ class Collector:
         self._known = found
         return [each for each in found.values() if not each.sizes.ended]
 
-    def _tell_sizes(self, families: _Families, known: list[Known]) -> None:
-        deadline = time.monotonic() + self._timeout
+    def _tell_stores(self, families: _Families, deadline: float) -> None:
+        with self._lock:
+            factories = list(self._factories)
+        found: dict[Backend, StoreSize] = {}
+        told: Counter[str] = Counter()
+        for factory in factories:
+            period = factory.config.db_metric_poll_interval
+            for config, backend in factory.open_backends():
+                size = found[backend] = self._stores.get(backend) or StoreSize(backend, period)
+                size.ask(deadline)
+                kind = config.resolved_type
+                if size.bytes is not None:
+                    families.add(STORE_SIZE, [f"{kind}-{told[kind]}"], size.bytes)
+                told[kind] += 1
+        self._stores = found
+
+    def _tell_sizes(self, families: _Families, known: list[Known], deadline: float) -> None:
         told = set()
         for each in known:
             if each.labels in told:

@@ -67,14 +67,16 @@ def command(session: Session, as_json: bool) -> None:
 
 
 def _status(session: Session) -> dict[str, Any]:
-    status = session.factory.backend().status()
-    return {
+    backend = session.factory.backend()
+    status, size = backend.status(), backend.size()
+    told: dict[str, Any] = {
         "server": status.server,
         "store_id": status.store_id,
         "revision": status.revision,
         "compacted_revision": status.compacted_revision,
         "foreign_keys": status.foreign_keys,
     }
+    return told if size is None else {**told, "size": size}
 
 
 def _objects(session: Session) -> dict[str, int]:

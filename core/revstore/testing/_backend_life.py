@@ -139,6 +139,13 @@ class LifeTests(BackendSuite):
         assert first.revision <= written <= second.revision
         assert 0 <= first.compacted_revision <= first.revision
 
+    def test_size(self, backend: Backend, space: Keyspace) -> None:
+        """A store that can tell its size has room for what it holds (STAT-5)."""
+        if backend.size(timeout=PATIENCE) is None:
+            pytest.skip("does not tell its size")
+        space.create("a", bytes(100_000))
+        wait_until(lambda: (backend.size() or 0) >= 100_000, "the store has grown")
+
     def test_capabilities(self, backend: Backend) -> None:
         """Capabilities are a fixed set, known after close too."""
         before = backend.capabilities

@@ -130,6 +130,9 @@ class ForwardingBackend(Backend):
     def watch(self, key: str, **options: Any) -> BackendWatch:
         return self.inner.watch(key, **options)
 
+    def size(self, **options: Any) -> int | None:
+        return self.inner.size(**options)
+
     def compact(self, revision: int, **options: Any) -> None:
         self.inner.compact(revision, **options)
 

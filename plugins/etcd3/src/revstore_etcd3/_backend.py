@@ -71,10 +71,7 @@ class Etcd3Backend(Backend):
         left = self._wait(timeout)
         header = self._reader.header(left)
         if not self._server:
-            status = self._client.read(
-                lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left
-            )
-            self._server = f"etcd {status.version}"
+            self._server = f"etcd {self._member(left).version}"
         return BackendStatus(
             store_id=f"{header.cluster_id:016x}",
             revision=header.revision,
@@ -192,6 +189,16 @@ class Etcd3Backend(Backend):
                 left,
             )
         self._compacted = max(self._compacted, revision)
+
+    def size(self, *, timeout: float | None = None) -> int | None:
+        """As in the contract: that of the member's database file."""
+        return int(self._member(self._wait(timeout)).dbSize)
+
+    def _member(self, left: float) -> rpc_pb2.StatusResponse:
+        """What a member tells of itself."""
+        return self._client.read(
+            lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left
+        )
 
     def close(self) -> None:
         if os.getpid() != self._pid:

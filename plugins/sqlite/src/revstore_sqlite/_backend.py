@@ -218,6 +218,9 @@ class SQLiteBackend(Backend):
         except StorageError as error:
             _log.warning("%s: the rest of a compaction is put off: %s", self.path, error)
 
+    def size(self, *, timeout: float | None = None) -> int | None:
+        return self._reader.size(self._wait(timeout))
+
     def close(self) -> None:
         if self._forked:
             return

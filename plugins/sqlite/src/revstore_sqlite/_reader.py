@@ -173,6 +173,9 @@ class Reader:
     def header(self, timeout: float) -> Header:
         return self.run(lambda raw: Header(*raw.execute(_sql.HEADER).fetchone()), timeout)
 
+    def size(self, timeout: float) -> int:
+        return self.run(lambda raw: int(raw.execute(_sql.SIZE).fetchone()[0]), timeout)
+
     def get(self, key: str, revision: int, timeout: float) -> GetResult:
         if revision:
             return self._snapshot(lambda raw: self._get_at(raw, key, revision), timeout)

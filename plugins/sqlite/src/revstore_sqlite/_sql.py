@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, bindparam, func, literal_column, select
+from sqlalchemy import BindParameter, bindparam, func, literal_column, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -36,6 +36,7 @@ __all__ = [
     "SET_COMPACTED",
     "SET_REVISION",
     "SET_SWEPT",
+    "SIZE",
     "SUPERSEDED",
     "UPDATE_STATE",
 ]
@@ -207,6 +208,12 @@ DUE: Final = (
 )
 NEXT_EXPIRY: Final = _compile(
     select(func.min(state.c.expires_at)).where(state.c.expires_at.is_not(None))
+)
+#: () -> bytes of the file, once all of the write-ahead log is in it
+SIZE: Final = _compile(
+    select(literal_column("page_count") * literal_column("page_size")).select_from(
+        text("pragma_page_count, pragma_page_size")
+    )
 )
 #: (after, upto) -> revision, what it replaced, whether it is a deletion
 SUPERSEDED: Final = _compile(
