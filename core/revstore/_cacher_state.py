@@ -103,11 +103,15 @@ class _Ordered(Generic[T]):
     def below(self, prefix: str, start: str = "", limit: int = 0, *, named: bool) -> Range[T]:
         """What lies below ``prefix``, which ends in "/", from ``start`` on; the keys too if
         ``named``."""
-        keys = self.keys
-        low = bisect_left(keys, max(prefix, start))
-        high = bisect_left(keys, prefix[:-1] + "0", low)  # "0" is the character after "/"
+        keys, objects = self.keys, self.objects
+        if keys and keys[0].startswith(prefix) and keys[-1].startswith(prefix) and not start:
+            low, high = 0, len(keys)  # which is common, and each key looked at costs
+        else:
+            low = bisect_left(keys, max(prefix, start))
+            high = bisect_left(keys, prefix[:-1] + "0", low)  # "0" is the character after "/"
         end = min(high, low + limit) if limit else high
-        return Range(keys[low:end] if named else (), tuple(self.objects[low:end]), high - end)
+        found = tuple(objects if end - low == len(keys) else objects[low:end])
+        return Range(keys[low:end] if named else (), found, high - end)
 
 
 class _FieldIndex(Generic[T]):
