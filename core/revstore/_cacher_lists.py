@@ -12,7 +12,7 @@ from revstore._cacher_state import CacheState, Range
 from revstore._storage_list import ListPlan
 from revstore._storage_objects import selects
 from revstore.paging import encode_continue
-from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
+from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate, everything
 
 __all__ = ["Candidates", "find", "select"]
 
@@ -70,14 +70,23 @@ def _indexed(
         if field.operator == "=" and field.field in indexed_fields:
             rest = FieldSelector(fields[:at] + fields[at + 1 :])
             found = state.with_field(field.field, field.value, scope, named=named)
-            return Candidates(found, attrs.evolve(predicate, field=rest), plain=False)
+            return Candidates(found, _with(predicate, predicate.label, rest), plain=False)
     labels = predicate.label.requirements
     for at, label in enumerate(labels):
         if label.operator == "in" and len(label.values) == 1:
             others = LabelSelector(labels[:at] + labels[at + 1 :])
             found = state.labelled(label.key, next(iter(label.values)), scope)
-            return Candidates(found, attrs.evolve(predicate, label=others), plain=False)
+            return Candidates(found, _with(predicate, others, predicate.field), plain=False)
     return Candidates(state.below(scope, named=named), predicate)
+
+
+def _with(
+    predicate: SelectionPredicate[T], label: LabelSelector, field: FieldSelector
+) -> SelectionPredicate[T]:
+    if label.empty and field.empty:
+        return everything()
+    # Not by attrs.evolve, which takes longer than the look-up in the index.
+    return SelectionPredicate(label, field, predicate.labels, predicate.fields)
 
 
 def select(

@@ -35,6 +35,8 @@ _LABEL_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?
 _LABEL_VALUE = re.compile(rf"(?:{_NAME})?", re.ASCII)
 _TOKEN = re.compile(r"\s*(==|!=|=|!|<|>|\(|\)|,|[^\s=!<>(),]+)")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+# How many selectors are remembered as parsed: as many as are asked for in turn, one for each node.
+_PARSED = 4096
 _OPERATORS = {"=": "=", "==": "=", "!=": "!=", ">": ">", "<": "<", "in": "in", "notin": "notin"}
 
 
@@ -218,13 +220,13 @@ class _LabelParser:
                 raise self._fail("')' at the end of the values")
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=_PARSED)
 def parse_label_selector(text: str) -> LabelSelector:
     """Parse ``text``; "" selects everything. ``InvalidSelector`` says what was expected."""
     return _LabelParser(text).parse()
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=_PARSED)
 def parse_field_selector(text: str) -> FieldSelector:
     """Parse ``text``; "" selects everything. In a value, comma, equals sign and backslash are
     written with a backslash before them. ``InvalidSelector`` says what was expected."""
