@@ -233,3 +233,32 @@ def test_a_wrong_log_is_found(monkeypatch):
             break
 
     assert found, "a log of two fields passes"
+
+
+def test_a_watch_after_what_the_cache_does_not_show_yet():
+    """WATCH-6: a watch that begins with a write that has only just been made, so that the cache
+    shows it while the watch is opened, shows what comes after it and not the write itself."""
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(MemoryBackend())
+        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        raw = TypedStorage(backend, Pod, resource_prefix="/pods")
+        stack.enter_context(preempted(seed=2))
+        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        cache = stack.enter_context(Cacher(config))
+        cache.wait_ready()
+        new = (pod("a", labels={"number": str(number)}) for number in itertools.count())
+
+        def change() -> str:
+            obj = raw.guaranteed_update("/pods/a", lambda *_: next(new), ignore_not_found=True)
+            return obj.metadata.resource_version
+
+        def work(_index: int) -> None:
+            for _ in range(400):
+                before = change()
+                with cache.watch("/pods", resource_version=before) as watch:
+                    after = change()
+                    events = watch.poll(PATIENCE)
+                    assert events is not None
+                    assert events[0].resource_version == after
+
+        run_threads(1, work)

@@ -29,12 +29,14 @@ _BEFORE_END = 2.0
 @attrs.frozen
 class WatchStart(Generic[T]):
     """Where a watch begins: at the log's ``cursor``, with changes above ``revision``, after the
-    ``initial`` events; or with an ``error``."""
+    ``initial`` events; or with an ``error``. ``ahead``: at the cursor the log had not got to
+    ``revision``, so that there may be events to leave out."""
 
     cursor: int
     revision: int
     initial: Iterator[Event[T]] | None = None
     error: StorageError | None = None
+    ahead: bool = False
 
 
 class CacheWatch(Watch[T]):
@@ -83,8 +85,8 @@ class CacheWatch(Watch[T]):
         self._initial = start.initial
         #: Up to where it has shown everything.
         self.position = self._told = start.revision
-        # A watch may begin in the future: until then events are left out.
-        self._after = start.revision if start.revision > generation.shown[1] else 0
+        # Until then events are left out. What the generation shows by now says nothing about it.
+        self._after = start.revision if start.ahead else 0
         self._error = start.error
         self._failed = False  # the error was raised
         self._interval = bookmark_interval

@@ -506,4 +506,5 @@ def _from_log(generation: Generation[T], revision: int) -> WatchStart[T]:
             f"after {segment.floor}; list again and watch from there",
             resource_version=str(generation.revision),
         )
-    return WatchStart(max(segment.after(revision), segment.base), revision, None, error)
+    cursor = max(segment.after(revision), segment.base)
+    return WatchStart(cursor, revision, None, error, ahead=revision > generation.revision)

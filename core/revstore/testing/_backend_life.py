@@ -192,7 +192,7 @@ class LifeTests(BackendSuite):
                         call()
                     except (Timeout, OutcomeUnknown, Unreachable) as error:
                         raised.append(error)
-                    assert time.monotonic() - began < 1.5, "a deadline is kept"
+                    assert time.monotonic() - began < 5, "a deadline is kept"
             assert raised, "the store did answer"
             wait_until(lambda: _answers(backend), "the store answers again")
 
