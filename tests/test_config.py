@@ -633,6 +633,7 @@ def test_values_never_show_a_password():
     assert redact_url(url) == "etcd3://localhost/x?token=***"
     assert redact_url(f"etcd3://ann:pa/{PLANTED}?@h") == "etcd3://h"
     assert redact_url("sqlite:///a@b.db") == "sqlite:///a@b.db"
+    assert PLANTED not in redact_url(f"etcd3/:///://root:{PLANTED}@h1:2379/prefix")
     assert config.password.reveal() == PLANTED
 
 

@@ -35,8 +35,10 @@ def _without_user(url: str) -> str:
     rest, has_query, query = rest.partition("?")
     # A raw "/" or "?" may stand in a password by mistake: hide up to the last "@" of all.
     whole = rest + has_query + query
-    if "@" in whole and not rest.startswith("/"):
-        rest, has_query, query = whole.rpartition("@")[2].partition("?")
+    userinfo, at, hosts = whole.rpartition("@")
+    # In a file's path an "@" is part of a name, as long as no "user:password" can stand before it.
+    if at and (":" in userinfo or not rest.startswith("/")):
+        rest, has_query, query = hosts.partition("?")
     if not has_query:
         return f"{scheme}://{rest}"
     names = "&".join(f"{part.partition('=')[0]}=***" for part in query.split("&") if part)
