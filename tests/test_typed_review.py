@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from revstore.codec import DictCodec
 from revstore.errors import (
     Expired,
     InternalError,
@@ -172,6 +174,48 @@ def test_progress_is_asked_for_though_a_watch_has_just_ended(storage: Store) -> 
         with storage.watch("/pods", resource_version="1", progress_notify=True) as watch:
             storage.request_progress()
             assert watch.poll(5)
+
+
+class _Interrupted(DictCodec):
+    """Ctrl-C comes while the object numbered ``at`` is decoded."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._left = at
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        self._left -= 1
+        if not self._left:
+            signal.raise_signal(signal.SIGINT)
+        return super().decode(data)
+
+
+@pytest.mark.parametrize("at", [1, 700, 1001, 1002, 1004])
+def test_an_interrupted_poll_loses_nothing(at: int) -> None:
+    """A poll that Ctrl-C ended is begun anew by the next: the state's pages, then changes.
+    (WATCH-28)"""
+    with MemoryBackend() as backend:
+        names = [f"{number:04}" for number in range(1004)]
+        plain = TypedStorage(backend, dict, resource_prefix="/pods")
+        for name in names[:1001]:
+            plain.create(f"/pods/{name}", {"metadata": {"name": name}})
+        codec = _Interrupted(at)
+        watched = TypedStorage(backend, dict, resource_prefix="/pods", codec=codec)
+        seen: list[str] = []
+        interrupts = 0
+        with watched.watch("/pods", send_initial_events=True) as watch:
+            while len(seen) < len(names):
+                try:
+                    events = watch.poll(5)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                    continue
+                assert events is not None
+                seen += [event.object["metadata"]["name"] for event in events]
+                if len(seen) == 1001:
+                    for name in names[1001:]:
+                        plain.create(f"/pods/{name}", {"metadata": {"name": name}})
+        assert (seen, interrupts) == (names, 1)
 
 
 class _Empty(ForwardingBackend):

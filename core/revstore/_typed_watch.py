@@ -175,7 +175,9 @@ class TypedWatch(Watch[T]):
         self._deadline = None if plan.lifetime is None else time.monotonic() + plan.lifetime
         self._state = _InitialState(backend, plan.key, recursive=plan.recursive, page=_PAGE)
         self._position = 0 if plan.initial else plan.revision
-        self._batch: WatchBatch | None = None  # kept until mapped: Ctrl-C may come in between
+        # Kept until mapped: Ctrl-C may come in between.
+        self._page: tuple[KeyValue, ...] | None = None
+        self._batch: WatchBatch | None = None
         if not plan.initial:
             self._source.start(plan.key, recursive=plan.recursive, after=plan.revision)
 
@@ -195,7 +197,7 @@ class TypedWatch(Watch[T]):
                 continue
             try:
                 events: tuple[Event[T], ...] | None
-                if not self._source.started:
+                if self._page is not None or not self._source.started:
                     events = self._initial()
                 else:
                     events = self._next(_least(end, self._deadline, now))
@@ -219,7 +221,9 @@ class TypedWatch(Watch[T]):
         """The next objects of the state that the watch begins with; after the last ones the
         backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
         plan, state = self._plan, self._state
-        kvs = state.read()
+        if self._page is None:
+            self._page = state.read()
+        kvs = self._page
         if plan.revision > state.revision:
             raise TooLargeResourceVersion(
                 plan.revision,
@@ -235,7 +239,9 @@ class TypedWatch(Watch[T]):
         if state.whole:
             if plan.end_bookmark:
                 events.append(self._bookmark(state.revision, end=True))
-            self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
+            if not self._source.started:
+                self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
+        self._page = None
         return tuple(events)
 
     def _next(self, timeout: float | None) -> tuple[Event[T], ...] | None:
