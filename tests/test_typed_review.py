@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from revstore._factory_stores import resource_prefixes
 from revstore.codec import DictCodec
 from revstore.errors import (
     Expired,
@@ -226,6 +227,10 @@ class _Empty(ForwardingBackend):
 def test_a_backend_that_breaks_its_contract_is_told_of() -> None:
     """An empty page that is not the last is no reason to read for ever. (LIST-7, WATCH-28)"""
     with MemoryBackend() as inner, TypedStorage(_Empty(inner), dict, resource_prefix="/pods") as s:
-        for call in (lambda: s.list("/pods", limit=1), s.watch("/pods").poll):
+        for call in (
+            lambda: s.list("/pods", limit=1),
+            s.watch("/pods").poll,
+            lambda: list(resource_prefixes(_Empty(inner), "/registry")),
+        ):
             with pytest.raises(InternalError, match="empty page"):
                 call()

@@ -9,6 +9,7 @@ import attrs
 
 from revstore.backend import Backend
 from revstore.config import StorageConfig
+from revstore.errors import InternalError
 
 __all__ = ["resource_prefixes", "transport"]
 
@@ -44,6 +45,8 @@ def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
     end = root + "0"  # "0" follows "/": the first key that is not below the root
     while start < end:
         page = backend.list(root + "/", start=start, limit=1, keys_only=True)
+        if page.more and not page.kvs:
+            raise InternalError("the backend broke its contract: an empty page, and more")
         for kv in page.kvs:
             if kv.key < start:  # a backend that cannot page gives all at once
                 continue

@@ -309,7 +309,7 @@ class StorageFactory(Closing):
 
 def new_raw_storage(where: Where, object_type: type[T], **options: Any) -> Storage[T]:
     """The undecorated storage of one resource (NewRawStorage); ``options`` are those of
-    ``StorageFactory.storage``. Closing it closes its backend."""
+    ``StorageFactory.storage`` but for ``on_close``. Closing it closes its backend."""
     return open_storage(where, object_type, **{**options, "cached": False})
 
 
@@ -317,8 +317,8 @@ def open_storage(
     where: Where, object_type: type[T], *, cached: bool = False, **options: Any
 ) -> Storage[T]:
     """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``; with
-    ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage``. Closing
-    it closes its backend; if it cannot be made, nothing is left open."""
+    ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage`` but for
+    ``on_close``. Closing it closes its backend; if it cannot be made, nothing is left open."""
     factory = StorageFactory(where)
     try:
         return factory.storage(object_type, cached=cached, on_close=factory.close, **options)
