@@ -17,7 +17,7 @@ import attrs
 from benchmarks._figures import Figure
 from benchmarks._measure import in_turns, median_seconds
 from benchmarks._pods import RESOURCE, Pod, cached, fill, pod, rewrite
-from benchmarks._serving import FeedStorage, Server
+from benchmarks._serving import FeedStorage, HandedOn, Server
 from revstore.cacher import Cacher
 from revstore.memory import MemoryBackend
 from revstore.storage import Storage, Watch
@@ -45,7 +45,14 @@ def _one_of_all() -> Iterator[Figure]:
             batches = storage.batches(_changed(number % NODES for number in range(EVENTS)))
             return _rate(server, window, lambda at: storage.push(batches[at : at + window]))
 
-        one, eight = in_turns(3, lambda: alone(1), lambda: alone(8))
+        with HandedOn() as handed_on:
+            one, handed_one, eight, handed_eight = in_turns(
+                3,
+                lambda: alone(1),
+                lambda: _rate(handed_on, 1, lambda at: handed_on.push(1)),
+                lambda: alone(8),
+                lambda: _rate(handed_on, 8, lambda at: handed_on.push(8)),
+            )
     with MemoryBackend() as backend:
         whole = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
         fill(whole, NODES, nodes=NODES)
@@ -61,8 +68,17 @@ def _one_of_all() -> Iterator[Figure]:
         target=70_000,
         absolute=True,
         go=137_000,
+        bound=handed_eight,
+        bound_name=(beside := "numbers that as many threads hand on, and nothing else"),
     )
-    yield Figure(name=f"{name}, window 1: events", value=one, unit="/s", go=73_000)
+    yield Figure(
+        name=f"{name}, window 1: events",
+        value=one,
+        unit="/s",
+        go=73_000,
+        bound=handed_one,
+        bound_name=beside,
+    )
     yield Figure(
         name=f"{name}, window 8, with memory backend: events",
         value=path,
@@ -119,7 +135,7 @@ def _changed(numbers: Iterable[int]) -> Iterator[Pod]:
         yield attrs.evolve(obj, spec=attrs.evolve(obj.spec, containers=(image,)))
 
 
-def _rate(server: Server, window: int, write: Callable[[int], None]) -> float:
+def _rate(server: Server | HandedOn, window: int, write: Callable[[int], None]) -> float:
     """Events a second, if ``write(at)`` writes as many as the window has, and then waits."""
     gc.collect()
     spent = [server.arrivals.seconds(window, partial(write, at)) for at in range(0, EVENTS, window)]

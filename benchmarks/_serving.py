@@ -16,7 +16,7 @@ from revstore.storage import Change, ChangeBatch, Changes, EventType, Watch
 from revstore.typed import TypedStorage
 from revstore.watch_selector import WatchSelector
 
-__all__ = ["Arrivals", "FeedStorage", "Server"]
+__all__ = ["Arrivals", "FeedStorage", "HandedOn", "Server"]
 
 
 class Arrivals:
@@ -72,6 +72,43 @@ class Server:
                 for _event in watch.poll(0) or ():
                     arrivals.seen += 1
                 arrivals.look()
+
+
+class HandedOn:
+    """What it costs that events pass from the writer to the feed's thread, and from there to the
+    one that serves: queues, and nothing else."""
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals()
+        self._feed: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=each) for each in (self._pass_on, self._count)]
+        for thread in self._threads:
+            thread.start()
+
+    def push(self, count: int) -> None:
+        """Hand on as many."""
+        for number in range(count):
+            self._feed.put(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _pass_on(self) -> None:
+        number: int | None = 0
+        while number is not None:
+            number = self._feed.get(timeout=60)
+            self._told.put(number)
+
+    def _count(self) -> None:
+        while self._told.get(timeout=60) is not None:
+            self.arrivals.seen += 1
+            self.arrivals.look()
 
 
 class FeedStorage(TypedStorage[Pod]):
