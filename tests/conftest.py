@@ -6,10 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from revstore.backend import Backend
+from revstore.memory import MemoryBackend
 
 # The fixtures that users have.
 pytest_plugins = ["revstore.testing.fixtures"]
@@ -55,6 +59,64 @@ def sqlite_python(tmp_path_factory: pytest.TempPathFactory, wheels: Mapping[str,
     python = make_environment(tmp_path_factory.mktemp("with-sqlite"))
     pip(python, "install", "--find-links", wheels["revstore"].parent, "revstore-sqlite")
     return python
+
+
+@pytest.fixture
+def store_in_use() -> Iterator[MemoryBackend]:
+    """A store with keys, compacted history and a writer beside the test, who leaves gaps between
+    its revisions. Afterwards all these keys are there and no others."""
+    backend = MemoryBackend()
+    for number in range(50):
+        last = backend.put(f"/in-use/{number}", b"x", expected_revision=0).revision
+    backend.compact(last)
+    stop = threading.Event()
+    writer = threading.Thread(target=_write, args=(backend, last, stop))
+    writer.start()
+    yield backend
+    stop.set()
+    writer.join(10)
+    if "closed" not in backend._shared.ended:
+        keys = {kv.key for kv in backend.list("", keys_only=True).kvs}
+        assert keys == {f"/in-use/{number}" for number in range(50)}
+    backend.close()
+
+
+def _write(backend: Backend, revision: int, stop: threading.Event) -> None:
+    while not stop.wait(0.001):
+        try:
+            result = backend.put("/in-use/49", b"y", expected_revision=revision)
+        except Exception:  # noqa: BLE001 - the test has closed the backend
+            return
+        revision = result.revision
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> Path:
+    """A folder with ca, server and client certificates, and another ca's."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for ca in ("ca", "other"):
+        openssl(
+            *("req", "-x509", *new_key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem"),
+            *("-subj", f"/CN={ca}", "-days", "2"),
+        )
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name in ("server", "client"):
+        openssl(
+            *("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            *("-subj", f"/CN={name}"),
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", "names"),
+        )
+    for key in folder.glob("*.key"):
+        key.chmod(0o600)
+    return folder
 
 
 def make_environment(folder: Path) -> str:

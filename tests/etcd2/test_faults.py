@@ -10,23 +10,14 @@ import pytest
 
 from revstore.errors import Closed, IncompatibleStore, OutcomeUnknown, Timeout, Unreachable
 from revstore.testing._support import PATIENCE, promptly
-from revstore.testing.etcd import EtcdServer, _free_port
+from revstore.testing.etcd import EtcdServer, _free_port, etcd_cluster
 
 
 @pytest.fixture
 def cluster(etcd_binary):
     """Three members."""
-    servers = [EtcdServer(etcd_binary, name=f"m{number}", enable_v2=True) for number in range(3)]
-    text = ",".join(f"{server.name}={server.peer_url}" for server in servers)
-    try:
-        for server in servers:
-            server.start(text, wait=False)
-        for server in servers:
-            server.wait_healthy()
+    with etcd_cluster(etcd_binary, enable_v2=True) as servers:
         yield servers
-    finally:
-        for server in servers:
-            server.close()
 
 
 def test_no_server(opened):

@@ -16,6 +16,7 @@ import time
 from revstore.errors import Compacted
 from revstore.factory import open_storage
 from revstore.storage import Storage
+from revstore.testing._support import run_threads
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
@@ -34,24 +35,6 @@ def open_store(path: str) -> SQLiteBackend:
     return SQLiteBackend(SQLiteOptions(path=path, poll_interval=0.01))
 
 
-def in_threads(count: int, work) -> None:
-    failures = []
-
-    def run(index: int) -> None:
-        try:
-            work(index)
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
 def hammer(path: str, name: str, threads: str, rounds: str, total: str) -> None:
     """Write from many threads, and watch everything until ``total`` events have come."""
     with open_store(path) as backend, backend.watch("", recursive=True, after_revision=1) as watch:
@@ -67,7 +50,7 @@ def hammer(path: str, name: str, threads: str, rounds: str, total: str) -> None:
                 revision = result.revision
             assert backend.delete(key, expected_revision=revision).succeeded
 
-        writers = threading.Thread(target=in_threads, args=(int(threads), write))
+        writers = threading.Thread(target=run_threads, args=(int(threads), write))
         writers.start()
         deadline = time.monotonic() + 60
         seen = 0
@@ -101,7 +84,7 @@ def count(path: str, threads: str, rounds: str) -> None:
                 else:
                     current = result.current
 
-        in_threads(int(threads), add)
+        run_threads(int(threads), add)
 
 
 def open_pods(path: str) -> Storage[dict]:
@@ -142,7 +125,7 @@ def typed_hammer(path: str, name: str, threads: str, rounds: str, total: str) ->
                         )
                     )
 
-        in_threads(
+        run_threads(
             int(threads) + 1, lambda index: follow() if index == int(threads) else change(index)
         )
         for row in seen:
@@ -163,7 +146,7 @@ def typed_count(path: str, threads: str, rounds: str) -> None:
             for _ in range(int(rounds)):
                 storage.guaranteed_update("/pods/a/counter", increment)
 
-        in_threads(int(threads), work)
+        run_threads(int(threads), work)
 
 
 def write(path: str, seed: str) -> None:
@@ -185,7 +168,7 @@ def write(path: str, seed: str) -> None:
                     done = backend.put(key, value.encode(), expected_revision=revision).revision
                     tell("put", done, key, value)
 
-        in_threads(4, work)
+        run_threads(4, work, patience=600)
 
 
 def compact(path: str) -> None:

@@ -232,12 +232,15 @@ class EtcdServer:
 
 @contextlib.contextmanager
 def etcd_cluster(
-    binary: str, members: int = 3, *, partitions: bool = False
+    binary: str, members: int = 3, *, enable_v2: bool = False, partitions: bool = False
 ) -> Iterator[list[EtcdServer]]:
-    """A cluster on this machine, up and with a leader. With ``partitions`` each member has
-    ``cut_off`` and ``rejoin``."""
+    """A cluster on this machine, up and with a leader; ``enable_v2``: as of ``EtcdServer``. With
+    ``partitions`` each member has ``cut_off`` and ``rejoin``."""
     network = PeerNetwork() if partitions else None
-    servers = [EtcdServer(binary, name=f"m{number}", network=network) for number in range(members)]
+    servers = [
+        EtcdServer(binary, name=f"m{number}", enable_v2=enable_v2, network=network)
+        for number in range(members)
+    ]
     cluster = ",".join(f"{server.name}={server.peer_url}" for server in servers)
     try:
         for server in servers:
