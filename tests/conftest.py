@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from revstore.backend import Backend
+from revstore.errors import BackendError
 from revstore.memory import MemoryBackend
+from revstore.testing._support import collect
 
 # The fixtures that users have.
 pytest_plugins = ["revstore.testing.fixtures"]
@@ -59,6 +61,30 @@ def sqlite_python(tmp_path_factory: pytest.TempPathFactory, wheels: Mapping[str,
     python = make_environment(tmp_path_factory.mktemp("with-sqlite"))
     pip(python, "install", "--find-links", wheels["revstore"].parent, "revstore-sqlite")
     return python
+
+
+@pytest.fixture
+def watch_without_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Backend], None]:
+    """Checks that a backend says so if its watches' threads cannot start, and goes on later."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("revstore"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def check(backend: Backend) -> None:
+        after = backend.status().revision
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(BackendError, match="cannot start"):
+                    backend.watch("/", recursive=True, after_revision=after).poll(5)
+        with backend.watch("/", recursive=True, after_revision=after) as watch:
+            written = backend.put("/thread", b"", expected_revision=0).revision
+            assert collect(watch, 1)[0].kv.revision == written
+
+    return check
 
 
 @pytest.fixture

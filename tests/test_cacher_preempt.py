@@ -1,9 +1,4 @@
-"""The shared log under preemption between any two lines.
-
-CPython 3.11 switches threads at calls and back jumps only, so that a log whose base and entries
-are two fields passes any plain stress test. Here a thread may be switched at every line of the
-cache's modules.
-"""
+"""The shared log under preemption between any two lines."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import attrs
@@ -28,6 +24,7 @@ from revstore.testing._cacher_history import Ask, History, Selection
 from revstore.testing._cacher_replay import Replay
 from revstore.testing._storage_parts import Pod, pod
 from revstore.testing._support import PATIENCE, run_threads, wait_until
+from revstore.testing.preemption import preempted
 from revstore.typed import TypedStorage
 
 # Seconds within which something comes to every watch but those by label.
@@ -41,45 +38,12 @@ _ASKS = [
 ]
 
 
-class Preemption:
-    """Switches threads at lines of the log in every other case, of its readers in some."""
-
-    def __init__(self, seed: int) -> None:
-        self._chance = random.Random(seed)
-        self.switches = 0
-
-    def __call__(self, frame, event, _):
-        name = Path(frame.f_code.co_filename).name
-        if name.startswith("_cacher_log") or frame.f_code.co_name == "segment":
-            return self._often
-        return self._seldom if name.startswith("_cacher_") else None
-
-    def _often(self, frame, event, _):
-        if event == "line" and self._chance.random() < 0.5:
-            self._switch()
-        return self._often
-
-    def _seldom(self, frame, event, _):
-        if event == "line" and self._chance.random() < 0.03:
-            self._switch()
-        return self._seldom
-
-    def _switch(self) -> None:
-        self.switches += 1
-        # Longer than a moment, so that whoever waits for the interpreter gets it.
-        time.sleep(0.00001)
-
-
-@contextlib.contextmanager
-def preempted(seed: int):
-    """Threads that begin in the block are switched."""
-    preemption = Preemption(seed)
-    before = threading.gettrace()
-    threading.settrace(preemption)
-    try:
-        yield preemption
-    finally:
-        threading.settrace(before)
+def often_in_the_log(code: CodeType) -> float:
+    """Every other line of the log, of its readers some."""
+    name = Path(code.co_filename).name
+    if name.startswith("_cacher_log") or code.co_name == "segment":
+        return 0.5
+    return 0.03 if name.startswith("_cacher_") else 0.0
 
 
 @attrs.define(eq=False)
@@ -143,7 +107,7 @@ def run(count: int, seed: int) -> tuple[History, list[Followed], list[Any]]:
         storage = TypedStorage(backend, Pod, resource_prefix="/pods")
         raw = TypedStorage(backend, Pod, resource_prefix="/pods")
         feed = stack.enter_context(raw.changes("/pods", after=1))
-        preemption = stack.enter_context(preempted(seed))
+        preemption = stack.enter_context(preempted(seed, often_in_the_log))
         config = CacherConfig(
             storage=storage,
             object_type=Pod,
@@ -242,7 +206,7 @@ def test_a_watch_after_what_the_cache_does_not_show_yet():
         backend = stack.enter_context(MemoryBackend())
         storage = TypedStorage(backend, Pod, resource_prefix="/pods")
         raw = TypedStorage(backend, Pod, resource_prefix="/pods")
-        stack.enter_context(preempted(seed=2))
+        stack.enter_context(preempted(2, often_in_the_log))
         config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
         cache = stack.enter_context(Cacher(config))
         cache.wait_ready()

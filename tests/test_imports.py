@@ -15,7 +15,7 @@ CORE = ROOT / "core" / "revstore"
 
 #: Layer -> its modules, private ones by pattern. Every module of the core is in exactly one.
 LAYERS = {
-    "errors": ["errors", "_closing"],
+    "errors": ["errors", "threads", "_closing"],
     "values": ["values"],
     "backend": ["arguments", "backend"],
     "memory": ["memory", "_memory_*"],

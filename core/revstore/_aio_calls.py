@@ -15,6 +15,7 @@ from revstore._aio_watch import AsyncClosing, AsyncWatch, Readable
 from revstore._closing import Closing
 from revstore.errors import Closed, InvalidArgument, Unsupported
 from revstore.storage import Watch
+from revstore.threads import start_thread
 
 __all__ = ["Calls", "Opening", "check_threads", "opened_in_thread"]
 
@@ -152,6 +153,4 @@ def _in_own_thread(call: Callable[[], R]) -> tuple[Future[R], threading.Thread]:
         else:
             future.set_result(result)
 
-    thread = threading.Thread(target=run, name="revstore-aio", daemon=True)
-    thread.start()
-    return future, thread
+    return future, start_thread(run, "revstore-aio")

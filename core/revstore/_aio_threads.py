@@ -11,6 +11,7 @@ import attrs
 
 from revstore.errors import Closed
 from revstore.storage import Event, Watch
+from revstore.threads import start_thread
 
 __all__ = ["ThreadedWatch"]
 
@@ -40,8 +41,7 @@ class ThreadedWatch(Generic[T]):
         # Written by the thread while nothing is found, else by who takes.
         self._version = watch.resource_version
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="revstore-aio-watch", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, "revstore-aio-watch")
 
     @property
     def resource_version(self) -> str:

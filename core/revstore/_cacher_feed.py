@@ -17,6 +17,7 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.storage import Change, ChangeBatch, Changes, Storage
+from revstore.threads import start_thread
 
 __all__ = ["Feed"]
 
@@ -62,8 +63,7 @@ class Feed(Generic[T]):
         self._cut = False
         self._refill: StorageError | None = None
         self._changes: Changes[T] | None = None
-        self._thread = threading.Thread(target=self._run, name="revstore-cacher", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, "revstore-cacher")
 
     def request_progress(self) -> None:
         """Ask the store for progress on the feed. ``Unsupported`` where it cannot."""

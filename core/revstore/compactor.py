@@ -17,7 +17,8 @@ import attrs
 
 from revstore._closing import Closing
 from revstore.backend import Backend
-from revstore.errors import BackendError, Closed, Compacted, InvalidArgument
+from revstore.errors import Closed, Compacted, InvalidArgument
+from revstore.threads import start_thread
 from revstore.values import Capability, PutResult
 
 __all__ = ["Compactor"]
@@ -87,7 +88,7 @@ class Compactor(Closing):
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if interval and Capability.COMPACTION in backend.capabilities:
-            self._start()
+            self._thread = start_thread(self._run, "revstore-compactor")
 
     @property
     def compact_revision(self) -> int:
@@ -125,14 +126,6 @@ class Compactor(Closing):
         self._closing.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE)
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="revstore-compactor", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise BackendError(f"the compactor's thread cannot start: {error}") from error
-        self._thread = thread
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval):

@@ -24,7 +24,8 @@ from revstore.arguments import (
     check_watch,
 )
 from revstore.backend import Backend, BackendWatch
-from revstore.errors import BackendError, Compacted, FutureRevision
+from revstore.errors import Compacted, FutureRevision
+from revstore.threads import start_thread
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -217,16 +218,8 @@ class MemoryBackend(Backend):
         return len(keys)
 
     def _start_sweeper(self) -> None:
-        if self._own_clock or self._sweeper is not None:
-            return
-        sweeper = threading.Thread(
-            target=self._sweep_until_closed, name="revstore-memory-sweeper", daemon=True
-        )
-        try:
-            sweeper.start()
-        except RuntimeError as error:
-            raise BackendError(f"the thread that expires keys cannot start: {error}") from error
-        self._sweeper = sweeper
+        if not self._own_clock and self._sweeper is None:
+            self._sweeper = start_thread(self._sweep_until_closed, "revstore-memory-sweeper")
 
     def _sweep_until_closed(self) -> None:
         with self._shared.lock:

@@ -193,3 +193,34 @@ def test_another_store_in_its_place(etcd_binary, opened):
         with pytest.raises(IncompatibleStore):
             backend.get("/0")
         watch.close()
+
+
+def test_no_room_for_a_thread(new_server, opened, watch_without_threads):
+    """WATCH-7: told by who asks for the watch; with room again there are watches again."""
+    watch_without_threads(opened(new_server.address))
+
+
+class _Closed(threading.Event):
+    """The backend is closed at the worst moment: just before this is cleared."""
+
+    def __init__(self, closed):
+        super().__init__()
+        self._closed = closed
+
+    def clear(self):
+        self._closed.set()
+        self.set()
+        super().clear()
+
+
+def test_close_while_the_hub_goes_to_rest(server, open_store):
+    """No thread stays when the backend is closed just as its stream is not wanted any more."""
+    backend, other = open_store(), open_store()
+    watch = backend.watch("/", recursive=True, after_revision=backend.status().revision)
+    assert follow(watch, write(other, "/rest"))
+    backend._hub._wanted = _Closed(backend._client.closed)
+    watch.close()
+    write(other, "/rest")
+    backend._hub._thread.join(PATIENCE)
+    assert not backend._hub._thread.is_alive()
+    backend._client.close()

@@ -206,3 +206,8 @@ def test_etcdctl_and_we_see_the_same(server, open_store):
     run("del", "/registry/pods/a")
     assert events_of(watch, 2) == ["/registry/pods/b", "/registry/pods/a"]
     assert backend.get("/registry/pods/b").kv.value == b"from them"
+
+
+def test_no_room_for_a_thread(new_server, open_store, watch_without_threads):
+    """WATCH-7: told by who asks for the watch; with room again there are watches again."""
+    watch_without_threads(open_store())

@@ -187,3 +187,8 @@ def test_prefixes_at_the_end_of_unicode(open_store: Open) -> None:
     assert listed("/a\U0010ffff") == keys[3:5]
     assert listed("\U0010ffff") == ["\U0010ffff!"]
     assert backend.count("", revision=5).count == 4
+
+
+def test_no_room_for_a_thread(open_store: Open, watch_without_threads) -> None:
+    """WATCH-7: told by who asks for the watch; with room again there are watches again."""
+    watch_without_threads(open_store())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from revstore.testing._support import (
     run_threads,
     wait_until,
 )
+from revstore.testing.preemption import lines_of, preempted
+from revstore.testing.seeds import SEED
 from revstore.values import Capability, WatchEventType
 
 __all__ = ["LifeTests", "TtlTests"]
@@ -226,6 +229,33 @@ class LifeTests(BackendSuite):
                 backend.list(space.prefix, limit=5)
 
         run_threads(4, work)
+
+    def test_close_while_watches_begin(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """A handle may be closed at any moment, also while its first watches are opened and closed
+        by other threads, which are switched at every line: they go on or get Closed."""
+        before = set(threading.enumerate())
+
+        def work(index: int) -> None:
+            if index == 0:
+                handle.close()
+                return
+            try:
+                for _ in range(3):
+                    with handle.watch(
+                        space.prefix, recursive=True, after_revision=space.start
+                    ) as watch:
+                        watch.poll(0)
+            except Closed:
+                return
+
+        for turn in range(20 if open_backend else 1):
+            handle = open_backend() if open_backend else backend
+            with preempted(SEED + turn, lines_of(type(handle), 0.1)):
+                run_threads(3, work)
+        if open_backend is not None:
+            wait_until(lambda: set(threading.enumerate()) <= before, "the threads end")
 
     def test_fork(self, backend: Backend, space: Keyspace) -> None:
         """In a child after fork every call raises Closed, close is harmless, and the parent

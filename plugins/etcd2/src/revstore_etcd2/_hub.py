@@ -18,6 +18,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from revstore.errors import Closed, IncompatibleStore, StorageError, Timeout, Unreachable
+from revstore.threads import start_thread
 from revstore_etcd2._client import Client
 from revstore_etcd2._errors import refusal
 from revstore_etcd2._wire import Action, decode_answer, event_of
@@ -76,14 +77,11 @@ class Hub:
         with self._lock:
             if self._client.closed.is_set():
                 raise Closed("the backend is closed")
+            if self._thread is None:
+                self._thread = start_thread(self._run, "revstore-etcd2-watch")
             self._listeners.add(listener)
             if self._cursor is not None:
                 listener.begin(self._cursor)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="revstore-etcd2-watch", daemon=True
-                )
-                self._thread.start()
         self._wanted.set()
 
     def leave(self, listener: Listener) -> None:
@@ -170,7 +168,8 @@ class Hub:
     def _rest(self) -> None:
         self._wanted.clear()
         with self._lock:
-            if self._listeners:
+            # Also closed: what close has set just before may have been cleared.
+            if self._listeners or self._client.closed.is_set():
                 return
             self._cursor = None
         self._wanted.wait()

@@ -22,6 +22,7 @@ from revstore.errors import (
     IncompatibleStore,
     StorageError,
 )
+from revstore.threads import start_thread
 from revstore_etcd3._client import Client
 from revstore_etcd3._errors import translate
 from revstore_etcd3._stream import Batch, Stream
@@ -79,11 +80,10 @@ class Hub:
         with self._lock:
             if self._threads or self.ended is not None:
                 return
-            for target in (self._run, self._answer):
-                thread = threading.Thread(target=target, name="revstore-etcd3", daemon=True)
-                self._threads.append(thread)
-        for thread in self._threads:
-            thread.start()
+            self._threads = [
+                start_thread(self._answer, "revstore-etcd3-progress"),
+                start_thread(self._run, "revstore-etcd3"),
+            ]
 
     def wait(self, watch: Etcd3Watch, waiter: threading.Event, timeout: float | None) -> None:
         """Return when there may be something for ``watch``, it is closed, or the time is over."""
@@ -114,7 +114,9 @@ class Hub:
 
     def close(self, timeout: float) -> None:
         self.end(Closed("the backend is closed"))
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout)
 
@@ -132,7 +134,7 @@ class Hub:
             except Compacted:
                 self.segment = None  # watches read what is left of history by themselves
             except Exception as error:  # noqa: BLE001 - a dead hub would be worse
-                if self.ended is None:
+                if self.ended is None and not self._client.stopping.is_set():
                     _log.warning("the watch stream broke: %s", _described(error))
             self._client.stopping.wait(retry)
             retry = min(retry * 2, _LAST_RETRY)

@@ -11,6 +11,7 @@ from typing import Any
 
 from revstore.backend import BackendWatch
 from revstore.errors import Closed, Compacted, StorageError
+from revstore.threads import start_thread
 from revstore.values import WatchBatch, WatchEvent
 from revstore_etcd3._client import Client
 from revstore_etcd3._hub import Hub
@@ -40,7 +41,7 @@ class _History:
         self._closed = threading.Event()
         self._stream: Stream | None = None
         self._last: list[Any] | None = None  # see Stream
-        threading.Thread(target=self._run, name="revstore-etcd3-history", daemon=True).start()
+        start_thread(self._run, "revstore-etcd3-history")
 
     def close(self) -> None:
         self._closed.set()

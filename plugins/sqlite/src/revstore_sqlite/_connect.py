@@ -101,6 +101,11 @@ class Link:
             if self.raw.in_transaction:
                 self.raw.execute("ROLLBACK")
 
+    def interrupt(self) -> None:
+        """Cut off the statement that runs, in whichever thread; it may be closed meanwhile."""
+        with contextlib.suppress(sqlite3.Error):
+            self.raw.interrupt()
+
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error, DBAPIError):
             self.raw.set_progress_handler(None, 0)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from revstore.backend import DEFAULT_TIMEOUT
 from revstore.errors import Closed, ReadOnly, StorageError
+from revstore.threads import start_thread
 from revstore_sqlite._ops import Expire, Sweep
 from revstore_sqlite._reader import Reader
 from revstore_sqlite._writer import Writer
@@ -49,10 +50,7 @@ class Housekeeper:
         self._clock = clock
         self._news = threading.Event()
         self._swept = -1  # only the thread uses it
-        self._thread = threading.Thread(
-            target=self._run, name="revstore-sqlite-housekeeper", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread(self._run, "revstore-sqlite-housekeeper")
 
     def expiry_set(self) -> None:
         """A key was given a ttl: it may be the next to expire."""

@@ -10,7 +10,6 @@ after their commit. The writes of others are found by one thread that polls sqli
 from __future__ import annotations
 
 import abc
-import contextlib
 import logging
 import threading
 import time
@@ -26,6 +25,7 @@ from revstore.errors import (
     IncompatibleStore,
     StorageError,
 )
+from revstore.threads import start_thread
 from revstore.values import WatchEvent
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._reader import Reader
@@ -101,12 +101,9 @@ class Hub:
         with self.lock:
             if self._stop.is_set():
                 raise Closed("the backend is closed")
-            self._listeners.add(listener)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._poll, name="revstore-sqlite-watch", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread(self._poll, "revstore-sqlite-watch")
+            self._listeners.add(listener)
         self._kick.set()
 
     def leave(self, listener: Listener) -> None:
@@ -242,5 +239,4 @@ class Hub:
                 listener.wake()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            with contextlib.suppress(RuntimeError):
-                thread.join(timeout)
+            thread.join(timeout)

@@ -272,7 +272,7 @@ class Reader:
         deadline = time.monotonic() + timeout
         with self._changed:
             for link in self._links:
-                link.raw.interrupt()
+                link.interrupt()
             self._changed.wait_for(
                 lambda: not self._links, timeout=max(0.0, deadline - time.monotonic())
             )
