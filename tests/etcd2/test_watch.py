@@ -224,3 +224,15 @@ def test_close_while_the_hub_goes_to_rest(server, open_store):
     backend._hub._thread.join(PATIENCE)
     assert not backend._hub._thread.is_alive()
     backend._client.close()
+
+
+def test_close_ends_a_stream_without_keep_alive(server, open_store):
+    """Where each answer ends with its connection, as behind some proxies, close cuts the stream
+    as well, and does not wait until it has been silent for long."""
+    backend = open_store("?idle_timeout=60")
+    backend._client._headers = {**backend._client._headers, "Connection": "close"}
+    watch = backend.watch("/", recursive=True, after_revision=backend.status().revision)
+    assert follow(watch, write(backend, "/closing"))
+    backend.close()
+    backend._hub._thread.join(PATIENCE)
+    assert not backend._hub._thread.is_alive()

@@ -6,6 +6,7 @@ server; one that may have left only if it is a read.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -55,7 +56,8 @@ class Client:
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
         self.options = options
         self.closed = threading.Event()
-        self._opened: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        # Not the connections: of an answer that ends with its connection, only the answer has it.
+        self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._opened_lock = threading.Lock()
         self._headers = _headers(config)
         self._pools = _pools(config, self._track)
@@ -66,11 +68,11 @@ class Client:
         """How many servers there are."""
         return len(self._pools)
 
-    def _track(self, connection: HTTPConnection) -> None:
+    def _track(self, sock: socket.socket) -> None:
         with self._opened_lock:
-            self._opened.add(connection)
+            self._opened.add(sock)
         if self.closed.is_set():
-            _cut(connection)
+            _cut(sock)
 
     def call(
         self,
@@ -203,17 +205,14 @@ class Client:
             pool.close()
         with self._opened_lock:
             opened = list(self._opened)
-        for connection in opened:
-            _cut(connection)
+        for sock in opened:
+            _cut(sock)
 
 
-def _cut(connection: HTTPConnection) -> None:
-    sock = connection.sock
-    if sock is not None:
-        try:  # not SSLSocket.shutdown: it takes TLS away from under the thread that reads
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        except OSError:
-            return
+def _cut(sock: socket.socket) -> None:
+    # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _text(error: Exception | None) -> str:
@@ -253,14 +252,14 @@ def _pools(config: StorageConfig, track: Any) -> list[urllib3.HTTPConnectionPool
     class Plain(HTTPConnection):
         def connect(self) -> None:
             super().connect()
-            track(self)
+            track(self.sock)
 
     class Secure(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
             # Warned of once, at opening, and not with each request.
             self.is_verified = self.is_verified or config.insecure_skip_verify
-            track(self)
+            track(self.sock)
 
     context = _context(config) if config.tls_enabled else None
     pools = []
