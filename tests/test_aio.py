@@ -19,6 +19,7 @@ from revstore._aio_calls import opened_in_thread
 from revstore._aio_wakeups import wakeups_of
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import (
+    BackendError,
     Closed,
     Expired,
     InvalidArgument,
@@ -297,7 +298,7 @@ def test_a_watchs_own_timeout(cached):
     async def main():
         async with aio.AsyncStorage(make(cached)) as storage:
             put(storage.storage, "1")
-            watch = await storage.watch("/pods", timeout=0.2)
+            watch = await storage.watch("/pods", timeout=1)
             assert [event.object.metadata.name async for event in watch] == ["1"]
             with pytest.raises(Closed):
                 await watch.poll()
@@ -444,6 +445,26 @@ def test_a_watch_without_cache_has_one_thread():
             await asyncio.to_thread(
                 wait_until, lambda: "revstore-aio-watch" not in threads(), "no thread of a watch"
             )
+
+    run(main())
+
+
+def test_a_watch_without_a_thread_is_closed(monkeypatch):
+    """Where the thread of a watch cannot start, the call says so and leaves no watch open."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "revstore-aio-watch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    async def main():
+        async with aio.AsyncStorage(make(cached=False)) as storage:
+            with pytest.raises(BackendError, match="revstore-aio-watch"):
+                await storage.watch("/pods")
+            assert not storage.storage._open_watches
 
     run(main())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from revstore._cacher_check import check_consistency
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, Expired, Unreachable
 from revstore.memory import MemoryBackend
@@ -63,6 +64,26 @@ def test_a_cache_is_as_its_store_also_while_both_change(cache):
     counters = cache.counters
     assert counters.consistency_checks == 63
     assert counters.inconsistencies == 0
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_what_becomes_readable_or_not_meanwhile_is_no_difference(backend, cache, readable):
+    """CACHE-22: also if that happens after the cache's part was read."""
+    cache.create("/pods/a/1", pod("1"))
+    cache.create("/pods/a/2", pod("2"))
+    kv = backend.list("").kvs[0]
+    before, after = (b"{", kv.value) if readable else (kv.value, b"{")
+    revision = backend.put(kv.key, before, expected_revision=kv.revision).revision
+
+    def version_of(obj: Pod) -> int:
+        if backend.get(kv.key).kv.revision == revision:
+            put = backend.put(kv.key, after, expected_revision=revision)
+            wait_until(lambda: cache.counters.resource_version >= put.revision, "the change")
+        return int(obj.metadata.resource_version)
+
+    report = check_consistency(cache._storage, cache._content, "/pods/", version_of, 20)
+
+    assert report.consistent, report
 
 
 @pytest.mark.parametrize("defect", ["lost", "stale", "extra"])

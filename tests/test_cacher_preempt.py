@@ -16,7 +16,7 @@ import attrs
 
 from revstore import _cacher_log
 from revstore.cacher import Cacher, CacherConfig
-from revstore.errors import Expired
+from revstore.errors import CorruptObject, Expired
 from revstore.memory import MemoryBackend
 from revstore.storage import ObjectList
 from revstore.testing._cacher_base import INDEXED, SELECTIONS, labelled
@@ -189,7 +189,7 @@ def test_a_wrong_log_is_found(monkeypatch):
         if name.startswith("revstore._cacher_") and module is not _cacher_log:
             monkeypatch.setattr(module, "EventLog", TwoFields, raising=False)
     found = []
-    for seed in range(10):
+    for seed in range(60):  # each has a chance of a fifth
         try:
             check(*run(600, seed))
         except (AssertionError, IndexError, ValueError) as error:
@@ -226,3 +226,39 @@ def test_a_watch_after_what_the_cache_does_not_show_yet():
                     assert events[0].resource_version == after
 
         run_threads(1, work)
+
+
+def test_an_object_that_is_readable_now_and_then_is_never_missing():
+    """GET-3: a get from memory while the object becomes readable and unreadable gives it, or says
+    that it cannot be read, but never that there is none."""
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(MemoryBackend())
+        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage.create("/pods/a", pod("a"))
+        kv = backend.list("").kvs[0]
+        names = {"_enter", "get", "put", "remove"}
+        stack.enter_context(preempted(1, lambda code: 0.4 * (code.co_name in names)))
+        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        cache = stack.enter_context(Cacher(config))
+        cache.wait_ready()
+        over = threading.Event()
+
+        def write() -> None:
+            revision = kv.revision
+            for number in range(200):
+                value = kv.value if number % 2 else b"{"
+                revision = backend.put(kv.key, value, expected_revision=revision).revision
+                cache._content.wait_fresh(revision, PATIENCE)
+
+        def work(index: int) -> None:
+            try:
+                if index == 0:
+                    write()
+                    return
+                while not over.is_set():
+                    with contextlib.suppress(CorruptObject):
+                        cache.get("/pods/a", resource_version="0")
+            finally:
+                over.set()
+
+        run_threads(3, work)

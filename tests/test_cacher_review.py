@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,9 +26,9 @@ from revstore.errors import (
     TooLargeResourceVersion,
 )
 from revstore.memory import MemoryBackend
-from revstore.storage import EventType, ObjectList, Storage
+from revstore.storage import Changes, EventType, ObjectList, Storage
 from revstore.testing._cacher_feed import ControlledStorage
-from revstore.testing._support import wait_until
+from revstore.testing._support import PATIENCE, wait_until
 from revstore.typed import TypedStorage
 
 Cache = Cacher[dict[str, Any]]
@@ -192,6 +193,62 @@ def test_a_watch_waits_until_the_cache_is_filled_anew(open_cache: Open) -> None:
         put(cache, "a")
         (event,) = watch.poll(20) or ()
         assert event.type is EventType.ADDED
+
+
+class _SlowToConnect(ControlledStorage):
+    """Its feeds are opened, but not handed out before ``go`` is set."""
+
+    def __init__(self, inner: Storage[Any]) -> None:
+        super().__init__(inner)
+        self.go = threading.Event()
+        self.go.set()
+
+    def changes(self, key: str, *, after: int | None = None) -> Changes[Any]:
+        feed = super().changes(key, after=after)
+        self.go.wait(PATIENCE)
+        return feed
+
+
+@pytest.mark.parametrize("opening", [True, False], ids=["opening", "pausing"])
+def test_a_new_state_is_read_also_if_there_is_no_connection(
+    open_cache: Open, opening: bool
+) -> None:
+    """Whoever finds the cache wrong while its feed connects anew, or pauses before, does not wait
+    for the next break. (CACHE-21)"""
+    storages: list[_SlowToConnect] = []
+
+    def wrapped(storage: Storage[Any]) -> Storage[Any]:
+        storages.append(_SlowToConnect(storage))
+        return storages[0]
+
+    cache = open_cache(wrapped=wrapped)
+    feed, opened = storages[0], storages[0].opened
+    feed.go.clear()
+    feed.cut()
+    wait_until(lambda: cache.counters.initialization_errors == 1, "the break")
+    if opening:
+        wait_until(lambda: feed.opened > opened, "a new feed")
+    cache._feed.cut(InternalError("the test fills the cache anew"))
+    feed.go.set()
+    wait_until(lambda: cache.counters.initializations == 2, "a new state")
+
+
+class _CountsWaits(threading.Event):
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        return super().wait(timeout)
+
+
+def test_a_wait_that_is_thrown_back_sleeps(open_cache: Open) -> None:
+    """Who was woken, but finds the cache being filled anew, waits on without burning time.
+    (CACHE-10)"""
+    cache = open_cache()
+    woken = _CountsWaits()
+    woken.set()
+    assert not cache._content._wait_fresh(1000, woken, time.monotonic() + 0.4)
+    assert woken.waits <= 6
 
 
 def test_each_watch_raises_an_error_of_its_own(open_cache: Open) -> None:

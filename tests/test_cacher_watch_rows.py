@@ -147,6 +147,33 @@ def test_initial_events_without_progress(open_parts):
         assert brief(take(watch, 1)) == ["ADDED a/1"]
 
 
+def test_who_does_not_wait_turns_no_cache_off(open_parts):
+    """DELEG-1, DELEG-8: lists go on from the cache, in pages, though somebody has asked in vain
+    for a version that the store may never reach, or had no time; only when the cache did not get
+    to where the store is, though it had time, is the store asked for a while."""
+    parts = open_parts(NoProgress(MemoryBackend()), fresh_timeout=0.2)
+    last = parts.put("a/1")
+    parts.put("a/2")
+    parts.cache.list("/pods", resource_version=last)
+
+    def served():
+        before = parts.cache.counters.served_by_store
+        parts.cache.list("/pods")
+        return parts.cache.counters.served_by_store - before
+
+    for timeout in (0.01, 5):
+        with pytest.raises(TooLargeResourceVersion):
+            parts.cache.list("/pods", resource_version=str(int(last) + 50), timeout=timeout)
+    assert served() == 0
+    parts.put("n1", prefix="/nodes")
+    parts.cache.list("/pods", timeout=0.1)
+    waits = parts.cache.counters.read_waits
+    assert served() == 1
+    assert parts.cache.counters.read_waits == waits + 1
+    assert served() == 1
+    assert parts.cache.counters.read_waits == waits + 1
+
+
 def test_scopes(open_parts):
     """CWATCH-4, KEY-10: a watch or list of a key is of that key alone, as the store's; one of a
     prefix ends at a slash: "ns2" is not below "ns"."""

@@ -11,6 +11,7 @@ from revstore import kinds
 from revstore.cacher import Cacher
 from revstore.config import StorageConfig
 from revstore.errors import (
+    BackendError,
     BackendNotInstalled,
     Closed,
     ConfigError,
@@ -129,6 +130,22 @@ def test_a_failed_opening_leaves_nothing_open(url):
         new_raw_storage(url, Node, resource_prefix="nodes")
     with pytest.raises(TypeError):
         open_registry(url, int)
+    assert threading.active_count() == before
+
+
+def test_where_the_compactor_cannot_start_nothing_is_left_open(url, monkeypatch):
+    """CFG-6: the store is closed again if the machine has no room for one more thread."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "revstore-compactor":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = threading.active_count()
+    with pytest.raises(BackendError, match="revstore-compactor"):
+        open_storage(url, Node)
     assert threading.active_count() == before
 
 

@@ -374,7 +374,7 @@ class Slow(TypedStorage):
 def test_a_scrape_ends_in_time(backend):
     """STAT-3: counting is given ``timeout`` seconds a scrape; what it did not get to is not there
     yet, and comes with the next."""
-    collector = Collector(timeout=0.1)
+    collector = Collector(timeout=0.5)
     collector.add(Slow(backend, Node, resource_prefix="/nodes"), resource="nodes")
     collector.add(TypedStorage(backend, Pod, resource_prefix="/pods"), resource="pods")
     registry = CollectorRegistry()

@@ -6,17 +6,19 @@ import queue
 import threading
 import time
 import tracemalloc
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import attrs
 import pytest
 
+from revstore import watch_selector
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, InvalidArgument, Unsupported
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
 from revstore.storage import Event, EventType, Watch
 from revstore.testing._support import let_block, promptly, run_threads
+from revstore.testing.preemption import preempted
 from revstore.typed import TypedStorage
 from revstore.watch_selector import WatchSelector
 
@@ -280,6 +282,29 @@ def test_watches_come_and_go_while_one_thread_serves():
     assert all(numbers == list(range(300)) for numbers in seen.values())
     assert len(selector) == 20
     selector.close()
+
+
+def test_no_callback_is_forgotten():
+    """WatchSelector.add, remove, close: however they meet, a watch that is served tells, and one
+    that is not does not."""
+
+    def work(index):
+        for watch in watches:
+            with suppress(Closed, InvalidArgument):
+                if index == 0:
+                    selector.add(watch)
+                elif index == 1:
+                    selector.remove(watch)
+                    selector.add(watch)
+                elif watch is watches[2]:
+                    selector.close()
+
+    with preempted(0, lambda code: 0.5 * (code.co_filename == watch_selector.__file__)):
+        for _ in range(60):
+            selector, watches = WatchSelector(), [ListWatch() for _ in range(4)]
+            run_threads(3, work)
+            served = [watch in selector._served for watch in watches]
+            assert [watch._callback is not None for watch in watches] == served
 
 
 def test_a_callback_costs_the_writer_little_memory():

@@ -77,7 +77,11 @@ class Calls:
         try:
             watch.on_readable(None)
         except Unsupported:
-            threaded = ThreadedWatch(watch)
+            try:
+                threaded = ThreadedWatch(watch)
+            except BaseException:
+                watch.close()
+                raise
             with self._lock:
                 self._threaded = [each for each in self._threaded if each.running]
                 self._threaded.append(threaded)

@@ -56,7 +56,7 @@ def check_consistency(
         pages, revision = _read(storage, prefix, deadline)
         cached = _cached(content, prefix, revision, version_of, deadline)
         if cached is not None:
-            report = _compare(pages, cached, set(content.state.corrupt), revision)
+            report = _compare(pages, *cached, revision)
             break
     content.counting.add("consistency_checks")
     if report.consistent is False:
@@ -88,8 +88,9 @@ def _cached(
     revision: int,
     version_of: Callable[[T], int],
     deadline: Deadline,
-) -> dict[str, int] | None:
-    """What the cache has for the state at ``revision``; None if it cannot tell."""
+) -> tuple[dict[str, int], set[str]] | None:
+    """What the cache has for the state at ``revision``, and the keys whose objects it cannot read,
+    which are not to be compared; None if it cannot tell."""
     content.wait_ready(deadline.rest())
     if not content.wait_fresh(revision, deadline.rest()):
         return None
@@ -99,9 +100,11 @@ def _cached(
             return None
         later = segment.entries[segment.after(revision) - segment.base :]
         found = content.state.at(revision, prefix, later)
+        corrupt = set(content.state.corrupt)
     if found is None:
         return None
-    return {key: version_of(obj) for key, obj in zip(found.keys, found.objects, strict=True)}
+    pairs = zip(found.keys, found.objects, strict=True)
+    return {key: version_of(obj) for key, obj in pairs if key not in corrupt}, corrupt
 
 
 def _compare(

@@ -34,8 +34,10 @@ T = TypeVar("T")
 _READY_TIMEOUT = 30.0
 # Seconds between two requests for progress while somebody waits. (CACHE-11)
 _PROGRESS_INTERVAL = 0.1
-# Seconds for which a store that did not get the cache to a revision is asked itself.
+# Seconds for which a store that did not get the cache to a revision is asked itself, and seconds
+# that must have been waited for that.
 _DISTRUST = 30.0
+_CHANCE = 1.0
 
 
 class Content(Generic[T]):
@@ -113,9 +115,9 @@ class Content(Generic[T]):
             return Horizon(0, 0, ready=False, progress=progress)
         return Horizon(generation.log.segment.floor, generation.revision, progress=progress)
 
-    def wait_fresh(self, revision: int, timeout: float | None) -> bool:
-        """Wait until the cache shows ``revision``; False if it does not get there in time.
-        (CACHE-10, CACHE-11)"""
+    def wait_fresh(self, revision: int, timeout: float | None, *, reached: bool = False) -> bool:
+        """Wait until the cache shows ``revision``; False if it does not get there in time. With
+        ``reached`` the store is known to be there. (CACHE-10, CACHE-11)"""
         if self.revision() >= revision:
             return True
         patience = self._config.fresh_timeout
@@ -125,7 +127,8 @@ class Content(Generic[T]):
         with self.lock:
             self._waiting.append((revision, waiter))
         try:
-            fresh = self._wait_fresh(revision, waiter, end)
+            enough = start + min(patience, _CHANCE) if reached else math.inf
+            fresh = self._wait_fresh(revision, waiter, end, enough)
         finally:
             with self.lock:
                 self._waiting = [each for each in self._waiting if each[1] is not waiter]
@@ -135,13 +138,15 @@ class Content(Generic[T]):
             self.counting.add("read_waits_failed")
         return fresh
 
-    def _wait_fresh(self, revision: int, waiter: threading.Event, end: float) -> bool:
+    def _wait_fresh(
+        self, revision: int, waiter: threading.Event, end: float, enough: float = math.inf
+    ) -> bool:
         asked = True
         while self.revision() < revision:
             self.check_open()
             left = end - time.monotonic()
             if left <= 0:
-                if not asked:  # marks do not come by themselves either
+                if not asked and time.monotonic() >= enough:  # marks do not come by themselves
                     self._distrusted_until = time.monotonic() + _DISTRUST
                 return False
             try:
@@ -149,12 +154,13 @@ class Content(Generic[T]):
             except Unsupported:
                 asked = False  # then events or marks may bring it, or not
             waiter.wait(min(left, _PROGRESS_INTERVAL))
+            waiter.clear()  # the cache may begin anew before the next look
         return True
 
     def counters(self) -> CacherCounters:
         """A reading of all counters."""
-        values = self.counting.values()
         with self.lock:
+            values = self.counting.values()
             generation, objects = self.generation, len(self.state)
             values["events_received"] = self._events_received
             values["unreadable"] = len(self.state.corrupt)
@@ -266,7 +272,7 @@ class Content(Generic[T]):
         with self.lock:
             self._failure = error
             generation = self.generation
-            if not lost or generation is None:
+            if not lost or generation is None or self.closed:  # who closes ends it
                 return
             self.generation = None
             self._state_since = time.monotonic()

@@ -131,14 +131,23 @@ class Feed(Generic[T]):
             refill, self._refill = self._refill, None
         return cut, refill
 
-    def _follow(self, after: int | None) -> Iterator[int]:
-        """Yield the revision reached after each batch, until an error."""
+    def _connected(self, after: int | None) -> Changes[T]:
+        """A new connection; one that is cut meanwhile is closed."""
+        with self._lock:
+            # Before now there was none to be cut; but whoever wants a new state is to get one.
+            self._refill = self._refill if after is not None else None
+            self._cut = self._refill is not None
         changes = self._storage.changes(self._prefix, after=after)
         with self._lock:
             self._changes = changes
-        if self._stopping.is_set():
+            cut = self._cut
+        if cut or self._stopping.is_set():
             changes.close()
-        with changes:
+        return changes
+
+    def _follow(self, after: int | None) -> Iterator[int]:
+        """Yield the revision reached after each batch, until an error."""
+        with self._connected(after) as changes:
             ticked = time.monotonic()
             while True:
                 batch = changes.poll(_TICK)

@@ -103,10 +103,13 @@ class Cacher(Storage[T]):
                 error.key = key
                 raise
             if generation.revision >= wanted or content.wait_fresh(wanted, deadline.rest()):
-                obj = content.state.get(key)
+                obj, corrupt = content.state.get(key), False
+                if obj is None:
+                    with content.lock:  # it may just have become readable, or unreadable
+                        obj, corrupt = content.state.get(key), key in content.state.corrupt
                 if obj is not None:
                     return obj if self._copy is None else self._copy(obj)
-                if key not in content.state.corrupt:
+                if not corrupt:
                     content.check_open()
                     if ignore_not_found:
                         return None
@@ -220,13 +223,13 @@ class Cacher(Storage[T]):
             return False
         content.wait_ready(deadline.rest())
         wanted = decision.wait_for
-        if wanted == CURRENT:
+        if current := wanted == CURRENT:
             wanted = self._storage.current_revision(timeout=deadline.left())
-        has_fallback = decision.wait_for == CURRENT or plan.revision > 0
+        has_fallback = current or plan.revision > 0
         patience = deadline.rest()
         if patience is not None and has_fallback:
             patience /= 2  # the rest is for the storage's answer
-        if not wanted or content.wait_fresh(wanted, patience):
+        if not wanted or content.wait_fresh(wanted, patience, reached=current):
             return True
         if has_fallback or content.generation is None:
             return False  # CACHE-13
@@ -267,9 +270,8 @@ class Cacher(Storage[T]):
         if not resource_version:
             wanted = self._storage.current_revision()
             revision = revision if initial else wanted
-        error: StorageError | None = None
-        if initial and wanted and not content.wait_fresh(wanted, None):
-            error = TooLargeResourceVersion(wanted, content.revision(), retry_after=1)
+        if initial and wanted:
+            content.wait_fresh(wanted, None)
         while True:
             with Naming(key):
                 content.wait_ready(deadline.rest())
@@ -279,7 +281,7 @@ class Cacher(Storage[T]):
                 if generation is None:
                     continue  # it has just begun to be filled anew
                 if initial:
-                    start = self._initial(generation, scope, predicate, error, end_bookmark)
+                    start = self._initial(generation, wanted, scope, predicate, end_bookmark)
                 else:
                     start = _from_log(generation, revision)
                 view = generation.view(scope, predicate, replays=initial)
@@ -296,12 +298,13 @@ class Cacher(Storage[T]):
     def _initial(
         self,
         generation: Generation[T],
+        wanted: int,
         scope: str,
         predicate: SelectionPredicate[T],
-        error: StorageError | None,
         end_bookmark: bool,
     ) -> WatchStart[T]:
-        """Begin with the state there is. Under the cache's lock. (CWATCH-1)"""
+        """Begin with the state there is; with an error, if it is older than ``wanted``. Under the
+        cache's lock. (CWATCH-1)"""
         state, segment = self._content.state, generation.log.segment
         found = find(
             state,
@@ -312,10 +315,13 @@ class Cacher(Storage[T]):
             indexed_fields=self._config.indexed_fields,
         )
         assert found is not None
+        revision = generation.revision
+        error: StorageError | None = None
+        if revision < wanted:
+            error = TooLargeResourceVersion(wanted, revision, retry_after=1)
         for key in sorted(state.corrupt):
             if covers(scope, key):
                 error = error or state.corrupt[key]
-        revision = generation.revision
         events = self._added(found, revision, end_bookmark=end_bookmark)
         return WatchStart(segment.head, revision, events, error)
 

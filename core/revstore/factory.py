@@ -286,7 +286,11 @@ class StorageFactory(Closing):
         opened = self._opened.get(shared)
         if opened is None:
             backend = open_backend(config)
-            compactor = Compactor(backend, interval=self._compaction_interval(shared))
+            try:
+                compactor = Compactor(backend, interval=self._compaction_interval(shared))
+            except BaseException:
+                backend.close()
+                raise
             opened = self._opened[shared] = _Opened(backend, compactor)
         return opened.backend
 

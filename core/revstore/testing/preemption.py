@@ -26,21 +26,28 @@ class Preemption:
         self.switches = 0
         self._random = random.Random(seed)
         self._chance = chance
-        self._chances: dict[CodeType, float] = {}
+        # By the identity of the code, which its hash does not tell cheaply.
+        self._traced: dict[int, tuple[CodeType, Any]] = {}
 
     def __call__(self, frame: FrameType, _event: str, _argument: object) -> Any:
         code = frame.f_code
-        chance = self._chances.get(code)
-        if chance is None:
-            chance = self._chances[code] = self._chance(code)
-        return self._line if chance else None
+        known = self._traced.get(id(code))
+        if known is None:
+            chance = self._chance(code)
+            known = self._traced[id(code)] = code, self._switching(chance) if chance else None
+        return known[1]
 
-    def _line(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line" and self._random.random() < self._chances[frame.f_code]:
-            self.switches += 1
-            # Longer than a moment, so that whoever waits for the interpreter gets it.
-            time.sleep(0.00001)
-        return self._line
+    def _switching(self, chance: float) -> Any:
+        draw = self._random.random
+
+        def line(_frame: FrameType, event: str, _argument: object) -> Any:
+            if event == "line" and draw() < chance:
+                self.switches += 1
+                # Longer than a moment, so that whoever waits for the interpreter gets it.
+                time.sleep(0.00001)
+            return line
+
+        return line
 
 
 @contextmanager
