@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import Closed
-from revstore.testing._support import Keyspace
+from revstore.testing._support import Keyspace, clear, random_prefix
 from revstore.values import Capability
 
 __all__ = ["BackendSuite", "OpenBackend", "Stall"]
@@ -52,15 +50,12 @@ class BackendSuite:
         return None
 
     @pytest.fixture
-    def space(self, backend: Backend) -> Iterator[Keyspace]:
+    def space(self, backend: Backend, open_backend: OpenBackend | None) -> Iterator[Keyspace]:
         """A random prefix, so that the suite disturbs nothing in a store that is in use."""
-        space = Keyspace(backend, f"/revstore-test-{uuid.uuid4().hex}/")
+        space = Keyspace(backend, f"{random_prefix()}/")
         yield space
         if not self.ephemeral:
-            try:
-                space.clear()
-            except Closed:
-                return
+            clear(backend, space.prefix, open_backend)
 
     @pytest.fixture
     def alone(self) -> None:

@@ -299,8 +299,6 @@ class LifeTests(BackendSuite):
             assert later.create("c") > last
             with later.watch(after=space.start) as watch:
                 assert len(collect(watch, 5)) == 5
-            if not self.ephemeral:
-                later.clear()
 
     def test_two_handles(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None

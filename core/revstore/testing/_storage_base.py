@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -12,11 +11,10 @@ import attrs
 import pytest
 
 from revstore.backend import Backend
-from revstore.errors import Closed
 from revstore.storage import ObjectList, Storage, Watch
-from revstore.testing._backend_base import BackendSuite
+from revstore.testing._backend_base import BackendSuite, OpenBackend
 from revstore.testing._storage_parts import GARBAGE, Pod, name_of, on_node, pod
-from revstore.testing._support import run_threads
+from revstore.testing._support import clear, random_prefix, run_threads
 from revstore.typed import TypedStorage
 from revstore.values import Capability, KeyValue
 
@@ -174,17 +172,12 @@ class StorageSuite(BackendSuite):
         return TypedStorage(backend, object_type, **options)
 
     @pytest.fixture
-    def resource_prefix(self, backend: Backend) -> Iterator[str]:
+    def resource_prefix(self, backend: Backend, open_backend: OpenBackend | None) -> Iterator[str]:
         """A random one, so that the suite disturbs nothing in a store that is in use."""
-        prefix = f"/revstore-test-{uuid.uuid4().hex}"
+        prefix = random_prefix()
         yield prefix
-        if self.ephemeral:
-            return
-        try:
-            for kv in backend.list(_ROOT + prefix, keys_only=True).kvs:
-                backend.delete(kv.key, expected_revision=kv.revision)
-        except Closed:
-            return
+        if not self.ephemeral:
+            clear(backend, _ROOT + prefix, open_backend)
 
     @pytest.fixture
     def open_storage(self, backend: Backend, resource_prefix: str) -> Iterator[OpenStorage]:

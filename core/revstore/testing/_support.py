@@ -5,21 +5,25 @@ from __future__ import annotations
 import builtins
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from revstore.backend import Backend, BackendWatch
+from revstore.errors import Closed
 from revstore.values import KeyValue, ListResult, WatchEvent
 
 __all__ = [
     "PATIENCE",
     "Keyspace",
+    "clear",
     "collect",
     "collect_to_mark",
     "let_block",
     "poll_until",
     "promptly",
+    "random_prefix",
     "reads_at",
     "run_threads",
     "wait_until",
@@ -27,6 +31,26 @@ __all__ = [
 
 #: Seconds after which something that must happen counts as not happening.
 PATIENCE = 20.0
+
+
+_RUN = uuid.uuid4().hex
+
+
+def random_prefix() -> str:
+    """A prefix of keys that nobody else uses, without a slash at its end. All of a run have one
+    folder above them."""
+    return f"/revstore-test-{_RUN}/{uuid.uuid4().hex}"
+
+
+def clear(backend: Backend, prefix: str, reopen: Callable[[], Backend] | None) -> None:
+    """Delete what is left under ``prefix``; by another handle if this one is closed."""
+    try:
+        for kv in backend.list(prefix, keys_only=True).kvs:
+            backend.delete(kv.key, expected_revision=kv.revision)
+    except Closed:
+        if reopen is not None:
+            with reopen() as again:
+                clear(again, prefix, None)
 
 
 class Keyspace:
@@ -92,11 +116,6 @@ class Keyspace:
             after_revision=self.start if after is None else after,
             progress=progress,
         )
-
-    def clear(self) -> None:
-        """Delete what is left under the prefix."""
-        for kv in self.backend.list(self.prefix, keys_only=True).kvs:
-            self.backend.delete(kv.key, expected_revision=kv.revision)
 
     def list(self, prefix: str = "", **options: Any) -> ListResult:
         """List below the keyspace's prefix; ``start`` is relative to it as well."""

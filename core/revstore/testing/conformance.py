@@ -7,8 +7,7 @@ import enum
 import io
 import os
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from revstore.backend import Backend
 from revstore.errors import InvalidArgument
+from revstore.testing._support import clear, random_prefix
 from revstore.testing.checks import CHECKS
 from revstore.testing.workload import Workload
 from revstore.values import Capability
@@ -75,7 +75,7 @@ def run_conformance(
     told: Callable[[ConformanceResult], None] | None = None,
 ) -> ConformanceReport:
     """Try every guarantee on the store that ``open_backend`` opens, once for each test; all keys
-    lie under random prefixes and are deleted afterwards, and the store's history is not touched,
+    lie under one random prefix and are deleted afterwards, and the store's history is not touched,
     unless each opening gives a store of its own that is gone when it is closed, or ``own`` says
     that nobody else uses the store: then its history is compacted.
 
@@ -98,11 +98,14 @@ def _is_its_own(backend: Backend, store_id: str, open_backend: Callable[[], Back
     """Whether another opening gives another store, so that nobody else can use this one."""
     if backend.capabilities & {Capability.DURABLE, Capability.CROSS_PROCESS_WATCH}:
         return False
-    prefix = f"/revstore-test-{uuid.uuid4().hex}/"
+    prefix = f"{random_prefix()}/"
     try:
-        with _cleared(backend, prefix), open_backend() as other:
+        with open_backend() as other:
             backend.put(f"{prefix}probe", b"", expected_revision=0)
-            return other.status().store_id != store_id and not other.list(prefix).kvs
+            try:
+                return other.status().store_id != store_id and not other.list(prefix).kvs
+            finally:
+                clear(backend, prefix, None)
     except Exception:  # noqa: BLE001 - the tests will tell what is wrong with it
         return False
 
@@ -188,8 +191,8 @@ class _Plugin:
 
 
 def _check_histories(open_backend: Callable[[], Backend], seed: int, plugin: _Plugin) -> None:
-    prefix = f"/revstore-test-{uuid.uuid4().hex}/"
-    with open_backend() as backend, _cleared(backend, prefix):
+    prefix = f"{random_prefix()}/"
+    with open_backend() as backend:
         workload = Workload(prefix=prefix, seed=seed)
         try:
             history = workload.run(lambda _: backend)
@@ -198,6 +201,8 @@ def _check_histories(open_backend: Callable[[], Backend], seed: int, plugin: _Pl
             guarantee = "Writers and watchers get through."
             plugin.add("histories", f"workload {seed}", guarantee, Outcome.FAILED, detail)
             return
+        finally:
+            clear(backend, prefix, open_backend)
         for name, check in CHECKS.items():
             guarantee = " ".join((check.__doc__ or "").split())
             found = list(check(history))
@@ -205,13 +210,3 @@ def _check_histories(open_backend: Callable[[], Backend], seed: int, plugin: _Pl
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             detail = found[0] + more if found else ""
             plugin.add("histories", f"{name} {seed}", guarantee, outcome, detail)
-
-
-@contextlib.contextmanager
-def _cleared(backend: Backend, prefix: str) -> Iterator[None]:
-    """Delete all keys below ``prefix`` at the end."""
-    try:
-        yield
-    finally:
-        for kv in backend.list(prefix, keys_only=True).kvs:
-            backend.delete(kv.key, expected_revision=kv.revision)
