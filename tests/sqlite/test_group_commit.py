@@ -11,7 +11,7 @@ from itertools import chain
 import pytest
 
 from revstore.errors import Closed, IncompatibleStore, NoSpace, Timeout, ValueTooLarge
-from revstore.testing._support import run_threads, wait_until
+from revstore.testing._support import promptly, run_threads, wait_until
 from revstore_sqlite._backend import SQLiteBackend
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -33,7 +33,7 @@ def test_a_timeout_writes_nothing(start: Start, open_store: Open) -> None:
         return time.monotonic() - began
 
     for index, took in enumerate(run_threads(6, put)):
-        assert 0.1 + index * 0.05 <= took < 2
+        assert 0.1 + index * 0.05 <= took < 10
     assert backend.status().revision == 1
     holder.stdin.write("\n")
     holder.stdin.flush()
@@ -51,7 +51,7 @@ def test_a_write_waits_for_the_lock(start: Start, open_store: Open) -> None:
         target=lambda: results.append(backend.put("/a", b"", expected_revision=0))
     )
     writer.start()
-    assert backend.get("/a", timeout=1).kv is None
+    assert backend.get("/a", timeout=20).kv is None
     holder.stdin.write("\n")
     holder.stdin.flush()
     writer.join(20)
@@ -70,9 +70,8 @@ def test_close_wakes_blocked_writes(start: Start, open_store: Open) -> None:
         if index == 0:
             for _ in range(4):
                 blocked.acquire(timeout=20)
-            began = time.monotonic()
-            backend.close()
-            assert time.monotonic() - began < 2
+            with promptly():
+                backend.close()
             return
         blocked.release()
         with pytest.raises(Closed):
@@ -182,3 +181,19 @@ def test_a_file_that_was_replaced_takes_no_writes(open_store: Open, path: str, t
         with pytest.raises(IncompatibleStore):
             watch.poll(20)
         wait_until(refused, "writes are refused")
+
+
+def test_an_interrupted_leader_hands_over(open_store: Open, monkeypatch) -> None:
+    """Ctrl-C just as a call is about to write: it leaves, and those that come after it write."""
+    backend = open_store()
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend._writer, "_lead", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.put("/a", b"", expected_revision=0)
+
+    assert backend.put("/b", b"", expected_revision=0, timeout=10).succeeded
+    assert backend.get("/a").kv is None

@@ -32,11 +32,12 @@ def test_keys_of_a_dead_process_expire(start: Start, open_store: Open) -> None:
     assert backend.get("/short").kv is None
 
 
-def test_one_of_many_processes_deletes(open_store: Open) -> None:
+def test_one_of_many_processes_deletes(open_store: Open, fake_clock: FakeClock) -> None:
     """TTL-1, TTL-6: of several handles that sweep, each key is deleted once, by a revision."""
-    backends = [open_store() for _ in range(3)]
+    backends = [open_store(clock=fake_clock) for _ in range(3)]
     for number in range(20):
         backends[number % 3].put(f"/{number}", b"", expected_revision=0, ttl=1)
+    fake_clock.advance(2)
     with backends[0].watch("/", recursive=True, after_revision=21) as watch:
         events = collect(watch, 20)
 
@@ -50,8 +51,8 @@ def test_keys_expire_after_reopening(open_store: Open) -> None:
     """TTL-1: the expiry is in the file: a key whose time came while the store was closed is
     deleted, by a revision, when it is open again."""
     with open_store() as backend:
-        backend.put("/a", b"v", expected_revision=0, ttl=1)
         backend.put("/b", b"v", expected_revision=0, ttl=0)
+        backend.put("/a", b"v", expected_revision=0, ttl=1)
         written = time.time()
     while time.time() < written + 1:
         time.sleep(0.05)  # it is the wall clock that is waited for

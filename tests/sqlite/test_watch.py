@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from revstore.errors import Closed, Compacted
-from revstore.testing._support import collect, collect_to_mark, run_threads
+from revstore.testing._support import collect, collect_to_mark, run_threads, wait_until
+from revstore.values import WatchBatch
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._reader import prefix_end
 
@@ -154,7 +155,7 @@ def test_close_ends_all_threads(open_store: Open) -> None:
             watches[index].poll(60)
 
     run_threads(5, work)
-    assert threading.active_count() == before
+    wait_until(lambda: threading.active_count() == before, "the threads end")
 
 
 @pytest.mark.parametrize(
@@ -192,3 +193,20 @@ def test_prefixes_at_the_end_of_unicode(open_store: Open) -> None:
 def test_no_room_for_a_thread(open_store: Open, watch_without_threads) -> None:
     """WATCH-7: told by who asks for the watch; with room again there are watches again."""
     watch_without_threads(open_store())
+
+
+def test_a_mark_waits_for_the_store(open_store: Open) -> None:
+    """WATCH-6, WATCH-20: a mark that was asked of a watch from the future comes when the store is
+    there, not before, and wakes the poll."""
+    backend = open_store()
+    with backend.watch("/quiet", recursive=True, after_revision=3, progress=False) as watch:
+        watch.request_progress()
+        assert watch.poll(0) is None
+        marks: list[object] = []
+        polling = threading.Thread(target=lambda: marks.append(watch.poll(20)))
+        polling.start()
+        for number in range(2):
+            backend.put(f"/{number}", b"", expected_revision=0)
+        polling.join(20)
+
+    assert marks == [WatchBatch(3)]

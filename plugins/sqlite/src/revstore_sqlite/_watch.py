@@ -114,10 +114,14 @@ class SQLiteWatch(BackendWatch, Listener):
             at_end = self._follow_log(tail)
         else:
             at_end = self._follow_tail(tail)
-        if at_end and not self._ready and self._mark_at is not None:
+        if at_end and not self._ready and self._mark_due(tail.head):
             self._mark_at = None
             return WatchBatch(max(self._cursor, self._position)), True
         return None, at_end and not self._ready
+
+    def _mark_due(self, head: int) -> bool:
+        """Whether a mark is wanted and the store, at ``head``, has come to where this begins."""
+        return self._mark_at is not None and head >= self._cursor
 
     def _follow_log(self, tail: Tail) -> bool:
         """Look at a page of the log. The first look is always here: it tells whether what comes
@@ -147,7 +151,7 @@ class SQLiteWatch(BackendWatch, Listener):
         """Wait for something to look at; False if the deadline came first."""
         with self._hub.lock:
             tail = self._hub.tail
-            news = tail is None or tail.head > self._cursor
+            news = tail is None or tail.head > self._cursor or self._mark_due(tail.head)
             if news or self._mark_wanted or self._closed or self._hub.error is not None:
                 return True
             self._waiting = True
@@ -167,7 +171,11 @@ class SQLiteWatch(BackendWatch, Listener):
         return woken
 
     def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
-        if not self._waiting or head <= self._cursor:
+        if not self._waiting:
+            return False
+        if self._mark_due(head):
+            return True
+        if head <= self._cursor:
             return False
         return head - self._cursor > _LAG or any(map(self._matches, events))
 

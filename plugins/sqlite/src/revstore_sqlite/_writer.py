@@ -92,28 +92,27 @@ class Writer:
         its transaction was under way then, or sqlite could not say whether it was committed.
         """
         ticket = _Ticket(operation, time.monotonic() + timeout)
-        with self._lock:
-            if self._stop.is_set():
-                raise Closed("the backend is closed")
-            self._queue.append(ticket)
-            lead = not self._leading
-            self._leading = True
-        if lead or self._wait(ticket):
-            self._lead(ticket)
+        try:
+            with self._lock:
+                if self._stop.is_set():
+                    raise Closed("the backend is closed")
+                self._queue.append(ticket)
+                ticket.leads = not self._leading
+                self._leading = True
+            if ticket.leads or self._wait(ticket):
+                self._lead(ticket)
+        except BaseException:
+            self._abandon(ticket)
+            raise
         if ticket.error is not None:
             raise ticket.error
         return cast("T", ticket.result)
 
     def _wait(self, ticket: _Ticket) -> bool:
         """Wait until the ticket is done (False) or has to lead (True)."""
-        woken = False
-        try:
-            left = max(0.0, ticket.deadline - time.monotonic())
-            woken = ticket.wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
-            return ticket.leads if woken else self._overdue(ticket)
-        except BaseException:
-            self._abandon(ticket)
-            raise
+        left = max(0.0, ticket.deadline - time.monotonic())
+        woken = ticket.wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        return ticket.leads if woken else self._overdue(ticket)
 
     def _overdue(self, ticket: _Ticket) -> bool:
         with self._lock:
@@ -131,10 +130,11 @@ class Writer:
             with contextlib.suppress(ValueError):
                 self._queue.remove(ticket)
             if ticket.leads:
-                self._hand_over()
+                self._hand_over(ticket)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, ticket: _Ticket) -> None:
         """Make the first in the queue the leader. The caller holds the lock."""
+        ticket.leads = False
         if self._queue:
             self._queue[0].leads = True
             self._queue[0].wake.release()
@@ -175,7 +175,7 @@ class Writer:
                 if other.error is None and not other.done:
                     other.error = other.unknown("the writer was interrupted")
                 other.done = True
-            self._hand_over()
+            self._hand_over(ticket)
         for other in batch:
             if other is not ticket:
                 other.wake.release()
