@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sys
 import threading
 import time
 
@@ -148,3 +150,43 @@ def test_without_the_v2_api(etcd_binary, opened):
             pytest.raises(IncompatibleStore, match="--enable-v2"),
         ):
             watch.poll(PATIENCE)
+
+
+def test_an_error_that_breaks_off(opened):
+    """C.1: an answer that ends within its body is a server that is away, for the stream of changes
+    as well: it is asked again, and no watch ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            near, _ = listener.accept()
+            with near:
+                near.recv(65536)
+                near.sendall(b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\n{")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        backend = opened(f"127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(Unreachable):
+            backend._client.open_stream("/v2/keys/?wait=true", PATIENCE)
+        thread.join(PATIENCE)
+
+
+def test_the_first_answers_come_at_once(opened):
+    """Several answers of one cluster, none of which knows of the others yet, are no other store."""
+    backend = opened("127.0.0.1:1")
+
+    def trace(frame, event, _):
+        if frame.f_code.co_name != "_check_cluster":
+            return None
+        if event == "line" and frame.f_lineno > frame.f_code.co_firstlineno + 1:
+            backend._cluster = "c"  # by another thread
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        backend._check_cluster("c")
+    finally:
+        sys.settrace(before)
+    with pytest.raises(IncompatibleStore):
+        backend._check_cluster("d")

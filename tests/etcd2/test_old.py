@@ -119,4 +119,5 @@ def test_watches_may_be_stopped_at_any_time(backend):
     backend.close()
     thread = backend._hub._thread
     assert thread is not None
+    thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -242,12 +242,13 @@ class Etcd2Backend(Backend):
         return time.monotonic() + (self._client.options.timeout if timeout is None else timeout)
 
     def _check_cluster(self, cluster: str) -> None:
-        if cluster != self._cluster and cluster:
-            if self._cluster:
-                raise IncompatibleStore(
-                    f"the servers belong to cluster {cluster}, but to {self._cluster} before"
-                )
+        known = self._cluster  # once: others may set it meanwhile
+        if not known:
             self._cluster = cluster
+        elif cluster not in ("", known):
+            raise IncompatibleStore(
+                f"the servers belong to cluster {cluster}, but to {known} before"
+            )
 
     def _ask(self, url: str, linearizable: bool, deadline: float) -> Reply:
         quorum = "quorum=true" if linearizable else "quorum=false"

@@ -164,15 +164,16 @@ class Client:
                     preload_content=False,
                     timeout=urllib3.Timeout(connect=self.options.dial_timeout, read=idle),
                 )
+                if response.status != 200:
+                    kind = response.headers.get("Content-Type") or ""
+                    check_reply(response.status, response.data, kind, self.version)
+                return response
+            except AccessDenied:  # an OSError, too
+                raise
             except (HTTPError, OSError) as error:
                 failure = error
                 self._first = (number + 1) % len(self._pools)
                 self._judge(error, True)
-                continue
-            if response.status != 200:
-                kind = response.headers.get("Content-Type") or ""
-                check_reply(response.status, response.data, kind, self.version)
-            return response
         self._check_open()
         raise Unreachable(f"no server could be reached: {_text(failure)}") from failure
 
