@@ -118,7 +118,8 @@ def _write(backend: Backend, revision: int, stop: threading.Event) -> None:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory) -> Path:
-    """A folder with ca, server and client certificates, and another ca's."""
+    """A folder with ca, server and client certificates, a server's for another host, and another
+    ca's."""
     folder = tmp_path_factory.mktemp("pki")
 
     def openssl(*words):
@@ -130,8 +131,9 @@ def certificates(tmp_path_factory) -> Path:
             *("req", "-x509", *new_key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem"),
             *("-subj", f"/CN={ca}", "-days", "2"),
         )
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
-    for name in ("server", "client"):
+    here = "IP:127.0.0.1,DNS:localhost"
+    for name, hosts in (("server", here), ("client", here), ("elsewhere", "DNS:example.com")):
+        (folder / "names").write_text(f"subjectAltName={hosts}")
         openssl(
             *("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
             *("-subj", f"/CN={name}"),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from revstore.backend import Backend
 from revstore.config import StorageConfig
 from revstore.plugins import open_backend
+from revstore.secret import Secret
 from revstore.testing.etcd import EtcdServer, find_etcd
+from revstore_etcd3._client import Client
+from revstore_etcd3._options import Etcd3Options
+from revstore_etcd3._wire import rpc_pb2
 
 BINARIES = find_etcd()
 VERSIONS = ("3.4", "3.5")
@@ -59,3 +66,56 @@ def open_store(server: EtcdServer) -> Iterator[Callable[..., Backend]]:
     yield open_store
     for backend in opened:
         backend.close()
+
+
+PASSWORD = "hunter2"
+
+
+@pytest.fixture(scope="session")
+def secured(certificates: Path) -> Callable[..., contextlib.AbstractContextManager[EtcdServer]]:
+    """``secured(version, setup, *arguments)`` is a server with "tls", "mtls" or a "password"."""
+
+    @contextlib.contextmanager
+    def secured(version: str, setup: str, *more: str) -> Iterator[EtcdServer]:
+        pki = certificates
+        arguments = ["--cert-file", f"{pki}/server.pem", "--key-file", f"{pki}/server.key"]
+        if setup == "password":
+            arguments = ["--bcrypt-cost", "4"]
+        elif setup == "mtls":
+            arguments += ["--client-cert-auth", "--trusted-ca-file", f"{pki}/ca.pem"]
+        scheme = "http" if setup == "password" else "https"
+        with EtcdServer(
+            binary(version), name=setup, scheme=scheme, arguments=(*arguments, *more)
+        ) as server:
+            server.start()
+            if setup == "password":
+                _enable_users(server)
+            yield server
+
+    return secured
+
+
+@pytest.fixture(scope="session")
+def fields_for(certificates: Path) -> Callable[[EtcdServer], dict[str, Any]]:
+    """What the configuration needs for a server that ``secured`` gave."""
+    tls = {"ca_file": f"{certificates}/ca.pem"}
+    mine = {"cert_file": f"{certificates}/client.pem", "key_file": f"{certificates}/client.key"}
+    of = {
+        "tls": tls,
+        "mtls": tls | mine,
+        "password": {"username": "root", "password": Secret(PASSWORD)},
+    }
+    return lambda server: of[server.name]
+
+
+def _enable_users(server: EtcdServer) -> None:
+    client = Client(StorageConfig(type="etcd3", server_list=(server.address,)), Etcd3Options())
+    try:
+        for call, request in (
+            ("UserAdd", rpc_pb2.AuthUserAddRequest(name="root", password=PASSWORD)),
+            ("UserGrantRole", rpc_pb2.AuthUserGrantRoleRequest(user="root", role="root")),
+            ("AuthEnable", rpc_pb2.AuthEnableRequest()),
+        ):
+            client.read(lambda each, call=call: getattr(each.auth, call), request, 10)
+    finally:
+        client.close()

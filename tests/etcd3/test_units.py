@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+
 import pytest
 
 from revstore.config import StorageConfig
 from revstore.errors import (
     AccessDenied,
     BackendError,
+    Closed,
     ConfigError,
+    CorruptStore,
     NoSpace,
     Timeout,
     Unreachable,
@@ -34,6 +40,8 @@ FATES = [
     ("INVALID_ARGUMENT", "etcdserver: request is too large", Fate.REFUSED, ValueTooLarge),
     ("RESOURCE_EXHAUSTED", "trying to send message larger than max", Fate.REFUSED, ValueTooLarge),
     ("OUT_OF_RANGE", "etcdserver: mvcc: required revision", Fate.REFUSED, BackendError),
+    ("DATA_LOSS", "etcdserver: corrupt cluster", Fate.REFUSED, CorruptStore),
+    ("UNAVAILABLE", "Unwrap failed (TSI_DATA_CORRUPTED)", Fate.UNKNOWN, Unreachable),
     ("INTERNAL", "who knows", Fate.UNKNOWN, BackendError),
 ]
 
@@ -97,6 +105,55 @@ def test_bad_configuration(url, field):
         open_backend(StorageConfig.from_url(url)).close()
 
 
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("etcd3://localhost", "localhost:2379"),
+        ("etcd3://a,b:1,c/prefix", "a:2379,b:1,c:2379"),
+        ("etcd3://[::1]", "[::1]:2379"),
+        ("etcd3://[::1]:5,[fe80::1]", "[::1]:5,[fe80::1]:2379"),
+    ],
+)
+def test_the_port(url, addresses):
+    """etcd's own, 2379, where none is given, as in etcd2; grpc would take 443."""
+    with open_backend(StorageConfig.from_url(url)) as backend:
+        assert backend._client.addresses == addresses
+    servers = tuple(f"https://{each.removesuffix(':2379')}/" for each in addresses.split(","))
+    with open_backend(StorageConfig(type="etcd3", server_list=servers)) as backend:
+        assert backend._client.addresses == addresses
+
+
+UNACCEPTED = "the client's certificate is missing or not accepted: check cert_file and key_file"
+TLS_FAILED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            "Tls handshake failed: CERTIFICATE_VERIFY_FAILED: certificate has expired: OK",
+            "the server's certificate is not trusted: check ca_file (certificate has expired)",
+        ),
+        (
+            "Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED",
+            "the server's certificate is not trusted: check ca_file",
+        ),
+        (
+            "Tls handshake failed: SSL_ERROR_SSL: error:10000418:TLSV1_ALERT_UNKNOWN_CA",
+            UNACCEPTED + " (unknown ca)",
+        ),
+        ("Unwrap failed (TSI_DATA_CORRUPTED)", UNACCEPTED),
+    ],
+)
+def test_certificates_that_do_not_fit(details, told):
+    """SF-4: which one, and what to check. It may be sent to another server, as nothing was
+    done."""
+    assert fate_of("UNAVAILABLE", TLS_FAILED + details) == (Fate.NEVER_SENT, AccessDenied)
+    error = translate("UNAVAILABLE", TLS_FAILED + details, "h:1")
+    assert type(error) is AccessDenied
+    assert str(error) == f"etcd at h:1: {told}"
+
+
 def test_certificates_are_always_verified():
     """DECISIONS 36: grpc cannot do without, so that asking for it is refused."""
     config = StorageConfig(server_list=("https://h:1",), insecure_skip_verify=True, type="etcd3")
@@ -105,3 +162,65 @@ def test_certificates_are_always_verified():
         pytest.raises(ConfigError, match="grpc always verifies"),
     ):
         open_backend(config)
+
+
+@pytest.mark.parametrize("call", ["get", "put", "watch"])
+def test_closed_at_the_worst_moment(call, monkeypatch):
+    """What is closed between the check and the request raises Closed, and nothing of grpc's."""
+    backend = open_backend(StorageConfig.from_url("etcd3://127.0.0.1:1"))
+    client = backend._client
+    (server,) = client.servers
+
+    def closed():
+        backend.close()
+        return server
+
+    monkeypatch.setattr(client, "_server", closed)
+    calls = {
+        "get": lambda: backend.get("/a"),
+        "put": lambda: backend.put("/a", b"", expected_revision=0),
+        "watch": lambda: client.stream(iter([])),
+    }
+    with pytest.raises(Closed):
+        calls[call]()
+
+
+def test_a_lease_counts_towards_the_deadline(monkeypatch):
+    """A put with a ttl takes no longer than its timeout, both requests together."""
+    given = []
+
+    def write(_request, timeout, _key, _expected):
+        given.append(timeout)
+        raise Timeout("too late")
+
+    with open_backend(StorageConfig.from_url("etcd3://127.0.0.1:1")) as backend:
+        monkeypatch.setattr(backend, "_write", write)
+        monkeypatch.setattr(backend._leases, "get", lambda *_: time.sleep(0.05) or 7)
+        with pytest.raises(Timeout):
+            backend.put("/a", b"", expected_revision=0, ttl=9, timeout=10)
+    assert given[0] <= 9.95
+
+
+def test_marks_asked_for_at_once():
+    """WATCH-20: of two requests, one of which is told while the other is answered, none is lost."""
+    with open_backend(StorageConfig.from_url("etcd3://127.0.0.1:1")) as backend:
+        watch = backend.watch("/", recursive=True, after_revision=1)
+        telling = threading.Thread(target=watch.tell, args=(100,))
+        watch.tell(50)
+
+        def trace(frame, event, _):
+            if frame.f_code.co_name != "_answered":
+                return None
+            if event == "line" and frame.f_locals.get("wanted") and not telling.ident:
+                telling.start()
+                telling.join(0.2)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            assert watch._answered(60)
+        finally:
+            sys.settrace(before)
+        telling.join(20)
+        assert watch._answered(200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from revstore.arguments import (
@@ -139,8 +140,8 @@ class Etcd3Backend(Backend):
         timeout: float | None = None,
     ) -> PutResult:
         check_put(key, value, expected_revision, ttl)
-        left = self._wait(timeout)
-        lease = self._leases.get(ttl, left) if ttl else 0
+        deadline = time.monotonic() + self._wait(timeout)
+        lease = self._leases.get(ttl, deadline - time.monotonic()) if ttl else 0
         request = put_request(
             key.encode(),
             value,
@@ -149,6 +150,7 @@ class Etcd3Backend(Backend):
             # The server refuses to keep the lease of a key that is not there.
             ignore_lease=ttl is None and expected_revision > 0,
         )
+        left = deadline - time.monotonic()
         response = self._write(request, left, key, expected_revision)
         if response.succeeded:
             return PutResult(True, response.header.revision)
@@ -170,6 +172,7 @@ class Etcd3Backend(Backend):
     ) -> BackendWatch:
         check_watch(key, recursive=recursive, after_revision=after_revision)
         self._wait(None)
+        compacted = self._compacted
         return Etcd3Watch(
             self._client,
             self._hub,
@@ -177,6 +180,8 @@ class Etcd3Backend(Backend):
             recursive=recursive,
             after=after_revision,
             progress=progress,
+            # Which the hub may remember still: after a compaction, nothing depends on that.
+            error=Compacted(compacted) if after_revision < compacted else None,
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ Method = Callable[[Server], Callable[..., Any]]
 _PAUSE = 0.05
 # How many times dial_timeout a call tries to connect before it is given up.
 _DIALS = 2
+_PORT = 2379
 
 
 class Client:
@@ -108,8 +110,10 @@ class Client:
         give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
         for server, share in self._turns(deadline):
-            if not server.wait_ready(min(share, self._options.dial_timeout)):
-                failed = Unreachable(f"etcd at {server.address}: no connection")
+            with self._open_channel(server):
+                ready = server.wait_ready(min(share, self._options.dial_timeout))
+            if not ready:
+                failed = self._no_connection(server)
                 self._leave(server)
                 if time.monotonic() > give_up:
                     break
@@ -134,11 +138,14 @@ class Client:
                     self._leave(server)
         raise _too_late(failed, self.addresses)
 
-    def stream(self, requests: Iterator[Any]) -> tuple[Any, Server]:
-        """Open a watch stream at the current server, of which a leader is required."""
+    def stream(self, requests: Iterator[Any], timeout: float | None = None) -> tuple[Any, Server]:
+        """Open a watch stream at the current server, of which a leader is required. It ends after
+        ``timeout`` seconds, if any are given."""
         server = self._server()
-        metadata = [("hasleader", "true"), *self.credentials(server, self._options.dial_timeout)]
-        return server.watch.Watch(requests, metadata=metadata), server
+        with self._open_channel(server):
+            token = self.credentials(server, self._options.dial_timeout)
+            metadata = [("hasleader", "true"), *token]
+            return server.watch.Watch(requests, timeout=timeout, metadata=metadata), server
 
     def stream_failed(self, server: Server, error: Exception) -> None:
         """The next stream goes to another server, with another token."""
@@ -164,12 +171,28 @@ class Client:
                 self.stopping.wait(min(_PAUSE, max(0.0, deadline - time.monotonic())))
 
     def _call(self, server: Server, method: Method, request: Any, timeout: float) -> Any:
-        metadata = self.credentials(server, timeout)
-        try:
+        with self._open_channel(server):
+            metadata = self.credentials(server, timeout)
             return method(server)(request, timeout=timeout, metadata=metadata)
-        except ValueError as error:  # the channel was closed meanwhile
+
+    @contextlib.contextmanager
+    def _open_channel(self, server: Server) -> Iterator[None]:
+        """Within, the channel may be closed at any moment, which is a ``ValueError``."""
+        try:
+            yield
+        except ValueError as error:
             self.check_open()
             raise BackendError(f"etcd at {server.address}: {error}") from error
+
+    def _no_connection(self, server: Server) -> BackendError:
+        """Why there is none."""
+        with self._open_channel(server):
+            error = server.trouble()
+        if error is None:
+            return Unreachable(f"etcd at {server.address}: no connection")
+        failed = translate(code_of(error), details_of(error), server.address)
+        failed.__cause__ = error
+        return failed
 
     def _server(self) -> Server:
         with self._lock:
@@ -214,7 +237,7 @@ def _transport(config: StorageConfig) -> tuple[Tls | None, list[str]]:
     schemes = {each.partition("://")[0] if "://" in each else "" for each in config.server_list}
     if {"http", "https"} <= schemes:
         raise ConfigError("server_list", config.server_list, "http or https for all servers")
-    addresses = [each.rpartition("://")[2].rstrip("/") for each in config.server_list]
+    addresses = [_address(each) for each in config.server_list]
     files = {name: getattr(config, name) for name in ("ca_file", "cert_file", "key_file")}
     if "https" not in schemes and not any(files.values()):
         return None, addresses
@@ -228,6 +251,13 @@ def _transport(config: StorageConfig) -> tuple[Tls | None, list[str]]:
     return Tls(
         *(_pem(name, files[name]) for name in ("ca_file", "key_file", "cert_file"))
     ), addresses
+
+
+def _address(server: str) -> str:
+    """Host and port; grpc itself would dial 443 if none is given."""
+    address = server.rpartition("://")[2].rstrip("/")
+    has_port = ":" in address.rpartition("]")[2]  # [::1] is a host
+    return address if has_port else f"{address}:{_PORT}"
 
 
 def _pem(field: str, path: str) -> bytes | None:

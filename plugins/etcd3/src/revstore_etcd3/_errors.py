@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 
 from revstore.errors import (
     AccessDenied,
@@ -50,7 +51,8 @@ _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
     ("", "request is too large", Fate.REFUSED, ValueTooLarge),
     ("", "larger than max", Fate.REFUSED, ValueTooLarge),
     ("", "too many requests", Fate.BUSY, Unreachable),
-    ("", "corrupt", Fate.REFUSED, CorruptStore),
+    # Not TSI_DATA_CORRUPTED, which is a connection that broke.
+    ("", "etcdserver: corrupt", Fate.REFUSED, CorruptStore),
     ("", "rpc not supported for learner", Fate.REFUSED, ReadOnly),
     ("", "lease not found", Fate.REFUSED, BackendError),
     ("INVALID_ARGUMENT", "", Fate.REFUSED, BackendError),
@@ -70,10 +72,39 @@ _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
 )
 
 
+# Where TLS is the reason why there is no connection: what the transport says of it, and what that
+# means. The text in parentheses, if any, is the reason.
+_TLS = (
+    (
+        re.compile(r"certificate_verify_failed(?:: )?([^:]*)", re.IGNORECASE),
+        "the server's certificate is not trusted: check ca_file",
+    ),
+    (
+        re.compile(r"hostname verification", re.IGNORECASE),
+        "the server's certificate is for another host: check server_list and ca_file",
+    ),
+    (
+        # Versions of etcd differ in when they look at it; later, the alert is not shown.
+        re.compile(
+            r"alert_(\w*certificate\w*|unknown_ca)|(certificate_required)|tsi_data_corrupted",
+            re.IGNORECASE,
+        ),
+        "the client's certificate is missing or not accepted: check cert_file and key_file",
+    ),
+    (
+        re.compile(r"create security handshaker", re.IGNORECASE),
+        "unusable TLS files: check ca_file, and that cert_file and key_file belong together",
+    ),
+)
+_NOT_CONNECTED = "failed to connect"
+
+
 def fate_of(code: str, details: str) -> tuple[Fate, type[BackendError]]:
     """What became of the request, and the error that says so; of a write with an UNKNOWN fate
     ``OutcomeUnknown`` is raised instead."""
     text = details.lower()
+    if _refused_by_tls(code, details):
+        return Fate.NEVER_SENT, AccessDenied
     for wanted, part, fate, kind in _TABLE:
         if wanted in ("", code) and part in text:
             return fate, kind
@@ -83,4 +114,17 @@ def fate_of(code: str, details: str) -> tuple[Fate, type[BackendError]]:
 def translate(code: str, details: str, address: str) -> BackendError:
     """The error to raise, which the caller chains the cause to."""
     _, kind = fate_of(code, details)
+    details = _refused_by_tls(code, details) or details
     return kind(f"etcd at {address}: {details or code.lower().replace('_', ' ')}")
+
+
+def _refused_by_tls(code: str, details: str) -> str:
+    """What is wrong with which certificate, and what to check; empty if it is something else."""
+    if code != "UNAVAILABLE" or _NOT_CONNECTED not in details:
+        return ""
+    for pattern, meaning in _TLS:
+        found = pattern.search(details)
+        if found is not None:
+            reason = next(filter(None, found.groups()), "").strip().lower().replace("_", " ")
+            return f"{meaning} ({reason})" if reason else meaning
+    return ""

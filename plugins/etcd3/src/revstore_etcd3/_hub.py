@@ -10,7 +10,7 @@ import logging
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
@@ -128,12 +128,12 @@ class Hub:
                     self._begin()
                 if self._follow():
                     retry = _FIRST_RETRY
-            except (IncompatibleStore, AccessDenied) as error:
-                self.end(error)
-                return
             except Compacted:
                 self.segment = None  # watches read what is left of history by themselves
             except Exception as error:  # noqa: BLE001 - a dead hub would be worse
+                if _is_final(error):
+                    self.end(error)
+                    return
                 if self.ended is None and not self._client.stopping.is_set():
                     _log.warning("the watch stream broke: %s", _described(error))
             self._client.stopping.wait(retry)
@@ -200,9 +200,25 @@ class Hub:
                 revision = self._read_header(10.0).revision
             except StorageError as error:
                 _log.warning("the store's revision could not be read: %s", error)
+                self._ask_again(asking)
                 continue
             for watch in asking:
                 watch.tell(revision)
+
+    def _ask_again(self, asking: set[Etcd3Watch]) -> None:
+        """A mark that was asked for is owed also when the server is away."""
+        self._client.stopping.wait(_LAST_RETRY)
+        with self._lock:
+            self._asking |= {watch for watch in asking if not watch.closed}
+            if self._asking:
+                self._asked.set()
+
+
+def _is_final(error: Exception) -> TypeGuard[StorageError]:
+    """Not a certificate that does not fit: that is renewed without us, at a server of several."""
+    cause = error.__cause__
+    tls = isinstance(cause, RpcError) and code_of(cause) == "UNAVAILABLE"
+    return isinstance(error, IncompatibleStore) or (isinstance(error, AccessDenied) and not tls)
 
 
 def _described(error: Exception) -> str:

@@ -86,18 +86,19 @@ class Reader:
 
     def compacted(self, revision: int, timeout: float) -> int:
         """The compacted revision, if ``revision`` lies below it; else ``revision``."""
-        call, _ = self._client.stream(iter([watch_request(max(revision, 1))]))
         try:
-            for response in call:
-                if response.canceled and response.compact_revision:
-                    found: int = response.compact_revision
-                    return found
-                if response.events:
-                    break
+            call, _ = self._client.stream(iter([watch_request(max(revision, 1))]), timeout)
+            try:
+                for response in call:
+                    if response.canceled and response.compact_revision:
+                        found: int = response.compact_revision
+                        return found
+                    if response.events:
+                        break
+            finally:
+                call.cancel()
         except RpcError as error:
             raise Compacted(revision + 1) from error
-        finally:
-            call.cancel()
         return revision
 
     def _add(self, found: list[KeyValue], kv: Any) -> None:

@@ -93,7 +93,15 @@ class Etcd3Watch(BackendWatch):
     it."""
 
     def __init__(
-        self, client: Client, hub: Hub, key: str, *, recursive: bool, after: int, progress: bool
+        self,
+        client: Client,
+        hub: Hub,
+        key: str,
+        *,
+        recursive: bool,
+        after: int,
+        progress: bool,
+        error: StorageError | None,
     ) -> None:
         self._client = client
         self._hub = hub
@@ -104,9 +112,10 @@ class Etcd3Watch(BackendWatch):
         self._looked = after  # every revision up to it has been looked at
         self._ready: list[Batch] = []
         self._history: _History | None = None
-        self._error: StorageError | None = None
+        self._error = error  # what ``poll`` raises
         self._closed = False
-        self._asked = 0  # the revision that a mark is wanted for, 0: none is
+        self._asking = threading.Lock()
+        self._asked = 0  # guarded by _asking: the revision that a mark is wanted for, 0: none is
         self._mark_at = time.monotonic() + _MARK_INTERVAL
         self._waiter = threading.Event()
         hub.start()
@@ -152,9 +161,7 @@ class Etcd3Watch(BackendWatch):
         if self._history is not None:
             return not self._history.responses.empty()
         segment = self._hub.segment
-        return segment is not None and (
-            self._looked < self._hub.position or self._looked < segment.floor > 1
-        )
+        return segment is not None and self._looked < self._hub.position
 
     def concerned(self, batches: Iterable[Batch]) -> bool:
         """Whether to wake for ``batches``."""
@@ -165,9 +172,14 @@ class Etcd3Watch(BackendWatch):
     def wake(self) -> None:
         self._waiter.set()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def tell(self, revision: int) -> None:
         """A mark is wanted at ``revision`` or above."""
-        self._asked = max(self._asked, revision)
+        with self._asking:
+            self._asked = max(self._asked, revision)
         self.wake()
 
     # -------------------------------------------------------------------------------------------
@@ -203,8 +215,9 @@ class Etcd3Watch(BackendWatch):
         position, segment = self._hub.position, self._hub.segment
         if segment is None:
             return False
-        # A new store is at revision 1, which is no event.
-        if self._looked < segment.floor > 1:
+        if segment.floor == 1:  # a new store's revision, which is no event
+            self._looked = max(self._looked, 1)
+        if self._looked < segment.floor:
             target = position
             self._history = _History(self._client, self, after=self._looked, target=target)
             if self._closed:
@@ -233,6 +246,14 @@ class Etcd3Watch(BackendWatch):
             return Compacted(self._looked + 1)
         return error
 
+    def _answered(self, reached: int) -> bool:
+        """Whether a mark at ``reached`` is what was asked for."""
+        with self._asking:
+            wanted = 0 < self._asked <= reached
+            if wanted:
+                self._asked = 0
+        return wanted
+
     def _mark_due(self) -> float | None:
         return self._mark_at if self._progress else None
 
@@ -244,8 +265,7 @@ class Etcd3Watch(BackendWatch):
         reached = max(self._looked, self._position)
         if hub.position < reached:  # the watch begins in the future
             return None
-        if 0 < self._asked <= reached:
-            self._asked = 0
+        if self._answered(reached):
             return WatchBatch(reached)
         due = self._progress and time.monotonic() >= self._mark_at
         if due:

@@ -15,6 +15,8 @@ RpcError = grpc.RpcError
 
 #: No message is too large to be received: lists are read in pages, and the server bounds writes.
 _UNBOUNDED = -1
+# Seconds in which a channel says that it could not connect: it knows.
+_MOMENT = 0.1
 _NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 
@@ -75,6 +77,15 @@ class Server:
                 return False
         self._ready = True
         return True
+
+    def trouble(self) -> Exception | None:
+        """Why the last try to connect failed; None if no try has ended so far."""
+        try:
+            self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=_MOMENT)
+        except RpcError as error:
+            failed: Exception = error
+            return failed if code_of(failed) == "UNAVAILABLE" else None
+        return None
 
     def lost(self) -> None:
         """A call was not answered: the next connects first."""
