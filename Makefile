@@ -46,8 +46,8 @@ test: lint
 
 soak: $(STAMP)
 	REVSTORE_TEST_LONG=$(LONG) $(BIN)/python -m pytest --timeout 36000 \
-	    tests/test_fuzz.py tests/test_cacher_machine.py tests/sqlite/test_crash.py \
-	    tests/test_kills.py tests/etcd2/test_histories.py tests/etcd3/test_faults.py \
+	    tests/project/test_fuzz.py tests/cacher/test_machine.py tests/sqlite/test_crash.py \
+	    tests/backends/test_kills.py tests/etcd2/test_histories.py tests/etcd3/test_faults.py \
 	    tests/etcd3/test_cluster.py tests/etcd3/test_machine.py tests/etcd3/test_setups.py
 
 lint: $(STAMP)

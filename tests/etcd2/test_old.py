@@ -8,8 +8,8 @@ import pytest
 
 from revstore.errors import KeyExists, KeyNotFound, PreconditionFailed
 from revstore.preconditions import Preconditions
-from revstore.testing._storage_parts import Pod, pod
 from revstore.testing._support import PATIENCE
+from revstore.testing.storage._parts import Pod, pod
 from revstore.typed import TypedStorage
 from revstore_etcd2._names import url_of
 

@@ -16,7 +16,7 @@ from revstore.testing import (
     StorageTests,
     WatchTests,
 )
-from revstore.testing._backend_compaction import CompactionTests
+from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.etcd import EtcdServer
 
 

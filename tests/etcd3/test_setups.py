@@ -22,10 +22,10 @@ from revstore.testing import (
     StorageTests,
     WatchTests,
 )
-from revstore.testing._backend_compaction import CompactionTests
-from revstore.testing._backend_reads import ReadTests
-from revstore.testing._backend_watch import BackendWatchTests
-from revstore.testing._backend_writes import WriteTests
+from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._reads import ReadTests
+from revstore.testing.backend._watch import BackendWatchTests
+from revstore.testing.backend._writes import WriteTests
 from revstore.testing.etcd import EtcdServer
 
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from revstore.backend import Backend
-from revstore.testing._backend_base import OpenBackend
 from revstore.testing.backend import BackendTests
+from revstore.testing.backend._base import OpenBackend
 from revstore.values import Capability
 
 __all__ = ["TestConformance"]

@@ -17,8 +17,8 @@ from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import CorruptObjects, StorageError
 from revstore.storage import ObjectList, Storage, Watch
-from revstore.testing._storage_base import StorageSuite
 from revstore.testing.storage import StorageTests
+from revstore.testing.storage._base import StorageSuite
 from revstore.testing.watch import WatchTests
 
 __all__ = ["DIFFERENCES", "CachedStorageTests", "CachedWatchTests"]

@@ -1,0 +1,160 @@
+"""Calls of an event loop's tasks that run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from revstore._closing import Closing
+from revstore.aio._threads import ThreadedWatch
+from revstore.aio._watch import AsyncClosing, AsyncWatch, Readable
+from revstore.errors import Closed, InvalidArgument, Unsupported
+from revstore.storage import Watch
+from revstore.threads import start_thread
+
+__all__ = ["Calls", "Opening", "check_threads", "opened_in_thread"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+C = TypeVar("C", bound="_Closes")
+A = TypeVar("A", bound=AsyncClosing)
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+def check_threads(threads: int) -> None:
+    """``InvalidArgument`` for less than one thread."""
+    if threads < 1:
+        raise InvalidArgument("threads", threads, "at least 1")
+
+
+class Calls:
+    """At most ``threads`` calls at once of what ``target`` offers, more wait for their turn; and
+    the watches that need a thread each. May be used from several loops."""
+
+    def __init__(self, target: Closing, threads: int) -> None:
+        check_threads(threads)
+        self._target = target
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="revstore-aio")
+        self._lock = threading.Lock()  # guards the two below
+        self._threaded: list[ThreadedWatch[Any]] = []
+        self._closing: tuple[Future[None], threading.Thread] | None = None
+
+    async def run(self, call: Callable[[], R]) -> R:
+        """What ``call`` returns or raises. Cancelled before its turn it never runs, afterwards it
+        runs on and nobody learns what comes of it."""
+        return await asyncio.wrap_future(self._submit(call))
+
+    async def watch(self, call: Callable[[], Watch[T]]) -> AsyncWatch[T]:
+        """The watch that ``call`` opens; if cancelled meanwhile, it is closed."""
+        return AsyncWatch(await _kept(self._submit(lambda: self._readable(call()))))
+
+    async def close(self) -> None:
+        """Close the target, then end the threads; calls that wait for their turn fail with what
+        the closed target raises. Cancelled, it goes on by itself. Idempotent."""
+        with self._lock:
+            if self._closing is None:
+                self._closing = _in_own_thread(self._finish)
+            done, thread = self._closing
+        await asyncio.wrap_future(done)
+        thread.join()  # nothing but its end is left of it
+
+    def _submit(self, call: Callable[[], R]) -> Future[R]:
+        context = contextvars.copy_context()
+        with self._lock:
+            if self._closing is not None:
+                raise Closed("the storage was closed")
+            return self._pool.submit(context.run, call)
+
+    def _readable(self, watch: Watch[T]) -> Readable[T]:
+        try:
+            watch.on_readable(None)
+        except Unsupported:
+            try:
+                threaded = ThreadedWatch(watch)
+            except BaseException:
+                watch.close()
+                raise
+            with self._lock:
+                self._threaded = [each for each in self._threaded if each.running]
+                self._threaded.append(threaded)
+            return threaded
+        return watch
+
+    def _finish(self) -> None:
+        try:
+            self._target.close()
+        finally:
+            self._pool.shutdown()
+            # No call is left that opens more.
+            for watch in self._threaded:
+                watch.close()
+            for watch in self._threaded:
+                watch.join()
+
+
+class Opening(Generic[A]):
+    """Something that is about to be opened: ``await`` it to have it, or use it in ``async with``,
+    which closes it in the end. Nothing happens before; once only."""
+
+    def __init__(self, opened: Coroutine[Any, Any, A]) -> None:
+        self._opened = opened
+        self._entered: A | None = None
+
+    def __await__(self) -> Generator[Any, Any, A]:
+        return self._opened.__await__()
+
+    async def __aenter__(self) -> A:
+        self._entered = await self._opened
+        return self._entered
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._entered is not None
+        await self._entered.close()
+
+
+async def opened_in_thread(opened: Callable[[], C]) -> C:
+    """What ``opened`` returns, called in a thread of its own; if cancelled meanwhile, it is closed
+    once it is there."""
+    future, _ = _in_own_thread(opened)
+    return await _kept(future)
+
+
+async def _kept(future: Future[C]) -> C:
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(_close_result)
+        raise
+
+
+def _close_result(future: Future[Any]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
+
+
+def _in_own_thread(call: Callable[[], R]) -> tuple[Future[R], threading.Thread]:
+    future: Future[R] = Future()
+    future.set_running_or_notify_cancel()  # so that it cannot be cancelled
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    return future, start_thread(run, "revstore-aio")

@@ -1,0 +1,169 @@
+"""A watch for the tasks of an event loop."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from revstore.aio._wakeups import wakeups_of
+from revstore.errors import Closed
+from revstore.storage import Event
+
+__all__ = ["AsyncClosing", "AsyncWatch", "Readable"]
+
+T = TypeVar("T")
+
+_NONE_LEFT: Iterator[Any] = iter(())
+
+
+class Readable(Protocol[T]):
+    """What is needed of a ``Watch`` that tells when it is readable; ``poll`` is only called with 0
+    and does not wait."""
+
+    def poll(self, timeout: float, /) -> tuple[Event[T], ...] | None: ...
+
+    def on_readable(self, callback: Callable[[], None] | None, /) -> None: ...
+
+    @property
+    def resource_version(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncClosing(abc.ABC):
+    """Base of what is closed by leaving an ``async with`` block."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Release it. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncWatch(AsyncClosing, Generic[T]):
+    """A running watch, see ``revstore.storage.Watch``: the same events, the same order, the same
+    ends. It is opened by ``watch`` of an ``AsyncStorage`` or ``AsyncRegistry``.
+
+    It belongs to the loop in which it was opened, and one task waits on it at a time;
+    ``RuntimeError`` otherwise. A task that waits can be cancelled: no event is lost, and who polls
+    or iterates next gets them. An iteration that is left in the middle goes on where it stood.
+    """
+
+    __slots__ = ("__weakref__", "_left", "_loop", "_told", "_waiter", "_wakeups", "_watch")
+
+    def __init__(self, watch: Readable[T]) -> None:
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
+        self._wakeups = wakeups_of(self._loop)
+        #: What an iteration has taken from the watch and not handed out yet.
+        self._left: Iterator[Event[T]] = _NONE_LEFT
+        #: Whether a poll may find something. Set in any thread, cleared before a poll.
+        self._told = True
+        #: What the task that waits is waiting for.
+        self._waiter: asyncio.Future[None] | None = None
+        watch.on_readable(self._tell)
+
+    async def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
+        """Wait for the next events, at most ``timeout`` seconds; None if there were none. 0 does
+        not wait, None waits without end. Raises as ``Watch.poll``.
+
+        Where the storage has no cache, a thread reads ahead, up to a few hundred events; 0 gives
+        what it has read.
+        """
+        events = tuple(self._left)
+        if not events and self._told:
+            await asyncio.sleep(0)  # a watch that always has something lets others run all the same
+            events = self._take()
+        if timeout is None:
+            while not events:
+                await self._wait()
+                events = self._take()
+            return events
+        end = self._loop.time() + timeout
+        while not events and (left := end - self._loop.time()) > 0:
+            waiter = self._wait()
+            timer = self._loop.call_later(left, _resolve, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+            events = self._take()
+        return events or None
+
+    @property
+    def resource_version(self) -> str:
+        """As ``Watch.resource_version``: a watch from here goes on after all that ``poll`` has
+        delivered. Who leaves an iteration in the middle, and does not go on with it, continues
+        from the version of the last event dealt with instead."""
+        return self._watch.resource_version
+
+    async def close(self) -> None:
+        """End the watch; a task that waits on it gets ``Closed``, or its iteration ends.
+        Idempotent, never raises, does not wait."""
+        self._left = _NONE_LEFT
+        self._watch.close()
+        self._tell()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event[T]:
+        # All in one coroutine: each more is memory of every task that waits.
+        while True:
+            for event in self._left:
+                return event
+            await (asyncio.sleep(0) if self._told else self._wait())  # see poll
+            try:
+                self._left = iter(self._take())
+            except Closed:
+                raise StopAsyncIteration from None
+
+    def _take(self) -> tuple[Event[T], ...]:
+        if not self._told:
+            return ()
+        self._told = False  # first: the poll asks for the next call, which may come at once
+        try:
+            return self._watch.poll(0) or ()
+        except BaseException:
+            self._told = True  # it will be raised again, without another call
+            raise
+
+    def _wait(self) -> asyncio.Future[None]:
+        """A future that is done when a poll may find something."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            raise RuntimeError("another task waits on this watch already")
+        waiter = self._waiter = self._loop.create_future()
+        # After the waiter is there to be found: who tells has set it, or finds the waiter.
+        if self._told:
+            waiter.set_result(None)
+        return waiter
+
+    def _tell(self) -> None:
+        """Called when a poll may find something, from any thread."""
+        self._told = True
+        waiter = self._waiter
+        if waiter is not None:
+            wakeups = self._wakeups
+            wakeups.ready.append(waiter)
+            if not wakeups.scheduled:
+                wakeups.schedule()
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,135 @@
+"""Comparing a cache with its store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+import attrs
+
+from revstore.cacher._content import Content
+from revstore.errors import InternalError
+from revstore.storage import Storage
+from revstore.storage._calls import Deadline
+
+__all__ = ["ConsistencyReport", "check_consistency"]
+
+T = TypeVar("T")
+
+#: Keys and the versions of their objects.
+_Page = list[tuple[str, int]]
+
+# How often the comparison begins anew because the cache was filled anew meanwhile.
+_ATTEMPTS = 3
+
+
+@attrs.frozen(kw_only=True)
+class ConsistencyReport:
+    """What a comparison of a cache with its store found.
+
+    ``consistent`` is None if it could not be told, as the cache had moved too far from the state
+    that was read. ``first_difference`` is the first key that only one of them has, or that has
+    different versions. ``digest`` is of the keys and versions at ``resource_version``: equal ones
+    mean equal states, also of caches in different processes.
+    """
+
+    consistent: bool | None
+    resource_version: str
+    objects: int = 0
+    first_difference: str = ""
+    digest: str = ""
+
+
+def check_consistency(
+    storage: Storage[T],
+    content: Content[T],
+    prefix: str,
+    version_of: Callable[[T], int],
+    timeout: float | None,
+) -> ConsistencyReport:
+    """Read all keys and versions from the store, a page at a time, and compare them with what the
+    cache has for that state. A cache that differs is filled anew. (CACHE-22)"""
+    deadline = Deadline(timeout, prefix.rstrip("/"))
+    report = ConsistencyReport(consistent=None, resource_version="")
+    for _ in range(_ATTEMPTS):
+        pages, revision = _read(storage, prefix, deadline)
+        cached = _cached(content, prefix, revision, version_of, deadline)
+        if cached is not None:
+            report = _compare(pages, *cached, revision)
+            break
+    content.counting.add("consistency_checks")
+    if report.consistent is False:
+        content.counting.add("inconsistencies")
+        content.feed.cut(
+            InternalError(
+                f"the cache differs from the store at {report.first_difference}, resource version "
+                f"{report.resource_version}; it is filled anew"
+            )
+        )
+    return report
+
+
+def _read(storage: Storage[T], prefix: str, deadline: Deadline) -> tuple[list[_Page], int]:
+    pages: list[_Page] = []
+    with storage.changes(prefix) as changes:
+        while True:
+            batch = changes.poll(deadline.left())
+            if batch is None:
+                continue
+            if not batch.initial:
+                return pages, batch.revision
+            pages.append([(change.key, change.revision) for change in batch.changes])
+
+
+def _cached(
+    content: Content[T],
+    prefix: str,
+    revision: int,
+    version_of: Callable[[T], int],
+    deadline: Deadline,
+) -> tuple[dict[str, int], set[str]] | None:
+    """What the cache has for the state at ``revision``, and the keys whose objects it cannot read,
+    which are not to be compared; None if it cannot tell."""
+    content.wait_ready(deadline.rest())
+    if not content.wait_fresh(revision, deadline.rest()):
+        return None
+    with content.lock:
+        segment = content.ready().log.segment
+        if revision < segment.floor:
+            return None
+        later = segment.entries[segment.after(revision) - segment.base :]
+        found = content.state.at(revision, prefix, later)
+        corrupt = set(content.state.corrupt)
+    if found is None:
+        return None
+    pairs = zip(found.keys, found.objects, strict=True)
+    return {key: version_of(obj) for key, obj in pairs if key not in corrupt}, corrupt
+
+
+def _compare(
+    pages: Sequence[_Page], cached: dict[str, int], corrupt: set[str], revision: int
+) -> ConsistencyReport:
+    stored = blake2b(digest_size=16)
+    different = ""
+    count = 0
+    for page in pages:
+        readable = [pair for pair in page if pair[0] not in corrupt]
+        ours = [(key, cached.pop(key, 0)) for key, _ in readable]
+        stored.update(_digest(readable))
+        count += len(readable)
+        if not different and _digest(readable) != _digest(ours):
+            different = next(a[0] for a, b in zip(readable, ours, strict=True) if a != b)
+    different = different or min(cached, default="")
+    return ConsistencyReport(
+        consistent=not different,
+        resource_version=str(revision),
+        objects=count,
+        first_difference=different,
+        digest=stored.hexdigest(),
+    )
+
+
+def _digest(pairs: _Page) -> bytes:
+    text = "".join([f"{key}\0{version}\n" for key, version in pairs])
+    return blake2b(text.encode(), digest_size=16).digest()

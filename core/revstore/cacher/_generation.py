@@ -1,0 +1,253 @@
+"""From one list to the next: the log, who watches it, and who is told of what."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from revstore.cacher._event_log import Entry, EventLog
+from revstore.cacher._view import Bucket, View, ViewKit, view_key
+from revstore.errors import StorageError
+from revstore.selectors import SelectionPredicate
+
+if TYPE_CHECKING:
+    from revstore.cacher._watch import CacheWatch
+
+__all__ = ["Generation"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("revstore.cacher")
+
+
+class Generation(Generic[T]):
+    """What happens between two lists of the store. One thread publishes.
+
+    A watch stands in the bucket of its trigger: an indexed field's value, else its scope, else the
+    one of all events. An event costs a look-up for each kind of trigger, however many watch.
+    """
+
+    def __init__(
+        self,
+        log: EventLog[T],
+        revision: int,
+        *,
+        root: str,
+        kit: ViewKit[T],
+    ) -> None:
+        self.log = log
+        #: The cache shows everything up to it. Guarded by the cache's lock.
+        self.revision = revision
+        #: What watches may read: up to which sequence number, and up to which revision that is.
+        #: Replaced as a whole, so that both belong together.
+        self.shown = (log.segment.head, revision)
+        #: Set once no more will come: what every watch ends with.
+        self.ended: StorageError | None = None
+        self._root = root
+        self._kit = kit
+        self._lock = threading.Lock()  # guards all below, and the buckets
+        self._views: dict[Hashable, View[T]] = {}
+        self._everything: Bucket[T] = Bucket(0, {}, "")  # its numbers are those of the log itself
+        self._scopes: dict[str | None, Bucket[T]] = {}
+        # By the value of each indexed field; None is nobody's value.
+        self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple({} for _ in kit.paths)
+        self._progress: dict[CacheWatch[T], Callable[[], None]] = {}
+        self._timers: list[tuple[float, int, CacheWatch[T]]] = []
+        self._order = count()
+        #: How many watches there are, and how many fell behind.
+        self.watches = 0
+        self.terminated_watches = 0
+
+    def view(self, scope: str, predicate: SelectionPredicate[T], *, replays: bool) -> View[T]:
+        """The view for one more watch, which gives it back by ``release``. Of one that
+        ``replays`` a state first, the log is held until ``replayed``."""
+        key = view_key(scope, predicate)
+        with self._lock:
+            view = self._views.get(key)
+            if view is None:
+                bucket = self._bucket(scope, predicate)
+                view = View(self.log, scope, predicate, bucket, self._kit)
+                self._views[key] = view
+                if bucket is not None:
+                    bucket.views += 1
+            view.users += 1
+            self.watches += 1
+            self.log.held += replays
+            return view
+
+    def replayed(self, watch: CacheWatch[T]) -> None:
+        """The watch needs no more that the log is held for its initial events."""
+        with self._lock:
+            if watch.replaying:
+                watch.replaying = False
+                self.log.held -= 1
+
+    def terminated(self) -> None:
+        """Count a watch that fell behind."""
+        with self._lock:
+            self.terminated_watches += 1
+
+    def release(self, watch: CacheWatch[T]) -> Callable[[], None] | None:
+        """Close a watch: forget it, and what served only it; whom to tell, if it was waiting."""
+        with self._lock:
+            if watch.closed:
+                return None
+            watch.end()
+            view = watch.view
+            bucket = view.bucket
+            told = (bucket or self._everything).armed.pop(watch, None)
+            self._progress.pop(watch, None)
+            self.watches -= 1
+            view.users -= 1
+            if not view.users:
+                del self._views[view.key]
+                if bucket is not None:
+                    bucket.views -= 1
+                    if not bucket.views:
+                        bucket.drop()
+            return told
+
+    def arm(self, watch: CacheWatch[T], callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
+        if there is already."""
+        with self._lock:
+            head, revision = self.shown
+            if (
+                head <= watch.cursor
+                and self.ended is None
+                and not watch.pending
+                and not (watch.progress and revision > watch.position)
+            ):
+                (watch.view.bucket or self._everything).armed[watch] = callback
+                if watch.progress:
+                    self._progress[watch] = callback
+                return
+        _call([callback])
+
+    def disarm(self, watch: CacheWatch[T]) -> None:
+        """The callback is not wanted any more."""
+        with self._lock:
+            (watch.view.bucket or self._everything).armed.pop(watch, None)
+            self._progress.pop(watch, None)
+
+    def call_at(self, moment: float, watch: CacheWatch[T]) -> None:
+        """Tell the watch, if it is armed, that ``moment`` has passed, some time after it."""
+        with self._lock:
+            heappush(self._timers, (moment, next(self._order), watch))
+
+    def tick(self) -> bool:
+        """Call whom it is time to; whether there are more."""
+        now = time.monotonic()
+        told = []
+        with self._lock:
+            while self._timers and self._timers[0][0] <= now:
+                watch = heappop(self._timers)[2]
+                armed = (watch.view.bucket or self._everything).armed
+                if watch in armed:
+                    told.append(armed.pop(watch))
+                watch.timed = False
+            more = bool(self._timers)
+        _call(told)
+        return more
+
+    def publish(self, entries: Sequence[Entry[T]], revision: int) -> None:
+        """Show what was appended to the log, or progress only; tell whom it may concern."""
+        told: list[Callable[[], None]] = []
+        with self._lock:
+            number = self.shown[0]
+            if entries:
+                _take(self._everything, told)
+                if self._scopes or any(self._fields):
+                    self._sort_in(entries, number, told)
+            self.shown = number + len(entries), revision
+            told.extend(self._progress.values())
+            self._progress.clear()
+        _call(told)
+
+    def end(self, error: StorageError) -> None:
+        """End every watch with ``error``, after what is in the log."""
+        told: list[Callable[[], None]] = []
+        with self._lock:
+            self.ended = error
+            for bucket in self._buckets():
+                _take(bucket, told)
+            self._timers.clear()
+        _call(told)
+
+    def _sort_in(
+        self, entries: Iterable[Entry[T]], number: int, told: list[Callable[[], None]]
+    ) -> None:
+        base = self.log.segment.base
+        for at, entry in enumerate(entries, number):
+            for bucket in self._concerned(entry):
+                bucket.add(at, base)
+                _take(bucket, told)
+
+    def _concerned(self, entry: Entry[T]) -> list[Bucket[T]]:
+        """The buckets that an event belongs to; of a field both its values. (CWATCH-6)"""
+        found = []
+        if self._scopes:
+            key, end = entry.key, len(self._root)
+            # The key itself, and each prefix of it that ends in a slash.
+            while (end := key.find("/", end) + 1) > 0:
+                if key[:end] in self._scopes:
+                    found.append(self._scopes[key[:end]])
+            if key in self._scopes:
+                found.append(self._scopes[key])
+        item, previous = entry.item, entry.previous
+        unreadable = entry.error or entry.previous_error
+        for at, buckets in enumerate(self._fields):
+            if not buckets:
+                continue
+            if unreadable:  # who it concerns cannot be known
+                found += buckets.values()
+                continue
+            new = None if item is None else item.fields[at]
+            old = new if previous is None else previous.fields[at]
+            if new in buckets:
+                found.append(buckets[new])
+            if old != new and old in buckets:
+                found.append(buckets[old])
+        return found
+
+    def _bucket(self, scope: str, predicate: SelectionPredicate[T]) -> Bucket[T] | None:
+        head = self.shown[0]
+        for path, buckets in zip(self._kit.paths, self._fields, strict=True):
+            value = predicate.field.exact(path)
+            if value is not None:
+                return _in(buckets, value, head)
+        if scope == self._root:
+            return None
+        return _in(self._scopes, scope, head)
+
+    def _buckets(self) -> Iterator[Bucket[T]]:
+        yield self._everything
+        yield from self._scopes.values()
+        for buckets in self._fields:
+            yield from buckets.values()
+
+
+def _in(home: dict[str | None, Bucket[T]], value: str, head: int) -> Bucket[T]:
+    bucket = home.get(value)
+    if bucket is None:
+        bucket = home[value] = Bucket(head, home, value)
+    return bucket
+
+
+def _take(bucket: Bucket[T], told: list[Callable[[], None]]) -> None:
+    if bucket.armed:
+        told.extend(bucket.armed.values())
+        bucket.armed = {}
+
+
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - it is the user's, and others wait to be told
+            _log.exception("the callback of a watch failed")

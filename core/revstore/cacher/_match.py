@@ -1,0 +1,64 @@
+"""Selectors as one function over what a cache knows of an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from revstore.cacher._event_log import Item
+from revstore.selectors import FieldRequirement, LabelRequirement, SelectionPredicate
+
+__all__ = ["Match", "is_pure", "matcher"]
+
+T = TypeVar("T")
+
+#: Whether an object is selected; one whose attributes cannot be had is not. (LIST-6, WATCH-13)
+Match = Callable[[Item[T]], bool]
+
+
+def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
+    """The same answers as ``predicate`` gives, without computing what ``paths`` has."""
+    checks: list[Match[T]] = [_label_check(each) for each in predicate.label.requirements]
+    checks += [_field_check(each, predicate, paths) for each in predicate.field.requirements]
+
+    if (
+        predicate.label.empty
+        and len(checks) == 1
+        and predicate.field.requirements[0].field in paths
+    ):
+        return checks[0]  # looks at what is there: nothing can be raised
+
+    def match(item: Item[T]) -> bool:
+        try:
+            for check in checks:
+                if not check(item):
+                    return False
+        except Exception:  # noqa: BLE001 - attribute functions are the user's
+            return False
+        return True
+
+    return match
+
+
+def is_pure(predicate: SelectionPredicate[T], paths: Sequence[str]) -> bool:
+    """Whether equal attributes mean an equal answer."""
+    return all(each.field in paths for each in predicate.field.requirements)
+
+
+def _label_check(requirement: LabelRequirement) -> Match[T]:
+    key, values = requirement.key, requirement.values
+    if requirement.operator == "in":
+        return lambda item: item.labels is not None and item.labels.get(key) in values
+    return lambda item: item.labels is not None and requirement.matches(item.labels)
+
+
+def _field_check(
+    requirement: FieldRequirement, predicate: SelectionPredicate[T], paths: Sequence[str]
+) -> Match[T]:
+    value, equal = requirement.value, requirement.operator == "="
+    if requirement.field not in paths:
+        return lambda item: requirement.matches(predicate.fields(item.object))
+    at = paths.index(requirement.field)
+    if equal:
+        return lambda item: item.fields[at] == value
+    return lambda item: item.fields[at] not in (None, value)

@@ -1,0 +1,184 @@
+"""Layers of configuration: what one source gives, by path, and how one lies over another.
+
+A path is a tuple of names, ("prefix",), ("options", "poll_interval") or ("overrides",
+"deployments.apps", "url"), because the name of a resource may hold dots.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from revstore.config._fields import FIELD_TYPES
+from revstore.config._url import parse_url
+from revstore.config._values import Given, Source, refuse, unknown_name
+from revstore.errors import ConfigError
+
+__all__ = ["Layer", "expand_url", "layer_of_environ", "layer_of_file", "layer_of_table", "merge"]
+
+Layer = dict[tuple[str, ...], Given]
+
+_TABLES = ("options", "overrides", "resources")
+_LISTS = frozenset({"server_list", "wrappers"})
+_CREDENTIALS = (
+    "username",
+    "password",
+    "password_file",
+    "key_file",
+    "cert_file",
+    "ca_file",
+    "insecure_skip_verify",
+    "allow_plaintext",
+)
+
+#: Variables with the prefix that are no configuration of a store.
+_OTHER_VARIABLES = frozenset(
+    {
+        "REVSTORE_CONFIG",
+        "REVSTORE_PLUGINS",
+        "REVSTORE_DISABLE_PLUGINS",
+        "REVSTORE_STRICT_PLUGINS",
+        "REVSTORE_TRACE_PLUGINS",
+    }
+)
+_PREFIX = "REVSTORE_"
+
+
+def layer_of_file(path: Path) -> Layer:
+    """Read a TOML file; ``ConfigError`` if it cannot be read, is no TOML, or has unknown keys."""
+    source = Source(str(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            "config", str(path), "a readable file", message=f"{path}: cannot be read: {reason}"
+        ) from error
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            line = data[: error.start].count(b"\n") + 1
+            reason = f"not UTF-8 (at line {line})"
+        # Not chained: newer versions of the error carry the whole document, secrets included.
+        raise ConfigError(
+            "config", str(path), "TOML", message=f"{path}: not valid TOML: {reason}"
+        ) from None
+    return layer_of_table(table, source)
+
+
+def layer_of_environ(environ: Mapping[str, str]) -> Layer:
+    """The ``REVSTORE_*`` variables of ``environ``; ``__`` goes one level down. Empty variables
+    count as unset, ``REVSTORE_TEST_*`` are left to test suites."""
+    layer: Layer = {}
+    for variable, value in sorted(environ.items()):
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or variable in _OTHER_VARIABLES or name.startswith("TEST_"):
+            continue
+        if not value:
+            continue
+        path = tuple(name.lower().split("__"))
+        source = Source(variable, text=True)
+        _check_path(path, source, shown=variable)
+        layer[path] = Given(value, source)
+    return layer
+
+
+def layer_of_table(table: Mapping[str, Any], source: Source) -> Layer:
+    """The keys of a TOML document or of a mapping given in code."""
+    layer: Layer = {}
+    for key, value in table.items():
+        if key not in _TABLES:
+            _check_path((key,), source)
+            layer[key,] = Given(value, source)
+            continue
+        for name, item in _table(value, key, source).items():
+            if key == "options":
+                layer[key, name] = Given(item, source)
+                continue
+            for path, leaf in _flatten(_table(item, f"{key}.{name}", source), key):
+                _check_path((key, name, *path), source)
+                layer[(key, name, *path)] = Given(leaf, source)
+    return layer
+
+
+def _flatten(table: Mapping[str, Any], parent: str) -> list[tuple[tuple[str, ...], Any]]:
+    result: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in table.items():
+        if parent == "overrides" and key == "options" and isinstance(value, Mapping):
+            result += [((key, name), item) for name, item in value.items()]
+        else:
+            result.append(((key,), value))
+    return result
+
+
+def _table(value: Any, field: str, source: Source) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise refuse(field, Given(value, source), "a table", secret=True)
+    return value
+
+
+def _check_path(path: tuple[str, ...], source: Source, shown: str = "") -> None:
+    """Refuse a path that leads nowhere. What options and resources hold is checked later."""
+    rest = path[2:] if path[0] == "overrides" else path
+    known = [*FIELD_TYPES, "url", "options"]
+    if path[0] == "resources":
+        leads = len(path) == 3
+    elif len(rest) == 1:
+        leads = rest[0] in FIELD_TYPES or rest[0] == "url"
+    else:
+        leads = len(rest) == 2 and rest[0] == "options"
+    if leads:
+        return
+    if path[0] != "overrides":
+        known += ["overrides", "resources"]
+    if shown:
+        names = [_PREFIX + "__".join((*path[:-1], name)).upper() for name in known]
+        names += _OTHER_VARIABLES
+        raise unknown_name(shown, Source(), names if len(path) == 1 else (), "variable")
+    raise unknown_name(".".join(path), source, known, "key")
+
+
+def expand_url(layer: Layer, field: str = "url") -> Layer:
+    """``layer`` with what its url says below what it says itself."""
+    given = layer.get(("url",))
+    if given is None:
+        return layer
+    if not isinstance(given.value, str):
+        raise refuse(field, given, "a URL", secret=True)
+    source = Source(given.source.label or "URL", text=True)
+    result = parse_url(given.value, source, field, FIELD_TYPES, _LISTS)
+    result.update({path: item for path, item in layer.items() if path != ("url",)})
+    return result
+
+
+def merge(below: Layer, above: Layer, *, keep_credentials: bool = False) -> Layer:
+    """``above`` laid over ``below``; a ``url`` in ``above`` is expanded.
+
+    A URL says where the store is, so the servers below it do not show through, nor, unless
+    ``keep_credentials``, do the credentials that belong to them (SF-4). Options are a backend's
+    own: those below go if the backend becomes another.
+    """
+    has_url = ("url",) in above
+    above = expand_url(above)
+    result = dict(below)
+    if has_url:
+        for name in ("type", "server_list", *(() if keep_credentials else _CREDENTIALS)):
+            result.pop((name,), None)
+    after = {**result, **above}
+    if backend_of(below) != backend_of(after):
+        result = {path: given for path, given in result.items() if path[0] != "options"}
+    return {**result, **above}
+
+
+def backend_of(layer: Layer) -> str:
+    """The backend's name that ``layer`` leads to: an unset type means etcd3 if servers are given,
+    as in the original, else sqlite (CFG-1)."""
+    given = layer.get(("type",))
+    if given is not None and given.value:
+        return str(given.value)
+    servers = layer.get(("server_list",))
+    return "etcd3" if servers is not None and servers.value else "sqlite"

@@ -1,0 +1,125 @@
+"""Store URLs: ``scheme://[user[:password]@]host[:port][,host...][/prefix][?name=value&...]`` or
+``scheme:///path``, the four slashes of an absolute path included."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Collection
+
+from revstore.config._values import Given, Source
+from revstore.errors import ConfigError
+
+__all__ = ["is_url", "parse_url", "redact_url"]
+
+_SCHEME = re.compile(r"([a-z][a-z0-9_.-]*)://", re.IGNORECASE)
+_PASSWORD = re.compile(r"(password=)[^&]*", re.IGNORECASE)
+_FORM = "SCHEME://HOST:PORT/PREFIX?NAME=VALUE or SCHEME:///PATH, such as 'sqlite:///cluster.db'"
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` has a scheme and ``://``."""
+    return _SCHEME.match(text) is not None
+
+
+def redact_url(url: str) -> str:
+    """``url`` fit for showing: without user, password and query values. It need not be one."""
+    # Where a "?" is missing, the query is taken for something else.
+    return _PASSWORD.sub(r"\1***", _without_user(url))
+
+
+def _without_user(url: str) -> str:
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        return url.rpartition("@")[2].partition("?")[0]
+    rest, has_query, query = rest.partition("?")
+    # A raw "/" or "?" may stand in a password by mistake: hide up to the last "@" of all.
+    whole = rest + has_query + query
+    userinfo, at, hosts = whole.rpartition("@")
+    # In a file's path an "@" is part of a name, as long as no "user:password" can stand before it.
+    if at and (":" in userinfo or not rest.startswith("/")):
+        rest, has_query, query = hosts.partition("?")
+    if not has_query:
+        return f"{scheme}://{rest}"
+    names = "&".join(f"{part.partition('=')[0]}=***" for part in query.split("&") if part)
+    return f"{scheme}://{rest}?{names}"
+
+
+def parse_url(
+    url: str, source: Source, field: str, fields: Collection[str], lists: Collection[str]
+) -> dict[tuple[str, ...], Given]:
+    """What ``url`` says, by path into the configuration: ("prefix",), ("options", "path"), ...
+
+    ``fields`` are the names that may stand in the query, ``lists`` those of them that take
+    several values; other query names go to ``options``. Raises ``ConfigError`` for ``field``.
+    """
+    try:
+        head, _, query = url.partition("?")
+        result = _read_head(head)
+        if ("server_list",) in result and url.count("@") > (("username",) in result):
+            raise _Refused("'%40' for '@', '%2F' for '/' and '%3F' for '?' in a password")
+        for path, value in _read_query(query, fields, lists).items():
+            if path in result:
+                raise _Refused(f"{path[-1]} once: it is in the query and before it")
+            result[path] = value
+    except _Refused as refused:
+        shown = redact_url(url)
+        where = f"{source.label}: " if source.label and source.label != field else ""
+        text = f"{where}invalid {field} {shown!r}: expected {refused}"
+        raise ConfigError(field, shown, str(refused), message=text) from None
+    return {path: Given(value, source) for path, value in result.items()}
+
+
+class _Refused(Exception):
+    """Says what was expected."""
+
+
+_Values = dict[tuple[str, ...], str | list[str]]
+
+
+def _read_head(head: str) -> _Values:
+    match = _SCHEME.match(head)
+    if match is None:
+        is_file = re.search(r"\.(db|sqlite3?)$", head) and "@" not in head
+        raise _Refused(f"a URL: write {'sqlite:///' + head!r}" if is_file else _FORM)
+    authority, slash, path = head[match.end() :].partition("/")
+    userinfo, at, hosts = authority.rpartition("@")
+    if "#" in head:
+        raise _Refused("no '#': write %23")
+    if at and not hosts:
+        raise _Refused("a host after '@'")
+    result: _Values = {("type",): match[1].lower()}
+    if at:
+        user, colon, password = userinfo.partition(":")
+        result["username",] = urllib.parse.unquote(user)
+        if colon:
+            result["password",] = urllib.parse.unquote(password)
+    if hosts:
+        result["server_list",] = [host for host in hosts.split(",") if host]
+        if path:
+            result["prefix",] = urllib.parse.unquote(path)
+    elif slash and path:
+        result["options", "path"] = urllib.parse.unquote(path)
+    return result
+
+
+def _read_query(query: str, fields: Collection[str], lists: Collection[str]) -> _Values:
+    if "#" in query:
+        raise _Refused("no '#': write %23")
+    result: _Values = {}
+    for part in query.split("&") if query else ():
+        raw_name, equals, raw_value = part.partition("=")
+        name = urllib.parse.unquote(raw_name)
+        value = urllib.parse.unquote(raw_value)
+        if not name or not equals:
+            raise _Refused("NAME=VALUE pairs after '?'")
+        path = (name,) if name in fields else ("options", name)
+        before = result.get(path)
+        if name in lists:
+            values = [item for item in value.split(",") if item]
+            result[path] = [*before, *values] if isinstance(before, list) else values
+        elif before is not None:
+            raise _Refused(f"{name} once in the query")
+        else:
+            result[path] = value
+    return result

@@ -1,0 +1,375 @@
+"""From a configuration to open storages: the place of the original's backend factory, whose"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+from revstore import kinds
+from revstore._closing import Closing
+from revstore.backend import Backend
+from revstore.cacher import Cacher, CacherConfig
+from revstore.codec import Codec
+from revstore.compactor import Compactor
+from revstore.config import StorageConfig
+from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
+from revstore.errors import Closed, InvalidArgument
+from revstore.factory._stores import resource_prefixes, transport
+from revstore.health import HealthCheck
+from revstore.kinds import ResourceInfo
+from revstore.objects import field_value, labels_of
+from revstore.plugins import load_codec, load_transformer, open_backend
+from revstore.registry import Registry
+from revstore.storage import Storage
+from revstore.transform import Transformer
+from revstore.typed import TypedStorage
+from revstore.versioner import Versioner
+
+__all__ = [
+    "StorageFactory",
+    "Where",
+    "new_raw_storage",
+    "open_registry",
+    "open_storage",
+    "storage_with_cacher",
+]
+
+T = TypeVar("T")
+
+#: A URL, the path of a TOML file, a configuration, or None for the environment's.
+Where: TypeAlias = str | os.PathLike[str] | StorageConfig | None
+
+
+@attrs.frozen
+class _Opened:
+    backend: Backend
+    compactor: Compactor
+
+
+class StorageFactory(Closing):
+    """Opens backends, storages and registries of one configuration, per-resource overrides
+    included. Resources whose configuration names the same store share one backend, and one
+    compactor with the smallest ``compaction_interval`` among them.
+
+    ``where`` is a URL, the path of a ``.toml`` file, a ``StorageConfig``, or None for the
+    environment; see ``revstore.config``. Nothing is opened before it is needed. Every method may
+    be called from many threads; one that opens a store raises what
+    ``revstore.plugins.open_backend`` does, and ``Closed`` after ``close``.
+    """
+
+    def __init__(self, where: Where = None) -> None:
+        self.config = StorageConfig.load(where)
+        # Held while a store is opened, so that nobody opens it a second time meanwhile.
+        self._lock = threading.Lock()  # guards the four below
+        self._opened: dict[StorageConfig, _Opened] = {}
+        self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
+        self._registries: dict[tuple[ResourceInfo, type[Any], bool], Registry[Any]] = {}
+        self._closed = False
+
+    def backend(self, resource: str = "") -> Backend:
+        """The backend that holds ``resource``, as "events" or "deployments.apps"; "": the main
+        one. It is the factory's: do not close it."""
+        config = self.config.for_resource(resource) if resource else self.config
+        with self._lock:
+            return self._open(config)
+
+    def storage(
+        self,
+        object_type: type[T],
+        *,
+        resource: str = "",
+        resource_prefix: str = "",
+        codec: Codec[T] | None = None,
+        copier: Copier[T] | None = None,
+        transformer: Transformer | None = None,
+        versioner: Versioner[T] | None = None,
+        new_object: Callable[[], T] | None = None,
+        labels: Callable[[T], Mapping[str, str]] = labels_of,
+        fields: Callable[[T, str], str] = field_value,
+        cached: bool = False,
+        capacity: int | None = None,
+        indexed_fields: tuple[str, ...] = (),
+        on_close: Callable[[], None] | None = None,
+    ) -> Storage[T]:
+        """The storage of one resource. It lives until the factory is closed.
+
+        ``resource`` chooses the configuration's overrides and, unless ``resource_prefix`` is
+        given, the keys: "pods" is "/pods", "widgets.example.com" is "/example.com/widgets". By
+        default it is the plural of the type's name, as Kubernetes has it; ``dict`` needs one.
+        ``codec``, ``copier`` and ``transformer`` go over those of the configuration; the rest is
+        as ``TypedStorage`` has it.
+
+        With ``cached`` it stands behind a watch cache of its own, a ``revstore.cacher.Cacher``,
+        which reads all objects of the resource once and follows them from there: lists, watches
+        and reads at a resource version come from memory. ``capacity`` and ``indexed_fields`` are
+        those of ``CacherConfig``; capacity 0 means no cache. (OLD-27)
+        """
+        info = self.info(object_type, resource)
+        config = self.config.for_resource(info.qualified)
+        with self._lock:
+            backend = self._open(config)
+        prefix = resource_prefix or info.prefix
+        copier = copier or _copier(config.copier, object_type)
+        storage: Storage[T] = TypedStorage(
+            backend,
+            object_type,
+            resource_prefix=prefix,
+            prefix=config.prefix,
+            codec=codec or load_codec(config.codec)(object_type),
+            versioner=versioner,
+            transformer=transformer or load_transformer(config.transformer)(config),
+            copier=copier,
+            new_object=new_object,
+            labels=labels,
+            fields=fields,
+            cache_size=config.deserialization_cache_size,
+            quorum=config.quorum,
+            ready_timeout=config.readycheck_timeout or 2.0,
+            on_close=on_close,
+        )
+        if cached and capacity != 0:
+            storage = Cacher(
+                CacherConfig(
+                    storage=storage,
+                    object_type=object_type,
+                    resource_prefix=prefix,
+                    capacity=capacity,
+                    event_history_window=config.event_history_window,
+                    indexed_fields=indexed_fields,
+                    versioner=versioner,
+                    copier=copier,
+                    labels=labels,
+                    fields=fields,
+                    new_object=new_object,
+                )
+            )
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._storages.append((info, storage))
+        if closed:
+            storage.close()
+            self._check_open()
+        return storage
+
+    def open_storages(self) -> tuple[tuple[ResourceInfo, Storage[Any]], ...]:
+        """The storages that were made and not closed with the factory, in the order of making."""
+        with self._lock:
+            return tuple(self._storages)
+
+    def open_backends(self) -> tuple[tuple[StorageConfig, Backend], ...]:
+        """The backends that are open, in the order of opening, each with the part of the
+        configuration that it was opened by. They are the factory's: do not close them."""
+        with self._lock:
+            return tuple((config, each.backend) for config, each in self._opened.items())
+
+    def registry(
+        self,
+        resource: ResourceInfo | str = "",
+        object_type: type[Any] = dict,
+        *,
+        namespaced: bool | None = None,
+        cached: bool = False,
+        indexed_fields: tuple[str, ...] = (),
+        on_close: Callable[[], None] | None = None,
+    ) -> Registry[Any]:
+        """The registry of one resource, of plain dicts unless an ``object_type`` is given: the
+        same one for the same arguments, until the factory is closed, but for one with ``on_close``,
+        which is called when the registry has been closed. ``namespaced`` goes over what is known
+        of the resource; an unknown one counts as namespaced. ``cached`` and ``indexed_fields``
+        are those of ``storage``; a registry that is shared keeps those it was made with."""
+        info = self.info(object_type, resource)
+        if namespaced is not None:
+            info = attrs.evolve(info, namespaced=namespaced)
+        with self._lock:
+            self._check_open()
+            registry = self._registries.get((info, object_type, cached))
+        if registry is None or on_close is not None:
+            storage = self.storage(
+                object_type,
+                resource=info.qualified,
+                resource_prefix=info.prefix,
+                cached=cached,
+                indexed_fields=indexed_fields,
+                on_close=on_close,
+            )
+            registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
+            if on_close is None:
+                key = info, object_type, cached
+                with self._lock:
+                    first = self._registries.setdefault(key, registry)
+                if first is not registry:  # somebody else's, made at the same time
+                    self._discard(storage)
+                    return first
+        return registry
+
+    def stored_resources(self) -> tuple[str, ...]:
+        """The resource prefixes that hold keys, as "/pods" or "/example.com/widgets", sorted.
+        Reads one key of each resource, not all keys."""
+        found = set()
+        for config in self._configs():
+            with self._lock:
+                backend = self._open(config)
+            for prefix in resource_prefixes(backend, config.prefix.rstrip("/")):
+                # In a store that several resources share lie also keys of an override's resource
+                # from before it had one: nobody reaches those by its name.
+                name = kinds.for_prefix(prefix, self.config.resources).qualified
+                if transport(self.config.for_resource(name)) == transport(config):
+                    found.add(prefix)
+        return tuple(sorted(found))
+
+    def health_check(self, resource: str = "") -> HealthCheck:
+        """A check that the store answers a read of "<prefix>/health"; a missing key is healthy.
+        (HLT-1, HLT-2)"""
+        config = self.config.for_resource(resource) if resource else self.config
+        timeout = config.healthcheck_timeout or 2.0
+        key = f"{config.prefix.rstrip('/')}/health"
+
+        def probe() -> None:
+            self.backend(resource).get(key, timeout=timeout)
+
+        return HealthCheck(probe, timeout=timeout)
+
+    def ready_check(self, resource: str = "") -> HealthCheck:
+        """A check that the store serves linearizable reads. (HLT-2)"""
+        config = self.config.for_resource(resource) if resource else self.config
+        timeout = config.readycheck_timeout or 2.0
+
+        def probe() -> None:
+            self.backend(resource).status(timeout=timeout)
+
+        return HealthCheck(probe, timeout=timeout)
+
+    def close(self) -> None:
+        """Close storages first, then compactors, then backends. Idempotent."""
+        with self._lock:
+            self._closed = True
+            storages, self._storages = self._storages, []
+            opened, self._opened = list(self._opened.values()), {}
+        for _, storage in storages:
+            storage.close()
+        for each in opened:
+            each.compactor.close()
+            each.backend.close()
+
+    def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
+        """The resource that ``storage`` and ``registry`` take these arguments for."""
+        if isinstance(resource, ResourceInfo):
+            return resource
+        if not resource:
+            if object_type is dict:
+                raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')
+            resource = kinds.plural_of(object_type.__name__)
+        known = kinds.lookup(resource, self.config.resources)
+        if known is not None:
+            return known
+        plural, _, group = resource.partition(".")
+        return ResourceInfo(plural, object_type.__name__, group)
+
+    def _configs(self) -> Iterator[StorageConfig]:
+        yield self.config
+        for name in self.config.overrides:
+            yield self.config.for_resource(name)
+
+    def _open(self, config: StorageConfig) -> Backend:
+        self._check_open()
+        shared = transport(config)
+        opened = self._opened.get(shared)
+        if opened is None:
+            backend = open_backend(config)
+            try:
+                compactor = Compactor(backend, interval=self._compaction_interval(shared))
+            except BaseException:
+                backend.close()
+                raise
+            opened = self._opened[shared] = _Opened(backend, compactor)
+        return opened.backend
+
+    def _discard(self, storage: Storage[Any]) -> None:
+        with self._lock:
+            self._storages = [each for each in self._storages if each[1] is not storage]
+        storage.close()
+
+    def _compaction_interval(self, shared: StorageConfig) -> float:
+        """The smallest that is asked for; 0 if all say off. (CMP-5)"""
+        intervals = [
+            config.compaction_interval for config in self._configs() if transport(config) == shared
+        ]
+        return min(filter(None, intervals), default=0.0)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the storage factory was closed")
+
+
+def new_raw_storage(where: Where, object_type: type[T], **options: Any) -> Storage[T]:
+    """The undecorated storage of one resource (NewRawStorage); ``options`` are those of
+    ``StorageFactory.storage`` but for ``on_close``. Closing it closes its backend."""
+    return open_storage(where, object_type, **{**options, "cached": False})
+
+
+def open_storage(
+    where: Where, object_type: type[T], *, cached: bool = False, **options: Any
+) -> Storage[T]:
+    """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``; with
+    ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage`` but for
+    ``on_close``. Closing it closes its backend; if it cannot be made, nothing is left open."""
+    factory = StorageFactory(where)
+    try:
+        return factory.storage(object_type, cached=cached, on_close=factory.close, **options)
+    except BaseException:
+        factory.close()
+        raise
+
+
+def storage_with_cacher(
+    where: Where,
+    object_type: type[T],
+    *,
+    capacity: int | None = None,
+    indexed_fields: tuple[str, ...] = (),
+    **options: Any,
+) -> Storage[T]:
+    """The storage of one resource behind a watch cache (StorageWithCacher): ``open_storage`` with
+    ``cached``; ``capacity`` 0 means no cache. (OLD-27)"""
+    options |= {"cached": True, "capacity": capacity, "indexed_fields": indexed_fields}
+    return open_storage(where, object_type, **options)
+
+
+def open_registry(
+    where: Where,
+    object_type: type[T],
+    *,
+    resource: ResourceInfo | str = "",
+    namespaced: bool | None = None,
+    cached: bool = False,
+    indexed_fields: tuple[str, ...] = (),
+) -> Registry[T]:
+    """A registry of one resource, by names: ``open_registry("sqlite:///x.db", Node)``. Arguments
+    as ``StorageFactory.registry`` has them. Closing it closes its backend."""
+    factory = StorageFactory(where)
+    try:
+        return factory.registry(
+            resource,
+            object_type,
+            namespaced=namespaced,
+            cached=cached,
+            indexed_fields=indexed_fields,
+            on_close=factory.close,
+        )
+    except BaseException:
+        factory.close()
+        raise
+
+
+def _copier(name: str, object_type: type[T]) -> Copier[T]:
+    match name:
+        case "share":
+            return SharingCopier()
+        case "deep":
+            return DeepCopier()
+    return default_copier(object_type)

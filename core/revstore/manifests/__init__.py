@@ -1,0 +1,34 @@
+"""Manifests: Kubernetes-shaped objects from YAML and JSON, as people write them.
+
+A source is a file, a folder (its ``*.yaml``, ``*.yml`` and ``*.json`` below, in the order of
+their paths), or "-" for standard input. A file holds any number of documents; an empty document
+counts, but gives nothing; a ``List`` gives its items. A file is taken whole or not at all:
+whatever is wrong in it, ``ManifestError`` says where, in one line.
+
+Read as kubectl reads, but strictly: duplicate keys, keys that are not strings, numbers that JSON
+lacks, more than 100 levels of nesting and more than 64 MiB (aliases expanded) are refused.
+"""
+
+from __future__ import annotations
+
+from revstore.manifests._manifests import (
+    MAX_BYTES,
+    STDIN,
+    Manifest,
+    ManifestError,
+    find_sources,
+    parse,
+    read,
+    to_yaml,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "STDIN",
+    "Manifest",
+    "ManifestError",
+    "find_sources",
+    "parse",
+    "read",
+    "to_yaml",
+]

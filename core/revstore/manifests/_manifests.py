@@ -1,0 +1,296 @@
+"""Manifests: Kubernetes-shaped objects from YAML and JSON, as people write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from revstore.errors import InvalidArgument
+
+__all__ = [
+    "MAX_BYTES",
+    "STDIN",
+    "Manifest",
+    "ManifestError",
+    "find_sources",
+    "parse",
+    "read",
+    "to_yaml",
+]
+
+#: Bytes that a file may have.
+MAX_BYTES = 64 * 2**20
+#: The source that stands for standard input.
+STDIN = "-"
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class ManifestError(InvalidArgument):
+    """A source that cannot be read, or a document in it that is no object.
+
+    ``source`` names the file, ``document`` (from 1) and ``line`` (from 1) say where in it; 0 if
+    that is not known. The message has all of them, in one line.
+    """
+
+    def __init__(self, source: str, reason: str, *, document: int = 0, line: int = 0) -> None:
+        where = ", ".join(
+            f"{word} {number}"
+            for word, number in (("document", document), ("line", line))
+            if number
+        )
+        message = " ".join(f"{source}: {where + ': ' if where else ''}{reason}".split())
+        super().__init__("manifest", source, "a Kubernetes object", message=message)
+        self.source = source
+        self.document = document
+        self.line = line
+        self.reason = reason
+
+
+@attrs.frozen
+class Manifest:
+    """An object, and the source and document (from 1) that it came from."""
+
+    source: str
+    document: int
+    object: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """For messages: "web.yaml (document 2)"."""
+        return f"{self.source} (document {self.document})"
+
+
+def find_sources(paths: Iterable[str]) -> list[str]:
+    """The files that ``paths`` name: a folder gives those below it, sorted by path; links to
+    folders are not followed. Raises ``ManifestError`` for a path that is not there, and for a
+    folder that holds none or cannot be read.
+    """
+    sources = []
+    for path in paths:
+        if path == STDIN or not os.path.isdir(path):
+            if path != STDIN and not os.path.exists(path):
+                raise ManifestError(path, "no such file or folder")
+            sources.append(path)
+            continue
+        found = sorted(_below(path), key=lambda name: Path(name).parts)
+        if not found:
+            raise ManifestError(path, f"no {', '.join('*' + end for end in _SUFFIXES)} below it")
+        sources.extend(found)
+    return sources
+
+
+def _below(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise ManifestError(error.filename or folder, error.strerror or str(error)) from error
+
+    for root, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            if name.lower().endswith(_SUFFIXES):
+                yield os.path.join(root, name)
+
+
+def read(source: str) -> list[Manifest]:
+    """The objects of one file, or of standard input. Raises ``ManifestError``."""
+    try:
+        if source == STDIN:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with open(source, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(source, f"cannot be read: {error.strerror or error}") from error
+    return parse(data, "standard input" if source == STDIN else source)
+
+
+def parse(data: bytes, source: str = "manifest") -> list[Manifest]:
+    """The objects that ``data`` holds; ``source`` is what errors call it."""
+    if len(data) > MAX_BYTES:
+        raise ManifestError(source, f"larger than {MAX_BYTES >> 20} MiB")
+    manifests = []
+    for document, value in enumerate(_values(data, source), 1):
+        if value is not None:
+            for obj in _objects(value, source, document):
+                _check(obj, source, document)
+                manifests.append(Manifest(source, document, obj))
+    return manifests
+
+
+def to_yaml(value: Any) -> str:
+    """One YAML document of plain JSON values, keys sorted, that every YAML reader takes for the
+    same values."""
+    from revstore.manifests._yaml_writer import write
+
+    return write(value)
+
+
+def _values(data: bytes, source: str) -> Iterator[Any]:
+    # PyYAML takes its time to import.
+    from revstore.manifests._yaml_reader import YamlFault, read_documents
+
+    strict = source.lower().endswith(".json")
+    if strict or data.lstrip()[:1] == b"{":
+        try:
+            yield from _json_values(data)
+        except YamlFault as fault:
+            if strict:
+                raise _located(source, fault) from fault
+        else:
+            return
+    try:
+        yield from read_documents(data)
+    except YamlFault as fault:
+        raise _located(source, fault) from fault
+
+
+def _located(source: str, fault: Any) -> ManifestError:
+    return ManifestError(source, fault.reason, document=fault.document, line=fault.line)
+
+
+def _json_values(data: bytes) -> list[Any]:
+    """JSON documents, one after the other. Raises ``YamlFault``."""
+    from revstore.manifests._yaml_reader import MAX_DEPTH, YamlFault, read_number
+
+    def refuse(text: str) -> Any:
+        raise ValueError(f"{text} has no place in JSON")
+
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_unique,
+        parse_float=read_number,
+        parse_int=read_number,
+        parse_constant=refuse,
+    )
+    values: list[Any] = []
+    text, at = "", 0
+    try:
+        text = data.decode("utf-8-sig")
+        at = _skip_space(text, 0)
+        while at < len(text):
+            value, at = decoder.raw_decode(text, at)
+            if _depth(value) > MAX_DEPTH:
+                raise RecursionError
+            if "\\u" in text and not _encodable(value):
+                raise ValueError("a \\u escape gives half a character")
+            values.append(value)
+            at = _skip_space(text, at)
+    except json.JSONDecodeError as error:
+        raise YamlFault(len(values) + 1, error.lineno, error.msg) from error
+    except RecursionError as error:
+        reason = f"nested more than {MAX_DEPTH} levels deep"
+        raise YamlFault(len(values) + 1, 0, reason) from error
+    except UnicodeDecodeError as error:
+        raise YamlFault(1, data.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
+    except ValueError as error:
+        line = text.count("\n", 0, at) + 1
+        raise YamlFault(len(values) + 1, line, str(error)) from error
+    return values
+
+
+def _skip_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key!r} is there twice")
+            seen.add(key)
+    return result
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, (dict, list))]:
+        depth += 1
+        level = [
+            child for each in level for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
+
+
+def _objects(value: Any, source: str, document: int) -> Iterator[Any]:
+    """The document itself, or the items of a ``List``; what these leave out of apiVersion and
+    kind comes from the list ("PodList" holds Pods)."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    items = value.get("items") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
+        yield value
+        return
+    for item in items:
+        if isinstance(item, dict) and kind != "List":
+            yield {"apiVersion": value.get("apiVersion"), "kind": kind[:-4], **item}
+        else:
+            yield item
+
+
+def _check(obj: Any, source: str, document: int) -> None:
+    reason = _reason_against(obj)
+    if reason:
+        raise ManifestError(source, reason, document=document)
+
+
+def _reason_against(obj: Any) -> str:
+    """Why ``obj`` is no object that could be stored; "" if it is one."""
+    if not isinstance(obj, dict):
+        return f"not an object but {_named(obj)}"
+    metadata = obj.get("metadata")
+    return (
+        _reason_against_name(obj.get("apiVersion"), "apiVersion")
+        or _reason_against_name(obj.get("kind"), "kind")
+        or ("" if isinstance(metadata, dict) else _wrong(metadata, "metadata", "a mapping"))
+        or _reason_against_metadata(metadata)
+    )
+
+
+def _reason_against_metadata(metadata: Any) -> str:
+    namespace = metadata.get("namespace")
+    proper = namespace is None or isinstance(namespace, str)
+    return (
+        _reason_against_name(metadata.get("name"), "metadata.name")
+        or ("" if proper else _wrong(namespace, "metadata.namespace", "a string"))
+        or _reason_against_strings(metadata.get("labels"), "metadata.labels")
+        or _reason_against_strings(metadata.get("annotations"), "metadata.annotations")
+    )
+
+
+def _reason_against_name(value: Any, field: str) -> str:
+    return "" if value and isinstance(value, str) else _wrong(value or None, field, "a string")
+
+
+def _wrong(value: Any, field: str, expected: str) -> str:
+    return f"{field} is missing" if value is None else f"{field} is {_named(value)}, not {expected}"
+
+
+def _reason_against_strings(value: Any, field: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, Mapping):
+        return _wrong(value, field, "a mapping")
+    for key, each in value.items():
+        if not isinstance(each, str):
+            return f"{field}[{key!r}] is {_named(each)}, not a string: put it in quotes"
+    return ""
+
+
+def _named(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,245 @@
+"""``MemoryBackend``: everything in the memory of one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from itertools import islice
+
+from revstore.arguments import (
+    check_compact,
+    check_delete,
+    check_get,
+    check_list,
+    check_put,
+    check_watch,
+)
+from revstore.backend import Backend, BackendWatch
+from revstore.errors import Compacted, FutureRevision
+from revstore.memory._state import State
+from revstore.memory._watch import MemoryWatch, Shared
+from revstore.threads import start_thread
+from revstore.values import (
+    BackendStatus,
+    Capability,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    ListResult,
+    PutResult,
+)
+
+__all__ = ["MemoryBackend"]
+
+_CAPABILITIES = frozenset(
+    {
+        Capability.HISTORICAL_READS,
+        Capability.TTL,
+        Capability.PROGRESS,
+        Capability.COMPACTION,
+        Capability.VERSIONS,
+        Capability.NESTED_KEYS,
+    }
+)
+
+
+class MemoryBackend(Backend):
+    """A store in memory that lives until ``close``; see ``Backend`` for what its methods do.
+
+    Keys expire by real time, swept by a thread that runs once a key has a ttl. A ``clock`` of
+    one's own gives seconds that never go back; then there is no thread, and keys expire when
+    ``sweep`` is called. ``progress_interval``: after how many seconds without a batch a watch
+    with ``progress`` delivers a progress mark, if the store has moved on meanwhile. No
+    operation waits for anything, so that timeouts never pass.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float] | None = None, progress_interval: float = 5.0
+    ) -> None:
+        self._clock = clock or time.monotonic
+        self._own_clock = clock is not None
+        self._store_id = uuid.uuid4().hex
+        self._shared = Shared(progress_interval)
+        self._state = self._shared.state
+        self._sweeper: threading.Thread | None = None  # guarded by the shared lock
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return _CAPABILITIES
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        with self._shared.lock:
+            self._shared.check()
+            return BackendStatus(
+                store_id=self._store_id,
+                revision=self._state.revision,
+                compacted_revision=self._state.compacted,
+                server="memory",
+            )
+
+    def get(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> GetResult:
+        check_get(key, revision)
+        state = self._state
+        with self._shared.lock:
+            self._shared.check()
+            if not revision:
+                return GetResult(state.revision, state.current.get(key))
+            state.check_revision(revision)
+            return GetResult(state.revision, state.at(key, revision))
+
+    def list(
+        self,
+        prefix: str,
+        *,
+        start: str = "",
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        remaining: bool = False,
+        linearizable: bool = True,
+        timeout: float | None = None,
+    ) -> ListResult:
+        check_list(prefix, revision, start=start, limit=limit)
+        state = self._state
+        with self._shared.lock:
+            self._shared.check()
+            state.check_revision(revision or state.revision)
+            at = revision or state.revision
+            if at == state.revision:
+                kvs, left = state.page(prefix, start, limit)
+            else:
+                rest = state.walk(prefix, start, at)
+                kvs = [*islice(rest, limit or None)]
+                # Whether more follow takes one further key; how many, all of them.
+                left = sum(1 for _ in (rest if remaining else islice(rest, 1)))
+        if keys_only:
+            kvs = [_without_value(kv) for kv in kvs]
+        return ListResult(at, tuple(kvs), left > 0, left if remaining else None)
+
+    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
+        check_list(prefix, revision)
+        state = self._state
+        with self._shared.lock:
+            self._shared.check()
+            state.check_revision(revision or state.revision)
+            if revision in {0, state.revision}:
+                return CountResult(state.revision, state.count(prefix))
+            return CountResult(revision, sum(1 for _ in state.walk(prefix, "", revision)))
+
+    def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected_revision: int,
+        ttl: int | None = 0,
+        timeout: float | None = None,
+    ) -> PutResult:
+        check_put(key, value, expected_revision, ttl)
+        shared, state = self._shared, self._state
+        with shared.lock:
+            shared.check()
+            current = state.current.get(key)
+            if (current.revision if current is not None else 0) != expected_revision:
+                return PutResult(False, state.revision, current)
+            if ttl:
+                self._start_sweeper()
+            kv = state.put(key, value, ttl, self._clock)
+            if ttl:
+                shared.sweeper_wake.notify()
+            if shared.waiting:
+                shared.wake(state.log.events[-1:])
+            return PutResult(True, kv.revision)
+
+    def delete(
+        self, key: str, *, expected_revision: int, timeout: float | None = None
+    ) -> DeleteResult:
+        check_delete(key, expected_revision)
+        shared, state = self._shared, self._state
+        with shared.lock:
+            shared.check()
+            current = state.current.get(key)
+            if current is None or current.revision != expected_revision:
+                return DeleteResult(False, state.revision, current)
+            events = state.delete([key])
+            shared.wake(events)
+            return DeleteResult(True, state.revision, current)
+
+    def watch(
+        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
+    ) -> BackendWatch:
+        check_watch(key, recursive=recursive, after_revision=after_revision)
+        with self._shared.lock:
+            self._shared.check()
+            return MemoryWatch(self._shared, key, recursive, after_revision, progress)
+
+    def compact(self, revision: int, *, timeout: float | None = None) -> None:
+        check_compact(revision)
+        shared, state = self._shared, self._state
+        with shared.lock:
+            shared.check()
+            if revision > state.revision:
+                raise FutureRevision(revision, state.revision)
+            if revision <= state.compacted:
+                raise Compacted(state.compacted, state.revision)
+            # A watch that waits has been woken by no event, so it misses none.
+            for watch in shared.waiting:
+                watch.skip_to_end()
+            state.compact(revision)
+
+    def sweep(self) -> int:
+        """Delete the keys that have expired by now, in one revision, and return how many.
+
+        For a ``clock`` of one's own; in real time the backend does it by itself.
+        """
+        with self._shared.lock:
+            self._shared.check()
+            return self._sweep()
+
+    def _sweep(self) -> int:
+        keys = self._state.due(self._clock())
+        if keys:
+            self._shared.wake(self._state.delete(keys))
+        return len(keys)
+
+    def _start_sweeper(self) -> None:
+        if not self._own_clock and self._sweeper is None:
+            self._sweeper = start_thread(self._sweep_until_closed, "revstore-memory-sweeper")
+
+    def _sweep_until_closed(self) -> None:
+        with self._shared.lock:
+            while not self._shared.ended:
+                self._sweep()
+                deadline = self._state.next_deadline
+                wait = None if deadline is None else max(0.0, deadline - self._clock())
+                # Lock waits have an upper bound of their own; a day is below it.
+                self._shared.sweeper_wake.wait(None if wait is None else min(wait, 86400.0))
+
+    def close(self) -> None:
+        """End watches and the sweeper and forget all data. Idempotent."""
+        shared = self._shared
+        with shared.lock:
+            if shared.ended:
+                return
+            shared.ended = "the backend is closed"
+            for watch in list(shared.waiting):
+                watch.wake()
+            shared.sweeper_wake.notify_all()
+            sweeper = self._sweeper
+            self._state = shared.state = State()
+        if sweeper is not None:
+            sweeper.join()
+
+
+def _without_value(kv: KeyValue) -> KeyValue:
+    return KeyValue(kv.key, b"", kv.revision, kv.create_revision, kv.version, kv.lease)

@@ -1,0 +1,207 @@
+"""A watch of a ``MemoryBackend``, and what the backend shares with its watches."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+
+from revstore.backend import BackendWatch
+from revstore.errors import Closed, Compacted
+from revstore.memory._state import EventLog, State
+from revstore.values import WatchBatch, WatchEvent
+
+__all__ = ["MemoryWatch", "Shared"]
+
+# How many events a poll looks at in one slice of the log.
+_SLICE = 512
+
+
+class Shared:
+    """What the backend, its watches and its sweeper have in common."""
+
+    def __init__(self, progress_interval: float) -> None:
+        self.state = State()  # guarded by lock, but for state.log: see EventLog
+        self.lock = threading.Lock()
+        self.ended = ""  # why nothing works any more; written under lock
+        self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
+        self.sweeper_wake = threading.Condition(self.lock)
+        self.progress_interval = progress_interval
+        _all_shared.add(self)
+
+    def check(self) -> None:
+        """Raise ``Closed`` if nothing works any more."""
+        if self.ended:
+            raise Closed(self.ended)
+
+    def wake(self, events: list[WatchEvent]) -> None:
+        """Wake the watches that wait for one of ``events``. Under lock."""
+        for watch in [each for each in self.waiting if each.concerned(events)]:
+            watch.wake()
+
+    def end_in_child(self) -> None:
+        # Another thread may have held the lock at the fork, so nobody may take it here again.
+        self.ended = "the backend was opened before a fork; open it anew in the child"
+        self.lock = threading.Lock()
+        self.waiting = set()
+
+
+_all_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for shared in list(_all_shared):
+        shared.end_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class MemoryWatch(BackendWatch):
+    """A cursor into the shared log, with a filter. Costs the writers nothing until it waits."""
+
+    def __init__(
+        self, shared: Shared, key: str, recursive: bool, after_revision: int, progress: bool
+    ) -> None:
+        state = shared.state
+        self._shared = shared
+        self._key = key
+        self._recursive = recursive
+        self._progress = progress
+        self._position = after_revision
+        # Sequence number of the next event to look at. The poller's own; under lock while it waits.
+        self._cursor = state.log.after(after_revision)
+        self._error: Compacted | None = None
+        if after_revision < state.compacted:
+            self._error = Compacted(state.compacted, state.revision)
+        self._asked = 0  # guarded by lock: the revision that a mark was asked for, 0: none was
+        self._closed = False
+        self._mark_at = time.monotonic() + shared.progress_interval
+        self._wake = threading.Condition(shared.lock)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._check()
+            batch = (self._asked and self._mark()) or self._scan() or self._mark()
+            if batch:
+                self._position = batch.revision
+                self._mark_at = time.monotonic() + self._shared.progress_interval
+                return batch
+            if not self._wait(deadline):
+                return None
+
+    def request_progress(self) -> None:
+        with self._shared.lock:
+            self._check()
+            self._asked = self._shared.state.revision
+            if self in self._shared.waiting:
+                self.wake()
+
+    def close(self) -> None:
+        with self._shared.lock:
+            self._closed = True
+            if self in self._shared.waiting:
+                self.wake()
+
+    # The next three are called under the lock, while the watch waits.
+
+    def concerned(self, events: list[WatchEvent]) -> bool:
+        """Whether to wake for ``events``: they match, or a mark is outstanding."""
+        return bool(self._asked) or any(self._covers(event.kv.key) for event in events)
+
+    def wake(self) -> None:
+        """Wake the poll, once."""
+        self._shared.waiting.discard(self)
+        self._wake.notify()
+
+    def skip_to_end(self) -> None:
+        """Go past events that did not concern it."""
+        self._cursor = self._shared.state.log.end
+
+    def _covers(self, key: str) -> bool:
+        return key.startswith(self._key) if self._recursive else key == self._key
+
+    def _check(self) -> None:
+        self._shared.check()
+        if self._closed:
+            raise Closed("the watch is closed")
+        if self._error is not None:
+            raise self._error
+
+    def _scan(self) -> WatchBatch | None:
+        """The next revision that has events for this watch; moves the cursor. Needs no lock."""
+        log = self._shared.state.log
+        if self._cursor < log.base:
+            log = self._overtaken()
+        while part := log.events[self._cursor - log.base : self._cursor - log.base + _SLICE]:
+            for event in part:
+                if event.kv.revision > self._position and self._covers(event.kv.key):
+                    return self._collect(log, event.kv.revision)
+                self._cursor += 1
+        return None
+
+    def _overtaken(self) -> EventLog:
+        """Raise if compaction took events from this watch; else go to the start of the log."""
+        with self._shared.lock:
+            state = self._shared.state
+            if self._position < state.compacted:
+                self._error = Compacted(state.compacted, state.revision)
+                raise self._error
+            self._cursor = state.log.base
+            return state.log
+
+    def _collect(self, log: EventLog, revision: int) -> WatchBatch:
+        """All events of ``revision`` from the cursor on, which is moved behind them."""
+        found = []
+        for index in range(self._cursor - log.base, len(log.events)):
+            event = log.events[index]
+            if event.kv.revision != revision:
+                break
+            self._cursor += 1
+            if self._covers(event.kv.key):
+                found.append(event)
+        return WatchBatch(revision, tuple(found))
+
+    def _mark(self) -> WatchBatch | None:
+        """A progress mark, if one was asked for or is due, and all events up to it are out."""
+        with self._shared.lock:
+            state = self._shared.state
+            if state.revision < self._position:  # the watch begins in the future
+                return None
+            reached = state.revision if self._cursor == state.log.end else self._position
+            due = reached > self._position and time.monotonic() >= self._mark_at
+            if 0 < self._asked <= reached:
+                self._asked = 0
+            elif not (self._progress and due):
+                return None
+            return WatchBatch(reached)
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Block until there may be something; False once ``deadline`` has passed."""
+        shared = self._shared
+        with shared.lock:
+            state = shared.state
+            if shared.ended or self._closed or self._cursor != state.log.end:
+                return True
+            if self._asked and state.revision >= self._position:
+                return True
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            until = deadline
+            if self._progress:
+                if now >= self._mark_at:
+                    self._mark_at = now + shared.progress_interval
+                until = self._mark_at if until is None else min(until, self._mark_at)
+            shared.waiting.add(self)
+            try:
+                self._wake.wait(None if until is None else until - now)
+            finally:
+                shared.waiting.discard(self)
+            return True

@@ -1,0 +1,254 @@
+"""Metrics for Prometheus, named after the original's; the extra ``metrics`` (prometheus-client)."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from revstore.backend import Backend
+from revstore.cacher import Cacher, CacherCounters
+from revstore.errors import InvalidArgument
+from revstore.factory import StorageFactory
+from revstore.kinds import ResourceInfo
+from revstore.metrics._known import Known, noted, resource_of
+from revstore.metrics._requests import BUCKETS, MeasuredBackend, Request, RequestCounts, added
+from revstore.metrics._sizes import Sizes, StoreSize
+from revstore.metrics._table import (
+    CACHE_METRICS,
+    EVENTS,
+    MARKS,
+    METRICS,
+    OBJECTS,
+    OBJECTS_OLD,
+    REQUEST_ERRORS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    SIZE,
+    STORE_SIZE,
+    Metric,
+    merged,
+)
+from revstore.storage import Storage
+
+try:
+    import prometheus_client
+    from prometheus_client import metrics_core
+    from prometheus_client.utils import floatToGoString
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "revstore.metrics needs prometheus-client: run  pip install 'revstore[metrics]'",
+        name=error.name,
+    ) from error
+
+__all__ = ["Collector", "MeasuredBackend", "Request", "RequestCounts", "Source", "register"]
+
+#: What a collector can read.
+Source: TypeAlias = StorageFactory | Storage[Any] | MeasuredBackend
+
+_BOUNDS = (*map(floatToGoString, BUCKETS), "+Inf")
+
+
+class _Families:
+    """The samples of one scrape, by metric."""
+
+    def __init__(self) -> None:
+        self._families: dict[Metric, metrics_core.Metric] = {}
+
+    def of(self, metric: Metric) -> metrics_core.Metric:
+        family = self._families.get(metric)
+        if family is None:
+            # The client puts the suffix of counters on itself.
+            name = metric.name.removesuffix("_total")
+            family = metrics_core.Metric(name, metric.meaning, metric.kind.value)
+            self._families[metric] = family
+        return family
+
+    def add(
+        self, metric: Metric, labels: Iterable[str], value: float, suffix: str = "", le: str = ""
+    ) -> None:
+        named = dict(zip(metric.labels, labels, strict=True))
+        if le:
+            named["le"] = le
+        self.of(metric).add_sample(metric.name + suffix, named, value)
+
+    def all(self) -> list[metrics_core.Metric]:
+        return list(self._families.values())
+
+
+class Collector:
+    """What a Prometheus registry reads at each scrape; ``registry.unregister`` ends it.
+
+    A factory is read with all storages and caches that it has open at the time; what it opens
+    later is in the next scrape. Of a resource that several caches hold, their sums are told, and
+    the objects are counted by one storage. What is closed is told of no more.
+
+    Objects are counted at a scrape at most every ``count_metric_poll_period`` seconds of the
+    factory's configuration, ``count_period`` for storages added by themselves; 0: never. A scrape
+    spends no more than about ``timeout`` seconds on it: what it does not get to keeps its last
+    value. Every method may be called from many threads.
+    """
+
+    def __init__(
+        self,
+        *sources: StorageFactory | MeasuredBackend,
+        timeout: float = 5.0,
+        count_period: float = 60.0,
+    ) -> None:
+        self._timeout = timeout
+        self._count_period = count_period
+        self._lock = threading.Lock()  # guards the three below
+        self._factories: list[StorageFactory] = []
+        self._backends: list[MeasuredBackend] = []
+        self._storages: dict[Storage[Any], Known] = {}
+        # One scrape at a time, so that none counts what another is counting.
+        self._scraping = threading.Lock()  # guards the two below
+        self._known: dict[Storage[Any], Known] = {}
+        self._stores: dict[Backend, StoreSize] = {}
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: Source, *, resource: ResourceInfo | str = "") -> None:
+        """Read ``source`` too, until ``remove``. A storage by itself, cached or not, needs the
+        ``resource`` that it holds, such as "pods" or "deployments.apps"; one that is found closed
+        is removed. A backend measures from the moment it is made. ``InvalidArgument`` if it is
+        none of the kinds of source, or for a storage without a resource."""
+        with self._lock:
+            if isinstance(source, StorageFactory):
+                self._factories.append(source)
+            elif isinstance(source, MeasuredBackend):
+                self._backends.append(source)
+            elif isinstance(source, Storage):
+                sizes = Sizes(source, self._count_period)
+                self._storages[source] = Known(resource_of(resource), source, sizes)
+            else:
+                raise InvalidArgument("source", source, "a factory, storage or measured backend")
+
+    def remove(self, source: Source) -> None:
+        """Undo ``add``; nothing happens for what is not there."""
+        with self._lock:
+            self._factories = [each for each in self._factories if each is not source]
+            self._backends = [each for each in self._backends if each is not source]
+            if isinstance(source, Storage):
+                self._storages.pop(source, None)
+
+    def describe(self) -> list[metrics_core.Metric]:
+        """Every metric there may be, without samples: what registering asks for."""
+        families = _Families()
+        return [families.of(metric) for metric in METRICS]
+
+    def collect(self) -> list[metrics_core.Metric]:
+        """The metrics now; those that nothing is known of are left out."""
+        families = _Families()
+        with self._scraping:
+            known = self._refreshed()
+            _tell_caches(families, known)
+            deadline = time.monotonic() + self._timeout
+            self._tell_sizes(families, known, deadline)
+            self._tell_stores(families, deadline)
+            every = [each.backend for each in self._known.values()]
+            backends = [each for each in every if each is not None]
+            for each in self._known.values():
+                if each.sizes.ended:
+                    self.remove(each.storage)
+        with self._lock:
+            backends += self._backends
+        _tell_requests(families, list(dict.fromkeys(backends)))
+        return families.all()
+
+    def _refreshed(self) -> list[Known]:
+        """The storages that are open. One scrape at a time."""
+        with self._lock:
+            factories, found = list(self._factories), dict(self._storages)
+        for factory in factories:
+            for resource, storage in factory.open_storages():
+                each = self._known.get(storage) or noted(factory, resource, storage)
+                found.setdefault(storage, each)
+        for each in found.values():
+            each.notice_end()
+        self._known = found
+        return [each for each in found.values() if not each.sizes.ended]
+
+    def _tell_stores(self, families: _Families, deadline: float) -> None:
+        with self._lock:
+            factories = list(self._factories)
+        found: dict[Backend, StoreSize] = {}
+        told: Counter[str] = Counter()
+        for factory in factories:
+            period = factory.config.db_metric_poll_interval
+            for config, backend in factory.open_backends():
+                size = found[backend] = self._stores.get(backend) or StoreSize(backend, period)
+                size.ask(deadline)
+                kind = config.resolved_type
+                if size.bytes is not None:
+                    families.add(STORE_SIZE, [f"{kind}-{told[kind]}"], size.bytes)
+                told[kind] += 1
+        self._stores = found
+
+    def _tell_sizes(self, families: _Families, known: list[Known], deadline: float) -> None:
+        told = set()
+        for each in known:
+            if each.labels in told:
+                continue
+            sizes = each.sizes
+            sizes.recount(deadline)
+            if sizes.objects is not None and sizes.size is not None:
+                told.add(each.labels)
+                families.add(OBJECTS, each.labels, sizes.objects)
+                families.add(OBJECTS_OLD, [each.resource.qualified], sizes.objects)
+                families.add(SIZE, each.labels, sizes.size)
+
+
+def register(
+    *sources: StorageFactory | MeasuredBackend,
+    registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
+) -> Collector:
+    """A collector of ``sources`` that ``registry`` knows. A registry can have one: a second is
+    refused by the client with a ``ValueError``; ``add`` to the first instead."""
+    collector = Collector(*sources)
+    registry.register(collector)
+    return collector
+
+
+def _tell_caches(families: _Families, known: list[Known]) -> None:
+    found: dict[tuple[str, str], CacherCounters] = {}
+    for each in known:
+        if isinstance(each.storage, Cacher):
+            counters, other = each.storage.counters, found.get(each.labels)
+            found[each.labels] = counters if other is None else merged(counters, other)
+    for labels, counters in found.items():
+        for cache_metric in CACHE_METRICS:
+            metric = cache_metric.metric
+            for more, value in cache_metric.samples(counters):
+                if isinstance(value, tuple):
+                    families.add(metric, (*labels, *more), value[0], "_count")
+                    families.add(metric, (*labels, *more), value[1], "_sum")
+                else:
+                    families.add(metric, (*labels, *more), value)
+
+
+def _tell_requests(families: _Families, backends: list[MeasuredBackend]) -> None:
+    requests: dict[Request, RequestCounts] = {}
+    events: Counter[tuple[str, str]] = Counter()
+    marks: Counter[tuple[str, str]] = Counter()
+    for backend in backends:
+        for request, counts in backend.requests.items():
+            other = requests.get(request)
+            requests[request] = counts if other is None else added(counts, other)
+        events.update(backend.events_received)
+        marks.update(backend.progress_marks)
+    for request, counts in requests.items():
+        labels = request.operation, request.group, request.resource
+        families.add(REQUESTS, labels, counts.count)
+        families.add(REQUEST_ERRORS, labels, counts.errors)
+        below = itertools.accumulate(counts.durations)
+        for bound, number in zip(_BOUNDS, below, strict=True):
+            families.add(REQUEST_SECONDS, labels, number, "_bucket", bound)
+        families.add(REQUEST_SECONDS, labels, counts.count, "_count")
+        families.add(REQUEST_SECONDS, labels, counts.seconds, "_sum")
+    for metric, numbers in ((EVENTS, events), (MARKS, marks)):
+        for resource, number in numbers.items():
+            families.add(metric, resource, number)

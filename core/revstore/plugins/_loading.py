@@ -1,0 +1,170 @@
+"""Importing one plugin in a guard, and asking it through pluggy.
+
+Every load has a plugin manager of its own, which holds this one plugin and is dropped afterwards.
+So two backends can be open at once (to migrate) without one answering for the other, a plugin
+that fails leaves nothing registered behind, and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pluggy
+
+from revstore import hooks
+from revstore.backend import API_VERSION, BackendInfo
+from revstore.errors import BackendBroken, BackendIncompatible
+from revstore.plugins._entry_points import Found, kind_of, trace
+from revstore.plugins._options import check_options_class
+from revstore.values import Capability
+
+__all__ = [
+    "broken",
+    "describe",
+    "implementation",
+    "import_drivers",
+    "load",
+    "load_backend",
+    "registrations",
+]
+
+
+def broken(found: Found, reason: str) -> BackendBroken:
+    """The error for a plugin that does not work."""
+    return BackendBroken(
+        found.name,
+        distribution=found.distribution,
+        version=found.version,
+        reason=reason,
+        kind=kind_of(found.group),
+    )
+
+
+def load(found: Found, *hook_names: str) -> pluggy.PluginManager:
+    """A manager with just this plugin, which implements the first of ``hook_names`` exactly once.
+
+    ``BackendBroken`` if its import or its hooks fail, which pluggy by itself would partly pass
+    over: a function without ``@hookimpl``, or with another project's, is no hook at all.
+    """
+    trace(f"{found.name}: importing {found.value} from {found.origin}")
+    try:
+        plugin = found.load()
+    except (Exception, SystemExit) as error:
+        raise broken(found, f"importing {found.value} failed: {describe(error)}") from error
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    try:
+        manager.register(plugin, found.name)
+        manager.check_pending()
+    except Exception as error:
+        raise broken(found, f"its hooks do not fit: {describe(error)}") from error
+    for name in hook_names:
+        implementation(manager, found, name)
+    return manager
+
+
+def implementation(manager: pluggy.PluginManager, found: Found, name: str) -> pluggy.HookImpl:
+    """The plugin's one implementation of the hook ``name``, or ``BackendBroken``."""
+    impls = getattr(manager.hook, name).get_hookimpls()
+    if len(impls) != 1:
+        problem = f"{len(impls)} times {name}" if impls else f"no {name}"
+        raise broken(
+            found,
+            f"it has {problem}, expected one; is @hookimpl of revstore.hooks on it?",
+        )
+    impl: pluggy.HookImpl = impls[0]
+    return impl
+
+
+def load_backend(found: Found) -> tuple[BackendInfo, pluggy.PluginManager]:
+    """The plugin's BackendInfo, checked, and its manager. Its driver is not imported.
+
+    ``BackendBroken``, or ``BackendIncompatible`` if it was written for another contract.
+    """
+    manager = load(found, "revstore_backend")
+    impl = implementation(manager, found, "revstore_backend")
+    if impl.wrapper or impl.hookwrapper:
+        raise broken(found, "its revstore_backend is a wrapper")
+    try:
+        info = impl.function()
+    except Exception as error:
+        raise broken(found, f"revstore_backend failed: {describe(error)}") from error
+    if not isinstance(info, BackendInfo):
+        raise broken(found, f"revstore_backend returned {type(info).__name__}, not a BackendInfo")
+    _check_api(info, found)
+    problem = _problem(info, found)
+    if problem:
+        raise broken(found, problem)
+    return info, manager
+
+
+def _check_api(info: BackendInfo, found: Found) -> None:
+    version = info.api_version
+    parts: Any = version
+    if not isinstance(parts, tuple) or [type(part) for part in parts] != [int, int]:
+        raise broken(found, f"api_version {version!r} is not a pair of numbers")
+    if version[0] != API_VERSION[0] or version[1] > API_VERSION[1]:
+        raise BackendIncompatible(
+            found.name,
+            distribution=found.distribution,
+            plugin_api=version,
+            host_api=API_VERSION,
+        )
+
+
+def _problem(info: Any, found: Found) -> str:
+    if info.name != found.name:
+        return f"its BackendInfo is named {info.name!r}"
+    if not isinstance(info.capabilities, frozenset) or not info.capabilities <= set(Capability):
+        return "capabilities is not a frozenset of Capability"
+    if not callable(info.factory):
+        return "factory cannot be called"
+    if not isinstance(info.drivers, tuple):
+        return "drivers is not a tuple of module names"
+    return check_options_class(info.options_class)
+
+
+def import_drivers(info: BackendInfo, found: Found) -> dict[str, str]:
+    """Import the backend's drivers; each with its version, "" if it has none."""
+    versions = {}
+    for name in info.drivers:
+        trace(f"{found.name}: importing driver {name}")
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise broken(found, f"importing its driver {name} failed: {describe(error)}") from error
+        versions[name] = str(getattr(module, "__version__", ""))
+    return versions
+
+
+def registrations(found: Found, hook: str) -> Callable[..., Any]:
+    """The factory that the plugin registers under its own name in ``hook``."""
+    manager = load(found, hook)
+    factories: dict[str, Callable[..., Any]] = {}
+
+    def register(name: str, factory: Callable[..., Any]) -> None:
+        if name in factories:
+            raise ValueError(f"{name!r} is registered twice")
+        if not callable(factory):
+            raise TypeError(f"the factory of {name!r} cannot be called")
+        factories[name] = factory
+
+    try:
+        getattr(manager.hook, hook)(register=register)
+    except Exception as error:
+        raise broken(found, f"{hook} failed: {describe(error)}") from error
+    if found.name not in factories:
+        raise broken(found, f"{hook} registered {_listed(factories)}, not {found.name!r}")
+    return factories[found.name]
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "nothing"

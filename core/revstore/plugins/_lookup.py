@@ -1,0 +1,257 @@
+"""Plugin look-up: names from the configuration become open backends, codecs and transformers."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from typing import Any
+
+import attrs
+import pluggy
+
+from revstore import hooks
+from revstore.backend import Backend, BackendInfo
+from revstore.config import StorageConfig
+from revstore.errors import BackendIncompatible, PluginError, StorageError
+from revstore.hooks import CheckResult, CodecFactory, DoctorCheck, TransformerFactory, hookimpl
+from revstore.plugins import _entry_points as entry_points
+from revstore.plugins._entry_points import (
+    Found,
+    find_one,
+    register_backend,
+    trace,
+    unregister_backend,
+)
+from revstore.plugins._loading import (
+    broken,
+    describe,
+    implementation,
+    import_drivers,
+    load,
+    load_backend,
+    registrations,
+)
+from revstore.plugins._options import secrets_of, validate_options
+from revstore.values import Capability
+
+__all__ = [
+    "PluginState",
+    "PluginStatus",
+    "check_backend",
+    "command_names",
+    "list_backends",
+    "load_codec",
+    "load_command",
+    "load_transformer",
+    "open_backend",
+    "register_backend",
+    "run_doctor",
+    "unregister_backend",
+    "validate_options",
+]
+
+
+class PluginState(enum.StrEnum):
+    """How an installed plugin stands."""
+
+    OK = "ok"
+    BROKEN = "broken"
+    #: switched off by a variable
+    BLOCKED = "blocked"
+    #: its name is claimed by several distributions, or reserved
+    CONFLICT = "conflict"
+    #: written for another version of the contract
+    INCOMPATIBLE = "incompatible"
+    #: only its metadata was looked at
+    UNCHECKED = "unchecked"
+
+
+@attrs.frozen(kw_only=True)
+class PluginStatus:
+    """A line of ``revstore plugins list``. ``reason`` says why it is not ok. From ``api_version``
+    on, fields are empty unless the plugin could be loaded; ``drivers``, module to version, unless
+    it was checked."""
+
+    name: str
+    distribution: str
+    version: str
+    status: PluginState
+    reason: str = ""
+    api_version: tuple[int, int] | None = None
+    capabilities: frozenset[Capability] = frozenset()
+    description: str = ""
+    drivers: dict[str, str] = attrs.field(factory=dict)
+
+
+class _Core:
+    """The core's own implementation of opening; remembers the backend in case a wrapper fails."""
+
+    def __init__(self) -> None:
+        self.opened: Backend | None = None
+
+    @hookimpl(trylast=True)
+    def revstore_open_backend(self, info: BackendInfo, config: StorageConfig) -> Backend:
+        self.opened = info.factory(config, validate_options(info, config))
+        return self.opened
+
+
+def open_backend(config: StorageConfig) -> Backend:
+    """Open the store that ``config`` describes.
+
+    Raises ``BackendNotInstalled``, ``BackendBroken``, ``BackendConflict`` or
+    ``BackendIncompatible`` if the backend or a wrapper cannot be had, ``ConfigError`` if the
+    configuration does not fit it, and what the backend raises on opening (``BackendError``).
+    """
+    if entry_points.strict():
+        _check_all()
+    found = find_one(entry_points.BACKENDS, config.resolved_type)
+    info, manager = load_backend(found)
+    config.check_files()
+    if config.insecure_skip_verify:
+        warnings.warn("TLS certificates are not verified: insecure_skip_verify", stacklevel=2)
+    core = _Core()
+    # The backend's plugin describes; it has no say in how its own or another store is opened.
+    manager = _manager_for_opening(core, config.wrappers)
+    trace(f"{found.name}: opening")
+    try:
+        backend = manager.hook.revstore_open_backend(info=info, config=config)
+        if not isinstance(backend, Backend):
+            raise broken(found, f"opening gave {type(backend).__name__}, not a Backend")
+    except BaseException as error:
+        if core.opened is not None and isinstance(core.opened, Backend):
+            core.opened.close()
+        if isinstance(error, StorageError) or not isinstance(error, Exception):
+            raise
+        raise broken(found, f"opening failed: {_shown(error, info, config)}") from error
+    return backend
+
+
+def _manager_for_opening(core: _Core, wrappers: tuple[str, ...]) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    manager.register(core, "revstore")
+    # pluggy puts what is registered last outermost.
+    for name in reversed(wrappers):
+        found = find_one(entry_points.WRAPPERS, name)
+        alone = load(found)
+        impl = implementation(alone, found, "revstore_open_backend")
+        if not impl.wrapper:
+            raise broken(found, "its revstore_open_backend is not a hookimpl(wrapper=True)")
+        manager.register(impl.plugin, f"wrapper {name}")
+    return manager
+
+
+def list_backends(*, fast: bool = False) -> list[PluginStatus]:
+    """Every installed backend, by name, working or not. Imports the light modules that the entry
+    points lead to, each in a guard, and no driver; with ``fast`` only metadata is read.
+    """
+    return [
+        _status(found, same, fast=fast)
+        for _, same in sorted(entry_points.find_all(entry_points.BACKENDS).items())
+        for found in same
+    ]
+
+
+def check_backend(name: str) -> PluginStatus:
+    """Load the backend ``name`` with its drivers and tell how it stands; what is wrong with it is
+    in the result. ``BackendNotInstalled`` if it is not there or switched off."""
+    same = entry_points.find_all(entry_points.BACKENDS).get(name)
+    if not same:
+        find_one(entry_points.BACKENDS, name)
+        raise AssertionError("find_one raises for a name that is not there")
+    return _status(same[0], same, drivers=True)
+
+
+def load_codec(name: str) -> CodecFactory:
+    """The factory of the codec ``name``; errors as ``open_backend`` has for plugins."""
+    return registrations(find_one(entry_points.CODECS, name), "revstore_codecs")
+
+
+def load_transformer(name: str) -> TransformerFactory:
+    """The factory of the value transformer ``name``; errors as for ``load_codec``."""
+    return registrations(find_one(entry_points.TRANSFORMERS, name), "revstore_transformers")
+
+
+def command_names() -> tuple[str, ...]:
+    """The subcommands that plugins add, sorted, without those that are switched off. Nothing is
+    imported."""
+    every = entry_points.find_all(entry_points.COMMANDS)
+    return tuple(
+        sorted(name for name, same in every.items() if not all(map(entry_points.blocked_by, same)))
+    )
+
+
+def load_command(name: str, cli: Any) -> None:
+    """Let the plugin of the subcommand ``name`` add it to the click group ``cli``."""
+    found = find_one(entry_points.COMMANDS, name)
+    manager = load(found, "revstore_commands")
+    try:
+        manager.hook.revstore_commands(cli=cli)
+    except Exception as error:
+        raise broken(found, f"revstore_commands failed: {describe(error)}") from error
+
+
+def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
+    """What the configured backend's plugin checks by itself. Errors as ``open_backend`` has for
+    plugins; an error of the plugin's checks comes back as a failed check."""
+    found = find_one(entry_points.BACKENDS, config.resolved_type)
+    info, manager = load_backend(found)
+    try:
+        answers = manager.hook.revstore_doctor(config=config)
+        return tuple(check for checks in answers for check in checks)
+    except Exception as error:  # noqa: BLE001 - shown to the user as what it is
+        detail = _shown(error, info, config)
+        return (DoctorCheck(name=found.name, result=CheckResult.FAILED, detail=detail),)
+
+
+def _status(
+    found: Found, same: list[Found], *, fast: bool = False, drivers: bool = False
+) -> PluginStatus:
+    row = PluginStatus(
+        name=found.name,
+        distribution=found.distribution,
+        version=found.version,
+        status=PluginState.UNCHECKED,
+    )
+    blocked = entry_points.blocked_by(found)
+    if blocked:
+        return attrs.evolve(row, status=PluginState.BLOCKED, reason=f"by {blocked}")
+    rivals = [other for other in same if not entry_points.blocked_by(other)]
+    conflict = entry_points.conflict(rivals)
+    if conflict is not None:
+        return attrs.evolve(row, status=PluginState.CONFLICT, reason=str(conflict))
+    if fast:
+        return row
+    try:
+        info, _ = load_backend(found)
+        row = attrs.evolve(
+            row,
+            api_version=info.api_version,
+            capabilities=info.capabilities,
+            description=info.description,
+        )
+        versions = import_drivers(info, found) if drivers else {}
+    except BackendIncompatible as error:
+        return attrs.evolve(
+            row,
+            status=PluginState.INCOMPATIBLE,
+            reason=str(error),
+            api_version=error.plugin_api,
+        )
+    except PluginError as error:
+        return attrs.evolve(row, status=PluginState.BROKEN, reason=str(error))
+    return attrs.evolve(row, status=PluginState.OK, drivers=versions)
+
+
+def _check_all() -> None:
+    for name, same in sorted(entry_points.find_all(entry_points.BACKENDS).items()):
+        if not all(map(entry_points.blocked_by, same)):
+            load_backend(find_one(entry_points.BACKENDS, name))
+
+
+def _shown(error: Exception, info: BackendInfo, config: StorageConfig) -> str:
+    """A foreign error in one line, which may repeat what it was given, but no secret."""
+    text = describe(error)
+    for secret in secrets_of(info, config):
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,336 @@
+"""Objects by name and namespace instead of by key."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import attrs
+
+from revstore._closing import Closing
+from revstore.copier import Copier, default_copier
+from revstore.errors import Conflict, InvalidObject, KeyExists, KeyNotFound
+from revstore.objects import metadata_value, with_metadata
+from revstore.preconditions import Preconditions
+from revstore.registry._fields import as_new, as_successor
+from revstore.registry._keys import Keys
+from revstore.selectors import FieldSelector, LabelSelector
+from revstore.storage import ObjectList, ResponseMeta, Storage, UpdateFunc, Watch, WithTTL
+from revstore.storage._calls import Naming
+from revstore.versioner import parse_resource_version
+
+__all__ = ["ApplyOutcome", "ApplyResult", "Registry"]
+
+T = TypeVar("T")
+
+# As Kubernetes makes names: no vowels, so no words, and nothing that is easily misread.
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH = 5
+_LONGEST_NAME = 63
+_NAME_ATTEMPTS = 8
+
+
+@functools.cache
+def _copier_of(kind: Any) -> Copier[Any]:
+    return default_copier(kind)
+
+
+class ApplyOutcome(enum.StrEnum):
+    """What ``apply`` has done: made the object, replaced it, or found it as it should be."""
+
+    CREATED = "created"
+    CONFIGURED = "configured"
+    UNCHANGED = "unchanged"
+
+
+@attrs.frozen(slots=True)
+class ApplyResult(Generic[T]):
+    """The object as it is stored now, and what was done for it."""
+
+    object: T
+    outcome: ApplyOutcome
+
+
+class Registry(Closing, Generic[T]):
+    """The objects of one resource in ``storage``, under ``resource_prefix``.
+
+    Objects are attrs instances with ``metadata: ObjectMeta``, or dicts in Kubernetes' shape; those
+    passed in are never changed, those that come back may be shared with other readers if frozen.
+    Every method may be called from many threads.
+
+    Names and namespaces are segments of a path: not empty, without "/" and "%", not "." or "..".
+    Where the resource is ``namespaced``, an object without a namespace belongs to "default", and
+    so do the arguments ``name`` without ``namespace``; else a namespace is refused. A bad
+    argument raises ``InvalidArgument``, a bad object ``InvalidObject``, before the store is
+    touched. ``timeout`` is in seconds for the whole call, None the backend's own default.
+    Further errors are those of the method of ``Storage`` with the same name.
+
+    ``clock`` gives seconds since 1970 for creation times, ``new_uid`` the uids, by default
+    random UUIDs.
+    """
+
+    def __init__(
+        self,
+        storage: Storage[T],
+        *,
+        resource_prefix: str,
+        namespaced: bool = True,
+        clock: Callable[[], float] = time.time,
+        new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self._storage = storage
+        self._keys = Keys(resource_prefix, namespaced=namespaced)
+        self._clock = clock
+        self._new_uid = new_uid
+
+    def create(self, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
+        """Store a new object; ``ttl`` in seconds, 0: for ever. Raises ``KeyExists``.
+
+        An object with ``generateName`` and without a name is given a random one that begins so.
+        """
+        base = metadata_value(obj, "generate_name")
+        if metadata_value(obj, "name") or not base:
+            return self._create(obj, ttl, timeout)
+        if not isinstance(base, str):
+            raise InvalidObject("metadata.generateName", base, "a string")
+        attempts = _NAME_ATTEMPTS
+        while True:
+            try:
+                return self._create(with_metadata(obj, name=_generate(base)), ttl, timeout)
+            except KeyExists:
+                attempts -= 1
+                if not attempts:
+                    raise
+
+    def get(
+        self,
+        name: str,
+        namespace: str | None = None,
+        *,
+        resource_version: str = "",
+        timeout: float | None = None,
+    ) -> T:
+        """The object called ``name``; raises ``KeyNotFound``. ``resource_version`` "" asks for the
+        latest, N for a state not older than N, "0" for any."""
+        key = self._keys.one(name, namespace)
+        return self._storage.get(key, resource_version=resource_version, timeout=timeout)
+
+    def list(
+        self,
+        namespace: str | None = None,
+        *,
+        label_selector: str | LabelSelector = "",
+        field_selector: str | FieldSelector = "",
+        limit: int = 0,
+        continue_token: str = "",
+        resource_version: str = "",
+        resource_version_match: str = "",
+        timeout: float | None = None,
+    ) -> ObjectList[T]:
+        """The objects of ``namespace``, None: of all, in the order of their keys. What the rest
+        does, and what is raised, ``Storage.list`` says."""
+        return self._storage.list(
+            self._keys.below(namespace),
+            label_selector=label_selector,
+            field_selector=field_selector,
+            limit=limit,
+            continue_token=continue_token,
+            resource_version=resource_version,
+            resource_version_match=resource_version_match,
+            timeout=timeout,
+        )
+
+    def update(self, obj: T, *, timeout: float | None = None) -> T:
+        """Replace the stored object by ``obj``; nothing is written if they are equal.
+
+        The stored uid and creation time stay; the generation rises by one if anything but metadata
+        and status differs. Raises ``Conflict`` if ``obj`` has a resource version other than the
+        stored object's, or another uid; its ``resource_version`` is the stored object's, "" if
+        that is gone. Without a resource version whatever is stored is replaced, and
+        ``KeyNotFound`` raised if nothing is.
+        """
+        key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
+        with Naming(key):
+            wanted = parse_resource_version(metadata_value(obj, "resource_version"))
+
+        def replace(current: Any, meta: ResponseMeta) -> Any:
+            if wanted and wanted != parse_resource_version(meta.resource_version):
+                found = f"is at {meta.resource_version}" if meta.resource_version else "is gone"
+                raise Conflict(
+                    f"{key!r} {found}, the update was made from {wanted}",
+                    key=key,
+                    resource_version=meta.resource_version,
+                )
+            if current is None:
+                raise KeyNotFound(key)
+            _check_uid(key, obj, current, meta)
+            return as_successor(obj, current, namespace)
+
+        with Naming(key):
+            return self._storage.guaranteed_update(
+                key, replace, ignore_not_found=True, timeout=timeout
+            )
+
+    def apply(self, obj: T, *, timeout: float | None = None) -> ApplyResult[T]:
+        """Make the store hold ``obj``: create it, or replace what is there as a whole if it
+        differs. Fields that the registry fills in make no difference, and no resource version
+        or uid of ``obj`` stands in the way. Other writers are waited out, not lost to."""
+        key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
+        with Naming(key):
+            new = self._as_new(obj)
+        outcome = ApplyOutcome.CREATED
+
+        def put(current: Any, _: ResponseMeta) -> Any:
+            nonlocal outcome
+            if current is None:
+                outcome = ApplyOutcome.CREATED
+                return new
+            made = as_successor(obj, current, namespace)
+            outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
+            return made
+
+        with Naming(key):
+            stored = self._storage.guaranteed_update(
+                key, put, ignore_not_found=True, timeout=timeout
+            )
+        return ApplyResult(stored, outcome)
+
+    def guaranteed_update(
+        self,
+        name: str,
+        update: UpdateFunc,
+        namespace: str | None = None,
+        *,
+        preconditions: Preconditions | None = None,
+        timeout: float | None = None,
+    ) -> T:
+        """Replace the object called ``name`` by what ``update(current, meta)`` makes of it.
+
+        ``update`` may be called several times, see ``Storage.guaranteed_update``; it returns the
+        new object or ``WithTTL``, or raises to give up. Uid, creation time and generation are
+        dealt with as in ``update``. Raises ``KeyNotFound``, ``PreconditionFailed``, ``Conflict``
+        if the new object has another uid, and ``InvalidObject`` if it has another name or
+        namespace.
+        """
+        key = self._keys.one(name, namespace)
+
+        def change(current: Any, meta: ResponseMeta) -> Any:
+            # It may change the object that it is given.
+            made = update(_copier_of(current.__class__).copy(current), meta)
+            obj = made.object if isinstance(made, WithTTL) else made
+            if self._keys.of(obj) != key:
+                raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")
+            _check_uid(key, obj, current, meta)
+            obj = as_successor(obj, current, self._keys.namespace_of(obj))
+            return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
+
+        with Naming(key):
+            return self._storage.guaranteed_update(
+                key, change, preconditions=preconditions, timeout=timeout
+            )
+
+    @overload
+    def delete(
+        self,
+        name: str,
+        namespace: str | None = None,
+        *,
+        preconditions: Preconditions | None = None,
+        even_if_corrupt: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> T: ...
+
+    @overload
+    def delete(
+        self,
+        name: str,
+        namespace: str | None = None,
+        *,
+        preconditions: Preconditions | None = None,
+        even_if_corrupt: bool,
+        timeout: float | None = None,
+    ) -> T | None: ...
+
+    def delete(
+        self,
+        name: str,
+        namespace: str | None = None,
+        *,
+        preconditions: Preconditions | None = None,
+        even_if_corrupt: bool = False,
+        timeout: float | None = None,
+    ) -> T | None:
+        """Delete the object called ``name`` and return its last content, at the deletion's resource
+        version. Raises ``KeyNotFound``, ``PreconditionFailed``, and ``CorruptObject`` if the
+        object cannot be read; ``even_if_corrupt`` deletes such an object, and no other, and
+        returns None."""
+        return self._storage.delete(
+            self._keys.one(name, namespace),
+            preconditions=preconditions,
+            even_if_corrupt=even_if_corrupt,
+            timeout=timeout,
+        )
+
+    def watch(
+        self,
+        namespace: str | None = None,
+        *,
+        name: str | None = None,
+        resource_version: str = "",
+        label_selector: str | LabelSelector = "",
+        field_selector: str | FieldSelector = "",
+        send_initial_events: bool | None = None,
+        allow_bookmarks: bool = False,
+        timeout: float | None = None,
+    ) -> Watch[T]:
+        """Watch the objects of ``namespace``, None: of all; with ``name`` that one object.
+
+        ``resource_version`` and ``send_initial_events`` say where it begins, see
+        ``Storage.watch``; ``allow_bookmarks`` lets bookmarks come, at the end of the initial events
+        and from time to time while nothing changes. ``timeout`` is how long the watch runs.
+        """
+        return self._storage.watch(
+            self._keys.below(namespace) if name is None else self._keys.one(name, namespace),
+            recursive=name is None,
+            resource_version=resource_version,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            send_initial_events=send_initial_events,
+            allow_bookmarks=allow_bookmarks,
+            progress_notify=allow_bookmarks,
+            timeout=timeout,
+        )
+
+    def close(self) -> None:
+        """Close the storage, whose watches end. Idempotent."""
+        self._storage.close()
+
+    def _create(self, obj: T, ttl: int, timeout: float | None) -> T:
+        key = self._keys.of(obj)
+        with Naming(key):
+            return self._storage.create(key, self._as_new(obj), ttl=ttl, timeout=timeout)
+
+    def _as_new(self, obj: T) -> T:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
+        new: T = as_new(obj, namespace=self._keys.namespace_of(obj), uid=self._new_uid(), now=now)
+        return new
+
+
+def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
+    given, stored = metadata_value(obj, "uid"), metadata_value(current, "uid")
+    if given and given != stored:
+        raise Conflict(
+            f"{key!r} has uid {stored!r} now, not {given!r}: it was deleted and made anew",
+            key=key,
+            resource_version=meta.resource_version,
+        )
+
+
+def _generate(base: str) -> str:
+    suffix = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+    return base[: _LONGEST_NAME - _SUFFIX_LENGTH] + suffix

@@ -1,0 +1,403 @@
+"""``BackendTests``, part: expiry, close, fork, several handles on one store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.errors import Closed, OutcomeUnknown, Timeout, Unreachable, Unsupported
+from revstore.testing._support import (
+    PATIENCE,
+    Keyspace,
+    collect,
+    poll_until,
+    run_threads,
+    wait_until,
+)
+from revstore.testing.backend._base import BackendSuite, OpenBackend, Stall
+from revstore.testing.preemption import lines_of, preempted
+from revstore.testing.seeds import SEED
+from revstore.values import Capability, WatchEventType
+
+__all__ = ["LifeTests", "TtlTests"]
+
+
+class TtlTests(BackendSuite):
+    """How keys expire. Times are lower bounds; the upper one is patience."""
+
+    def test_expiry(self, backend: Backend, space: Keyspace) -> None:
+        """A key with a ttl goes by itself, not too early, by a deletion with a revision of its
+        own that watches see with the last content (TTL-1, CREATE-5)."""
+        self.need(backend, Capability.TTL)
+        with space.watch(progress=False) as watch:
+            began = time.monotonic()
+            created = space.create("a", b"1", ttl=1)
+            kv = space.read("a")
+            put, deleted = collect(watch, 2)
+            took = time.monotonic() - began
+
+        assert kv.lease != 0
+        assert took >= 0.95, "a ttl is a lower bound"
+        assert put.kv == kv
+        assert deleted.type is WatchEventType.DELETED
+        assert deleted.previous == kv
+        assert deleted.kv.revision > created
+        assert space.find("a") is None
+        assert backend.status().revision >= deleted.kv.revision
+
+    def test_expiry_in_reads(self, backend: Backend, space: Keyspace) -> None:
+        """With nobody watching the key leaves lists and counts, and can be created again."""
+        self.need(backend, Capability.TTL)
+        space.create("a", b"1", ttl=1)
+        created = space.create("b", b"1")
+        wait_until(lambda: space.find("a") is None, "the key expires")
+
+        assert space.names(space.list().kvs) == ["b"]
+        assert backend.count(space.prefix).count == 1
+        assert backend.status().revision > created
+        again = space.create("a", b"2")
+        assert space.read("a").create_revision == again
+        assert space.read("a").lease == 0
+
+    def test_ttl_none_keeps_zero_removes_more_restarts(
+        self, backend: Backend, space: Keyspace
+    ) -> None:
+        """What an update does to the expiry (GU-12, OLD-12)."""
+        self.need(backend, Capability.TTL)
+        for name in ("kept", "removed", "restarted", "given"):
+            space.create(name, b"1", ttl=0 if name == "given" else 2)
+        space.create("plain", b"1")
+        began = time.monotonic()
+        space.update("kept", b"2", ttl=None)
+        space.update("removed", b"2", ttl=0)
+        space.update("restarted", b"2", ttl=4)
+        space.update("given", b"2", ttl=1)
+        space.update("plain", b"2", ttl=None)
+        leases = {kv.key.removeprefix(space.prefix): kv.lease != 0 for kv in space.list().kvs}
+        wait_until(lambda: space.find("kept") is None, "the kept expiry")
+        wait_until(lambda: space.find("given") is None, "the given expiry")
+        wait_until(lambda: space.find("restarted") is None, "the restarted expiry")
+        took = time.monotonic() - began
+
+        expiring = {"kept": True, "removed": False, "restarted": True, "given": True}
+        assert leases == {**expiring, "plain": False}
+        assert took >= 3.95
+        assert space.names(space.list().kvs) == ["plain", "removed"]
+
+    def test_keys_that_expire_together(self, backend: Backend, space: Keyspace) -> None:
+        """Many keys expire each once, as whole revisions (TTL-6)."""
+        self.need(backend, Capability.TTL)
+        names = {f"k{number}" for number in range(20)}
+        with space.watch() as watch:
+            for name in names:
+                space.create(name, b"1", ttl=1)
+            events = collect(watch, 40)
+        deleted = [event for event in events if event.type is WatchEventType.DELETED]
+
+        assert sorted(space.names([event.kv for event in deleted])) == sorted(names)
+        assert space.list().kvs == ()
+
+    def test_deleted_key_does_not_expire(self, backend: Backend, space: Keyspace) -> None:
+        """An expiry belongs to the key it was given to, not to a later one of the same name."""
+        self.need(backend, Capability.TTL)
+        space.create("a", b"1", ttl=1)
+        space.delete("a")
+        space.create("a", b"2")
+        space.create("timer", b"1", ttl=2)
+        wait_until(lambda: space.find("timer") is None, "the later expiry")
+
+        assert space.read("a").value == b"2"
+
+    def test_unclaimed_ttl(self, backend: Backend, space: Keyspace) -> None:
+        """Without TTL a time is refused and nothing is written; 0 and None work."""
+        if self.claims(backend, Capability.TTL):
+            pytest.skip("claims ttl, which other tests check")
+        with pytest.raises(Unsupported):
+            backend.put(space.key("a"), b"1", expected_revision=0, ttl=1)
+        assert space.find("a") is None
+        space.create("a", b"1", ttl=None)
+        space.update("a", b"2", ttl=0)
+
+
+class LifeTests(BackendSuite):
+    """Status, close, fork and what several handles share."""
+
+    def test_status(self, backend: Backend, space: Keyspace) -> None:
+        """The status names the store and follows its writes (GET-9)."""
+        first = backend.status()
+        written = space.create("a")
+        second = backend.status()
+
+        assert first.store_id
+        assert first.server
+        assert second.store_id == first.store_id
+        assert first.revision <= written <= second.revision
+        assert 0 <= first.compacted_revision <= first.revision
+
+    def test_size(self, backend: Backend, space: Keyspace) -> None:
+        """A store that can tell its size has room for what it holds (STAT-5)."""
+        if backend.size(timeout=PATIENCE) is None:
+            pytest.skip("does not tell its size")
+        space.create("a", bytes(100_000))
+        wait_until(lambda: (backend.size() or 0) >= 100_000, "the store has grown")
+
+    def test_capabilities(self, backend: Backend) -> None:
+        """Capabilities are a fixed set, known after close too."""
+        before = backend.capabilities
+        backend.close()
+
+        assert isinstance(before, frozenset)
+        assert backend.capabilities == before <= frozenset(Capability)
+
+    def test_timeouts(self, backend: Backend, space: Keyspace) -> None:
+        """Every call that may take time takes a deadline, and answers within a generous one."""
+        put = backend.put(space.key("a"), b"1", expected_revision=0, timeout=PATIENCE)
+
+        assert put.succeeded
+        assert backend.get(space.key("a"), timeout=PATIENCE).kv is not None
+        assert len(backend.list(space.prefix, timeout=PATIENCE).kvs) == 1
+        assert backend.count(space.prefix, timeout=PATIENCE).count == 1
+        assert backend.status(timeout=PATIENCE).revision >= put.revision
+        deleted = backend.delete(space.key("a"), expected_revision=put.revision, timeout=PATIENCE)
+        assert deleted.succeeded
+        if self.ephemeral and self.claims(backend, Capability.COMPACTION):
+            backend.compact(deleted.revision, timeout=PATIENCE)
+
+    def test_deadlines(self, backend: Backend, space: Keyspace, stall: Stall | None) -> None:
+        """While the store does not answer, calls end at their deadline with an error that says
+        so, and a poll with nothing; afterwards all goes on."""
+        if stall is None:
+            pytest.skip("needs the fixture `stall`")
+        created = space.create("a", b"1")
+        calls: list[Callable[[], object]] = [
+            lambda: backend.get(space.key("a"), timeout=0.5),
+            lambda: backend.list(space.prefix, timeout=0.5),
+            lambda: backend.count(space.prefix, timeout=0.5),
+            lambda: backend.status(timeout=0.5),
+            lambda: backend.put(space.key("b"), b"", expected_revision=0, timeout=0.5),
+            lambda: backend.delete(space.key("a"), expected_revision=created, timeout=0.5),
+            lambda: watch.poll(0.5),
+        ]
+        raised = []
+        with space.watch(after=created) as watch:
+            with stall():
+                for call in calls:
+                    began = time.monotonic()
+                    try:
+                        call()
+                    except (Timeout, OutcomeUnknown, Unreachable) as error:
+                        raised.append(error)
+                    assert time.monotonic() - began < 5, "a deadline is kept"
+            assert raised, "the store did answer"
+            wait_until(lambda: _answers(backend), "the store answers again")
+
+            last = space.create("c")
+            assert poll_until(watch, lambda at, _found, _mark: at >= last)[-1].kv.revision == last
+
+    def test_closed_backend(self, backend: Backend) -> None:
+        """After close, which may be repeated, every call raises Closed."""
+        with backend as same:
+            assert same is backend
+        backend.close()
+        for call in _calls(backend):
+            with pytest.raises(Closed):
+                call()
+
+    def test_close_with_calls_under_way(self, backend: Backend, space: Keyspace) -> None:
+        """Calls that run during close finish or raise Closed, nothing else, and none hangs."""
+
+        def work(index: int) -> None:
+            if index == 0:
+                wait_until(lambda: backend.count(space.prefix).count > 20, "some writes")
+                backend.close()
+                return
+            with pytest.raises(Closed):
+                use(index)
+
+        def use(index: int) -> None:
+            for turn in range(1_000_000):
+                backend.put(space.key(f"{index}-{turn}"), b"", expected_revision=0)
+                backend.get(space.key("x"))
+                backend.list(space.prefix, limit=5)
+
+        run_threads(4, work)
+
+    def test_close_while_watches_begin(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """A handle may be closed at any moment, also while its first watches are opened and closed
+        by other threads, which are switched at every line: they go on or get Closed."""
+        before = set(threading.enumerate())
+
+        def work(index: int) -> None:
+            if index == 0:
+                handle.close()
+                return
+            try:
+                for _ in range(3):
+                    with handle.watch(
+                        space.prefix, recursive=True, after_revision=space.start
+                    ) as watch:
+                        watch.poll(0)
+            except Closed:
+                return
+
+        for turn in range(20 if open_backend else 1):
+            handle = open_backend() if open_backend else backend
+            with preempted(SEED + turn, lines_of(type(handle), 0.1)):
+                run_threads(3, work)
+        if open_backend is not None:
+            wait_until(lambda: set(threading.enumerate()) <= before, "the threads end")
+
+    def test_fork(self, backend: Backend, space: Keyspace) -> None:
+        """In a child after fork every call raises Closed, close is harmless, and the parent
+        does not notice."""
+        if not hasattr(os, "fork"):
+            pytest.skip("there is no fork here")
+        space.create("a", b"1")
+        watch = space.watch()
+        code = _in_child(lambda: _all_closed(backend, [*_calls(backend), lambda: watch.poll(0)]))
+
+        assert code == 0, f"call number {code} did not raise Closed in the child"
+        collect(watch, 1)
+        space.update("a", b"2")
+        collect(watch, 1)
+        watch.close()
+
+    def test_unclaimed_durability(self, backend: Backend) -> None:
+        """Shown as "no" by a skip, for there is no call to refuse."""
+        for capability in (Capability.DURABLE, Capability.CROSS_PROCESS_WATCH):
+            self.need(backend, capability)
+
+    def test_durable(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """What was acknowledged is there after closing and opening again, with its revisions;
+        none is used twice (BASE-1)."""
+        self.need(backend, Capability.DURABLE)
+        reopen = self.need_second(open_backend)
+        space.create("a", b"1")
+        space.update("a", b"2")
+        last = space.create("b", b"1")
+        last = max(last, space.delete("b"))
+        status, kvs = backend.status(), space.list().kvs
+        backend.close()
+        with reopen() as again:
+            later = Keyspace(again, space.prefix)
+
+            assert again.status().store_id == status.store_id
+            assert later.start >= last
+            assert later.list().kvs == kvs
+            assert later.create("c") > last
+            with later.watch(after=space.start) as watch:
+                assert len(collect(watch, 5)) == 5
+
+    def test_two_handles(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """Two handles on one store see each other's writes at once in reads, and soon in
+        watches, in one order."""
+        if open_backend is None:
+            pytest.skip("the store cannot be opened twice")
+        with open_backend() as second:
+            other = Keyspace(second, space.prefix)
+            assert second.status().store_id == backend.status().store_id
+            with space.watch() as here, other.watch(after=space.start) as there:
+                revisions = []
+                for number in range(5):
+                    revisions += [space.create(f"a{number}"), other.create(f"b{number}")]
+                    assert other.read(f"a{number}").revision == revisions[-2]
+                    assert space.read(f"b{number}").revision == revisions[-1]
+                if self.claims(backend, Capability.CROSS_PROCESS_WATCH):
+                    for watch in (here, there):
+                        found = [event.kv.revision for event in collect(watch, 10)]
+                        assert found == revisions
+
+    def test_two_handles_progress(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """A mark covers what another handle was acknowledged before it was asked for."""
+        self.need(backend, Capability.CROSS_PROCESS_WATCH)
+        self.need(backend, Capability.PROGRESS)
+        with self.need_second(open_backend)() as second, space.watch() as watch:
+            other = Keyspace(second, space.prefix)
+            for turn in range(10):
+                written = other.create(f"k{turn}")
+                watch.request_progress()
+                found: list[int] = []
+                deadline = time.monotonic() + PATIENCE
+                while watch.position < written:
+                    assert time.monotonic() < deadline
+                    batch = watch.poll(PATIENCE)
+                    assert batch is not None
+                    found += [event.kv.revision for event in batch.events]
+                assert found == [written]
+
+
+def _answers(backend: Backend) -> bool:
+    try:
+        backend.status(timeout=1)
+    except (Timeout, Unreachable):
+        return False
+    return True
+
+
+def _calls(backend: Backend) -> list[Callable[[], Any]]:
+    return [
+        backend.status,
+        lambda: backend.get("/k"),
+        lambda: backend.list("/k"),
+        lambda: backend.count("/k"),
+        lambda: backend.put("/k", b"", expected_revision=1 << 60),
+        lambda: backend.delete("/k", expected_revision=1 << 60),
+        lambda: backend.watch("/k", recursive=True, after_revision=0),
+    ]
+
+
+def _all_closed(backend: Backend, calls: list[Callable[[], Any]]) -> int:
+    """0 if every call raises Closed, else the number of the first that does not."""
+    for number, call in enumerate(calls, start=1):
+        try:
+            call()
+        except Closed:
+            continue
+        return number
+    backend.close()
+    return 0
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Run ``work`` in a forked child and return what it returns; 99 if it raises or hangs."""
+    with warnings.catch_warnings():
+        # Python warns of fork in a process that has threads, which is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            ended.append(os.waitstatus_to_exitcode(status))
+        return bool(ended)
+
+    try:
+        wait_until(has_ended, "the child ends")
+    finally:
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return ended[0]

@@ -1,0 +1,361 @@
+"""``BackendTests``, part: put, delete, optimistic concurrency, revisions, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.errors import InvalidArgument, InvalidKey, Unsupported
+from revstore.testing._support import Keyspace, collect, reads_at, run_threads
+from revstore.testing.backend._base import BackendSuite
+from revstore.values import Capability, PutResult
+
+__all__ = ["WriteTests"]
+
+_BAD_KEYS = ["", "\0", "/a\0b", "/a\0", "\ud800", "/a/\udfff"]
+
+
+class WriteTests(BackendSuite):
+    """What writes do, one at a time and many at once."""
+
+    def test_create_then_get(self, backend: Backend, space: Keyspace) -> None:
+        """A created key has its value and numbers as written (CREATE-1, BASE-1)."""
+        result = backend.put(space.key("a"), b"1", expected_revision=0)
+        found = backend.get(space.key("a"))
+
+        assert result.succeeded
+        assert result.current is None
+        assert result.revision > space.start
+        assert found.revision >= result.revision
+        assert found.kv is not None
+        assert (found.kv.key, found.kv.value) == (space.key("a"), b"1")
+        assert found.kv.revision == found.kv.create_revision == result.revision
+        assert found.kv.lease == 0
+
+    def test_create_of_existing_key_loses(self, backend: Backend, space: Keyspace) -> None:
+        """Expected 0 on a key that exists writes nothing and brings the key (CREATE-3)."""
+        space.create("a", b"1")
+        before = space.read("a")
+        result = backend.put(space.key("a"), b"1", expected_revision=0)
+
+        assert not result.succeeded
+        assert result.current == before
+        assert before.revision <= result.revision <= backend.status().revision
+        assert space.read("a") == before
+
+    def test_update_with_right_revision(self, backend: Backend, space: Keyspace) -> None:
+        """The right revision overwrites; the creation's revision stays (GU-1)."""
+        created = space.create("a", b"1")
+        result = backend.put(space.key("a"), b"2", expected_revision=created)
+        kv = space.read("a")
+
+        assert result.succeeded
+        assert result.revision > created
+        assert (kv.value, kv.revision, kv.create_revision) == (b"2", result.revision, created)
+
+    def test_update_with_wrong_revision_loses(self, backend: Backend, space: Keyspace) -> None:
+        """Older and newer revisions than the key's both lose, with the key as it is (GU-9)."""
+        first = space.create("a", b"1")
+        second = space.update("a", b"2")
+        before = space.read("a")
+        for wrong in (first, second + 1, second + 1000):
+            result = backend.put(space.key("a"), b"3", expected_revision=wrong)
+
+            assert not result.succeeded
+            assert result.current == before
+        assert space.read("a") == before
+
+    def test_update_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
+        """Expecting a revision of a key that is not there writes nothing (GU-10)."""
+        created = space.create("gone")
+        space.delete("gone")
+        for name in ("never", "gone"):
+            result = backend.put(space.key(name), b"x", expected_revision=created)
+
+            assert not result.succeeded
+            assert result.current is None
+            assert space.find(name) is None
+
+    def test_equal_value_is_written(self, space: Keyspace) -> None:
+        """The backend does not compare bytes: an equal value takes a new revision."""
+        first = space.create("a", b"same")
+        second = space.update("a", b"same")
+
+        assert second > first
+        assert space.read("a").revision == second
+
+    def test_delete_with_right_revision(self, backend: Backend, space: Keyspace) -> None:
+        """A deletion has a revision of its own and brings what was removed (DEL-1, DEL-2)."""
+        space.create("a", b"1")
+        before = space.read("a")
+        result = backend.delete(space.key("a"), expected_revision=before.revision)
+
+        assert result.succeeded
+        assert result.revision > before.revision
+        assert result.kv == before
+        assert space.find("a") is None
+
+    def test_delete_with_wrong_revision_loses(self, backend: Backend, space: Keyspace) -> None:
+        """A stale revision deletes nothing and brings the key as it is (DEL-5)."""
+        first = space.create("a", b"1")
+        space.update("a", b"2")
+        before = space.read("a")
+        result = backend.delete(space.key("a"), expected_revision=first)
+
+        assert not result.succeeded
+        assert result.kv == before
+        assert before.revision <= result.revision <= backend.status().revision
+        assert space.read("a") == before
+
+    def test_delete_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
+        """An absent key is a loss without a KeyValue, and takes no revision (DEL-1, BASE-3)."""
+        created = space.create("a")
+        space.delete("a")
+        result = backend.delete(space.key("a"), expected_revision=created)
+
+        assert not result.succeeded
+        assert result.kv is None
+
+    def test_delete_needs_a_revision(self, backend: Backend, space: Keyspace) -> None:
+        """Zero and less are no revision to expect of a deletion (DEL-10)."""
+        space.create("a")
+        for wrong in (0, -1):
+            with pytest.raises(InvalidArgument):
+                backend.delete(space.key("a"), expected_revision=wrong)
+        assert space.find("a") is not None
+
+    def test_create_again_after_delete(self, space: Keyspace) -> None:
+        """A key created again starts anew (WATCH-12)."""
+        space.create("a", b"1")
+        space.update("a", b"2")
+        space.delete("a")
+        again = space.create("a", b"3")
+        kv = space.read("a")
+
+        assert kv.revision == kv.create_revision == again
+        assert kv.value == b"3"
+
+    def test_versions(self, backend: Backend, space: Keyspace) -> None:
+        """With VERSIONS, version counts the writes since creation; without, it is 0 (CMP-2)."""
+        seen = []
+        space.create("a")
+        seen.append(space.read("a").version)
+        space.update("a", b"2")
+        space.update("a", b"3")
+        seen.append(space.list("a").kvs[0].version)
+        space.delete("a")
+        space.create("a")
+        seen.append(space.read("a").version)
+
+        assert seen == ([1, 3, 1] if self.claims(backend, Capability.VERSIONS) else [0, 0, 0])
+
+    def test_empty_store_is_at_revision_one(self, backend: Backend, space: Keyspace) -> None:
+        """A new store that promises so is at 1 and its first write takes 2 (BASE-2)."""
+        if not self.starts_at_one:
+            assert space.start > 0
+            return
+        assert space.start == 1
+        assert backend.list("").revision == 1
+        assert space.create("a") == 2
+
+    def test_revisions_rise_over_the_whole_store(self, backend: Backend, space: Keyspace) -> None:
+        """One counter for all keys; each write takes a greater number (BASE-1, BASE-4)."""
+        taken = [space.start, space.create("a"), space.create("b"), space.update("a", b"2")]
+        taken += [space.delete("b"), space.create("c")]
+
+        assert taken == sorted(set(taken))
+        assert backend.status().revision >= taken[-1]
+        assert space.list("a").revision >= taken[-1]
+
+    def test_refused_writes_and_reads_take_no_revision(
+        self, backend: Backend, space: Keyspace
+    ) -> None:
+        """Nothing but a write that succeeds moves the revision (BASE-3)."""
+        if not self.ephemeral:
+            pytest.skip("others may write to this store")
+        revision = space.create("a")
+        for _ in range(5):
+            space.find("a")
+            space.find("b")
+            space.list()
+            backend.count(space.prefix)
+        backend.put(space.key("a"), b"x", expected_revision=0)
+        backend.put(space.key("b"), b"x", expected_revision=revision)
+        backend.delete(space.key("a"), expected_revision=revision + 7)
+
+        assert backend.status().revision == revision
+
+    def test_values_come_back_as_written(self, backend: Backend, space: Keyspace) -> None:
+        """Any bytes are a value: none, all 256, no UTF-8, large (CREATE-1, OLD-5)."""
+        large = bytes(range(256)) * (self.large_value // 256)
+        values = {"empty": b"", "nul": b"\0", "binary": bytes(range(256)), "bad": b"\xff\xfe\xc0"}
+        values["large"] = large
+        for name, value in values.items():
+            space.create(name, value)
+
+        assert {name: space.read(name).value for name in values} == values
+        listed = {kv.key.removeprefix(space.prefix): kv.value for kv in space.list().kvs}
+        assert listed == values
+
+    @pytest.mark.parametrize("key", _BAD_KEYS, ids=ascii)
+    def test_invalid_keys(self, backend: Backend, space: Keyspace, key: str) -> None:
+        """Empty keys, NUL and surrogates are refused by every method (KEY-1, KEY-6)."""
+        calls: list[Callable[[], object]] = [
+            lambda: backend.get(key),
+            lambda: backend.put(key, b"", expected_revision=0),
+            lambda: backend.put(key, b"", expected_revision=5),
+            lambda: backend.delete(key, expected_revision=5),
+            lambda: backend.watch(key, recursive=False, after_revision=0),
+        ]
+        if key:  # as a prefix, "" stands for all keys
+            calls += [
+                lambda: backend.list(key),
+                lambda: backend.count(key),
+                lambda: backend.watch(key, recursive=True, after_revision=0),
+            ]
+        for call in calls:
+            with pytest.raises(InvalidKey):
+                call()
+
+    def test_invalid_arguments(self, backend: Backend, space: Keyspace) -> None:
+        """Numbers below zero and values that are no bytes are refused, and nothing is written."""
+        key, text = space.key("a"), cast("bytes", "text")
+        calls: dict[str, list[Callable[[], object]]] = {
+            "revision": [partial(read, -1) for read in reads_at(backend, key)],
+            "limit": [lambda: backend.list(key, limit=-1)],
+            "expected_revision": [lambda: backend.put(key, b"", expected_revision=-1)],
+            "ttl": [lambda: backend.put(key, b"", expected_revision=0, ttl=-1)],
+            "value": [lambda: backend.put(key, text, expected_revision=0)],
+            "after_revision": [lambda: backend.watch(key, recursive=True, after_revision=-1)],
+        }
+        for field, refused in calls.items():
+            for call in refused:
+                with pytest.raises(InvalidArgument) as caught:
+                    call()
+                assert caught.value.field == field
+        assert space.find("a") is None
+
+    def test_long_keys(self, backend: Backend, space: Keyspace) -> None:
+        """Keys of 1,024 bytes are stored; a longer one is, too, or raises InvalidKey."""
+        name = "k" * (self.large_key - len(space.prefix))
+        created = space.create(name)
+        assert space.names(space.list().kvs) == [name]
+        with space.watch() as watch:
+            assert collect(watch, 1)[0].kv.revision == created
+        space.delete(name)
+        beyond = "k" * (1 << 16)
+        try:
+            space.create(beyond)
+        except InvalidKey:
+            return
+        assert space.names(space.list().kvs) == [beyond]
+        space.delete(beyond)
+
+    def test_keys_need_no_slash_and_may_be_odd(self, backend: Backend, space: Keyspace) -> None:
+        """A backend knows no segments: dots, spaces, percent signs, any script (KEY-2)."""
+        names = [
+            ".",
+            "..",
+            "a//b",
+            "e/",
+            "/",
+            " ",
+            "%00",
+            "ü/🎉",
+            "_hidden",
+            "a?b#c",
+            "\t\n",
+            "'\"",
+        ]
+        for name in names:
+            space.create(name, name.encode())
+
+        assert space.names(space.list().kvs) == sorted(names)
+        assert all(space.read(name).value == name.encode() for name in names)
+        for name in names:
+            space.delete(name)
+        assert backend.count(space.prefix).count == 0
+
+    def test_one_create_wins(self, backend: Backend, space: Keyspace) -> None:
+        """Of many creates of one key at once exactly one succeeds (CREATE-3)."""
+        for turn in range(10):
+            create = partial(_create_number, backend, space.key(f"k{turn}"))
+            results = run_threads(8, create)
+            winners = [index for index, result in enumerate(results) if result.succeeded]
+
+            assert len(winners) == 1
+            winner = results[winners[0]]
+            stored = space.read(f"k{turn}")
+            assert (stored.value, stored.revision) == (b"%d" % winners[0], winner.revision)
+            assert all(r.current == stored for r in results if not r.succeeded)
+
+    def test_nested_keys(self, backend: Backend, space: Keyspace) -> None:
+        """A key stands beside others below it; without NESTED_KEYS whichever comes second is
+        refused, and nothing is written (OLD-19)."""
+        space.create("a", b"1")
+        space.create("c/d", b"2")
+        if not self.claims(backend, Capability.NESTED_KEYS):
+            for name in ("a/b", "a/b/c", "c"):
+                with pytest.raises(Unsupported):
+                    space.create(name)
+                assert space.find(name) is None
+            assert space.names(space.list().kvs) == ["a", "c/d"]
+            space.delete("a")
+            space.delete("c/d")
+        space.create("a/b", b"3")
+        space.create("c", b"4")
+        shown = {name: space.read(name).value for name in space.names(space.list().kvs)}
+        both = {"a": b"1", "a/b": b"3", "c": b"4", "c/d": b"2"}
+        nested = self.claims(backend, Capability.NESTED_KEYS)
+        assert shown == (both if nested else {"a/b": b"3", "c": b"4"})
+        if nested:
+            space.delete("a")
+            assert space.read("a/b").value == b"3"
+
+    def test_counter_loses_no_increment(self, backend: Backend, space: Keyspace) -> None:
+        """Threads that add to one key by compare-and-put lose nothing (GU-9, GU-11)."""
+        threads, each = 8, 25
+        space.create("counter", b"0")
+        key = space.key("counter")
+
+        def add(_index: int) -> None:
+            done = 0
+            current = backend.get(key).kv
+            while done < each:
+                assert current is not None
+                value = b"%d" % (int(current.value) + 1)
+                result = backend.put(key, value, expected_revision=current.revision)
+                done += result.succeeded
+                current = backend.get(key).kv if result.succeeded else result.current
+
+        run_threads(threads, add)
+
+        assert space.read("counter").value == b"%d" % (threads * each)
+
+    def test_revisions_rise_in_commit_order(self, backend: Backend, space: Keyspace) -> None:
+        """Concurrent writes take distinct revisions, and a write that began after another was
+        acknowledged has the greater one (BASE-1)."""
+
+        def write(index: int) -> list[int]:
+            taken = []
+            for turn in range(30):
+                seen = backend.status().revision
+                revision = space.create(f"{index}-{turn}")
+                assert revision > seen
+                taken.append(revision)
+            return taken
+
+        taken = run_threads(4, write)
+        everything = [revision for each in taken for revision in each]
+
+        assert len(set(everything)) == len(everything)
+        assert all(each == sorted(each) for each in taken)
+        assert sorted(everything) == sorted(kv.revision for kv in space.list().kvs)
+
+
+def _create_number(backend: Backend, key: str, number: int) -> PutResult:
+    return backend.put(key, b"%d" % number, expected_revision=0)

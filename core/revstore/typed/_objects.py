@@ -1,0 +1,142 @@
+"""Between objects and stored bytes: codec, transformer, versioner, deserialization cache."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from revstore.codec import Codec
+from revstore.copier import Copier
+from revstore.errors import CorruptObject, InternalError, InvalidObject
+from revstore.objects import with_metadata
+from revstore.storage import INITIAL_EVENTS_END
+from revstore.storage._calls import Naming
+from revstore.transform import Transformer
+from revstore.values import KeyValue
+from revstore.versioner import Versioner, format_resource_version
+
+__all__ = ["ObjectReader"]
+
+T = TypeVar("T")
+
+
+class _DecodeCache(Generic[T]):
+    """The latest decoded objects, by key and revision, which together never name other bytes.
+
+    A list fills only what is empty, else one list of a large store would drive out everything.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._objects: dict[tuple[str, int], T] = {}  # oldest first; read without the lock
+        self._lock = threading.Lock()  # guards changes of _objects
+
+    def get(self, kv: KeyValue) -> T | None:
+        return self._objects.get((kv.key, kv.revision))
+
+    def add(self, kv: KeyValue, obj: T, *, evict: bool) -> None:
+        with self._lock:
+            if len(self._objects) >= self._size:
+                if not evict:
+                    return
+                del self._objects[next(iter(self._objects))]
+            self._objects[kv.key, kv.revision] = obj
+
+
+class ObjectReader(Generic[T]):
+    """Encodes and decodes the objects of one storage. Called from many threads, never under a lock.
+
+    ``logical`` turns a backend key into the one that errors name.
+    """
+
+    def __init__(
+        self,
+        codec: Codec[T],
+        transformer: Transformer,
+        versioner: Versioner[T],
+        copier: Copier[T],
+        *,
+        new_object: Callable[[], T],
+        logical: Callable[[str], str],
+        cache_size: int,
+    ) -> None:
+        self._codec = codec
+        self._transformer = transformer
+        self.versioner = versioner
+        self.copier = copier
+        self.new_object = new_object
+        self.logical = logical
+        self._cache = _DecodeCache[T](cache_size) if cache_size > 0 else None
+
+    def encode(self, key: str, obj: T) -> bytes:
+        """The plain bytes of ``obj`` without its resource version; ``InvalidObject``."""
+        with Naming(key):
+            bare = self.versioner.prepare_object_for_storage(obj)
+        try:
+            return self._codec.encode(bare)
+        except Exception as error:
+            raise InvalidObject(
+                "object",
+                type(obj).__name__,
+                "one that can be encoded",
+                key=key,
+                message=f"the object for {key!r} cannot be encoded: {error}",
+            ) from error
+
+    def seal(self, physical: str, data: bytes) -> bytes:
+        """The bytes to store for plain ``data``; ``InternalError``."""
+        try:
+            return self._transformer.transform_to_storage(data, physical.encode())
+        except Exception as error:
+            key = self.logical(physical)
+            raise InternalError(
+                f"the transformer failed on {key!r}: {type(error).__name__}: {error}", key=key
+            ) from error
+
+    def open(self, kv: KeyValue) -> tuple[bytes, bool]:
+        """The plain bytes, and whether they are stale; ``CorruptObject``."""
+        try:
+            return self._transformer.transform_from_storage(kv.value, kv.key.encode())
+        except Exception as error:
+            raise self._corrupt(kv, error) from error
+
+    def from_plain(self, physical: str, data: bytes, revision: int) -> T:
+        """A new object from plain bytes, at ``revision``; ``CorruptObject``."""
+        try:
+            return self.versioner.stamp(self._codec.decode(data), revision)
+        except Exception as error:
+            raise self._corrupt(KeyValue(physical, b"", revision), error) from error
+
+    def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
+        """The object in ``kv``, from the cache or into it; ``CorruptObject``."""
+        if self._cache is None:
+            return self.decode_at(kv, kv.revision)
+        cached = self._cache.get(kv)
+        if cached is not None:
+            return self.copier.copy(cached)
+        obj = self.decode_at(kv, kv.revision)
+        self._cache.add(kv, self.copier.copy(obj), evict=evict)
+        return obj
+
+    def decode_at(self, kv: KeyValue, revision: int) -> T:
+        """A new object from ``kv``, but at ``revision``; ``CorruptObject``."""
+        try:
+            data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
+            return self.versioner.stamp(self._codec.decode(data), revision)
+        except Exception as error:
+            raise self._corrupt(kv, error) from error
+
+    def bookmark(self, revision: int, *, initial_events_end: bool) -> T:
+        """An empty object at ``revision``."""
+        obj = self.versioner.update_object(self.new_object(), revision)
+        if not initial_events_end:
+            return obj
+        marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})
+        return marked
+
+    def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
+        text: Any = str(error) or type(error).__name__
+        return CorruptObject(
+            self.logical(kv.key), text, resource_version=format_resource_version(kv.revision)
+        )

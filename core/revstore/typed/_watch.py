@@ -1,0 +1,379 @@
+"""Watches over a backend's: no thread, no buffer; events are decoded by who polls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+import attrs
+
+from revstore.backend import Backend, BackendWatch
+from revstore.errors import (
+    Closed,
+    Compacted,
+    Expired,
+    InternalError,
+    StorageError,
+    TooLargeResourceVersion,
+)
+from revstore.selectors import SelectionPredicate
+from revstore.storage import Change, ChangeBatch, Changes, Event, EventType, Watch
+from revstore.storage._calls import LONGEST, again
+from revstore.storage._objects import selects
+from revstore.typed._objects import ObjectReader
+from revstore.values import Capability, KeyValue, WatchBatch, WatchEvent, WatchEventType
+
+__all__ = ["TypedChanges", "TypedWatch", "WatchPlan"]
+
+T = TypeVar("T")
+
+# Objects decoded in one go before a poll returns.
+_PAGE = 500
+_FEED_PAGE = 10_000
+# Seconds for which a poll whose time is over goes on with what is at hand, to find something in it
+# that the selector lets through.
+_AT_HAND = 0.05
+
+
+@attrs.frozen
+class WatchPlan:
+    """What to watch: ``key`` is the backend's; with ``initial`` first all objects of a state not
+    older than ``revision``, else only changes after it. ``lifetime`` in seconds. ``named``: what
+    errors call the key, as the caller gave it."""
+
+    key: str
+    recursive: bool
+    revision: int = 0
+    initial: bool = False
+    end_bookmark: bool = False
+    bookmarks: bool = False
+    lifetime: float | None = None
+    named: str = ""
+
+
+class _Source:
+    """The backend's watch, once there is one, and the end of it. A poll that is blocked in it is
+    woken by ``close``."""
+
+    def __init__(self, backend: Backend, on_close: Callable[[], None]) -> None:
+        self._backend = backend
+        self._on_close = on_close
+        self._lock = threading.Lock()  # guards the two below
+        self._watch: BackendWatch | None = None
+        self._closed = False
+        self._error: StorageError | None = None  # only who polls sets it
+
+    @property
+    def started(self) -> bool:
+        return self._watch is not None
+
+    def start(self, key: str, *, recursive: bool, after: int) -> None:
+        with self._lock:
+            self._check_open()
+            self._watch = self._backend.watch(
+                key, recursive=recursive, after_revision=after, progress=True
+            )
+
+    def poll(self, timeout: float | None) -> WatchBatch | None:
+        assert self._watch is not None
+        return self._watch.poll(timeout)
+
+    def check(self) -> None:
+        """Raise what ended the watch, if anything has."""
+        if self._error is not None:
+            raise again(self._error) from self._error.__cause__
+        self._check_open()
+
+    def fail(self, error: StorageError, key: str) -> StorageError:
+        """Remember and return ``error`` as users know it; the backend's watch ends."""
+        if isinstance(error, Compacted):
+            expired = Expired(
+                "the resource version is too old to watch: what came after it was compacted; "
+                "list again and watch from there",
+                key=key,
+                resource_version=error.resource_version,
+            )
+            expired.__cause__ = error
+            error = expired
+        if not isinstance(error, Closed):
+            self._error = error
+        self.close()
+        return error
+
+    def request_progress(self) -> None:
+        with self._lock:
+            watch = None if self._closed else self._watch
+        if watch is not None:
+            try:
+                watch.request_progress()
+            except Closed:
+                return  # just now; who polls will be told
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            watch = self._watch
+        if watch is not None:
+            watch.close()
+        self._on_close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the watch was closed")
+
+
+class _InitialState:
+    """Reads the state that a watch begins with, a page at a time, all at one revision.
+    (WATCH-28; a backend without old revisions gives it in one)"""
+
+    def __init__(self, backend: Backend, key: str, *, recursive: bool, page: int) -> None:
+        self._backend = backend
+        self._key = key
+        self._recursive = recursive
+        self._page = page if Capability.HISTORICAL_READS in backend.capabilities else 0
+        self._start = ""
+        self.revision = 0
+        self.whole = False
+
+    def read(self) -> tuple[KeyValue, ...]:
+        """The next page; afterwards ``whole`` tells whether it was the last."""
+        if not self._recursive:
+            found = self._backend.get(self._key)
+            self.revision, self.whole = found.revision, True
+            return () if found.kv is None else (found.kv,)
+        page = self._backend.list(
+            self._key, start=self._start, limit=self._page, revision=self.revision
+        )
+        self.revision, self.whole = page.revision, not page.more
+        if page.more:
+            if not page.kvs:
+                raise InternalError("the backend broke its contract: an empty page, and more")
+            self._start = page.kvs[-1].key + "\0"
+        return page.kvs
+
+
+class TypedWatch(Watch[T]):
+    """A watch of a raw storage. But for ``close``, only the polling thread touches its state."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        objects: ObjectReader[T],
+        plan: WatchPlan,
+        predicate: SelectionPredicate[T],
+        on_close: Callable[[Watch[T]], None],
+    ) -> None:
+        self._objects = objects
+        self._plan = plan
+        self._predicate = None if predicate.empty else predicate
+        self._source = _Source(backend, lambda: on_close(self))
+        self._deadline = None if plan.lifetime is None else time.monotonic() + plan.lifetime
+        self._state = _InitialState(backend, plan.key, recursive=plan.recursive, page=_PAGE)
+        self._position = 0 if plan.initial else plan.revision
+        # Kept until mapped: Ctrl-C may come in between.
+        self._page: tuple[KeyValue, ...] | None = None
+        self._batch: WatchBatch | None = None
+        if not plan.initial:
+            self._source.start(plan.key, recursive=plan.recursive, after=plan.revision)
+
+    @property
+    def resource_version(self) -> str:
+        if self._plan.initial and not self._source.started:
+            return ""
+        return str(self._position)
+
+    def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._source.check()
+            now = time.monotonic()
+            if self._deadline is not None and now >= self._deadline:
+                self.close()
+                continue
+            try:
+                events: tuple[Event[T], ...] | None
+                if self._page is not None or not self._source.started:
+                    events = self._initial()
+                else:
+                    events = self._next(_least(end, self._deadline, now))
+            except StorageError as error:
+                raised = self._source.fail(error, self._plan.named)
+                raise raised from raised.__cause__
+            if events:
+                return events
+            grace = 0.0 if events is None else _AT_HAND
+            if end is not None and time.monotonic() >= end + grace:
+                return None
+
+    def request_progress(self) -> None:
+        """Ask for a mark, which moves ``resource_version`` and with bookmarks comes as one."""
+        self._source.request_progress()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _initial(self) -> tuple[Event[T], ...]:
+        """The next objects of the state that the watch begins with; after the last ones the
+        backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
+        plan, state = self._plan, self._state
+        if self._page is None:
+            self._page = state.read()
+        kvs = self._page
+        if plan.revision > state.revision:
+            raise TooLargeResourceVersion(
+                plan.revision,
+                state.revision,
+                key=plan.named,
+                retry_after=1,
+            )
+        events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
+        if self._predicate is not None:
+            predicate = self._predicate
+            events = [event for event in events if selects(predicate, event.object)]
+        self._position = state.revision
+        if state.whole:
+            if plan.end_bookmark:
+                events.append(self._bookmark(state.revision, end=True))
+            if not self._source.started:
+                self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
+        self._page = None
+        return tuple(events)
+
+    def _next(self, timeout: float | None) -> tuple[Event[T], ...] | None:
+        """What is shown of the next batch; None if there is none."""
+        if self._batch is None:
+            self._batch = self._source.poll(timeout)
+        batch = self._batch
+        if batch is None:
+            return None
+        events = self._events(batch)
+        self._position, self._batch = batch.revision, None
+        return events
+
+    def _events(self, batch: WatchBatch) -> tuple[Event[T], ...]:
+        if not batch.events:
+            return (self._bookmark(batch.revision, end=False),) if self._plan.bookmarks else ()
+        found = (self._map(event) for event in batch.events)
+        return tuple(event for event in found if event is not None)
+
+    def _map(self, event: WatchEvent) -> Event[T] | None:
+        """What this watch shows of a change. (WATCH-10, WATCH-11)"""
+        kv, previous, predicate = event.kv, event.previous, self._predicate
+        after = None if event.type is WatchEventType.DELETED else self._objects.decode(kv)
+        if predicate is None:
+            was, now = previous is not None, after is not None
+        else:
+            was = previous is not None and selects(predicate, self._objects.decode(previous))
+            now = after is not None and selects(predicate, after)
+        if now and after is not None:
+            kind = EventType.MODIFIED if was else EventType.ADDED
+            return self._event(kind, after, kv.revision)
+        if was and previous is not None:
+            last = self._objects.decode_at(previous, kv.revision)
+            return self._event(EventType.DELETED, last, kv.revision)
+        return None
+
+    def _bookmark(self, revision: int, *, end: bool) -> Event[T]:
+        obj = self._objects.bookmark(revision, initial_events_end=end)
+        return self._event(EventType.BOOKMARK, obj, revision)
+
+    @staticmethod
+    def _event(kind: EventType, obj: T, revision: int) -> Event[T]:
+        return Event(kind, obj, str(revision))
+
+
+class TypedChanges(Changes[T], Generic[T]):
+    """The feed of a cache over a backend's watch."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        objects: ObjectReader[T],
+        prefix: str,
+        after: int | None,
+        on_close: Callable[[Changes[T]], None],
+        *,
+        named: str,
+    ) -> None:
+        self._objects = objects
+        self._prefix = prefix
+        self._named = named
+        self._source = _Source(backend, lambda: on_close(self))
+        self._state = _InitialState(backend, prefix, recursive=True, page=_FEED_PAGE)
+        self._revision = after or 0
+        if after is not None:
+            self._source.start(prefix, recursive=True, after=after)
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
+        self._source.check()
+        try:
+            if not self._source.started:
+                return self._initial()
+            batch = self._source.poll(timeout)
+        except StorageError as error:
+            raised = self._source.fail(error, self._named)
+            raise raised from raised.__cause__
+        if batch is None:
+            return None
+        self._revision = batch.revision
+        return ChangeBatch(batch.revision, tuple(map(self._change, batch.events)))
+
+    def request_progress(self) -> None:
+        self._source.request_progress()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _initial(self) -> ChangeBatch[T]:
+        state = self._state
+        if state.whole:
+            self._source.start(self._prefix, recursive=True, after=state.revision)
+            self._revision = state.revision
+            return ChangeBatch(state.revision)
+        changes = [self._added(kv) for kv in state.read()]
+        return ChangeBatch(state.revision, tuple(changes), initial=True)
+
+    def _added(self, kv: KeyValue) -> Change[T]:
+        objects = self._objects
+        key = objects.logical(kv.key)
+        load = partial(objects.decode, kv)
+        return Change(EventType.ADDED, key, kv.revision, len(kv.value), load, _nothing)
+
+    def _change(self, event: WatchEvent) -> Change[T]:
+        kv, previous, objects = event.kv, event.previous, self._objects
+
+        def load() -> T:
+            if event.type is WatchEventType.DELETED:
+                assert previous is not None
+                return objects.decode_at(previous, kv.revision)
+            return objects.decode(kv)
+
+        def load_previous() -> T | None:
+            return None if previous is None else objects.decode(previous)
+
+        if event.type is WatchEventType.DELETED:
+            kind = EventType.DELETED
+        else:
+            kind = EventType.ADDED if previous is None else EventType.MODIFIED
+        return Change(
+            kind, objects.logical(kv.key), kv.revision, len(kv.value), load, load_previous
+        )
+
+
+def _nothing() -> None:
+    """What was there before the state."""
+
+
+def _least(end: float | None, deadline: float | None, now: float) -> float | None:
+    """Seconds from ``now`` until the earlier of two moments, None if there is neither."""
+    moments = [moment for moment in (end, deadline) if moment is not None]
+    return min(max(0.0, min(moments) - now), LONGEST) if moments else None
