@@ -157,7 +157,7 @@ class _Plugin:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             function: Any = getattr(item, "function", None)
-            defined = getattr(function, "__module__", "").rpartition("._backend_")[2]
+            defined = getattr(function, "__module__", "").rpartition("._")[2]
             text = " ".join((function.__doc__ or item.name).split())
             self._items[item.nodeid] = defined, text
 
