@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 
+import attrs
 import pytest
 
 from revstore.backend import BackendWatch
+from revstore.errors import Compacted, Timeout
 from revstore.memory import MemoryBackend
 from revstore.testing.checks import CHECKS, check_history
 from revstore.testing.conformance import Outcome, run_conformance
@@ -244,7 +248,100 @@ class UndeadKey(MemoryBackend):
         return super().delete(key, expected_revision=expected_revision, **options)
 
 
+class StaleStatus(MemoryBackend):
+    """The status is up to 3 ms old for writes of other threads."""
+
+    def put(self, key, value, **options):
+        result = super().put(key, value, **options)
+        self.__dict__.setdefault("own", {})[threading.get_ident()] = result.revision
+        return result
+
+    def status(self, **options):
+        found = super().status(**options)
+        known, at = self.__dict__.setdefault("known", (found, time.monotonic()))
+        if time.monotonic() > at + 0.003:
+            self.known = known, _ = found, time.monotonic()
+        own = self.__dict__.get("own", {}).get(threading.get_ident(), 0)
+        return attrs.evolve(known, revision=max(known.revision, own))
+
+
+class ListAhead(MemoryBackend):
+    """A list names a revision that is newer than what it shows."""
+
+    def list(self, prefix, **options):
+        found = super().list(prefix, **options)
+        return attrs.evolve(found, revision=super().status().revision)
+
+
+class ListBehind(MemoryBackend):
+    """A list names a revision that is older than what it shows."""
+
+    def list(self, prefix, **options):
+        revision = super().status().revision
+        return attrs.evolve(super().list(prefix, **options), revision=revision)
+
+
+class ListLacksKeys(MemoryBackend):
+    """A list leaves out its last key now and then."""
+
+    def list(self, prefix, **options):
+        found = super().list(prefix, **options)
+        return attrs.evolve(found, kvs=found.kvs[:-1]) if rarely(self) else found
+
+
+class ListShowsTheDead(MemoryBackend):
+    """A list has a key that was deleted a moment ago."""
+
+    def list(self, prefix, **options):
+        found = super().list(prefix, **options)
+        before = self.__dict__.setdefault("before", found)
+        self.before = found
+        kvs = {kv.key: kv for kv in (*before.kvs, *found.kvs)}
+        return attrs.evolve(found, kvs=tuple(kvs[key] for key in sorted(kvs)))
+
+
+class WrongCount(MemoryBackend):
+    def count(self, prefix, **options):
+        found = super().count(prefix, **options)
+        return attrs.evolve(found, count=found.count + 1) if rarely(self) else found
+
+
+class GetAhead(MemoryBackend):
+    """A read names a revision that is newer than what it shows."""
+
+    def get(self, key, **options):
+        found = super().get(key, **options)
+        return attrs.evolve(found, revision=super().status().revision)
+
+
+class EndsAsIfLate(Faulty):
+    """A watch ends with an error that is a call's, not a watch's."""
+
+    def bend(self, batches):
+        if rarely(self):
+            raise Timeout("too late")
+        return batches
+
+
+class EndsAsIfCompacted(Faulty):
+    """A watch ends by a compaction that it had passed."""
+
+    def bend(self, batches):
+        if batches and rarely(self):
+            raise Compacted(1)
+        return batches
+
+
 FAULTS = [
+    (StaleStatus, {"revisions"}),
+    (ListAhead, {"state"}),
+    (ListBehind, {"state"}),
+    (ListLacksKeys, {"state"}),
+    (ListShowsTheDead, {"state"}),
+    (WrongCount, {"state"}),
+    (GetAhead, {"state"}),
+    (EndsAsIfLate, {"end"}),
+    (EndsAsIfCompacted, {"end"}),
     (LostEvent, {"reliable", "resumable"}),
     (DoubledEvent, {"unique"}),
     (Reordered, {"ordered"}),
@@ -297,6 +394,53 @@ def test_every_fault_is_told_by_the_runner(fault, guarantees):
     assert not report.passed
     assert {each.outcome for each in report.failures} == {Outcome.FAILED}
     assert all(each.detail for each in report.failures)
+
+
+class CutAt(MemoryBackend):
+    """A list is cut, and does not say so."""
+
+    at = 1000
+
+    def list(self, prefix, *, limit=0, **options):
+        found = super().list(prefix, limit=min(limit or self.at, self.at), **options)
+        return attrs.evolve(found, more=False) if limit in (0, self.at + 1) else found
+
+
+class CutAtTenThousand(CutAt):
+    at = 10_000
+
+
+class CutByBytes(MemoryBackend):
+    """A list ends with the last value that its message has room for."""
+
+    def list(self, prefix, **options):
+        found, room = super().list(prefix, **options), 4 << 20
+        kvs = []
+        for kv in found.kvs:
+            room -= len(kv.value)
+            if room < 0:
+                return attrs.evolve(found, kvs=tuple(kvs))
+            kvs.append(kv)
+        return found
+
+
+# Faults that a workload does not meet or may miss, and the test of the suite that is there for it.
+SUITE_FAULTS = [
+    (CutAt, "long_list"),
+    (CutAtTenThousand, "long_list"),
+    (CutByBytes, "long_list"),
+    (StaleStatus, "others_were_told"),
+    (ListAhead, "goes_over_into_a_watch"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "test"), SUITE_FAULTS, ids=lambda each: getattr(each, "__name__", each)
+)
+def test_the_suite_catches_it(fault, test):
+    """By the test that is there for it."""
+    report = run_conformance(fault, histories=0, only=test, own=True)
+    assert [each.name for each in report.failures if test in each.name], fault
 
 
 @pytest.mark.parametrize("seed", range(3))

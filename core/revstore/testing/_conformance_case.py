@@ -24,6 +24,8 @@ class TestConformance(BackendTests):
     @pytest.fixture(autouse=True)
     def _others(self, conformance_ephemeral: bool) -> None:
         self.ephemeral = conformance_ephemeral
+        if not conformance_ephemeral:  # they are deleted one by one
+            self.many_keys = 1_050
 
     @pytest.fixture
     def backend(self, conformance_opener: Callable[[], Backend]) -> Iterator[Backend]:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = [
 PATIENCE = 20.0
 
 
+# Keys that are deleted at a time.
+_AT_ONCE = 16
 _RUN = uuid.uuid4().hex
 
 
@@ -45,8 +48,9 @@ def random_prefix() -> str:
 def clear(backend: Backend, prefix: str, reopen: Callable[[], Backend] | None) -> None:
     """Delete what is left under ``prefix``; by another handle if this one is closed."""
     try:
-        for kv in backend.list(prefix, keys_only=True).kvs:
-            backend.delete(kv.key, expected_revision=kv.revision)
+        kvs = backend.list(prefix, keys_only=True).kvs
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda kv: backend.delete(kv.key, expected_revision=kv.revision), kvs))
     except Closed:
         if reopen is not None:
             with reopen() as again:

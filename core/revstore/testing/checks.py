@@ -5,13 +5,27 @@ Each returns the violations it found, a line each; none means that the history s
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from types import MappingProxyType
 
 import attrs
 
-from revstore.errors import StorageError
-from revstore.testing.history import History, Operation, OperationType, WatchRecord
+from revstore.errors import (
+    AccessDenied,
+    Compacted,
+    CorruptStore,
+    IncompatibleStore,
+    Unreachable,
+)
+from revstore.testing.history import (
+    History,
+    Operation,
+    OperationType,
+    ReadingType,
+    WatchRecord,
+)
 from revstore.testing.linearizability import Verdict, linearizable
 from revstore.values import WatchEvent, WatchEventType
 
@@ -21,6 +35,7 @@ __all__ = [
     "check_history",
     "check_linearizable",
     "check_revisions",
+    "check_state",
     "check_watch_atomic",
     "check_watch_bookmarkable",
     "check_watch_end",
@@ -57,7 +72,8 @@ def check_linearizable(history: History) -> Iterator[str]:
 
 def check_revisions(history: History) -> Iterator[str]:
     """No revision is used by two writes, and revisions rise in the order in which writes were
-    acknowledged; nobody is answered with a revision lower than one acknowledged before."""
+    acknowledged; nobody is answered with a revision lower than one that anybody was told before,
+    by a write or a read, a list, a count and the status included."""
     owners: dict[int, Operation] = {}
     for operation in history.operations:
         if operation.succeeded:
@@ -68,20 +84,101 @@ def check_revisions(history: History) -> Iterator[str]:
                     f"{operation.key}"
                 )
     highest, at = 0, 0.0
-    ends = sorted((op for op in history.operations if op.succeeded), key=lambda op: op.end)
-    done = iter(ends)
-    coming = next(done, None)
-    for operation in sorted(history.operations, key=lambda op: op.start):
-        while coming is not None and coming.end < operation.start:
+    answers = _answers(history)
+    ends = iter(sorted(answers, key=lambda answer: answer.end))
+    coming = next(ends, None)
+    for answer in sorted(answers, key=lambda each: each.start):
+        while coming is not None and coming.end < answer.start:
             if coming.revision > highest:
                 highest, at = coming.revision, coming.end
-            coming = next(done, None)
-        if operation.succeeded is not None and operation.revision < highest:
+            coming = next(ends, None)
+        if answer.revision < highest:
             yield (
-                f"{operation.type} of {operation.key} was answered at revision "
-                f"{operation.revision}, though {highest} had been acknowledged "
-                f"{operation.start - at:.6f} s before it was asked"
+                f"{answer.what} was answered at revision {answer.revision}, though {highest} had "
+                f"been told {answer.start - at:.6f} s before it was asked"
             )
+
+
+@attrs.frozen
+class _Answer:
+    """A call that was answered with a revision of the store."""
+
+    what: str
+    start: float
+    end: float
+    revision: int
+
+
+def _answers(history: History) -> list[_Answer]:
+    """All answers that tell the store's revision: reads, and writes that were made. A refused
+    write need not."""
+    found = [
+        _Answer(f"{each.type} of {each.key}", each.start, each.end, each.revision)
+        for each in history.operations
+        if each.succeeded or (each.type is OperationType.GET and each.succeeded is not None)
+    ]
+    found += [
+        _Answer(f"{each.type} of {each.prefix!r}", each.start, each.end, each.revision)
+        for each in history.readings
+    ]
+    return found
+
+
+def check_state(history: History) -> Iterator[str]:
+    """A read shows the state at the revision that it names, a list and a count the whole of it:
+    what acknowledged writes had left there, nothing older and nothing newer. Keys with a write
+    that may have landed are left out."""
+    states = _States(history)
+    for operation in history.operations:
+        if operation.type is not OperationType.GET or operation.key in states.unclear:
+            continue
+        there = states.at(operation.revision, operation.key).get(operation.key)
+        shown_at = None if operation.current is None else operation.current.revision
+        if shown_at != there:
+            yield (
+                f"get at {operation.revision} has {operation.key} {_at(shown_at)}, where it was "
+                f"{_at(there)}"
+            )
+    for reading in history.readings:
+        if reading.type is ReadingType.STATUS:
+            continue
+        expected = states.at(reading.revision, reading.prefix)
+        what = f"{reading.type} of {reading.prefix!r} at {reading.revision}"
+        if reading.type is ReadingType.COUNT:
+            if not states.unclear and reading.count != len(expected):
+                yield f"{what} gave {reading.count}, not {len(expected)}"
+            continue
+        shown = {kv.key: kv.revision for kv in reading.kvs if kv.key not in states.unclear}
+        for key in sorted(shown.keys() | expected.keys()):
+            if shown.get(key) != expected.get(key):
+                yield (
+                    f"{what} has {key} {_at(shown.get(key))}, where it was {_at(expected.get(key))}"
+                )
+
+
+def _at(revision: int | None) -> str:
+    return "not at all" if revision is None else f"at {revision}"
+
+
+class _States:
+    """What acknowledged writes had left at a revision. ``unclear``: keys of which nobody knows."""
+
+    def __init__(self, history: History) -> None:
+        sure, maybe = _written(history)
+        self.unclear = {key for key, _ in maybe}
+        self._writes: dict[str, list[tuple[int, bool]]] = {}
+        for (key, revision), operation in sorted(sure.items(), key=lambda item: item[0][1]):
+            there = operation.type is OperationType.PUT
+            self._writes.setdefault(key, []).append((revision, there))
+
+    def at(self, revision: int, prefix: str) -> dict[str, int]:
+        """The keys below ``prefix`` that were there, and their revisions."""
+        found = {}
+        for key, writes in self._writes.items():
+            count = bisect_right(writes, revision, key=itemgetter(0))
+            if count and writes[count - 1][1] and key.startswith(prefix):
+                found[key] = writes[count - 1][0]
+        return {key: at for key, at in found.items() if key not in self.unclear}
 
 
 def check_watch_ordered(history: History) -> Iterator[str]:
@@ -197,11 +294,24 @@ def check_watch_filtered(history: History) -> Iterator[str]:
                 yield f"{_name(watch)}: {event.kv.key} came, which it does not cover"
 
 
+# What a watch may end with by itself.
+_ENDS = (Compacted, Unreachable, AccessDenied, CorruptStore, IncompatibleStore)
+
+
 def check_watch_end(history: History) -> Iterator[str]:
-    """A watch that ended by itself ended with one of the errors of the contract."""
+    """A watch that ended by itself ended with one of the errors that the contract has for it; with
+    ``Compacted`` only if it had not got as far."""
     for watch in history.watches:
-        if watch.error is not None and not isinstance(watch.error, StorageError):
-            yield f"{_name(watch)}: ended with {type(watch.error).__name__}"
+        error = watch.error
+        if error is None:
+            continue
+        if not isinstance(error, _ENDS):
+            yield f"{_name(watch)}: ended with {type(error).__name__}: {error}"
+        elif isinstance(error, Compacted) and 0 < error.compacted <= watch.position:
+            yield (
+                f"{_name(watch)}: ended as {error.compacted} was compacted, though it had "
+                f"delivered up to {watch.position}"
+            )
 
 
 #: By name.
@@ -209,6 +319,7 @@ CHECKS: Mapping[str, Callable[[History], Iterable[str]]] = MappingProxyType(
     {
         "linearizable": check_linearizable,
         "revisions": check_revisions,
+        "state": check_state,
         "ordered": check_watch_ordered,
         "unique": check_watch_unique,
         "atomic": check_watch_atomic,

@@ -10,17 +10,29 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import attrs
 
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import Closed, OutcomeUnknown, StorageError
-from revstore.values import DeleteResult, GetResult, KeyValue, PutResult, WatchBatch
+from revstore.values import (
+    BackendStatus,
+    CountResult,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    ListResult,
+    PutResult,
+    WatchBatch,
+)
 
 __all__ = [
     "History",
     "Operation",
     "OperationType",
+    "Reading",
+    "ReadingType",
     "RecordedWatch",
     "Recorder",
     "WatchRecord",
@@ -58,6 +70,31 @@ class Operation:
     current: KeyValue | None = None
 
 
+class ReadingType(enum.StrEnum):
+    """What was asked of many keys, or of the store as a whole."""
+
+    LIST = "list"
+    COUNT = "count"
+    STATUS = "status"
+
+
+@attrs.frozen(kw_only=True)
+class Reading:
+    """One read of the latest state below ``prefix``, and its answer.
+
+    ``start`` and ``end`` are seconds of the clock of ``Operation``. ``revision`` is the answer's.
+    ``kvs`` is what a list showed, ``count`` what a count did; a status shows its revision only.
+    """
+
+    type: ReadingType
+    prefix: str
+    start: float
+    end: float
+    revision: int
+    kvs: tuple[KeyValue, ...] = ()
+    count: int = 0
+
+
 @attrs.define(kw_only=True)
 class WatchRecord:
     """What one watch was opened for and what it delivered, batches in the order of their coming.
@@ -85,6 +122,7 @@ class History:
 
     operations: list[Operation] = attrs.field(factory=list)
     watches: list[WatchRecord] = attrs.field(factory=list)
+    readings: list[Reading] = attrs.field(factory=list)
 
 
 def longest_stall(operations: Iterable[Operation]) -> float:
@@ -126,6 +164,27 @@ class Recorder:
                 current=result.kv,
             )
         )
+        return result
+
+    def list(self, prefix: str, *, timeout: float | None = None) -> ListResult:
+        """A recorded ``Backend.list`` of the latest state, whole and in one answer."""
+        start = time.monotonic()
+        result = self.backend.list(prefix, timeout=timeout)
+        self._read(ReadingType.LIST, prefix, start, result.revision, kvs=result.kvs)
+        return result
+
+    def count(self, prefix: str, *, timeout: float | None = None) -> CountResult:
+        """A recorded ``Backend.count`` of the latest state."""
+        start = time.monotonic()
+        result = self.backend.count(prefix, timeout=timeout)
+        self._read(ReadingType.COUNT, prefix, start, result.revision, count=result.count)
+        return result
+
+    def status(self, *, timeout: float | None = None) -> BackendStatus:
+        """A recorded ``Backend.status``."""
+        start = time.monotonic()
+        result = self.backend.status(timeout=timeout)
+        self._read(ReadingType.STATUS, "", start, result.revision)
         return result
 
     def put(
@@ -194,6 +253,15 @@ class Recorder:
         except BaseException:
             self._add(asked)  # interrupted, or a defect: nobody knows
             raise
+
+    def _read(
+        self, kind: ReadingType, prefix: str, start: float, revision: int, **shown: Any
+    ) -> None:
+        reading = Reading(
+            type=kind, prefix=prefix, start=start, end=time.monotonic(), revision=revision, **shown
+        )
+        with self._lock:
+            self.history.readings.append(reading)
 
     def _add(self, operation: Operation) -> None:
         with self._lock:

@@ -115,6 +115,8 @@ class _Running:
     ) -> None:
         """Mostly from what was seen last; now and then that is kept for a write that comes too
         late, however the threads take turns."""
+        if choose.random() < 0.2:
+            self._look(choose, recorder)
         if key not in seen or choose.random() < 0.4:
             seen[key] = recorder.get(key).kv
             return
@@ -127,6 +129,16 @@ class _Running:
         expected = 0 if known is None else known.revision
         put = recorder.put(key, value, expected_revision=expected)
         self._wrote(put.succeeded, put.revision)
+
+    def _look(self, choose: random.Random, recorder: Recorder) -> None:
+        """Ask for what spans keys: a cache relies on it."""
+        match choose.randrange(3):
+            case 0:
+                recorder.list(self._plan.prefix)
+            case 1:
+                recorder.count(self._plan.prefix)
+            case _:
+                recorder.status()
 
     def _wrote(self, succeeded: bool, revision: int) -> None:
         if succeeded:

@@ -31,6 +31,8 @@ class BackendSuite:
     large_value: int = 1 << 20
     #: How many bytes the longest key of the tests has.
     large_key: int = 1024
+    #: How many keys the longest list of the tests has.
+    many_keys: int = 10_050
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:

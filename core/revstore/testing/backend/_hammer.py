@@ -42,6 +42,41 @@ class HammerTests(BackendSuite):
 
         assert followed == [written] * 3
 
+    def test_a_list_goes_over_into_a_watch(self, backend: Backend, space: Keyspace) -> None:
+        """Under many writers: the state that a list shows, and the events of a watch after its
+        revision, make the state that is there in the end (CACHE-18, WATCH-15)."""
+        writers, turns = 4, 60
+        done: list[list[_Write]] = []
+
+        def work(index: int) -> None:
+            if index < writers:
+                done.append(_write(backend, space, index, turns))
+                return
+            while len(done) < writers:
+                _follow_from_list(space)
+            _follow_from_list(space)
+
+        run_threads(writers + 2, work)
+
+
+def _follow_from_list(space: Keyspace) -> None:
+    """Build the state from a list and the events after it, up to what a second list shows."""
+    first = space.list()
+    state = {kv.key: kv for kv in first.kvs}
+    with space.watch(after=first.revision) as watch:
+        second = space.list()
+        last = max([first.revision, *(kv.revision for kv in second.kvs)])
+        deadline = time.monotonic() + PATIENCE
+        while watch.position < last:
+            batch = watch.poll(max(0.0, deadline - time.monotonic()))
+            assert batch is not None, f"seen up to {watch.position}, not up to {last}"
+            for event in batch.events:
+                assert event.previous == state.pop(event.kv.key, None)
+                if event.type is WatchEventType.PUT:
+                    state[event.kv.key] = event.kv
+    if watch.position == second.revision:
+        assert tuple(state[key] for key in sorted(state)) == second.kvs
+
 
 def _write(backend: Backend, space: Keyspace, index: int, turns: int) -> list[_Write]:
     """Create, update and delete a few keys in competition; return what succeeded."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from revstore.backend import Backend
 from revstore.errors import FutureRevision, Unsupported
-from revstore.testing._support import Keyspace, reads_at, run_threads
-from revstore.testing.backend._base import BackendSuite
+from revstore.testing._support import PATIENCE, Keyspace, collect, reads_at, run_threads
+from revstore.testing.backend._base import BackendSuite, OpenBackend
 from revstore.values import Capability
 
 __all__ = ["ReadTests"]
@@ -184,6 +186,59 @@ class ReadTests(BackendSuite):
 
         run_threads(4, follow)
 
+    def test_reads_show_what_others_were_told(
+        self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
+    ) -> None:
+        """What one was told of a write, every read of another shows that begins after it: status,
+        get, list and count, and the revision they name. By another handle, where there can be one
+        (LIST-20, GET-9)."""
+        revision = space.create("a", b"0")
+        with contextlib.ExitStack() as stack:
+            # In a thread of its own: a backend may remember what each has written.
+            asking = stack.enter_context(ThreadPoolExecutor(1))
+            handle = stack.enter_context(open_backend()) if open_backend else backend
+            for turn in range(1, 61):
+                revision = backend.put(
+                    space.key("a"), b"%d" % turn, expected_revision=revision
+                ).revision
+                for told in asking.submit(_told, handle, space).result(PATIENCE):
+                    assert told >= revision, f"turn {turn}: {told} was told after {revision}"
+
+    def test_a_long_list_is_whole(self, backend: Backend, space: Keyspace) -> None:
+        """However many keys there are and however many bytes, a list without a limit has them
+        all, and one with a limit says that more follow; so do count, pages, and a watch that
+        begins before them (LIST-5, LIST-8, STAT-1)."""
+        total = self.many_keys
+        names = [f"{number:06}" for number in range(total)]
+        value = b"x" * 600
+
+        def create(index: int) -> None:
+            for name in names[index::16]:
+                space.create(name, value)
+
+        run_threads(16, create, patience=10 * PATIENCE)
+        whole, bare = space.list(), space.list(keys_only=True)
+
+        assert space.names(whole.kvs) == space.names(bare.kvs) == names
+        assert {len(kv.value) for kv in whole.kvs} == {len(value)}
+        assert (whole.more, bare.more) == (False, False)
+        assert backend.count(space.prefix).count == total
+        for limit in (total - 1, total, total + 1):
+            page = space.list(limit=limit)
+            assert page.more is (len(page.kvs) < total)
+            assert len(page.kvs) in (min(limit, total), total)
+        found: list[str] = []
+        page = space.list(limit=1000)
+        while page.more:
+            found += space.names(page.kvs)
+            page = space.list(limit=1000, start=found[-1] + "\0")
+        assert found + space.names(page.kvs) == names
+        if self.claims(backend, Capability.HISTORICAL_READS):
+            assert space.list(revision=whole.revision).kvs == whole.kvs
+            with space.watch() as watch:
+                events = collect(watch, total)
+            assert sorted(event.kv.key for event in events) == [space.key(name) for name in names]
+
     def test_reads_that_may_lag(self, backend: Backend, space: Keyspace) -> None:
         """``linearizable=False`` is never an error; without LOCAL_READS it lags not (OLD-2)."""
         space.create("a", b"1")
@@ -310,6 +365,21 @@ class ReadTests(BackendSuite):
         for read in reads_at(backend, space.key("a")):
             with pytest.raises(Unsupported):
                 read(revision)
+
+
+def _told(handle: Backend, space: Keyspace) -> list[int]:
+    """The store's revision as each kind of read tells it, and that of the key "a"."""
+    key = space.key("a")
+    found, listed = handle.get(key), handle.list(space.prefix)
+    assert found.kv is not None
+    return [
+        handle.status().revision,
+        found.revision,
+        found.kv.revision,
+        listed.revision,
+        listed.kvs[0].revision,
+        handle.count(space.prefix).revision,
+    ]
 
 
 def _pages(space: Keyspace) -> bool:

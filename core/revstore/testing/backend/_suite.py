@@ -30,6 +30,8 @@ class BackendTests(
       tests wrote is deleted at their end.
     - ``starts_at_one = True``: each test gets a new store, which must answer revision 1.
     - ``large_value``: bytes of the largest value tried, 1 MiB unless the store takes less.
+    - ``many_keys``: keys of the longest list tried, 10,050: more than what servers and drivers
+      are apt to cut lists at.
     - ``large_key``: bytes of the longest key tried, 1,024 unless the store takes less.
 
     A capability that is claimed must work; of one that is not, the call must raise
