@@ -439,6 +439,13 @@ def test_override_in_code_is_checked_at_once():
         assert field == caught.value.field
 
 
+def test_a_bad_override():
+    """SF-7: one that does not parse is refused by its name, before anything is opened."""
+    for table in ({"url": "no url"}, "sqlite:///x.db"):
+        with pytest.raises(ConfigError, match=r"overrides\.gadgets"):
+            StorageConfig(overrides={"gadgets": table})
+
+
 def test_tls():
     """DECISIONS 36: https or any file turns TLS on; http beside files, and half a key pair, are
     refused."""

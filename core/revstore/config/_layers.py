@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from revstore.config._fields import FIELD_TYPES
+from revstore.config._fields import CREDENTIALS, LISTS, LOCATING, PLAIN
 from revstore.config._url import parse_url
-from revstore.config._values import Given, Source, refuse, unknown_name
+from revstore.config._values import Given, Origin, refuse, unknown_name
 from revstore.errors import ConfigError
 
 __all__ = ["Layer", "expand_url", "layer_of_environ", "layer_of_file", "layer_of_table", "merge"]
@@ -21,18 +21,6 @@ __all__ = ["Layer", "expand_url", "layer_of_environ", "layer_of_file", "layer_of
 Layer = dict[tuple[str, ...], Given]
 
 _TABLES = ("options", "overrides", "resources")
-_LISTS = frozenset({"server_list", "wrappers"})
-_CREDENTIALS = (
-    "username",
-    "password",
-    "password_file",
-    "key_file",
-    "cert_file",
-    "ca_file",
-    "insecure_skip_verify",
-    "allow_plaintext",
-)
-
 #: Variables with the prefix that are no configuration of a store.
 _OTHER_VARIABLES = frozenset(
     {
@@ -48,7 +36,7 @@ _PREFIX = "REVSTORE_"
 
 def layer_of_file(path: Path) -> Layer:
     """Read a TOML file; ``ConfigError`` if it cannot be read, is no TOML, or has unknown keys."""
-    source = Source(str(path))
+    origin = Origin(str(path))
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -67,7 +55,7 @@ def layer_of_file(path: Path) -> Layer:
         raise ConfigError(
             "config", str(path), "TOML", message=f"{path}: not valid TOML: {reason}"
         ) from None
-    return layer_of_table(table, source)
+    return layer_of_table(table, origin)
 
 
 def layer_of_environ(environ: Mapping[str, str]) -> Layer:
@@ -81,27 +69,27 @@ def layer_of_environ(environ: Mapping[str, str]) -> Layer:
         if not value:
             continue
         path = tuple(name.lower().split("__"))
-        source = Source(variable, text=True)
-        _check_path(path, source, shown=variable)
-        layer[path] = Given(value, source)
+        origin = Origin(variable, text=True)
+        _check_path(path, origin, shown=variable)
+        layer[path] = Given(value, origin)
     return layer
 
 
-def layer_of_table(table: Mapping[str, Any], source: Source) -> Layer:
+def layer_of_table(table: Mapping[str, Any], origin: Origin) -> Layer:
     """The keys of a TOML document or of a mapping given in code."""
     layer: Layer = {}
     for key, value in table.items():
         if key not in _TABLES:
-            _check_path((key,), source)
-            layer[key,] = Given(value, source)
+            _check_path((key,), origin)
+            layer[key,] = Given(value, origin)
             continue
-        for name, item in _table(value, key, source).items():
+        for name, item in _table(value, key, origin).items():
             if key == "options":
-                layer[key, name] = Given(item, source)
+                layer[key, name] = Given(item, origin)
                 continue
-            for path, leaf in _flatten(_table(item, f"{key}.{name}", source), key):
-                _check_path((key, name, *path), source)
-                layer[(key, name, *path)] = Given(leaf, source)
+            for path, leaf in _flatten(_table(item, f"{key}.{name}", origin), key):
+                _check_path((key, name, *path), origin)
+                layer[(key, name, *path)] = Given(leaf, origin)
     return layer
 
 
@@ -115,20 +103,20 @@ def _flatten(table: Mapping[str, Any], parent: str) -> list[tuple[tuple[str, ...
     return result
 
 
-def _table(value: Any, field: str, source: Source) -> Mapping[str, Any]:
+def _table(value: Any, field: str, origin: Origin) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise refuse(field, Given(value, source), "a table", secret=True)
+        raise refuse(field, Given(value, origin), "a table", secret=True)
     return value
 
 
-def _check_path(path: tuple[str, ...], source: Source, shown: str = "") -> None:
+def _check_path(path: tuple[str, ...], origin: Origin, shown: str = "") -> None:
     """Refuse a path that leads nowhere. What options and resources hold is checked later."""
     rest = path[2:] if path[0] == "overrides" else path
-    known = [*FIELD_TYPES, "url", "options"]
+    known = [*PLAIN, "url", "options"]
     if path[0] == "resources":
         leads = len(path) == 3
     elif len(rest) == 1:
-        leads = rest[0] in FIELD_TYPES or rest[0] == "url"
+        leads = rest[0] in PLAIN or rest[0] == "url"
     else:
         leads = len(rest) == 2 and rest[0] == "options"
     if leads:
@@ -138,8 +126,8 @@ def _check_path(path: tuple[str, ...], source: Source, shown: str = "") -> None:
     if shown:
         names = [_PREFIX + "__".join((*path[:-1], name)).upper() for name in known]
         names += _OTHER_VARIABLES
-        raise unknown_name(shown, Source(), names if len(path) == 1 else (), "variable")
-    raise unknown_name(".".join(path), source, known, "key")
+        raise unknown_name(shown, Origin(), names if len(path) == 1 else (), "variable")
+    raise unknown_name(".".join(path), origin, known, "key")
 
 
 def expand_url(layer: Layer, field: str = "url") -> Layer:
@@ -149,8 +137,8 @@ def expand_url(layer: Layer, field: str = "url") -> Layer:
         return layer
     if not isinstance(given.value, str):
         raise refuse(field, given, "a URL", secret=True)
-    source = Source(given.source.label or "URL", text=True)
-    result = parse_url(given.value, source, field, FIELD_TYPES, _LISTS)
+    origin = Origin(given.origin.label or "URL", text=True)
+    result = parse_url(given.value, origin, field, PLAIN, LISTS)
     result.update({path: item for path, item in layer.items() if path != ("url",)})
     return result
 
@@ -166,7 +154,7 @@ def merge(below: Layer, above: Layer, *, keep_credentials: bool = False) -> Laye
     above = expand_url(above)
     result = dict(below)
     if has_url:
-        for name in ("type", "server_list", *(() if keep_credentials else _CREDENTIALS)):
+        for name in (*LOCATING, *(() if keep_credentials else CREDENTIALS)):
             result.pop((name,), None)
     after = {**result, **above}
     if backend_of(below) != backend_of(after):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,7 @@ from typing import Any, Self
 
 import attrs
 
-from revstore.config._fields import (
-    FIELD_TYPES,
-    ResourceConfig,
-    check_field,
-    check_resources,
-    check_together,
-)
+from revstore.config._fields import PLAIN, SERVER, PlainFields, Rule, check_field
 from revstore.config._layers import (
     Layer,
     expand_url,
@@ -25,22 +20,13 @@ from revstore.config._layers import (
     layer_of_table,
     merge,
 )
+from revstore.config._resources import ResourceConfig, check_resources
 from revstore.config._url import is_url, redact_url
-from revstore.config._values import CODE, FrozenMap, Given, Source, refuse
+from revstore.config._values import CODE, FrozenMap, Given, Origin, refuse
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
 __all__ = ["ResourceConfig", "Secret", "StorageConfig", "redact_url"]
-
-
-def _field(default: Any, **arguments: Any) -> Any:
-    """A plain field: its converter gives the value its type and refuses what will not do."""
-
-    def converter(value: Any, _: Any, field: attrs.Attribute[Any]) -> Any:
-        return check_field(field.name, Given(value))
-
-    takes = attrs.Converter(converter, takes_self=True, takes_field=True)
-    return attrs.field(default=default, converter=takes, **arguments)
 
 
 def _options(value: Any) -> FrozenMap[Any]:
@@ -66,12 +52,15 @@ def _resources(value: Any) -> FrozenMap[ResourceConfig]:
     return check_resources(value)
 
 
-def _sources(value: Mapping[str, Source]) -> FrozenMap[Source]:
+def _sources(value: Mapping[str, Origin]) -> FrozenMap[Origin]:
     return FrozenMap(value)
 
 
+_ABOVE = {Rule: Rule(above_backend=True)}
+
+
 @attrs.frozen(kw_only=True)
-class StorageConfig:
+class StorageConfig(PlainFields):
     """Where objects are stored, and how (storagebackend.Config). All times are in seconds.
 
     Making one raises ``ConfigError``, which names the field and its source, for a value of a
@@ -80,64 +69,26 @@ class StorageConfig:
     Equal configs are equal and have the same hash; ``repr`` shows no secret.
     """
 
-    #: The backend's name; "" means etcd3 if there are servers, else sqlite.
-    type: str = _field("")
-    #: Stands before every key; "/" for none.
-    prefix: str = _field("/registry")
-    #: "host:port" or "http://..." or "https://...", for backends that have servers.
-    server_list: tuple[str, ...] = _field(())
-    #: PEM files. Any of them, or https, turns TLS on.
-    key_file: str = _field("")
-    cert_file: str = _field("")
-    ca_file: str = _field("")
-    #: Do not verify the servers' certificates. Warned of at opening.
-    insecure_skip_verify: bool = _field(False)
-    #: Allow that a password goes to another machine without TLS.
-    allow_plaintext: bool = _field(False)
-    username: str = _field("")
-    password: Secret | None = _field(None)  # noqa: RUF009 - an attrs field
-    #: Read at opening; a line end at its end is dropped.
-    password_file: str = _field("")
-    #: False allows reads that lag, where the store has them.
-    quorum: bool = _field(True)
-    #: How many decoded objects are kept by key and revision; 0: none.
-    deserialization_cache_size: int = _field(0)
-    codec: str = _field("json")
-    #: What readers of shared objects get: "share", "deep" copies, or "auto": by the object's type.
-    copier: str = _field("auto")
-    transformer: str = _field("identity")
-    #: Names of plugins of the group revstore.wrappers around the backend, the outermost first.
-    wrappers: tuple[str, ...] = _field(())
-    #: 0 turns compaction off.
-    compaction_interval: float = _field(300.0)
-    #: How far back a cache serves watches; at least 75.
-    event_history_window: float = _field(75.0)
-    lease_reuse_duration: float = _field(60.0)
-    lease_max_object_count: int = _field(1000)
-    #: 0 means 2 s, for both.
-    healthcheck_timeout: float = _field(2.0)
-    readycheck_timeout: float = _field(2.0)
-    #: 0 turns the counting off.
-    count_metric_poll_period: float = _field(60.0)
-    db_metric_poll_interval: float = _field(30.0)
     #: The backend's own options, raw; see ``revstore.plugins.validate_options``.
-    options: Mapping[str, Any] = attrs.field(factory=FrozenMap, converter=_options, hash=False)
+    options: Mapping[str, Any] = attrs.field(
+        factory=FrozenMap, converter=_options, hash=False, metadata={Rule: Rule()}
+    )
     #: Fields that differ for a resource: by "events", "deployments.apps" or "*.apps". Besides
     #: the fields above a table may have ``url``.
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(
-        factory=FrozenMap, converter=_overrides, hash=False
+        factory=FrozenMap, converter=_overrides, hash=False, metadata=_ABOVE
     )
     #: Scope and kind of resources that revstore does not know, by "widgets.example.com".
     resources: Mapping[str, ResourceConfig] = attrs.field(
-        factory=FrozenMap, converter=_resources, hash=False
+        factory=FrozenMap, converter=_resources, hash=False, metadata=_ABOVE
     )
     #: Where values came from, by dotted name; what is not in it is a default or from code.
-    sources: Mapping[str, Source] = attrs.field(
-        factory=FrozenMap, converter=_sources, eq=False, repr=False
+    sources: Mapping[str, Origin] = attrs.field(
+        factory=FrozenMap, converter=_sources, eq=False, repr=False, metadata={Rule: Rule()}
     )
 
     def __attrs_post_init__(self) -> None:
-        check_together(self)
+        _check_together(self)
         for name in self.overrides:
             self._overridden((name,))
 
@@ -179,7 +130,7 @@ class StorageConfig:
         variables.pop(("url",), None)
         where = os.fspath(url_or_config)
         if is_url(where) or not (where.endswith(".toml") or isinstance(url_or_config, Path)):
-            url = Given(where, Source("", text=True))
+            url = Given(where, Origin("", text=True))
             return cls._build(merge(variables, {("url",): url}, keep_credentials=True))
         return cls._build(merge(expand_url(layer_of_file(Path(where))), variables))
 
@@ -194,7 +145,7 @@ class StorageConfig:
             for name in path[:-1]:
                 table = table.setdefault(name, {})
             table[path[-1]] = given.value
-        sources = {".".join(path): given.source for path, given in layer.items()}
+        sources = {".".join(path): given.origin for path, given in layer.items()}
         if "resources" in values:
             values["resources"] = check_resources(values["resources"], sources)
         return cls(**values, sources=sources)
@@ -222,8 +173,7 @@ class StorageConfig:
         if not names:
             return attrs.evolve(self, overrides={}) if self.overrides else self
         layer: Layer = {
-            (field,): Given(getattr(self, field), self.sources.get(field, CODE))
-            for field in FIELD_TYPES
+            (field,): Given(getattr(self, field), self.sources.get(field, CODE)) for field in PLAIN
         }
         for key, value in self.options.items():
             layer["options", key] = Given(value, self.sources.get(f"options.{key}", CODE))
@@ -242,8 +192,8 @@ class StorageConfig:
                 raise ConfigError(key, "", "none: it is not for overrides")
         layer = layer_of_table(table, CODE)
         for path, given in layer.items():
-            source = self.sources.get(".".join(("overrides", name, *path)), CODE)
-            layer[path] = Given(given.value, source)
+            origin = self.sources.get(".".join(("overrides", name, *path)), CODE)
+            layer[path] = Given(given.value, origin)
         return layer
 
     def read_password(self) -> Secret | None:
@@ -263,6 +213,43 @@ class StorageConfig:
             _read(path, field)
             if field in ("key_file", "password_file") and os.stat(path).st_mode & 0o077:
                 warnings.warn(f"{field} {path!r} can be read by others: chmod 600", stacklevel=3)
+
+
+def _check_together(config: StorageConfig) -> None:
+    """Refuse fields that contradict each other."""
+    schemes = {server.partition("://")[0] for server in config.server_list if "://" in server}
+    files = bool(config.ca_file or config.cert_file or config.key_file)
+    if len(schemes) > 1:
+        raise ConfigError("server_list", config.server_list, "either http or https, not both")
+    if "http" in schemes and files:
+        raise ConfigError(
+            "server_list", config.server_list, "https: ca_file, cert_file or key_file is given"
+        )
+    if bool(config.cert_file) != bool(config.key_file):
+        absent = "key_file" if config.cert_file else "cert_file"
+        raise ConfigError(absent, "", "a file: cert_file and key_file go together")
+    if config.password is not None and config.password_file:
+        raise ConfigError("password_file", config.password_file, "none: password is given too")
+    if (config.password is not None or config.password_file) and not config.username:
+        raise ConfigError("username", "", "a name: a password is given")
+    if not config.username or config.tls_enabled or config.allow_plaintext:
+        return
+    for server in config.server_list:
+        if not _is_loopback(server):
+            raise ConfigError(
+                "allow_plaintext",
+                False,
+                "true, or TLS",
+                message=f"the password would go to {server!r} in plain text: use https or a "
+                "ca_file, or set allow_plaintext",
+            )
+
+
+def _is_loopback(server: str) -> bool:
+    """Whether ``server`` ("host:port", "https://host") is this machine's loopback by its name."""
+    match = SERVER.fullmatch(server)
+    host = match[2].strip("[]") if match else ""
+    return host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def _read(path: str, field: str) -> str:

@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Collection
 
-from revstore.config._values import Given, Source
+from revstore.config._values import Given, Origin
 from revstore.errors import ConfigError
 
 __all__ = ["is_url", "parse_url", "redact_url"]
@@ -46,7 +46,7 @@ def _without_user(url: str) -> str:
 
 
 def parse_url(
-    url: str, source: Source, field: str, fields: Collection[str], lists: Collection[str]
+    url: str, origin: Origin, field: str, fields: Collection[str], lists: Collection[str]
 ) -> dict[tuple[str, ...], Given]:
     """What ``url`` says, by path into the configuration: ("prefix",), ("options", "path"), ...
 
@@ -64,10 +64,10 @@ def parse_url(
             result[path] = value
     except _Refused as refused:
         shown = redact_url(url)
-        where = f"{source.label}: " if source.label and source.label != field else ""
+        where = f"{origin.label}: " if origin.label and origin.label != field else ""
         text = f"{where}invalid {field} {shown!r}: expected {refused}"
         raise ConfigError(field, shown, str(refused), message=text) from None
-    return {path: Given(value, source) for path, value in result.items()}
+    return {path: Given(value, origin) for path, value in result.items()}
 
 
 class _Refused(Exception):

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import attrs
 
+from revstore.config._text import Unseen, clean, clean_secret
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
-__all__ = ["CODE", "FrozenMap", "Given", "Source", "convert", "refuse", "unknown_name"]
+__all__ = ["CODE", "FrozenMap", "Given", "Origin", "convert", "refuse", "unknown_name"]
 
 V_co = TypeVar("V_co", covariant=True)
 
@@ -37,24 +38,24 @@ _EXPECTED = {
 
 
 @attrs.frozen
-class Source:
+class Origin:
     """Where a value came from. ``label`` is shown in errors: a file's name, a variable, "URL".
-    ``text`` tells that everything from there is a string, to be read as the field's type."""
+    With ``text`` everything from there is a string, to be read as the field's type."""
 
     label: str = ""
     text: bool = False
 
 
 #: Given by a caller, with its proper type.
-CODE = Source()
+CODE = Origin()
 
 
 @attrs.frozen
 class Given:
-    """A raw value and its source."""
+    """A raw value and its origin."""
 
     value: Any
-    source: Source = CODE
+    origin: Origin = CODE
 
 
 class FrozenMap(Mapping[str, V_co]):
@@ -84,14 +85,14 @@ class FrozenMap(Mapping[str, V_co]):
 def refuse(field: str, given: Given, expected: str, *, secret: bool = False) -> ConfigError:
     """The error for a value that will not do. It shows the value, unless that may be secret."""
     shown: object = "***" if secret else given.value
-    where = f"{given.source.label}: " if given.source.label else ""
+    where = f"{given.origin.label}: " if given.origin.label else ""
     text = shown if secret else repr(shown)
     return ConfigError(
         field, shown, expected, message=f"{where}invalid {field} {text}: expected {expected}"
     )
 
 
-def unknown_name(field: str, source: Source, known: Collection[str], what: str) -> ConfigError:
+def unknown_name(field: str, origin: Origin, known: Collection[str], what: str) -> ConfigError:
     """The error for the name ``field`` that nothing knows; the value is not shown, as it may be
     a password under a mistyped name."""
     head, _, name = field.rpartition(".")
@@ -103,7 +104,7 @@ def unknown_name(field: str, source: Source, known: Collection[str], what: str) 
     else:
         expected = f"one of {', '.join(sorted(known))}" if known else "none"
         hint = f"expected {expected}"
-    where = f"{source.label}: " if source.label else ""
+    where = f"{origin.label}: " if origin.label else ""
     return ConfigError(field, "", expected, message=f"{where}unknown {what} {field!r}: {hint}")
 
 
@@ -116,37 +117,41 @@ def convert(given: Given, wanted: Any, field: str) -> Any:
         return None
     kind = next(option for option in options if option is not types.NoneType)
     base = typing.get_origin(kind) or kind
-    result = _READERS[base](value, given.source.text)
+    try:
+        result = _READERS[base](value, given.origin.text)
+    except Unseen as error:
+        raise refuse(field, given, str(error), secret=base is Secret) from None
     if result is None:
         raise refuse(field, given, _EXPECTED[base], secret=base is Secret)
     return result
 
 
 def _read_str(value: Any, text: bool) -> str | None:
-    return value if isinstance(value, str) else None
+    return clean(value) if isinstance(value, str) else None
 
 
 def _read_secret(value: Any, text: bool) -> Secret | None:
     if isinstance(value, Secret):
         return value
-    return Secret(value) if isinstance(value, str) else None
+    return Secret(clean_secret(value)) if isinstance(value, str) else None
 
 
 def _read_bool(value: Any, text: bool) -> bool | None:
     if text and isinstance(value, str):
-        return _BOOLS.get(value.lower())
+        return _BOOLS.get(clean(value).lower())
     return value if isinstance(value, bool) else None
 
 
 def _read_int(value: Any, text: bool) -> int | None:
     if text and isinstance(value, str):
+        value = clean(value)
         return int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _read_seconds(value: Any, text: bool) -> float | None:
     if isinstance(value, str):
-        value = _parse_duration(value)
+        value = _parse_duration(clean(value))
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if value >= 0 and math.isfinite(value) else None
@@ -154,10 +159,10 @@ def _read_seconds(value: Any, text: bool) -> float | None:
 
 def _read_strings(value: Any, text: bool) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if text else None
+        return tuple(filter(None, map(clean, value.split(",")))) if text else None
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
         return None
-    return tuple(value)
+    return tuple(map(clean, value))
 
 
 _READERS: dict[Any, Any] = {

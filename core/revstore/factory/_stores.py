@@ -9,25 +9,14 @@ import attrs
 
 from revstore.backend import Backend
 from revstore.config import StorageConfig
+from revstore.config._fields import rule_of
 from revstore.errors import InternalError
 
 __all__ = ["resource_prefixes", "transport"]
 
-# Fields that say what is done above the backend: configs that differ in no other share one.
-_ABOVE_BACKEND = (
-    "prefix",
-    "codec",
-    "copier",
-    "transformer",
-    "deserialization_cache_size",
-    "compaction_interval",
-    "event_history_window",
-    "healthcheck_timeout",
-    "readycheck_timeout",
-    "count_metric_poll_period",
-    "db_metric_poll_interval",
-    "resources",
-    "overrides",
+# Configs that differ in no other fields share a backend.
+_ABOVE_BACKEND = tuple(
+    field.name for field in attrs.fields(StorageConfig) if rule_of(field).above_backend
 )
 _PLAIN = StorageConfig()
 

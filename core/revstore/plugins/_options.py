@@ -32,17 +32,17 @@ def validate_options(info: BackendInfo, config: StorageConfig) -> Any:
     values = {}
     for name, value in config.options.items():
         path = f"options.{name}"
-        source = config.sources.get(path, CODE)
+        origin = config.sources.get(path, CODE)
         if name not in fields:
-            raise unknown_name(path, source, fields, f"option of backend {info.name!r}:")
-        values[name] = convert(Given(value, source), hints[fields[name].name], path)
+            raise unknown_name(path, origin, fields, f"option of backend {info.name!r}:")
+        values[name] = convert(Given(value, origin), hints[fields[name].name], path)
     try:
         return info.options_class(**values)
     except ConfigError as error:
-        source = config.sources.get(error.field, CODE)
-        if not source.label:
+        origin = config.sources.get(error.field, CODE)
+        if not origin.label:
             raise
-        message = f"{source.label}: {error}"
+        message = f"{origin.label}: {error}"
         raise ConfigError(error.field, error.value, error.expected, message=message) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(

@@ -1,13 +1,12 @@
-"""The catalogue's rows about where a resource is stored, and whether it is cached."""
+"""Under which keys, and in which store, a resource lies."""
 
 from __future__ import annotations
 
 import attrs
 import pytest
 
-from revstore.cacher import Cacher
 from revstore.config import StorageConfig
-from revstore.errors import ConfigError, InvalidArgument
+from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
 from revstore.objects import ObjectMeta
 
@@ -63,39 +62,6 @@ def test_a_bad_prefix(config, prefix, cached):
         pytest.raises(InvalidArgument, match="resource_prefix"),
     ):
         factory.storage(Widget, resource_prefix=prefix, cached=cached)
-
-
-@pytest.mark.parametrize(("capacity", "size"), [(None, 102_400), (7, 7), (0, 0)])
-def test_how_much_is_cached(config, capacity, size):
-    """SF-7, OLD-27: each resource says it for itself; 0 is no cache."""
-    with StorageFactory(config) as factory:
-        storage = factory.storage(Widget, cached=True, capacity=capacity)
-        other = factory.storage(Widget, resource="gizmos")
-        assert not isinstance(other, Cacher)
-        if not size:
-            assert not isinstance(storage, Cacher)
-            return
-        assert isinstance(storage, Cacher)
-        assert storage.counters.log_capacity == size
-        storage.create("/widgets/a", widget("a"))
-        assert len(storage.list("/widgets")) == 1
-        assert storage.counters.served_by_cache == 1
-
-
-def test_a_bad_capacity(config):
-    """SF-7: refused by name, and nothing is left open."""
-    with StorageFactory(config) as factory:
-        with pytest.raises(InvalidArgument, match="capacity"):
-            factory.storage(Widget, cached=True, capacity=-1)
-        assert factory.open_storages() == ()
-
-
-def test_a_bad_override(config):
-    """SF-7: one that does not parse is refused by its name, before anything is opened."""
-    with pytest.raises(ConfigError, match=r"overrides\.gadgets"):
-        attrs.evolve(config, overrides={"gadgets": {"url": "no url"}})
-    with pytest.raises(ConfigError, match=r"overrides\.gadgets"):
-        attrs.evolve(config, overrides={"gadgets": "sqlite:///x.db"})
 
 
 def test_an_override_that_names_the_same_store(config):

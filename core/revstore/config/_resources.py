@@ -1,0 +1,53 @@
+"""Kinds that revstore does not know, as ``[resources.NAME]`` declares them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse, unknown_name
+
+__all__ = ["ResourceConfig", "check_resources"]
+
+
+@attrs.frozen(kw_only=True)
+class ResourceConfig:
+    """What ``[resources.NAME]`` says about a kind that revstore does not know; NAME is its
+    lower-case plural, with the group behind a dot if there is one: "widgets.example.com".
+
+    ``namespaced`` None: an object is namespaced exactly if it has ``metadata.namespace``.
+    """
+
+    kind: str
+    namespaced: bool | None = None
+    short_names: tuple[str, ...] = ()
+
+
+_TYPES = typing.get_type_hints(ResourceConfig)
+
+
+def check_resources(
+    value: Mapping[str, Any], origins: Mapping[str, Origin] = FrozenMap()
+) -> FrozenMap[ResourceConfig]:
+    """The ``resources`` tables as values, or ``ConfigError``; ``origins`` by dotted name."""
+    result = {}
+    for name, table in value.items():
+        if isinstance(table, ResourceConfig):
+            result[name] = table
+            continue
+        field = f"resources.{name}"
+        if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+            given = Given(table, origins.get(f"{field}.kind", CODE))
+            raise refuse(field, given, 'a table with a string "kind"')
+        values = {}
+        for key, item in table.items():
+            origin = origins.get(f"{field}.{key}", CODE)
+            if key not in _TYPES:
+                raise unknown_name(f"{field}.{key}", origin, _TYPES, "key")
+            given = Given(item, origin)
+            values[key] = convert(given, _TYPES[key], f"{field}.{key}")
+        result[name] = ResourceConfig(**values)
+    return FrozenMap(result)

@@ -1,0 +1,51 @@
+"""The one rule for text from people, shells and files: blanks around it are dropped, and what
+cannot be seen in it is refused, so that two texts that look alike mean the same."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["Unseen", "clean", "clean_secret"]
+
+_NUL = "\0"
+_BLANKS = " \t\r\n\v\f"
+
+
+class Unseen(ValueError):
+    """A text holds what cannot be seen; says what was expected instead."""
+
+
+def clean(text: str) -> str:
+    """Return ``text`` without blanks, tabs and line ends around it.
+
+    Raises:
+        Unseen: a control character, a line end, a blank other than U+0020, or a character of
+            no width is in it.
+    """
+    text = text.strip(_BLANKS)
+    _refuse_unseen(text)
+    return text
+
+
+def clean_secret(text: str) -> str:
+    """Return ``text`` without the one line end that a file or a shell leaves at its end.
+
+    Raises:
+        Unseen: there are more blanks around it, which may be meant or not, or it holds what
+            ``clean`` refuses.
+    """
+    text = text.removesuffix("\n").removesuffix("\r")
+    if text != text.strip(_BLANKS):
+        raise Unseen("no blanks around it")
+    _refuse_unseen(text)
+    return text
+
+
+def _refuse_unseen(text: str) -> None:
+    if text.isprintable() and text.isascii():
+        return
+    for char in text:
+        # Surrogates stand for bytes of a file's name that are no UTF-8.
+        if not char.isprintable() and not "\ud800" <= char <= "\udfff":
+            name = f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
+            raise Unseen(f"text without {'NUL' if char == _NUL else name}")
