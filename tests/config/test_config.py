@@ -281,6 +281,65 @@ def test_unreadable_files_are_refused(tmp_path):
         assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfprefix = '/x'\n",
+        b"prefix = '/x'\r\nquorum = true\r\n",
+        b"\xef\xbb\xbf# notes\r\n\r\nprefix = '/x'",
+    ],
+)
+def test_files_of_other_editors(tmp_path, data):
+    """A byte order mark and line ends of CR LF change nothing."""
+    path = tmp_path / "c.toml"
+    path.write_bytes(data)
+
+    assert StorageConfig.from_toml(path) == StorageConfig(prefix="/x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_utf_16_is_named_so(tmp_path, encoding):
+    """The error says what to do."""
+    path = tmp_path / "c.toml"
+    path.write_bytes("prefix = '/x'\n".encode(encoding))
+
+    with pytest.raises(ConfigError, match=r"c\.toml.*save it as UTF-8"):
+        StorageConfig.from_toml(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\r\n", b"# nothing yet\n", b"\xef\xbb\xbf"])
+def test_a_file_that_says_nothing(tmp_path, data):
+    """It is all defaults, as TOML has it."""
+    path = tmp_path / "c.toml"
+    path.write_bytes(data)
+
+    assert StorageConfig.from_toml(path) == StorageConfig()
+
+
+@pytest.mark.parametrize(
+    ("variables", "kept"),
+    [
+        ({}, True),
+        ({"TYPE": "etcd2"}, True),
+        ({"URL": "etcd2://h9"}, True),
+        ({"SERVER_LIST": "h9"}, False),
+        ({"TYPE": "sqlite"}, False),
+        ({"URL": "sqlite:///x.db"}, False),
+    ],
+)
+def test_options_of_the_environment_under_a_url(variables, kept):
+    """REVSTORE_OPTIONS__X reaches the backend that a URL in code names, unless the environment
+    itself names another, whose option it is."""
+    environ = {f"REVSTORE_{name}": value for name, value in variables.items()}
+
+    config = StorageConfig.load(
+        "etcd2://localhost:1", {**environ, "REVSTORE_OPTIONS__DIAL_TIMEOUT": "abc"}
+    )
+
+    assert (config.type, config.server_list) == ("etcd2", ("localhost:1",))
+    assert dict(config.options) == ({"dial_timeout": "abc"} if kept else {})
+
+
 def test_environment():
     """REVSTORE_* variables: every plain field, __ one level down, empty ones unset."""
     config = StorageConfig.from_env(

@@ -18,8 +18,10 @@ Percent-encode ``? # % @ & =`` where they are meant as themselves.
 
 Variables: ``REVSTORE_URL``, ``REVSTORE_CONFIG`` (a TOML file), ``REVSTORE_TYPE`` and so on for each
 field; lists are separated by commas; ``__`` goes one level down, as in
-``REVSTORE_OPTIONS__POLL_INTERVAL`` and ``REVSTORE_OVERRIDES__EVENTS__URL``. An empty variable
-counts as unset.
+``REVSTORE_OPTIONS__POLL_INTERVAL`` and ``REVSTORE_OVERRIDES__EVENTS__URL``. An empty or
+blank variable counts as unset.
+
+Blanks around any text are dropped; a character in it that cannot be seen is refused.
 
 Durations are in seconds, or strings such as "500ms", "60s", "5m", "1h30m". File names are
 relative to the current directory.

@@ -58,6 +58,8 @@ def _check_prefix(prefix: str) -> str:
     segments = prefix[1:].split("/") if prefix != "/" else []
     if "\0" in prefix or any(segment in ("", ".", "..") for segment in segments):
         return "a path without NUL, '//', '.' and '..' segments"
+    if any(segment != segment.strip() for segment in segments):
+        return "a path whose segments have no blanks around them"
     try:
         prefix.encode()
     except UnicodeEncodeError:

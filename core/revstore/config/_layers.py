@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from revstore.config._fields import CREDENTIALS, LISTS, LOCATING, PLAIN
-from revstore.config._url import parse_url
+from revstore.config._fields import CREDENTIALS, LISTS, LOCATING, PLAIN, check_field
+from revstore.config._text import BLANKS
+from revstore.config._url import parse_url, scheme_of
 from revstore.config._values import Given, Origin, refuse, unknown_name
 from revstore.errors import ConfigError
 
@@ -45,12 +46,14 @@ def layer_of_file(path: Path) -> Layer:
             "config", str(path), "a readable file", message=f"{path}: cannot be read: {reason}"
         ) from error
     try:
-        table = tomllib.loads(data.decode())
+        table = tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         if isinstance(error, UnicodeDecodeError):
             line = data[: error.start].count(b"\n") + 1
             reason = f"not UTF-8 (at line {line})"
+        if b"\0" in data:
+            reason = "it has NUL bytes, as UTF-16 has: save it as UTF-8"
         # Not chained: newer versions of the error carry the whole document, secrets included.
         raise ConfigError(
             "config", str(path), "TOML", message=f"{path}: not valid TOML: {reason}"
@@ -59,14 +62,14 @@ def layer_of_file(path: Path) -> Layer:
 
 
 def layer_of_environ(environ: Mapping[str, str]) -> Layer:
-    """The ``REVSTORE_*`` variables of ``environ``; ``__`` goes one level down. Empty variables
-    count as unset, ``REVSTORE_TEST_*`` are left to test suites."""
+    """The ``REVSTORE_*`` variables of ``environ``; ``__`` goes one level down. Variables
+    that are empty or blank count as unset, ``REVSTORE_TEST_*`` are left to test suites."""
     layer: Layer = {}
     for variable, value in sorted(environ.items()):
         name = variable.removeprefix(_PREFIX)
         if name == variable or variable in _OTHER_VARIABLES or name.startswith("TEST_"):
             continue
-        if not value:
+        if not value.strip(BLANKS):
             continue
         path = tuple(name.lower().split("__"))
         origin = Origin(variable, text=True)
@@ -143,21 +146,23 @@ def expand_url(layer: Layer, field: str = "url") -> Layer:
     return result
 
 
-def merge(below: Layer, above: Layer, *, keep_credentials: bool = False) -> Layer:
+def merge(below: Layer, above: Layer, *, under_code: bool = False) -> Layer:
     """``above`` laid over ``below``; a ``url`` in ``above`` is expanded.
 
-    A URL says where the store is, so the servers below it do not show through, nor, unless
-    ``keep_credentials``, do the credentials that belong to them (SF-4). Options are a backend's
-    own: those below go if the backend becomes another.
+    A URL says where the store is, so the servers below it do not show through, nor do the
+    credentials that belong to them (SF-4). Options are a backend's own: those below go if the
+    backend becomes another. With ``under_code`` the environment lies below a URL in code: its
+    own URL goes, its credentials stay, and its options go only if it names another backend.
     """
     has_url = ("url",) in above
     above = expand_url(above)
-    result = dict(below)
+    result = {path: given for path, given in below.items() if path != ("url",)}
     if has_url:
-        for name in (*LOCATING, *(() if keep_credentials else CREDENTIALS)):
+        for name in (*LOCATING, *(() if under_code else CREDENTIALS)):
             result.pop((name,), None)
-    after = {**result, **above}
-    if backend_of(below) != backend_of(after):
+    names_backend = any((name,) in below for name in ("url", *LOCATING))
+    becomes_another = backend_of(below) != backend_of({**result, **above})
+    if becomes_another and (names_backend or not under_code):
         result = {path: given for path, given in result.items() if path[0] != "options"}
     return {**result, **above}
 
@@ -166,7 +171,10 @@ def backend_of(layer: Layer) -> str:
     """The backend's name that ``layer`` leads to: an unset type means etcd3 if servers are given,
     as in the original, else sqlite (CFG-1)."""
     given = layer.get(("type",))
-    if given is not None and given.value:
-        return str(given.value)
+    name = check_field("type", given) if given is not None else ""
+    url = layer.get(("url",))
+    if not name and url is not None:
+        name = scheme_of(str(url.value))
     servers = layer.get(("server_list",))
-    return "etcd3" if servers is not None and servers.value else "sqlite"
+    has_servers = servers is not None and check_field("server_list", servers)
+    return str(name) or ("etcd3" if has_servers else "sqlite")

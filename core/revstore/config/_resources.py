@@ -10,7 +10,7 @@ import attrs
 
 from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse, unknown_name
 
-__all__ = ["ResourceConfig", "check_resources"]
+__all__ = ["ResourceConfig", "check_resource_name", "check_resources"]
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +35,7 @@ def check_resources(
     """The ``resources`` tables as values, or ``ConfigError``; ``origins`` by dotted name."""
     result = {}
     for name, table in value.items():
+        check_resource_name("resources", name)
         if isinstance(table, ResourceConfig):
             result[name] = table
             continue
@@ -51,3 +52,14 @@ def check_resources(
             values[key] = convert(given, _TYPES[key], f"{field}.{key}")
         result[name] = ResourceConfig(**values)
     return FrozenMap(result)
+
+
+def check_resource_name(table: str, name: object) -> None:
+    """Refuse a name in ``table`` that no resource can have.
+
+    Raises:
+        ConfigError: it is no string, is empty, or has blanks in it; it would never be found.
+    """
+    if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
+        expected = "a resource, such as 'events' or 'deployments.apps'"
+        raise refuse(table, Given(name), expected)

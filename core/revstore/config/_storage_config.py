@@ -20,9 +20,10 @@ from revstore.config._layers import (
     layer_of_table,
     merge,
 )
-from revstore.config._resources import ResourceConfig, check_resources
+from revstore.config._resources import ResourceConfig, check_resource_name, check_resources
+from revstore.config._text import Unseen, clean_secret
 from revstore.config._url import is_url, redact_url
-from revstore.config._values import CODE, FrozenMap, Given, Origin, refuse
+from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
@@ -40,6 +41,7 @@ def _overrides(value: Any) -> FrozenMap[FrozenMap[Any]]:
         raise refuse("overrides", Given(value), "a mapping of resources", secret=True)
     tables = {}
     for name, table in value.items():
+        check_resource_name("overrides", name)
         if not isinstance(table, Mapping):
             raise refuse(f"overrides.{name}", Given(table), "a mapping of fields", secret=True)
         tables[name] = FrozenMap(table)
@@ -107,7 +109,8 @@ class StorageConfig(PlainFields):
         """From the ``REVSTORE_*`` variables of ``environ`` (default: the process's), over the
         file that ``REVSTORE_CONFIG`` names."""
         environ = os.environ if environ is None else environ
-        path = environ.get("REVSTORE_CONFIG", "")
+        label = "REVSTORE_CONFIG"
+        path = convert(Given(environ.get(label, ""), Origin(label, text=True)), str, "config")
         below = expand_url(layer_of_file(Path(path))) if path else {}
         return cls._build(merge(below, layer_of_environ(environ)))
 
@@ -127,11 +130,13 @@ class StorageConfig(PlainFields):
         if url_or_config is None:
             return cls.from_env(environ)
         variables = layer_of_environ(os.environ if environ is None else environ)
-        variables.pop(("url",), None)
         where = os.fspath(url_or_config)
-        if is_url(where) or not (where.endswith(".toml") or isinstance(url_or_config, Path)):
+        if (isinstance(url_or_config, str) and is_url(where)) or not _is_file(url_or_config):
             url = Given(where, Origin("", text=True))
-            return cls._build(merge(variables, {("url",): url}, keep_credentials=True))
+            return cls._build(merge(variables, {("url",): url}, under_code=True))
+        if isinstance(url_or_config, str):
+            where = convert(Given(where), str, "config")
+        variables.pop(("url",), None)
         return cls._build(merge(expand_url(layer_of_file(Path(where))), variables))
 
     @classmethod
@@ -197,11 +202,20 @@ class StorageConfig(PlainFields):
         return layer
 
     def read_password(self) -> Secret | None:
-        """The password, from ``password_file`` if that is set. ``ConfigError`` if the file cannot
-        be read."""
+        """The password, from ``password_file`` if that is set.
+
+        Raises:
+            ConfigError: the file cannot be read, or has blanks around the password besides the
+                one line end at its end.
+        """
         if not self.password_file:
             return self.password
-        return Secret(_read(self.password_file, "password_file").removesuffix("\n").rstrip("\r"))
+        field = "password_file"
+        try:
+            return Secret(clean_secret(_read(self.password_file, field).removeprefix("\ufeff")))
+        except Unseen as error:
+            message = f"{field}: the password in {self.password_file!r}: expected {error}"
+            raise ConfigError(field, self.password_file, str(error), message=message) from None
 
     def check_files(self) -> None:
         """``ConfigError`` by field for a file of the TLS set-up or a password file that cannot be
@@ -254,12 +268,16 @@ def _is_loopback(server: str) -> bool:
 
 def _read(path: str, field: str) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_bytes().decode()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigError(
             field, path, "a readable file", message=f"{field}: cannot read {path!r}: {reason}"
         ) from error
+
+
+def _is_file(where: str | os.PathLike[str]) -> bool:
+    return not isinstance(where, str) or where.strip().endswith(".toml")
 
 
 def _within(error: ConfigError, name: str) -> ConfigError:

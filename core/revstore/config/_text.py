@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["Unseen", "clean", "clean_secret"]
+__all__ = ["BLANKS", "Unseen", "clean", "clean_secret"]
 
 _NUL = "\0"
-_BLANKS = " \t\r\n\v\f"
+#: What may stand around a text without being part of it.
+BLANKS = " \t\r\n\v\f"
 
 
 class Unseen(ValueError):
@@ -22,7 +23,7 @@ def clean(text: str) -> str:
         Unseen: a control character, a line end, a blank other than U+0020, or a character of
             no width is in it.
     """
-    text = text.strip(_BLANKS)
+    text = text.strip(BLANKS)
     _refuse_unseen(text)
     return text
 
@@ -35,7 +36,7 @@ def clean_secret(text: str) -> str:
             ``clean`` refuses.
     """
     text = text.removesuffix("\n").removesuffix("\r")
-    if text != text.strip(_BLANKS):
+    if text != text.strip(BLANKS):
         raise Unseen("no blanks around it")
     _refuse_unseen(text)
     return text

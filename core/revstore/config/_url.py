@@ -7,10 +7,11 @@ import re
 import urllib.parse
 from collections.abc import Collection
 
+from revstore.config._text import Unseen, clean
 from revstore.config._values import Given, Origin
 from revstore.errors import ConfigError
 
-__all__ = ["is_url", "parse_url", "redact_url"]
+__all__ = ["is_url", "parse_url", "redact_url", "scheme_of"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9_.-]*)://", re.IGNORECASE)
 _PASSWORD = re.compile(r"(password=)[^&]*", re.IGNORECASE)
@@ -19,7 +20,13 @@ _FORM = "SCHEME://HOST:PORT/PREFIX?NAME=VALUE or SCHEME:///PATH, such as 'sqlite
 
 def is_url(text: str) -> bool:
     """Whether ``text`` has a scheme and ``://``."""
-    return _SCHEME.match(text) is not None
+    return bool(scheme_of(text))
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of ``url`` in lower case, "" if it has none."""
+    match = _SCHEME.match(url.strip())
+    return match[1].lower() if match else ""
 
 
 def redact_url(url: str) -> str:
@@ -54,6 +61,7 @@ def parse_url(
     several values; other query names go to ``options``. Raises ``ConfigError`` for ``field``.
     """
     try:
+        url = _cleaned(url)
         head, _, query = url.partition("?")
         result = _read_head(head)
         if ("server_list",) in result and url.count("@") > (("username",) in result):
@@ -74,6 +82,25 @@ class _Refused(Exception):
     """Says what was expected."""
 
 
+def _cleaned(text: str) -> str:
+    try:
+        return clean(text)
+    except Unseen as error:
+        raise _Refused(str(error)) from None
+
+
+def _decoded(text: str, what: str) -> str:
+    """A part of the URL without its percent signs; it keeps no blanks around it, as nobody could
+    tell whether they are meant."""
+    try:
+        value = urllib.parse.unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _Refused(f"percent-encoded UTF-8 in the {what}") from None
+    if _cleaned(value) != value:
+        raise _Refused(f"no blanks around the {what}")
+    return value
+
+
 _Values = dict[tuple[str, ...], str | list[str]]
 
 
@@ -91,15 +118,15 @@ def _read_head(head: str) -> _Values:
     result: _Values = {("type",): match[1].lower()}
     if at:
         user, colon, password = userinfo.partition(":")
-        result["username",] = urllib.parse.unquote(user)
+        result["username",] = _decoded(user, "user")
         if colon:
-            result["password",] = urllib.parse.unquote(password)
+            result["password",] = _decoded(password, "password")
     if hosts:
         result["server_list",] = [host for host in hosts.split(",") if host]
         if path:
-            result["prefix",] = urllib.parse.unquote(path)
+            result["prefix",] = _decoded(path, "prefix")
     elif slash and path:
-        result["options", "path"] = urllib.parse.unquote(path)
+        result["options", "path"] = _decoded(path, "path")
     return result
 
 
@@ -109,8 +136,8 @@ def _read_query(query: str, fields: Collection[str], lists: Collection[str]) -> 
     result: _Values = {}
     for part in query.split("&") if query else ():
         raw_name, equals, raw_value = part.partition("=")
-        name = urllib.parse.unquote(raw_name)
-        value = urllib.parse.unquote(raw_value)
+        name = _decoded(raw_name, "query's name")
+        value = _decoded(raw_value, f"value of {name}")
         if not name or not equals:
             raise _Refused("NAME=VALUE pairs after '?'")
         path = (name,) if name in fields else ("options", name)

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from revstore.backend import BackendInfo
+from revstore.config._values import Given, Origin, convert
 from revstore.errors import BackendConflict, BackendNotInstalled, InvalidArgument
 
 __all__ = [
@@ -210,9 +211,10 @@ def _normal(distribution: str) -> str:
 
 
 def _names(variable: str) -> set[str]:
-    names = {part.strip() for part in os.environ.get(variable, "").split(",")} - {""}
+    given = Given(os.environ.get(variable, ""), Origin(variable, text=True))
+    names = set(convert(given, tuple[str, ...], variable))
     return names | {_normal(name) for name in names}
 
 
 def _flag(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
