@@ -8,15 +8,12 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from revstore.cacher._event_log import Entry, EventLog
-from revstore.cacher._view import Bucket, View, ViewKit, view_key
+from revstore.cacher._view import Bucket, Listener, View, ViewKit, view_key
 from revstore.errors import StorageError
 from revstore.selectors import SelectionPredicate
-
-if TYPE_CHECKING:
-    from revstore.cacher._watch import CacheWatch
 
 __all__ = ["Generation"]
 
@@ -56,8 +53,8 @@ class Generation(Generic[T]):
         self._scopes: dict[str | None, Bucket[T]] = {}
         # By the value of each indexed field; None is nobody's value.
         self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple({} for _ in kit.paths)
-        self._progress: dict[CacheWatch[T], Callable[[], None]] = {}
-        self._timers: list[tuple[float, int, CacheWatch[T]]] = []
+        self._progress: dict[Listener[T], Callable[[], None]] = {}
+        self._timers: list[tuple[float, int, Listener[T]]] = []
         self._order = count()
         #: How many watches there are, and how many fell behind.
         self.watches = 0
@@ -80,7 +77,7 @@ class Generation(Generic[T]):
             self.log.held += replays
             return view
 
-    def replayed(self, watch: CacheWatch[T]) -> None:
+    def replayed(self, watch: Listener[T]) -> None:
         """The watch needs no more that the log is held for its initial events."""
         with self._lock:
             if watch.replaying:
@@ -92,7 +89,7 @@ class Generation(Generic[T]):
         with self._lock:
             self.terminated_watches += 1
 
-    def release(self, watch: CacheWatch[T]) -> Callable[[], None] | None:
+    def release(self, watch: Listener[T]) -> Callable[[], None] | None:
         """Close a watch: forget it, and what served only it; whom to tell, if it was waiting."""
         with self._lock:
             if watch.closed:
@@ -112,7 +109,7 @@ class Generation(Generic[T]):
                         bucket.drop()
             return told
 
-    def arm(self, watch: CacheWatch[T], callback: Callable[[], None]) -> None:
+    def arm(self, watch: Listener[T], callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
         if there is already."""
         with self._lock:
@@ -129,13 +126,13 @@ class Generation(Generic[T]):
                 return
         _call([callback])
 
-    def disarm(self, watch: CacheWatch[T]) -> None:
+    def disarm(self, watch: Listener[T]) -> None:
         """The callback is not wanted any more."""
         with self._lock:
             (watch.view.bucket or self._everything).armed.pop(watch, None)
             self._progress.pop(watch, None)
 
-    def call_at(self, moment: float, watch: CacheWatch[T]) -> None:
+    def call_at(self, moment: float, watch: Listener[T]) -> None:
         """Tell the watch, if it is armed, that ``moment`` has passed, some time after it."""
         with self._lock:
             heappush(self._timers, (moment, next(self._order), watch))

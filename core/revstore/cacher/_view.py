@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 import msgspec
@@ -16,10 +16,7 @@ from revstore.errors import CorruptObject
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType
 
-if TYPE_CHECKING:
-    from revstore.cacher._watch import CacheWatch
-
-__all__ = ["Bucket", "Numbers", "Reading", "View", "ViewKit", "covers", "view_key"]
+__all__ = ["Bucket", "Listener", "Numbers", "Reading", "View", "ViewKit", "covers", "view_key"]
 
 T = TypeVar("T")
 
@@ -39,6 +36,42 @@ class Numbers(msgspec.Struct, frozen=True):
     numbers: list[int]
 
 
+class Listener(Generic[T]):
+    """What a generation knows of a watch: its view, where it stands, and what it waits for."""
+
+    __slots__ = (
+        "closed",
+        "cursor",
+        "pending",
+        "position",
+        "progress",
+        "replaying",
+        "timed",
+        "view",
+    )
+
+    def __init__(
+        self, view: View[T], cursor: int, position: int, *, progress: bool, replaying: bool
+    ) -> None:
+        self.view = view
+        #: The number of the next event to be looked at.
+        self.cursor = cursor
+        #: The revision up to which everything has been shown.
+        self.position = position
+        #: Whether progress of the store is told by bookmarks.
+        self.progress = progress
+        #: Whether a poll finds something besides what the log has.
+        self.pending = False
+        #: Guarded by the generation's lock: whether the log must be held for this watch, whether
+        #: the generation's timer has it, and whether it is closed.
+        self.replaying = replaying
+        self.timed = self.closed = False
+
+    def end(self) -> None:
+        """It is closed. Under the generation's lock, or by who polls."""
+        self.closed = self.pending = True
+
+
 class Bucket(Generic[T]):
     """Watches with one trigger value, and the events that may concern them. (CWATCH-5, CWATCH-6)
 
@@ -53,7 +86,7 @@ class Bucket(Generic[T]):
         self._value = value
         self.known = Numbers(floor, [])
         #: Who wants to be told of the next event.
-        self.armed: dict[CacheWatch[T], Callable[[], None]] = {}
+        self.armed: dict[Listener[T], Callable[[], None]] = {}
         #: How many views read it.
         self.views = 0
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.cacher._generation import Generation
-from revstore.cacher._view import Reading, View
+from revstore.cacher._view import Listener, Reading, View
 from revstore.errors import Closed, Expired, StorageError
 from revstore.storage import Event, EventType, Watch
 from revstore.storage._calls import LONGEST, again
@@ -39,7 +39,7 @@ class WatchStart(Generic[T]):
     ahead: bool = False
 
 
-class CacheWatch(Watch[T]):
+class CacheWatch(Listener[T], Watch[T]):
     """But for ``close``, only the polling thread touches its state."""
 
     __slots__ = (
@@ -53,15 +53,7 @@ class CacheWatch(Watch[T]):
         "_initial",
         "_interval",
         "_told",
-        "closed",
-        "cursor",
-        "pending",
         "plain",
-        "position",
-        "progress",
-        "replaying",
-        "timed",
-        "view",
     )
 
     def __init__(
@@ -74,17 +66,16 @@ class CacheWatch(Watch[T]):
         bookmark_interval: float,
         progress: bool,
     ) -> None:
+        super().__init__(
+            view,
+            start.cursor,
+            start.revision,
+            progress=progress,
+            replaying=start.initial is not None,
+        )
         self._generation = generation
-        #: What it shows, and where it stands in the log; read by its generation.
-        self.view = view
-        self.cursor = start.cursor
-        #: Whether progress of the store is told by bookmarks.
-        self.progress = progress
-        #: Whether the generation's timer has it; written under the generation's lock.
-        self.timed = False
         self._initial = start.initial
-        #: Up to where it has shown everything.
-        self.position = self._told = start.revision
+        self._told = start.revision
         # Until then events are left out. What the generation shows by now says nothing about it.
         self._after = start.revision if start.ahead else 0
         self._error = start.error
@@ -93,13 +84,8 @@ class CacheWatch(Watch[T]):
         self._deadline = None if lifetime is None else time.monotonic() + lifetime
         self._bookmark_due = self._next_bookmark()
         self._callback: Callable[[], None] | None = None
-        #: Whether the log must be held for it; written under the generation's lock.
-        self.replaying = start.initial is not None
-        #: Written under the generation's lock.
-        self.closed = False
-        #: Whether a poll finds something besides what the log has, and whether nothing but the
-        #: log is to be looked at.
-        self.pending = self.plain = False
+        #: Whether nothing but the log is to be looked at.
+        self.plain = False
         self._settle()
 
     @property
@@ -167,8 +153,7 @@ class CacheWatch(Watch[T]):
             self.end()
 
     def end(self) -> None:
-        """It is closed. Under the generation's lock, or by who polls."""
-        self.closed = self.pending = True
+        super().end()
         self.plain = False
 
     def _arm(self, callback: Callable[[], None]) -> None:
