@@ -15,9 +15,9 @@ CORE = ROOT / "core" / "revstore"
 
 #: Layer -> its rooms: packages of the core, and modules beside them. Every room is in exactly one.
 LAYERS = {
-    "errors": ["errors", "threads", "_closing"],
+    "errors": ["errors", "forks", "threads", "_closing"],
     "values": ["values"],
-    "backend": ["arguments", "backend"],
+    "backend": ["arguments", "backend", "backend_tools"],
     "memory": ["memory"],
     "config": ["config", "secret"],
     "hooks": ["hooks"],

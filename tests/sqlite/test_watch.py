@@ -11,7 +11,7 @@ from revstore.errors import Closed, Compacted
 from revstore.testing._support import collect, collect_to_mark, run_threads, wait_until
 from revstore.values import WatchBatch
 from revstore_sqlite._backend import SQLiteBackend
-from revstore_sqlite._reader import prefix_end
+from revstore_sqlite._reader import _range_end as range_end
 
 Open = Callable[..., SQLiteBackend]
 
@@ -169,9 +169,9 @@ def test_close_ends_all_threads(open_store: Open) -> None:
         ("é", "ê"),
     ],
 )
-def test_prefix_end(prefix: str, end: str | bytes) -> None:
+def test_range_end(prefix: str, end: str | bytes) -> None:
     """BASE-6: the bound above a prefix, also where a last character has no successor."""
-    assert prefix_end(prefix) == end
+    assert range_end(prefix) == end
 
 
 def test_prefixes_at_the_end_of_unicode(open_store: Open) -> None:

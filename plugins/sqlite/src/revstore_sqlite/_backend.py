@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable
 
 from revstore.arguments import (
@@ -19,6 +17,7 @@ from revstore.arguments import (
     check_watch,
 )
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
+from revstore.backend_tools import OpenGuard
 from revstore.errors import Closed, StorageError, ValueTooLarge
 from revstore.values import (
     BackendStatus,
@@ -56,19 +55,6 @@ _CAPABILITIES = frozenset(
     }
 )
 
-_open_backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()
-# A connection must not be used, nor even closed, in a child: these never get collected there.
-_left_by_parent: list[SQLiteBackend] = []
-
-
-def _after_fork() -> None:
-    for backend in list(_open_backends):
-        backend._forked = True  # noqa: SLF001 - a hook of this very module
-        _left_by_parent.append(backend)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
 
 class SQLiteBackend(Backend):
     """A store in a sqlite file; see the package's README for what it guarantees."""
@@ -83,9 +69,8 @@ class SQLiteBackend(Backend):
         """Open the file, making it if need be; errors as ``open_store`` of ``_open``. ``clock``
         gives the seconds since 1970 by which keys expire."""
         self._clock = clock
-        self._forked = False
+        self._guard = OpenGuard(self)
         self._stop = threading.Event()
-        self._closing = threading.Lock()
         self._store, engine = open_store(options, timeout, self._stop)
         self.path = self._store.path
         self._reader = Reader(engine, self._store, self._stop)
@@ -101,16 +86,9 @@ class SQLiteBackend(Backend):
         self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, clock)
         durable = {Capability.DURABLE} if options.synchronous == "FULL" else set()
         self._capabilities = _CAPABILITIES | durable
-        _open_backends.add(self)
-
-    def _check_open(self) -> None:
-        if self._forked:
-            raise Closed("the backend was opened before a fork: open it anew in the child")
-        if self._stop.is_set():
-            raise Closed("the backend is closed")
 
     def _wait(self, timeout: float | None) -> float:
-        self._check_open()
+        self._guard.check()
         return DEFAULT_TIMEOUT if timeout is None else timeout
 
     @property
@@ -194,14 +172,14 @@ class SQLiteBackend(Backend):
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
         check_watch(key, recursive=recursive, after_revision=after_revision)
-        self._check_open()
+        self._guard.check()
         return SQLiteWatch(
             self._hub,
             self._reader,
             key,
             recursive=recursive,
             after_revision=after_revision,
-            check_open=self._check_open,
+            check_open=self._guard.check,
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
@@ -222,13 +200,10 @@ class SQLiteBackend(Backend):
         return self._reader.size(self._wait(timeout))
 
     def close(self) -> None:
-        if self._forked:
-            return
-        with self._closing:
-            if self._stop.is_set():
+        with self._guard.closing() as first:
+            if not first:
                 return
             self._stop.set()
-            _open_backends.discard(self)
             self._hub.close(0.4)
             self._housekeeper.expiry_set()
             self._writer.close(0.6)

@@ -15,8 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-import attrs
-
+from revstore.backend_tools import EventLog
 from revstore.errors import (
     AccessDenied,
     Closed,
@@ -30,7 +29,7 @@ from revstore.values import WatchEvent
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._reader import Reader
 
-__all__ = ["READ_TIMEOUT", "Hub", "Listener", "Tail"]
+__all__ = ["READ_TIMEOUT", "Hub", "Listener"]
 
 _log = logging.getLogger("revstore_sqlite")
 #: The tail is cut in half when it has so many events, or so many bytes of values.
@@ -54,19 +53,6 @@ class Listener(abc.ABC):
         """End the wait, if there is one."""
 
 
-@attrs.frozen(slots=True)
-class Tail:
-    """``events[i]`` has the revision ``base + 1 + i``. The list only grows; cutting makes a new
-    Tail, so that a reader without a lock sees a base and a list that belong together."""
-
-    base: int
-    events: list[WatchEvent]
-
-    @property
-    def head(self) -> int:
-        return self.base + len(self.events)
-
-
 def _size(event: WatchEvent) -> int:
     return len(event.kv.value) + (len(event.previous.value) if event.previous else 0)
 
@@ -88,8 +74,9 @@ class Hub:
         self._size = 0
         self._store_id = ""
         self._thread: threading.Thread | None = None
-        #: None until something is known; read without the lock.
-        self.tail: Tail | None = None
+        #: None until something is known; read without the lock. Event number n has revision n + 1,
+        #: so that its ``end`` is the last revision that it has.
+        self.tail: EventLog[WatchEvent] | None = None
         #: What ended the hub, and with it every watch.
         self.error: StorageError | None = None
 
@@ -127,20 +114,20 @@ class Hub:
         """Append what is new; False if something before ``first`` is missing."""
         with self.lock:
             tail = self.tail
-            if tail is None or first > tail.head + 1:
+            if tail is None or first > tail.end + 1:
                 return False
-            if last > tail.head:
-                self._append(tail, events[tail.head + 1 - first :])
+            if last > tail.end:
+                self._append(tail, events[tail.end + 1 - first :])
             return True
 
-    def _append(self, tail: Tail, events: list[WatchEvent]) -> None:
-        tail.events.extend(events)
+    def _append(self, tail: EventLog[WatchEvent], events: list[WatchEvent]) -> None:
+        tail.items.extend(events)
         self._size += sum(map(_size, events))
-        if len(tail.events) > _CAPACITY or self._size > _CAPACITY_BYTES:
-            kept = tail.events[len(tail.events) // 2 :]
-            self._size = sum(map(_size, kept))
-            self.tail = Tail(tail.head - len(kept), kept)
-        head = tail.head
+        if len(tail.items) > _CAPACITY or self._size > _CAPACITY_BYTES:
+            cut = len(tail.items) // 2
+            self.tail = tail.without(cut, tail.floor + cut)
+            self._size = sum(map(_size, self.tail.items))
+        head = tail.end
         for listener in self._listeners:
             if listener.concerns(events, head):
                 listener.wake()
@@ -153,7 +140,7 @@ class Hub:
         with self._catching:
             while True:
                 tail = self.tail
-                known = tail.head if tail else 0  # committed before the header is read
+                known = tail.end if tail else 0  # committed before the header is read
                 header = self._reader.header(READ_TIMEOUT)
                 if self._store_id not in ("", header.store_id) or header.revision < known:
                     raise IncompatibleStore(
@@ -165,9 +152,9 @@ class Hub:
                 elif not self._read_on(tail, header.revision):
                     return header.revision
 
-    def _read_on(self, tail: Tail, revision: int) -> bool:
+    def _read_on(self, tail: EventLog[WatchEvent], revision: int) -> bool:
         """Read a page of what the tail lacks up to ``revision``; False if it lacks nothing."""
-        after = tail.head
+        after = tail.end
         if after >= revision:
             return False
         try:
@@ -183,8 +170,8 @@ class Hub:
     def _restart(self, revision: int) -> None:
         """Begin the tail anew: watches that lag behind it find their events in the log."""
         with self.lock:
-            if self.tail is None or self.tail.head < revision:
-                self.tail = Tail(revision, [])
+            if self.tail is None or self.tail.end < revision:
+                self.tail = EventLog(floor=revision, base=revision)
                 self._size = 0
             for listener in self._listeners:
                 listener.wake()

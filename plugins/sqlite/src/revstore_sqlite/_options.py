@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import attrs
 
+from revstore.backend_tools import seconds
 from revstore.errors import ConfigError
 
 __all__ = ["SQLiteOptions"]
 
 _SYNCHRONOUS = ("FULL", "NORMAL")
-_POLL_RANGE = (0.001, 10.0)
 
 
 def _check_path(_: object, __: object, value: object) -> None:
@@ -28,15 +28,6 @@ def _check_synchronous(_: object, __: object, value: object) -> None:
         raise ConfigError("options.synchronous", value, 'one of "FULL", "NORMAL"')
 
 
-def _check_poll_interval(_: object, __: object, value: object) -> None:
-    low, high = _POLL_RANGE
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= float(str(value)) <= high:
-        raise ConfigError(
-            "options.poll_interval", value, f"a number of seconds from {low} to {high:g}"
-        )
-
-
 @attrs.frozen(kw_only=True)
 class SQLiteOptions:
     """How a sqlite store is opened; ``ConfigError`` names the field that is wrong.
@@ -50,4 +41,4 @@ class SQLiteOptions:
 
     path: str = attrs.field(default="revstore.db", validator=_check_path)
     synchronous: str = attrs.field(default="FULL", validator=_check_synchronous)
-    poll_interval: float = attrs.field(default=0.05, validator=_check_poll_interval)
+    poll_interval: float = attrs.field(default=0.05, validator=seconds(0.001, 10))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import attrs
 from sqlalchemy import Engine
 
+from revstore.backend_tools import prefix_end
 from revstore.errors import Closed, Compacted, FutureRevision
 from revstore.values import (
     CountResult,
@@ -26,7 +27,7 @@ from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._errors import is_busy, translate
 
-__all__ = ["Header", "LogPage", "Reader", "prefix_end"]
+__all__ = ["Header", "LogPage", "Reader"]
 
 T = TypeVar("T")
 #: Connections kept open between calls; more than that at once are opened and closed again.
@@ -54,19 +55,9 @@ class LogPage:
     events: list[WatchEvent]
 
 
-def prefix_end(prefix: str) -> str | bytes:
-    """What every key with ``prefix`` is below, and no other key that is not below ``prefix``.
-
-    The next string after all that start with it: its last character plus one, carried over the
-    last code point, and past the surrogates, which no key has. If there is none, b"", since to
-    sqlite every blob is above every text.
-    """
-    while prefix:
-        head, last = prefix[:-1], ord(prefix[-1])
-        if last < 0x10FFFF:
-            return head + chr(0xE000 if last == 0xD7FF else last + 1)
-        prefix = head
-    return b""
+def _range_end(prefix: str) -> str | bytes:
+    """What every key with ``prefix`` is below: to sqlite every blob is above every text."""
+    return prefix_end(prefix) or b""
 
 
 def _event(row: tuple[Any, ...]) -> WatchEvent:
@@ -200,7 +191,7 @@ class Reader:
         remaining: bool,
         timeout: float,
     ) -> ListResult:
-        low, high = max(prefix, start), prefix_end(prefix)
+        low, high = max(prefix, start), _range_end(prefix)
 
         def query(raw: sqlite3.Connection) -> ListResult:
             now = _header_at(raw, revision).revision
@@ -225,7 +216,7 @@ class Reader:
         def query(raw: sqlite3.Connection) -> CountResult:
             now = _header_at(raw, revision).revision
             at = revision or now
-            return CountResult(at, _count(raw, prefix, prefix_end(prefix), at, now))
+            return CountResult(at, _count(raw, prefix, _range_end(prefix), at, now))
 
         return self._snapshot(query, timeout)
 
@@ -248,7 +239,7 @@ class Reader:
             if after >= last:
                 return LogPage(header, after, [])
             if recursive:
-                rows = raw.execute(_sql.EVENTS, (after, last, prefix, prefix_end(prefix)))
+                rows = raw.execute(_sql.EVENTS, (after, last, prefix, _range_end(prefix)))
             else:
                 rows = raw.execute(_sql.KEY_EVENTS, (after, last, prefix))
             events: list[WatchEvent] = []

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from revstore.backend import BackendWatch
+from revstore.backend_tools import EventLog, key_matcher
 from revstore.errors import Closed, StorageError, Timeout
 from revstore.values import WatchBatch, WatchEvent
-from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener, Tail
+from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener
 from revstore_sqlite._reader import Reader
 
 __all__ = ["SQLiteWatch"]
@@ -46,6 +47,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._reader = reader
         self._key = key
         self._recursive = recursive
+        self._covers = key_matcher(key, recursive=recursive)
         self._check_open = check_open
         self._cursor = after_revision
         self._position = after_revision
@@ -114,7 +116,7 @@ class SQLiteWatch(BackendWatch, Listener):
             at_end = self._follow_log(tail)
         else:
             at_end = self._follow_tail(tail)
-        if at_end and not self._ready and self._mark_due(tail.head):
+        if at_end and not self._ready and self._mark_due(tail.end):
             self._mark_at = None
             return WatchBatch(max(self._cursor, self._position)), True
         return None, at_end and not self._ready
@@ -123,35 +125,30 @@ class SQLiteWatch(BackendWatch, Listener):
         """Whether a mark is wanted and the store, at ``head``, has come to where this begins."""
         return self._mark_at is not None and head >= self._cursor
 
-    def _follow_log(self, tail: Tail) -> bool:
+    def _follow_log(self, tail: EventLog[WatchEvent]) -> bool:
         """Look at a page of the log. The first look is always here: it tells whether what comes
         after ``after_revision`` is compacted, which the tail does not know."""
-        upto = max(self._cursor, min(self._cursor + _PAGE, tail.head))
+        upto = max(self._cursor, min(self._cursor + _PAGE, tail.end))
         page = self._reader.events(
             self._cursor, upto, self._key, recursive=self._recursive, timeout=READ_TIMEOUT
         )
         self._cursor = max(self._cursor, page.upto)
         self._ready.extend(page.events)
         self._in_tail = self._cursor >= tail.base
-        return self._cursor >= tail.head
+        return self._cursor >= tail.end
 
-    def _follow_tail(self, tail: Tail) -> bool:
-        start = self._cursor - tail.base
-        events = tail.events[start : start + _PAGE]
+    def _follow_tail(self, tail: EventLog[WatchEvent]) -> bool:
+        events = tail.read(self._cursor, _PAGE)
         if events:
             self._cursor += len(events)
-            self._ready.extend(filter(self._matches, events))
-        return self._cursor >= tail.head
-
-    def _matches(self, event: WatchEvent) -> bool:
-        key = event.kv.key
-        return key.startswith(self._key) if self._recursive else key == self._key
+            self._ready.extend([event for event in events if self._covers(event.kv.key)])
+        return self._cursor >= tail.end
 
     def _wait(self, deadline: float | None) -> bool:
         """Wait for something to look at; False if the deadline came first."""
         with self._hub.lock:
             tail = self._hub.tail
-            news = tail is None or tail.head > self._cursor or self._mark_due(tail.head)
+            news = tail is None or tail.end > self._cursor or self._mark_due(tail.end)
             if news or self._mark_wanted or self._closed or self._hub.error is not None:
                 return True
             self._waiting = True
@@ -177,7 +174,7 @@ class SQLiteWatch(BackendWatch, Listener):
             return True
         if head <= self._cursor:
             return False
-        return head - self._cursor > _LAG or any(map(self._matches, events))
+        return head - self._cursor > _LAG or any(self._covers(event.kv.key) for event in events)
 
     def wake(self) -> None:
         if self._waiting:

@@ -1,0 +1,55 @@
+"""What every backend needs beside its driver, so that no author writes it again.
+
+======================== =========================================================================
+``OpenGuard``            raises ``Closed`` after ``close``, and in a child after a fork
+``EventLog``             the latest events of a store, in memory, shared by all its watches
+``key_matcher``          whether a watch of a key or of a prefix covers a key
+``prefix_end``           where the range of keys with a prefix ends
+``seconds``              an option that is a number of seconds within bounds
+``whole_number``         an option that is a whole number within bounds
+``server_addresses``     ``StorageConfig.server_list`` as hosts and ports
+``tls_files``            the TLS files of a ``StorageConfig`` as PEM texts
+======================== =========================================================================
+
+The checks of arguments are in ``revstore.arguments``; threads begin by
+``revstore.threads.start_thread``.
+
+What an author has to do
+------------------------
+*Fork.* Make an ``OpenGuard(self)`` in the backend's ``__init__`` and call its ``check`` first in
+every method of the backend and of its watches, before any lock is taken: a lock that another
+thread held at the moment of the fork stays locked in the child for ever.
+
+*Close.* ``with guard.closing() as first: if first: ...`` frees what is open. Before that it wakes
+everything that waits: each wait is one on a ``Condition`` or ``Event`` that ``close`` notifies, and
+checks the guard again when it wakes. It joins the backend's threads, with a timeout that keeps the
+whole within two seconds, and not the thread that calls it.
+
+*Deadlines.* A call computes its deadline once, ``time.monotonic() + timeout``, and hands the
+deadline down; each step gets what is left of it. No step begins a timeout of its own.
+
+*Watches.* A hub of your own follows the store in the way that the store allows, and puts what comes
+into an ``EventLog``. A watch is a cursor in that log: it costs the writers nothing until it waits,
+and a slow reader delays nobody.
+"""
+
+from __future__ import annotations
+
+from revstore.backend_tools._event_log import EventLog
+from revstore.backend_tools._keys import key_matcher, prefix_end
+from revstore.backend_tools._option_checks import seconds, whole_number
+from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
+from revstore.forks import OpenGuard
+
+__all__ = [
+    "EventLog",
+    "OpenGuard",
+    "ServerAddress",
+    "TlsFiles",
+    "key_matcher",
+    "prefix_end",
+    "seconds",
+    "server_addresses",
+    "tls_files",
+    "whole_number",
+]

@@ -1,0 +1,52 @@
+"""A log of events that one thread appends to and many watches read without a lock."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["EventLog"]
+
+T = TypeVar("T")
+
+
+class EventLog(Generic[T]):
+    """Events in revision order, numbered from ``base`` on; the numbers stay when the oldest go.
+
+    A watch keeps a cursor: the number of the next event that it will look at. It is the owner's
+    choice what an event is: a ``WatchEvent``, or all of a revision.
+
+    ``items`` is only ever appended to, by whole revisions in one step (``list.extend``), and
+    ``without`` makes another log. So a reader needs no lock if it takes the log from its owner
+    once and uses that one to the end; writers need one among themselves.
+    """
+
+    __slots__ = ("base", "floor", "items")
+
+    def __init__(self, *, floor: int, base: int = 0, items: list[T] | None = None) -> None:
+        #: Every event with a revision above it is in the log, or has not come yet. A watch that
+        #: has not seen everything up to it must find its events elsewhere, or is ``Compacted``.
+        self.floor = floor
+        #: The number of the first event.
+        self.base = base
+        self.items: list[T] = [] if items is None else items
+
+    @property
+    def end(self) -> int:
+        """The number that the next event gets: the cursor of a watch that has seen all."""
+        return self.base + len(self.items)
+
+    def read(self, cursor: int, limit: int | None = None) -> list[T]:
+        """Return at most ``limit`` events from ``cursor``, which is ``base`` or more, on."""
+        start = cursor - self.base
+        return self.items[start : None if limit is None else start + limit]
+
+    def after(self, revision: int, revision_of: Callable[[T], int]) -> int:
+        """Return the number of the first event whose revision, by ``revision_of``, is above
+        ``revision``."""
+        return self.base + bisect_right(self.items, revision, key=revision_of)
+
+    def without(self, count: int, floor: int) -> EventLog[T]:
+        """Return a log that lacks the oldest ``count`` events, up to the revision ``floor``."""
+        return EventLog(floor=floor, base=self.base + count, items=self.items[count:])

@@ -1,0 +1,31 @@
+"""Which keys a watch or a range covers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import methodcaller
+
+__all__ = ["key_matcher", "prefix_end"]
+
+
+def key_matcher(key: str, *, recursive: bool) -> Callable[[str], bool]:
+    """Return a function that tells whether a watch covers a key: those that start with ``key`` if
+    it is ``recursive``, else ``key`` alone.
+
+    The function is one of the interpreter's own, faster than any written in Python: a hub calls it
+    for each watch and each event.
+    """
+    return methodcaller("startswith", key) if recursive else key.__eq__
+
+
+def prefix_end(prefix: str) -> str:
+    """Return the least key above all that start with ``prefix``, "" if there is none.
+
+    A range from ``prefix`` to it, without it, holds exactly the keys with the prefix. It has no
+    surrogates, so it can be encoded.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return ""
+    last = ord(stem[-1])
+    return stem[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
