@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from revstore.backend import Backend
 from revstore.testing._support import Keyspace, clear, random_prefix
 from revstore.values import Capability
 
-__all__ = ["BackendSuite", "OpenBackend", "Stall"]
+__all__ = ["BackendSuite", "OpenBackend", "Stall", "every_call"]
 
 #: Opens one more handle on the store that the ``backend`` fixture has open.
 OpenBackend = Callable[[], Backend]
@@ -90,3 +91,15 @@ class BackendSuite:
         if open_backend is None:
             pytest.fail("a claimed capability needs the fixture `open_backend` to be tested")
         return open_backend
+
+
+def every_call(backend: Backend) -> list[Callable[[], Any]]:
+    return [
+        backend.status,
+        lambda: backend.get("/k"),
+        lambda: backend.list("/k"),
+        lambda: backend.count("/k"),
+        lambda: backend.put("/k", b"", expected_revision=1 << 60),
+        lambda: backend.delete("/k", expected_revision=1 << 60),
+        lambda: backend.watch("/k", recursive=True, after_revision=0),
+    ]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -22,7 +18,7 @@ from revstore.testing._support import (
     run_threads,
     wait_until,
 )
-from revstore.testing.backend._base import BackendSuite, OpenBackend, Stall
+from revstore.testing.backend._base import BackendSuite, OpenBackend, Stall, every_call
 from revstore.testing.preemption import lines_of, preempted
 from revstore.testing.seeds import SEED
 from revstore.values import Capability, WatchEventType
@@ -207,7 +203,7 @@ class LifeTests(BackendSuite):
         with backend as same:
             assert same is backend
         backend.close()
-        for call in _calls(backend):
+        for call in every_call(backend):
             with pytest.raises(Closed):
                 call()
 
@@ -256,21 +252,6 @@ class LifeTests(BackendSuite):
                 run_threads(3, work)
         if open_backend is not None:
             wait_until(lambda: set(threading.enumerate()) <= before, "the threads end")
-
-    def test_fork(self, backend: Backend, space: Keyspace) -> None:
-        """In a child after fork every call raises Closed, close is harmless, and the parent
-        does not notice."""
-        if not hasattr(os, "fork"):
-            pytest.skip("there is no fork here")
-        space.create("a", b"1")
-        watch = space.watch()
-        code = _in_child(lambda: _all_closed(backend, [*_calls(backend), lambda: watch.poll(0)]))
-
-        assert code == 0, f"call number {code} did not raise Closed in the child"
-        collect(watch, 1)
-        space.update("a", b"2")
-        collect(watch, 1)
-        watch.close()
 
     def test_unclaimed_durability(self, backend: Backend) -> None:
         """Shown as "no" by a skip, for there is no call to refuse."""
@@ -348,56 +329,3 @@ def _answers(backend: Backend) -> bool:
     except (Timeout, Unreachable):
         return False
     return True
-
-
-def _calls(backend: Backend) -> list[Callable[[], Any]]:
-    return [
-        backend.status,
-        lambda: backend.get("/k"),
-        lambda: backend.list("/k"),
-        lambda: backend.count("/k"),
-        lambda: backend.put("/k", b"", expected_revision=1 << 60),
-        lambda: backend.delete("/k", expected_revision=1 << 60),
-        lambda: backend.watch("/k", recursive=True, after_revision=0),
-    ]
-
-
-def _all_closed(backend: Backend, calls: list[Callable[[], Any]]) -> int:
-    """0 if every call raises Closed, else the number of the first that does not."""
-    for number, call in enumerate(calls, start=1):
-        try:
-            call()
-        except Closed:
-            continue
-        return number
-    backend.close()
-    return 0
-
-
-def _in_child(work: Callable[[], int]) -> int:
-    """Run ``work`` in a forked child and return what it returns; 99 if it raises or hangs."""
-    with warnings.catch_warnings():
-        # Python warns of fork in a process that has threads, which is what is tested here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            code = work()
-        finally:
-            os._exit(code)
-    ended: list[int] = []
-
-    def has_ended() -> bool:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(ended)
-
-    try:
-        wait_until(has_ended, "the child ends")
-    finally:
-        if not ended:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    return ended[0]

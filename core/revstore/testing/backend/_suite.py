@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
 from revstore.testing.backend._life import LifeTests, TtlTests
 from revstore.testing.backend._reads import ReadTests
@@ -13,7 +14,14 @@ __all__ = ["BackendTests"]
 
 
 class BackendTests(
-    WriteTests, ReadTests, CompactionTests, BackendWatchTests, HammerTests, TtlTests, LifeTests
+    WriteTests,
+    ReadTests,
+    CompactionTests,
+    BackendWatchTests,
+    HammerTests,
+    TtlTests,
+    LifeTests,
+    ForkTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
