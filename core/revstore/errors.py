@@ -387,6 +387,8 @@ class BackendNotInstalled(PluginError, LookupError):
 
     ``installed`` lists the names there are; ``hint`` is a pip line, "" for names that revstore
     does not know; ``did_you_mean`` is the closest installed or known name, "" if none is close.
+    ``unreadable`` names the folders of distributions whose entry points cannot be read, with the
+    reasons: the backend may be among them.
     """
 
     def __init__(
@@ -398,6 +400,7 @@ class BackendNotInstalled(PluginError, LookupError):
         did_you_mean: str = "",
         blocked: str = "",
         kind: str = "backend",
+        unreadable: Sequence[str] = (),
     ) -> None:
         parts = [f"{kind} {name!r} is not installed"]
         if blocked:
@@ -407,7 +410,10 @@ class BackendNotInstalled(PluginError, LookupError):
         elif did_you_mean:
             parts.append(f"did you mean {did_you_mean!r}?")
         parts.append(f"installed: {', '.join(sorted(installed)) or 'none'}")
+        if unreadable:
+            parts.append(f"unreadable: {', '.join(unreadable)}")
         super().__init__("; ".join(parts), name=name)
+        self.unreadable = tuple(unreadable)
         self.installed = tuple(sorted(installed))
         self.hint = hint
         self.did_you_mean = did_you_mean

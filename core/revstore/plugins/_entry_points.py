@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ import attrs
 from revstore.backend import BackendInfo
 from revstore.config._values import Given, Origin, convert
 from revstore.errors import BackendConflict, BackendNotInstalled, InvalidArgument
+from revstore.plugins._distributions import Unreadable, declared, normal
 
 __all__ = [
     "BACKENDS",
@@ -108,15 +108,11 @@ def kind_of(group: str) -> str:
 def find_all(group: str) -> dict[str, list[Found]]:
     """Every plugin of ``group`` by name; blocked and conflicting ones are in it."""
     result: dict[str, list[Found]] = {}
-    for entry in importlib.metadata.entry_points(group=group):
-        dist = entry.dist
-        found = Found(
-            entry.name,
-            group,
-            entry.value,
-            dist.name if dist is not None else "unknown",
-            (dist.version or "") if dist is not None else "",
-        )
+    for entry in declared(group):
+        if isinstance(entry, Unreadable):
+            trace(f"passing over {entry}")
+            continue
+        found = Found(entry.name, group, entry.value, entry.distribution, entry.version)
         same = result.setdefault(entry.name, [])
         if found not in same:
             same.append(found)
@@ -151,7 +147,7 @@ def conflict(candidates: list[Found]) -> BackendConflict | None:
     kind = kind_of(first.group)
     owner = _RESERVED.get(first.group, {}).get(first.name)
     if owner is not None:
-        intruders = [found.origin for found in candidates if _normal(found.distribution) != owner]
+        intruders = [found.origin for found in candidates if normal(found.distribution) != owner]
         if intruders:
             return BackendConflict(first.name, distributions=intruders, reserved=True, kind=kind)
     if len(candidates) > 1:
@@ -163,11 +159,11 @@ def conflict(candidates: list[Found]) -> BackendConflict | None:
 def blocked_by(found: Found) -> str:
     """The variable that switches the plugin off, "" if none does. Both variables take names of
     plugins or of distributions; the core's own plugins need no leave."""
-    names = {found.name, _normal(found.distribution)}
+    names = {found.name, normal(found.distribution)}
     if names & _names("REVSTORE_DISABLE_PLUGINS"):
         return "REVSTORE_DISABLE_PLUGINS"
     allowed = os.environ.get("REVSTORE_PLUGINS")
-    own = _normal(found.distribution) == _CORE or found.in_code
+    own = normal(found.distribution) == _CORE or found.in_code
     if allowed is not None and not own and not names & _names("REVSTORE_PLUGINS"):
         return "REVSTORE_PLUGINS"
     return ""
@@ -203,17 +199,14 @@ def _absent(
         hint=hint,
         did_you_mean=next(iter(close), ""),
         kind=kind_of(group),
+        unreadable=[str(each) for each in declared(group) if isinstance(each, Unreadable)],
     )
-
-
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _names(variable: str) -> set[str]:
     given = Given(os.environ.get(variable, ""), Origin(variable, text=True))
     names = set(convert(given, tuple[str, ...], variable))
-    return names | {_normal(name) for name in names}
+    return names | {normal(name) for name in names}
 
 
 def _flag(variable: str) -> bool:
