@@ -230,6 +230,14 @@ def test_doctor_tells_of_store_objects_and_files(revstore, pod):
     assert revstore.out("doctor")[0] == "STORE"
 
 
+def test_doctor_counts_an_override_with_its_own_prefix(revstore, pod):
+    """Each resource is counted below the prefix that it has."""
+    revstore.env |= {"REVSTORE_OVERRIDES__CONFIGMAPS__PREFIX": "/elsewhere"}
+    revstore.apply(pod("a"), {**pod("b"), "kind": "ConfigMap"}, {**pod("c"), "kind": "ConfigMap"})
+
+    assert revstore.doctor()["objects"] == {"configmaps": 2, "pods": 1}
+
+
 def test_compact_drops_history_and_nothing_else(revstore, pod):
     """Up to the given revision, else the current one; below it is an error, again is no work."""
     revstore.apply(pod("a"))

@@ -343,3 +343,30 @@ def test_a_registry_is_made_once():
         registries[0].create(pod("web"))
         caches = [each for each in threading.enumerate() if each.name == "revstore-cacher"]
         assert len(caches) == 1
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_registry_that_was_closed_is_not_given_again(cached):
+    """The next one works, whoever closed the last; the closed one is no longer among the open."""
+    with StorageFactory("memory://") as factory:
+        for turn in range(3):
+            with factory.registry("pods", cached=cached) as pods:
+                pods.create(pod(f"x{turn}"))
+                assert factory.registry("pods", cached=cached) is pods
+                assert len(factory.open_storages()) == 1
+            assert factory.open_storages() == ()
+        assert len(factory.registry("pods", cached=cached).list()) == 3
+        with pytest.raises(Closed):
+            pods.list()
+
+
+def test_stored_resources_with_a_prefix_of_their_own():
+    """An override with another prefix in the same store: keys from before it are not counted."""
+    overrides = {"events": {"prefix": "/ev"}}
+    with StorageFactory(StorageConfig(type="memory", overrides=overrides)) as factory:
+        backend = factory.backend()
+        for key in ("/registry/events/a/old", "/registry/pods/a/p"):
+            backend.put(key, b"{}", expected_revision=0)
+        assert factory.stored_resources() == ("/pods",)
+        backend.put("/ev/events/a/new", b"{}", expected_revision=0)
+        assert factory.stored_resources() == ("/events", "/pods")

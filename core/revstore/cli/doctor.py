@@ -81,10 +81,11 @@ def _status(session: Session) -> dict[str, Any]:
 
 def _objects(session: Session) -> dict[str, int]:
     """How many objects there are, by resource."""
-    root = session.config.prefix.rstrip("/")
     counts = {}
     for prefix in session.factory.stored_resources():
         name = for_prefix(prefix, session.config.resources).qualified
+        # An override may have a prefix of its own.
+        root = session.config.for_resource(name).prefix.rstrip("/")
         counts[name] = session.factory.backend(name).count(f"{root}{prefix}/").count
     return dict(sorted(counts.items()))
 

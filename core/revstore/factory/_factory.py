@@ -178,33 +178,45 @@ class StorageFactory(Closing):
         on_close: Callable[[], None] | None = None,
     ) -> Registry[Any]:
         """The registry of one resource, of plain dicts unless an ``object_type`` is given: the
-        same one for the same arguments, until the factory is closed, but for one with ``on_close``,
-        which is called when the registry has been closed. ``namespaced`` goes over what is known
-        of the resource; an unknown one counts as namespaced. ``cached`` and ``indexed_fields``
-        are those of ``storage``; a registry that is shared keeps those it was made with."""
+        same one for the same arguments, until it or the factory is closed, but for one with
+        ``on_close``, which is called when the registry has been closed. ``namespaced`` goes over
+        what is known of the resource; an unknown one counts as namespaced. ``cached`` and
+        ``indexed_fields`` are those of ``storage``; a registry that is shared keeps those it was
+        made with."""
         info = self.info(object_type, resource)
         if namespaced is not None:
             info = attrs.evolve(info, namespaced=namespaced)
+        key = info, object_type, cached
         with self._lock:
             self._check_open()
-            registry = self._registries.get((info, object_type, cached))
-        if registry is None or on_close is not None:
-            storage = self.storage(
-                object_type,
-                resource=info.qualified,
-                resource_prefix=info.prefix,
-                cached=cached,
-                indexed_fields=indexed_fields,
-                on_close=on_close,
-            )
-            registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
-            if on_close is None:
-                key = info, object_type, cached
-                with self._lock:
-                    first = self._registries.setdefault(key, registry)
-                if first is not registry:  # somebody else's, made at the same time
-                    self._discard(storage)
-                    return first
+            shared = self._registries.get(key)
+        if shared is not None and on_close is None:
+            return shared
+        # Unset until both are made: the factory may be closed meanwhile.
+        storage: Storage[Any] | None = None
+        registry: Registry[Any] | None = None
+
+        def forget() -> None:
+            with self._lock:
+                if registry is not None and self._registries.get(key) is registry:
+                    del self._registries[key]
+                self._storages = [each for each in self._storages if each[1] is not storage]
+
+        storage = self.storage(
+            object_type,
+            resource=info.qualified,
+            resource_prefix=info.prefix,
+            cached=cached,
+            indexed_fields=indexed_fields,
+            on_close=on_close or forget,
+        )
+        registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
+        if on_close is None:
+            with self._lock:
+                first = self._registries.setdefault(key, registry)
+            if first is not registry:  # somebody else's, made at the same time
+                storage.close()
+                return first
         return registry
 
     def stored_resources(self) -> tuple[str, ...]:
@@ -218,7 +230,8 @@ class StorageFactory(Closing):
                 # In a store that several resources share lie also keys of an override's resource
                 # from before it had one: nobody reaches those by its name.
                 name = kinds.for_prefix(prefix, self.config.resources).qualified
-                if transport(self.config.for_resource(name)) == transport(config):
+                own = self.config.for_resource(name)
+                if transport(own) == transport(config) and own.prefix == config.prefix:
                     found.add(prefix)
         return tuple(sorted(found))
 
@@ -288,11 +301,6 @@ class StorageFactory(Closing):
                 raise
             opened = self._opened[shared] = _Opened(backend, compactor)
         return opened.backend
-
-    def _discard(self, storage: Storage[Any]) -> None:
-        with self._lock:
-            self._storages = [each for each in self._storages if each[1] is not storage]
-        storage.close()
 
     def _compaction_interval(self, shared: StorageConfig) -> float:
         """The smallest that is asked for; 0 if all say off. (CMP-5)"""
