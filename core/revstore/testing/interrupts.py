@@ -1,0 +1,196 @@
+"""Exceptions that strike at any line, as those of a signal's handler do.
+
+A handler that raises (Ctrl-C, a timeout of a task queue, ``pytest-timeout``) interrupts the main
+thread between any two instructions. ``interrupt_every_line`` strikes at every line of a call in
+turn, ``interrupt_by_signal`` at random moments with real signals; both let the test look at what
+is left after each.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+__all__ = ["Interrupted", "code_below", "interrupt_by_signal", "interrupt_every_line"]
+
+
+class Interrupted(BaseException):
+    """What is raised by default: no ``except Exception`` stops it, as with KeyboardInterrupt."""
+
+
+def code_below(*places: ModuleType | type) -> Callable[[CodeType], bool]:
+    """A ``where`` that is true for the code in the folders of these modules and classes."""
+    folders = tuple(Path(inspect.getfile(place)).parent for place in places)
+
+    @functools.cache
+    def is_below(code: CodeType) -> bool:
+        return any(map(Path(code.co_filename).is_relative_to, folders))
+
+    return is_below
+
+
+def interrupt_every_line(
+    attempt: Callable[[], object],
+    *,
+    where: Callable[[CodeType], bool],
+    after: Callable[[str], object] = lambda spot: None,
+    error: Callable[[], BaseException] = Interrupted,
+    visits: int = 2,
+) -> int:
+    """Run ``attempt`` again and again; the n-th run is interrupted at its n-th line.
+
+    Lines count in this thread alone and in the code that ``where`` names, each as often as it is
+    come to, but at most ``visits`` times in a run. After each run ``after`` is called with the
+    place of the interrupt, such as ``"_writer.py:120 in submit"``, and checks what is left. A run
+    that nothing interrupts is the last. Returns how many runs were interrupted.
+
+    Left out, since no signal can strike there: the way out of a ``with`` block, before
+    ``__exit__`` is called. And finalizers (``__del__``), from which no exception comes out.
+
+    Raises:
+        AssertionError: ``attempt`` swallowed the exception or turned it into another.
+    """
+    for count in range(sys.maxsize):
+        strike = _Strike(count, where, error, visits)
+        caught = strike.run(attempt)
+        if not strike.spot:
+            if caught is not None:
+                raise caught
+            return count
+        assert caught is strike.raised, f"{strike.spot}: the interrupt became {caught!r}"
+        del caught
+        strike.raised = None  # its traceback keeps all frames, and what they hold
+        after(strike.spot)
+    raise AssertionError("unreachable")
+
+
+class _Strike:
+    """One run, interrupted at line ``count``; ``spot`` is "" until then."""
+
+    def __init__(
+        self,
+        count: int,
+        where: Callable[[CodeType], bool],
+        error: Callable[[], BaseException],
+        visits: int,
+    ) -> None:
+        self.spot = ""
+        self.raised: BaseException | None = None
+        self._left = count
+        self._where = where
+        self._error = error
+        self._visits = visits
+        self._seen: Counter[tuple[CodeType, int]] = Counter()
+
+    def run(self, attempt: Callable[[], object]) -> BaseException | None:
+        """What ``attempt`` raised, None if nothing."""
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            attempt()
+        except BaseException as error:  # noqa: BLE001 - the caller judges it
+            return error
+        finally:
+            sys.settrace(before)
+        return None
+
+    def _call(self, frame: FrameType, _event: str, _argument: object) -> Any:
+        if self.spot or not self._where(frame.f_code):
+            return None
+        return self._line
+
+    def _line(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if event != "line" or self.spot or frame.f_lasti in _ways_out(frame.f_code):
+            return self._line
+        here = frame.f_code, frame.f_lineno
+        self._seen[here] += 1
+        if self._seen[here] > self._visits or _in_finalizer(frame):
+            return self._line
+        self._left -= 1
+        if self._left >= 0:
+            return self._line
+        name = Path(frame.f_code.co_filename).name
+        self.spot = f"{name}:{frame.f_lineno} in {frame.f_code.co_name}"
+        self.raised = self._error()
+        raise self.raised
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+@functools.cache
+def _ways_out(code: CodeType) -> frozenset[int]:
+    """The offsets at which the ways out of ``with`` blocks begin: ``__exit__(None, None, None)``,
+    before it what turns the stack for a ``return``."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    found: set[int] = set()
+    for index in range(len(steps) - 3):
+        nones = steps[index : index + 3]
+        call = steps[index + 3]
+        if call.opname not in ("PRECALL", "CALL") or call.arg not in (2, 3):
+            continue
+        if any(step.opname != "LOAD_CONST" or step.argval is not None for step in nones):
+            continue
+        found.add(nones[0].offset)
+        before = index - 1
+        while before >= 0 and steps[before].opname in ("SWAP", "NOP", "POP_TOP"):
+            found.add(steps[before].offset)
+            before -= 1
+    return frozenset(found)
+
+
+def interrupt_by_signal(
+    attempt: Callable[[], object],
+    *,
+    rounds: int,
+    seed: int,
+    longest: float,
+    after: Callable[[], object] = lambda: None,
+) -> int:
+    """Run ``attempt`` ``rounds`` times; a real signal's handler raises ``Interrupted`` in each.
+
+    It comes at a random moment within ``longest`` seconds, and in the main thread, where this
+    must be called; SIGALRM is taken for it. ``after`` is called after each round. Returns how many
+    rounds were interrupted before they were through.
+    """
+    armed = False
+
+    def strike(_number: int, _frame: FrameType | None) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupted
+
+    dice = random.Random(seed)
+    hits = 0
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        for _ in range(rounds):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-6, longest))
+                attempt()
+                armed = False
+            except Interrupted:
+                hits += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            after()
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return hits
