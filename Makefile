@@ -1,7 +1,9 @@
-# Each target sets up what it needs: a virtual environment in .venv, made anew when a
-# distribution's metadata changes. `make PYTHON=python3.12 test` picks another interpreter.
+# Each target sets up what it needs: a virtual environment in .venv, refreshed when a
+# distribution's metadata changes. `make test PYTHON=python3.12 VENV=.venv-3.12` tests with another
+# interpreter, and `make test-all` with each of PYTHONS that is installed.
 PYTHON ?= python3
-VENV := .venv
+PYTHONS ?= python3.11 python3.12 python3.13
+VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DISTRIBUTIONS := $(wildcard plugins/*/setup.cfg)
@@ -17,16 +19,20 @@ JOBS ?= 2
 # How many times as long `make soak` tries what `make test` tries in short.
 LONG ?= 50
 
-.PHONY: help demo test soak lint format bench docs clean
+.PHONY: help demo check test test-all soak lint format dist bench docs clean
 
 help:
-	@echo "make demo    a first look: stores, lists and watches objects in $(STORE)"
-	@echo "make test    linters and all tests"
-	@echo "make soak    fuzzers, state machines and faults for hours; LONG=$(LONG) times make test"
-	@echo "make lint    linters only; make format mends the layout"
-	@echo "make bench   measures, and writes bench-results.json; ONLY=NAME picks a part"
-	@echo "make docs    writes docs/_build/html"
-	@echo "make clean   removes what the others have made"
+	@echo "make demo      a first look: stores, lists and watches objects in $(STORE)"
+	@echo "make check     linters, types and the quick tests: the inner loop, under two minutes"
+	@echo "make test      linters, types and all tests: what CI runs, under 20 minutes"
+	@echo "make test-all  make test with each of $(PYTHONS) that is installed"
+	@echo "make soak      fuzzers, state machines and faults for hours; LONG=$(LONG) times make test"
+	@echo "make lint      linters and types only"
+	@echo "make format    format the code"
+	@echo "make dist      build all distributions in dist/ and check them"
+	@echo "make bench     measure, and write bench-results.json; ONLY=NAME picks a part"
+	@echo "make docs      write docs/_build/html"
+	@echo "make clean     remove what the other targets made"
 
 # One pip command for all: the distributions require each other and are on no index yet.
 $(STAMP): $(METADATA)
@@ -41,8 +47,18 @@ $(STAMP): $(METADATA)
 demo: $(STAMP)
 	@STORE='$(STORE)' $(BIN)/python examples/demo.py
 
+check: lint
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --timeout 20
+
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-all:
+	@set -e; for python in $(PYTHONS); do \
+	    if $$python --version >/dev/null 2>&1; then \
+	        $(MAKE) test PYTHON=$$python VENV=.venv-$$(basename $$python); \
+	    else echo "$$python is not installed: skipped"; fi; \
+	done
 
 soak: $(STAMP)
 	REVSTORE_TEST_LONG=$(LONG) $(BIN)/python -m pytest --timeout 36000 \
@@ -59,6 +75,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+dist: $(STAMP)
+	rm -rf dist
+	for each in . $(dir $(DISTRIBUTIONS)); do \
+	    $(BIN)/python -m build --no-isolation --outdir dist $$each || exit 1; \
+	done
+	REVSTORE_TEST_DIST='$(CURDIR)/dist' $(BIN)/python -m pytest tests/project/test_packaging.py
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ONLY)
 
@@ -67,5 +90,5 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf core/*.egg-info plugins/*/build plugins/*/src/*.egg-info bench-results.json .coverage

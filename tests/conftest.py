@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,17 @@ pytest_plugins = ["revstore.testing.fixtures"]
 
 ROOT = Path(__file__).parents[1]
 
+#: Folders whose tests start servers and commands throughout; elsewhere a slow module or test is
+#: marked itself. `make check` fails a test that takes long and is not marked.
+SLOW_FOLDERS = {"backends", "cli", "etcd2", "etcd3"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow folders, which `make check` leaves out."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker("slow")
+
 
 @pytest.fixture(autouse=True)
 def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,20 +43,41 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_works() -> Iterator[None]:
+    """Under nohup, and in the background of a script, Python leaves SIGINT ignored, as do the
+    processes it starts. Tests send it to themselves and to such processes."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """A wheel of each distribution, by its name, built from a clean copy of the tree."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source archive of each distribution: that of `make dist`,
+    or built from a clean copy of the tree."""
+    if given := os.environ.get("REVSTORE_TEST_DIST"):
+        return Path(given)
     copy = tmp_path_factory.mktemp("source") / "revstore"
+    copy.mkdir()
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        copy.mkdir(exist_ok=True)
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("core", "plugins"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
-    out = tmp_path_factory.mktemp("wheels")
-    sources = [copy, *sorted(path.parent for path in copy.glob("plugins/*/setup.cfg"))]
-    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "-w", out, *sources)
-    return {path.name.split("-")[0].replace("_", "-"): path for path in out.glob("*.whl")}
+    out = tmp_path_factory.mktemp("dist")
+    for source in (copy, *sorted(path.parent for path in copy.glob("plugins/*/setup.cfg"))):
+        run_python(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
+    return out
+
+
+@pytest.fixture(scope="session")
+def wheels(distributions: Path) -> Mapping[str, Path]:
+    """The wheel of each distribution, by its name."""
+    found = distributions.glob("*.whl")
+    return {path.name.split("-")[0].replace("_", "-"): path for path in found}
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +93,17 @@ def sqlite_python(tmp_path_factory: pytest.TempPathFactory, wheels: Mapping[str,
     """The interpreter of a clean environment where only the sqlite backend was asked for."""
     python = make_environment(tmp_path_factory.mktemp("with-sqlite"))
     pip(python, "install", "--find-links", wheels["revstore"].parent, "revstore-sqlite")
+    return python
+
+
+@pytest.fixture(scope="session")
+def all_python(tmp_path_factory: pytest.TempPathFactory, wheels: Mapping[str, Path]) -> str:
+    """The interpreter of a clean environment with every distribution and the core's extras. Their
+    requirements do not conflict."""
+    python = make_environment(tmp_path_factory.mktemp("everything"))
+    plugins = [path for name, path in wheels.items() if name != "revstore"]
+    pip(python, "install", f"{wheels['revstore']}[cli,metrics,testing]", *plugins)
+    pip(python, "check")
     return python
 
 
@@ -153,8 +197,11 @@ def make_environment(folder: Path) -> str:
 
 
 def pip(python: str, *arguments: object) -> None:
-    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    run_python(python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def run_python(python: str, *arguments: object) -> None:
     done = subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+        [python, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,8 @@ from revstore.values import Capability
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
+pytestmark = pytest.mark.slow
+
 
 class TestMemoryCacher(CacherTests):
     """A new store in memory."""

@@ -19,6 +19,8 @@ from revstore.testing.storage._base import Pods
 from revstore.testing.storage._parts import Pod, pod
 from revstore.typed import TypedStorage
 
+pytestmark = pytest.mark.slow
+
 _CUTS = 1000
 _WRITERS = 3
 

@@ -55,7 +55,7 @@ class SQLiteMachine(CacherMachine):
         return tuple(self.stack.enter_context(SQLiteBackend(options)) for _ in range(2))
 
 
-pytestmark = pytest.mark.timeout(120 * _LONG)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 * _LONG)]
 
 _SETTINGS = settings(
     deadline=None,

@@ -13,6 +13,7 @@ from types import CodeType
 from typing import Any
 
 import attrs
+import pytest
 
 from revstore.cacher import Cacher, CacherConfig, _event_log
 from revstore.errors import CorruptObject, Expired
@@ -25,6 +26,8 @@ from revstore.testing.cacher._replay import Replay
 from revstore.testing.preemption import preempted
 from revstore.testing.storage._parts import Pod, pod
 from revstore.typed import TypedStorage
+
+pytestmark = pytest.mark.slow
 
 # Seconds within which something comes to every watch but those by label.
 _WAKE = 5.0

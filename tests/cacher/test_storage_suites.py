@@ -12,6 +12,8 @@ from revstore.testing import CachedStorageTests, CachedWatchTests
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
+pytestmark = pytest.mark.slow
+
 
 class OnMemory:
     """A new store each."""

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BACKEND = """
 from revstore.backend import BackendInfo
 from revstore.hooks import hookimpl

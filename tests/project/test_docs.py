@@ -73,6 +73,7 @@ def on_each(pages: list[Path]) -> Any:
     return pytest.mark.parametrize("page", pages, ids=named)
 
 
+@pytest.mark.slow
 @on_each([page for page in PAGES if any(block.language for block in blocks_of(page))])
 def test_what_a_page_shows_runs(page, tmp_path, monkeypatch):
     """Python and console blocks of a page run one after the other, in one folder and, Python, in
@@ -154,6 +155,7 @@ def pattern_of(shown: list[str]) -> str:
     return "".join(lines)
 
 
+@pytest.mark.slow
 def test_the_backend_of_the_page_is_a_backend(tmp_path, monkeypatch):
     """What docs/write-a-backend.md makes is a distribution: it installs, is found by its entry
     point, opens by its URL, and passes the suite that the page writes for it."""
@@ -176,6 +178,7 @@ def test_the_backend_of_the_page_is_a_backend(tmp_path, monkeypatch):
     assert " passed" in finish([*suite, "revstore-tiny/tests"], cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path):
     """What docs/testing.md shows is a folder of tests, which pass as they stand there."""
     for block in blocks_of(DOCS / "testing.md"):

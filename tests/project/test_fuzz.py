@@ -42,6 +42,8 @@ from revstore.testing.seeds import SEED
 from revstore.typed import TypedStorage
 from revstore.versioner import parse_resource_version
 
+pytestmark = pytest.mark.slow
+
 TRIES = 2500 * int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 
 PIECES = [

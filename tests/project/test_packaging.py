@@ -1,13 +1,18 @@
-"""The wheels: what is in them, and that each installs without the other being there."""
+"""The wheels and source archives: what is in them, and that each wheel installs, alone and with the
+others. `make dist` runs these over what it has built."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +30,12 @@ SOURCES = {
 }
 
 
+def package_files(source: Path) -> list[Path]:
+    """What a distribution has of the package in the folder ``source``."""
+    kinds = {".py", ".in", ".typed"}
+    return [path for path in source.rglob("*") if path.suffix in kinds]
+
+
 def metadata(path: Path) -> str:
     with zipfile.ZipFile(path) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
@@ -38,15 +49,52 @@ def test_wheel_holds_the_package_and_nothing_else(wheels, name):
         files = {each for each in wheel.namelist() if ".dist-info/" not in each}
         rest = {each.rsplit("/", 1)[-1] for each in wheel.namelist() if ".dist-info/" in each}
     source = SOURCES[name]
-    wanted = {
-        PACKAGES[name] + str(path.relative_to(source))
-        for path in source.rglob("*")
-        if path.suffix in {".py", ".in"} or path.name == "py.typed"
-    }
+    wanted = {PACKAGES[name] + str(path.relative_to(source)) for path in package_files(source)}
 
     assert files == wanted
     assert PACKAGES[name] + "py.typed" in files
     assert {"LICENSE", "entry_points.txt"} <= rest
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_source_archive_holds_what_the_wheel_needs(distributions, name):
+    """A source archive has the package, the licence, and no tests or folder of another
+    distribution."""
+    (path,) = distributions.glob(f"{name.replace('-', '_')}-[0-9]*.tar.gz")
+    with tarfile.open(path) as archive:
+        files = {each.name.partition("/")[2] for each in archive.getmembers() if each.isfile()}
+    source = SOURCES[name]
+    home = ROOT if name == "revstore" else source.parents[1]
+    folder = str(source.relative_to(home))
+    ours = {each for each in files if each.startswith(folder + "/")}
+    rest = {each for each in files - ours if ".egg-info/" not in each}
+
+    assert ours == {f"{folder}/{each.relative_to(source)}" for each in package_files(source)}
+    assert rest - {"MANIFEST.in"} == {
+        *("LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg")
+    }
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_metadata_is_valid(wheels, name):
+    """An index would accept the metadata: every field is known and well-formed, and the
+    description is the README of the distribution."""
+    found = Metadata.from_email(metadata(wheels[name]), validate=True)
+    home = ROOT if name == "revstore" else SOURCES[name].parents[1]
+
+    assert found.name == name
+    assert found.description_content_type == "text/markdown"
+    assert found.description is not None
+    assert found.description.strip() == (home / "README.md").read_text().strip()
+
+
+def test_all_install_together(all_python):
+    """All distributions, the core with its extras, go into one clean environment, where each
+    backend is found."""
+    shown = run(all_python, "-m", "revstore", "plugins", "list")
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert {"memory", "sqlite", "etcd3", "etcd2"} <= set(shown.stdout.split())
 
 
 def test_metadata_of_the_wheels(wheels):

@@ -19,6 +19,8 @@ from revstore.testing.model import backend_machine
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
+pytestmark = pytest.mark.slow
+
 
 class TestSQLiteBackend(BackendTests):
     """BASE, TTL, WATCH and CMP rows of the catalogue, as the shared suite cites them."""

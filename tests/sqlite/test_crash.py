@@ -16,6 +16,8 @@ from revstore.testing._support import collect, wait_until
 from revstore.values import WatchEventType
 from revstore_sqlite._backend import SQLiteBackend
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., subprocess.Popen[str]]
 Open = Callable[..., SQLiteBackend]
 

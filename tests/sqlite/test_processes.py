@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 from revstore_sqlite._backend import SQLiteBackend
+
+pytestmark = pytest.mark.slow
 
 Start = Callable[..., subprocess.Popen[str]]
 Open = Callable[..., SQLiteBackend]

@@ -6,10 +6,14 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
+
 from revstore.testing._support import collect
 from revstore.testing.clock import FakeClock
 from revstore.values import WatchEventType
 from revstore_sqlite._backend import SQLiteBackend
+
+pytestmark = pytest.mark.slow
 
 Start = Callable[..., subprocess.Popen[str]]
 Open = Callable[..., SQLiteBackend]

@@ -27,6 +27,8 @@ from revstore.values import (
     WatchBatch,
 )
 
+pytestmark = pytest.mark.slow
+
 # Time
 
 

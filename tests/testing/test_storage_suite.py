@@ -18,6 +18,8 @@ from revstore_sqlite import _hub, _reader, _watch
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
+pytestmark = pytest.mark.slow
+
 
 class OnMemory:
     """A new store in memory."""
