@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
+from typing import Any
 
 __all__ = ["main"]
 
@@ -11,7 +13,15 @@ _EXTRA = {"click": "click", "rich": "rich", "yaml": "PyYAML"}
 
 
 def main() -> int:
-    """Run the command line; returns the exit code. Without the extra ``cli``: the pip line, 2."""
+    """Run the command line and return its exit code; without the extra ``cli``, print the pip line
+    and return 2.
+
+    SIGTERM and SIGHUP end a command as Ctrl-C does, so that it leaves nothing behind. What is
+    ignored at the start, as under nohup, stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     absent = [name for module, name in _EXTRA.items() if importlib.util.find_spec(module) is None]
     if absent:
         print(  # noqa: T201 - click, which prints elsewhere, may be what is absent
@@ -24,8 +34,12 @@ def main() -> int:
         from revstore.cli import run
 
         return run()
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+
+
+def _interrupt(number: int, _: Any) -> None:
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":

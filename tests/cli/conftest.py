@@ -18,9 +18,11 @@ COMMAND = [sys.executable, "-m", "revstore"]
 class Started:
     """A command that runs beside the test; its lines of output can be waited for."""
 
-    def __init__(self, arguments, env):
+    def __init__(self, arguments, env, ignored=""):
+        # As a shell starts a command under nohup or in the background of a script.
+        shell = ["sh", "-c", f'trap "" {ignored}; exec "$@"', "sh"] if ignored else []
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*shell, *COMMAND, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -59,9 +61,9 @@ class Started:
             assert time.monotonic() < deadline, f"{text!r} not in {self._errors}"
             threading.Event().wait(0.01)
 
-    def interrupt(self):
-        """Send what Ctrl-C sends; the exit code and the lines on standard error."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number=signal.SIGINT):
+        """Send what Ctrl-C sends, or that signal; the exit code and the lines on standard error."""
+        self.process.send_signal(number)
         return self.end()
 
     def end(self):
@@ -120,8 +122,9 @@ class Revstore:
     def apply(self, *objects, **options):
         return self.out("apply", "-f", "-", stdin="\n".join(map(json.dumps, objects)), **options)
 
-    def start(self, *arguments):
-        self.started.append(Started(arguments, self.env))
+    def start(self, *arguments, ignored="", **env):
+        """Start a command beside the test, with the signals ``ignored`` ("INT HUP") ignored."""
+        self.started.append(Started(arguments, {**self.env, **env}, ignored))
         return self.started[-1]
 
     def doctor(self):
@@ -134,7 +137,7 @@ def revstore(tmp_path):
     yield command
     for started in command.started:
         if started.process.poll() is None:
-            started.interrupt()
+            started.interrupt(signal.SIGKILL)
 
 
 @pytest.fixture

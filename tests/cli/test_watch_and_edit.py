@@ -1,8 +1,10 @@
 """watch, get -w and edit: the commands that stay for a while."""
 
 import json
+import signal
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,47 @@ def test_ctrl_c_ends_a_watch_at_once_and_quietly(revstore, pod):
     assert watch.line().split()[:3] == ["EVENT", "NAMESPACE", "NAME"]
     assert watch.line().split()[:3] == ["ADDED", "default", "a"]
     assert watch.interrupt() == (130, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_a_watch_too(revstore, pod, number):
+    """SIGTERM and SIGHUP end it with 128 and their number, and not a word."""
+    revstore.apply(pod("a"))
+    watch = revstore.start("get", "pods", "-w")
+    watch.line(), watch.line()
+
+    assert watch.interrupt(number) == (128 + number, [])
+
+
+def test_signals_ignored_at_the_start_stay_ignored(revstore, pod):
+    """Under nohup, and in the background of a script, Ctrl-C and a hang-up are for others: the
+    watch goes on; SIGTERM still ends it."""
+    watch = revstore.start("watch", "pods", "-o", "name", ignored="INT HUP")
+    for number, name in ((signal.SIGINT, "a"), (signal.SIGHUP, "b")):
+        revstore.apply(pod(name))
+        assert name in watch.line()
+        watch.process.send_signal(number)
+    revstore.apply(pod("c"))
+
+    assert "c" in watch.line()
+    assert watch.interrupt(signal.SIGTERM) == (143, [])
+
+
+def test_an_ended_edit_leaves_no_file_behind(revstore, pod, tmp_path):
+    """SIGTERM while the editor runs ends the command with 143; the text, which may hold a secret,
+    is gone."""
+    revstore.apply(pod("web"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    script = tmp_path / "editor"
+    script.write_text('#!/bin/sh\necho opened "$1"\nexec sleep 60\n')
+    script.chmod(0o755)
+    edit = revstore.start("edit", "pod/web", EDITOR=str(script), TMPDIR=str(temporary))
+    path = Path(edit.line().removeprefix("opened "))
+
+    assert path.parent.parent == temporary
+    assert edit.interrupt(signal.SIGTERM) == (143, [])
+    assert list(temporary.iterdir()) == []
 
 
 def test_get_w_goes_on_with_rows(revstore, pod):

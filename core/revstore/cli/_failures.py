@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from revstore.errors import (
@@ -67,7 +69,8 @@ _ADVICE: tuple[tuple[type[StorageError], str], ...] = (
 def exit_code_of(error: BaseException) -> int:
     """What the process ends with for ``error``."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return 130
+        # Signals other than SIGINT are named by the error.
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     if isinstance(error, click.ClickException):
         return error.exit_code
     if isinstance(error, _UNREACHABLE):

@@ -122,8 +122,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return ended.exit_code
     except BrokenPipeError:
         return _leave_pipe()
-    except (KeyboardInterrupt, click.Abort):
-        return 130
+    except (KeyboardInterrupt, click.Abort) as error:
+        return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - the last place that can tell it
         if session.debug:
             traceback.print_exc()

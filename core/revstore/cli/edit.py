@@ -110,8 +110,11 @@ def _run_editor(path: Path) -> None:
         words = shlex.split(editor)
     except ValueError as error:
         raise Failed(f"$EDITOR {editor!r} cannot be split into words: {error}") from error
-    # Ctrl-C is the editor's while it runs. A handler, unlike SIG_IGN, is not inherited.
-    previous = signal.signal(signal.SIGINT, lambda *_: None)
+    # Ctrl-C is the editor's while it runs. A handler, unlike SIG_IGN, is not inherited; what was
+    # ignored at the start stays so.
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
     try:
         code = subprocess.run([*words, str(path)], check=False).returncode  # noqa: S603
     except OSError as error:
