@@ -18,6 +18,7 @@ from revstore.cacher import Cacher
 from revstore.codec import json_codec
 from revstore.memory import MemoryBackend
 from revstore.plugins import open_backend
+from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
 from revstore.watch_selector import WatchSelector
 
@@ -34,7 +35,7 @@ THREADS = 16
 def figures() -> Iterator[Figure]:
     """Memory first."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        storage = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         fill(storage, OBJECTS)
         with _traced():
             yield from _memory(storage)
@@ -113,7 +114,7 @@ def _ready() -> Figure:
         tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder,
         _open(folder) as backend,
     ):
-        storage = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        storage = TypedStorage(backend, ResourceType(Pod, RESOURCE))
 
         def create(index: int) -> None:
             for number in range(index, READY, THREADS):
@@ -125,7 +126,7 @@ def _ready() -> Figure:
         def ready() -> float:
             filled: list[Cacher[Pod]] = []
             taken = seconds(
-                lambda: filled.append(cached(TypedStorage(backend, Pod, resource_prefix=RESOURCE)))
+                lambda: filled.append(cached(TypedStorage(backend, ResourceType(Pod, RESOURCE))))
             )
             filled[0].close()
             return taken

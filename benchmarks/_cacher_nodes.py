@@ -20,6 +20,7 @@ from benchmarks._pods import RESOURCE, Pod, cached, fill, pod, rewrite
 from benchmarks._serving import FeedStorage, HandedOn, Server
 from revstore.cacher import Cacher
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.storage import Storage, Watch
 from revstore.typed import TypedStorage
 
@@ -54,7 +55,7 @@ def _one_of_all() -> Iterator[Figure]:
                 lambda: _rate(handed_on, 8, lambda at: handed_on.push(8)),
             )
     with MemoryBackend() as backend:
-        whole = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        whole = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         fill(whole, NODES, nodes=NODES)
         writes = 1000 / median_seconds(5, partial(_write, whole, 0, 1000))
         with cached(whole) as cacher, Server(_watch_nodes(cacher, NODES)) as server:

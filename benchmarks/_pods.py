@@ -8,6 +8,7 @@ import attrs
 
 from revstore import ObjectMeta
 from revstore.cacher import Cacher, CacherConfig
+from revstore.resource_type import ResourceType
 from revstore.storage import Storage
 
 __all__ = ["RESOURCE", "Pod", "PodSpec", "cached", "fill", "key_of", "pod", "rewrite"]
@@ -76,8 +77,7 @@ def cached(storage: Storage[Pod]) -> Cacher[Pod]:
     cacher = Cacher(
         CacherConfig(
             storage=storage,
-            object_type=Pod,
-            resource_prefix=RESOURCE,
+            resource_type=ResourceType(Pod, RESOURCE),
             indexed_fields=("spec.nodeName",),
         )
     )

@@ -12,6 +12,7 @@ from benchmarks._pods import RESOURCE, Pod, key_of
 from revstore.errors import Closed
 from revstore.memory import MemoryBackend
 from revstore.objects import with_metadata
+from revstore.resource_type import ResourceType
 from revstore.storage import Change, ChangeBatch, Changes, EventType, Watch
 from revstore.typed import TypedStorage
 from revstore.watch_selector import WatchSelector
@@ -117,7 +118,7 @@ class FeedStorage(TypedStorage[Pod]):
 
     def __init__(self, objects: Iterable[Pod]) -> None:
         backend = MemoryBackend()
-        super().__init__(backend, Pod, resource_prefix=RESOURCE, on_close=backend.close)
+        super().__init__(backend, ResourceType(Pod, RESOURCE), on_close=backend.close)
         self.revision = 1
         self._objects_there = sorted(objects, key=key_of)
         self._feed = _ReadyChanges(ChangeBatch(self.revision))

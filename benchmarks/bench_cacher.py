@@ -11,6 +11,7 @@ from benchmarks import _cacher_costs, _cacher_fanout, _cacher_nodes, _cacher_rea
 from benchmarks._figures import Figure
 from benchmarks._pods import RESOURCE, Pod, cached, fill
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
 
 __all__ = ["figures"]
@@ -21,7 +22,7 @@ OBJECTS = 100_000
 def figures() -> Iterator[Figure]:
     """All figures of this part."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        storage = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         fill(storage, OBJECTS)
         with cached(storage) as cacher:
             yield from _cacher_reads.figures(cacher)

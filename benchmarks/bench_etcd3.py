@@ -21,6 +21,7 @@ from revstore.backend import Backend
 from revstore.codec import json_codec
 from revstore.config import StorageConfig
 from revstore.plugins import open_backend
+from revstore.resource_type import ResourceType
 from revstore.testing.etcd import EtcdServer, find_etcd
 from revstore.typed import TypedStorage
 
@@ -178,8 +179,8 @@ def _lists(backend: Backend, bare: Bare) -> Iterator[Figure]:
             backend.put(key, codec.encode(obj), expected_revision=0)
 
     in_threads(THREADS, write)
-    storage = TypedStorage(backend, dict, resource_prefix=RESOURCE)
-    typed = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+    storage = TypedStorage(backend, ResourceType(dict, RESOURCE))
+    typed = TypedStorage(backend, ResourceType(Pod, RESOURCE))
     ours, theirs = in_turns(
         ROUNDS,
         lambda: seconds(lambda: storage.list(RESOURCE)),
@@ -203,7 +204,7 @@ def _lists(backend: Backend, bare: Bare) -> Iterator[Figure]:
         name="etcd3 cache ready, 100,000",
         value=seconds(ready),
         unit="s",
-        bound=seconds(lambda: TypedStorage(backend, Pod, resource_prefix=RESOURCE).list(RESOURCE)),
+        bound=seconds(lambda: TypedStorage(backend, ResourceType(Pod, RESOURCE)).list(RESOURCE)),
         bound_name="reading and decoding them",
         relation="<=",
         target=2.0,

@@ -22,6 +22,7 @@ from revstore import StorageConfig
 from revstore.backend import Backend
 from revstore.codec import json_codec
 from revstore.plugins import open_backend
+from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
 
 __all__ = ["figures"]
@@ -164,7 +165,7 @@ def _get(folder: Path) -> Iterator[Figure]:
 def _list(folder: Path) -> Iterator[Figure]:
     codec = json_codec(Pod)
     with open_store(folder / "list.db") as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        storage = TypedStorage(backend, ResourceType(Pod, RESOURCE))
 
         def fill(index: int) -> None:
             for number in range(index, OBJECTS, THREADS):
@@ -239,7 +240,7 @@ def _history(folder: Path) -> Iterator[Figure]:
 def _watch(folder: Path) -> Iterator[Figure]:
     events = 400
     with open_store(folder / "watch.db") as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix=RESOURCE)
+        storage = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         received: dict[str, float] = {}
         arrived = threading.Event()
 

@@ -16,6 +16,7 @@ from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, InvalidArgument, Unsupported
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.storage import Event, EventType, Watch
 from revstore.testing._support import let_block, promptly, run_threads
 from revstore.testing.preemption import preempted
@@ -86,11 +87,10 @@ class ListWatch(Watch[int]):
 def cache():
     with ExitStack() as stack:
         backend = stack.enter_context(MemoryBackend())
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
         config = CacherConfig(
             storage=storage,
-            object_type=Pod,
-            resource_prefix="/pods",
+            resource_type=ResourceType(Pod, "/pods"),
             indexed_fields=("nodeName",),
         )
         cache = stack.enter_context(Cacher(config))

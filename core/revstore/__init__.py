@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from revstore.objects import ObjectMeta, OwnerReference
     from revstore.preconditions import Preconditions
     from revstore.registry import ApplyOutcome, ApplyResult, Registry
+    from revstore.resource_type import ResourceType
     from revstore.storage import (
         Event,
         EventType,
@@ -79,6 +80,7 @@ __all__ = [
     "Preconditions",
     "Registry",
     "ResourceConfig",
+    "ResourceType",
     "ResponseMeta",
     "Secret",
     "Stats",
@@ -138,6 +140,7 @@ _HOMES = {
         "ApplyResult",
         "Registry",
     ),
+    "resource_type": ("ResourceType",),
     "storage": (
         "Event",
         "EventType",

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from revstore._closing import Closing
+from revstore.closing import Closing
 from revstore.errors import Closed
 from revstore.values import (
     BackendStatus,

@@ -15,8 +15,8 @@ import threading
 
 import attrs
 
-from revstore._closing import Closing
 from revstore.backend import Backend
+from revstore.closing import Closing
 from revstore.errors import Closed, Compacted, InvalidArgument
 from revstore.threads import start_thread
 from revstore.values import Capability, PutResult

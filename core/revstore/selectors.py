@@ -290,6 +290,13 @@ class SelectionPredicate(Generic[T]):
             return False
         return self.field.empty or self.field.matches(self.fields(obj))
 
+    def selects(self, obj: T) -> bool:
+        """Whether ``obj`` matches; one whose attributes cannot be had does not. (LIST-6)"""
+        try:
+            return self.matches(obj)
+        except Exception:  # noqa: BLE001 - attribute functions are the user's and may raise anything
+            return False
+
 
 _EVERYTHING: SelectionPredicate[Any] = SelectionPredicate()
 

@@ -22,7 +22,7 @@ from itertools import repeat, starmap
 from types import MethodType
 from typing import Any
 
-from revstore._closing import Closing
+from revstore.closing import Closing
 from revstore.errors import Closed, InvalidArgument
 from revstore.storage import Watch
 

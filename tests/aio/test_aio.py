@@ -30,6 +30,7 @@ from revstore.errors import (
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
 from revstore.registry import Registry
+from revstore.resource_type import ResourceType
 from revstore.storage import Storage
 from revstore.testing._support import PATIENCE, wait_until
 from revstore.typed import TypedStorage
@@ -50,14 +51,14 @@ class OwnStorage(TypedStorage[Pod]):
 
     def __init__(self) -> None:
         backend = MemoryBackend()
-        super().__init__(backend, Pod, resource_prefix="/pods", on_close=backend.close)
+        super().__init__(backend, ResourceType(Pod, "/pods"), on_close=backend.close)
 
 
 def make(cached: bool, **options) -> Storage[Pod]:
     raw = OwnStorage()
     if not cached:
         return raw
-    cache = Cacher(CacherConfig(storage=raw, object_type=Pod, resource_prefix="/pods", **options))
+    cache = Cacher(CacherConfig(storage=raw, resource_type=ResourceType(Pod, "/pods"), **options))
     cache.wait_ready()
     return cache
 

@@ -6,7 +6,7 @@ import pytest
 
 from revstore.cacher._cache_or_store import CURRENT, Decision, Horizon, Source, serve_list
 from revstore.paging import encode_continue
-from revstore.storage._plans import plan_list
+from revstore.plans import plan_list
 
 CACHE = Decision(Source.CACHE)
 STORE = Decision(Source.STORE)

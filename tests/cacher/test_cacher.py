@@ -15,6 +15,7 @@ from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, Expired, InvalidArgument, NotReady, Unreachable
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.storage import EventType
 from revstore.testing._support import run_threads, wait_until
 from revstore.typed import TypedStorage
@@ -45,9 +46,9 @@ def open_cache(backend):
     with ExitStack() as stack:
 
         def open_cache(object_type=Pod, **options):
-            storage = TypedStorage(backend, object_type, resource_prefix="/pods")
+            storage = TypedStorage(backend, ResourceType(object_type, "/pods"))
             config = CacherConfig(
-                storage=storage, object_type=object_type, resource_prefix="/pods", **options
+                storage=storage, resource_type=ResourceType(object_type, "/pods"), **options
             )
             return stack.enter_context(Cacher(config))
 
@@ -69,8 +70,8 @@ def test_lists_see_writes_that_went_elsewhere(backend, open_cache):
     """CACHE-13, DELEG-1: a list without a version shows every acknowledged write, also of other
     resources' revisions that the feed has no event for."""
     cache = open_cache()
-    other = TypedStorage(backend, Pod, resource_prefix="/pods")
-    nodes = TypedStorage(backend, Pod, resource_prefix="/nodes")
+    other = TypedStorage(backend, ResourceType(Pod, "/pods"))
+    nodes = TypedStorage(backend, ResourceType(Pod, "/nodes"))
     for number in range(200):
         written = other.create(f"/pods/a/{number}", pod(str(number)))
         nodes.create(f"/nodes/{number}", pod(str(number)))
@@ -143,11 +144,10 @@ FIELDS = ["", "nodeName=n1", "nodeName!=n1", "metadata.namespace=a", "nodeName=n
 def test_indexes_find_what_a_scan_finds(steps):
     """CACHE-17: whatever happened, a list by selector equals the store's."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
         config = CacherConfig(
             storage=storage,
-            object_type=Pod,
-            resource_prefix="/pods",
+            resource_type=ResourceType(Pod, "/pods"),
             indexed_fields=("nodeName", "metadata.namespace"),
         )
         with Cacher(config) as cache:
@@ -274,8 +274,8 @@ def test_a_relist_ends_watches(backend, open_cache):
     cache.wait_ready()
     watch = cache.watch("/pods", resource_version="1")
     # The feed is held back by its own lock while the store moves on and forgets.
-    with cache._content.lock:
-        other = TypedStorage(backend, Pod, resource_prefix="/pods")
+    with cache._content._lock:
+        other = TypedStorage(backend, ResourceType(Pod, "/pods"))
         for number in range(3):
             other.create(f"/pods/a/{number}", pod(str(number)))
         cache._feed.cut()
@@ -300,8 +300,8 @@ def test_until_the_first_list_calls_wait_then_say_not_ready(backend):
             raise Unreachable("not yet")
 
     with Hidden() as hidden:
-        storage = TypedStorage(hidden, Pod, resource_prefix="/pods")
-        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        storage = TypedStorage(hidden, ResourceType(Pod, "/pods"))
+        config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
         with Cacher(config) as cache:
             with pytest.raises(NotReady):
                 cache.ready()
@@ -317,6 +317,6 @@ def test_until_the_first_list_calls_wait_then_say_not_ready(backend):
 )
 def test_bad_configuration(field, value, backend):
     """CACHE-1: refused by name."""
-    storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+    storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
     with pytest.raises(InvalidArgument, match=field):
-        CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods", **{field: value})
+        CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"), **{field: value})

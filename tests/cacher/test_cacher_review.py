@@ -26,6 +26,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
 )
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.storage import Changes, EventType, ObjectList, Storage
 from revstore.testing._support import PATIENCE, wait_until
 from revstore.testing.cacher._feed import ControlledStorage
@@ -44,9 +45,9 @@ def open_cache() -> Iterator[Open]:
             **options: Any,
         ) -> Cache:
             backend = stack.enter_context(MemoryBackend())
-            storage = wrapped(TypedStorage(backend, dict, resource_prefix="/pods"))
+            storage = wrapped(TypedStorage(backend, ResourceType(dict, "/pods")))
             config = CacherConfig(
-                storage=storage, object_type=dict, resource_prefix="/pods", **options
+                storage=storage, resource_type=ResourceType(dict, "/pods"), **options
             )
             cache = stack.enter_context(Cacher(config))
             cache.wait_ready()
@@ -247,7 +248,9 @@ def test_a_wait_that_is_thrown_back_sleeps(open_cache: Open) -> None:
     cache = open_cache()
     woken = _CountsWaits()
     woken.set()
-    assert not cache._content._wait_fresh(1000, woken, time.monotonic() + 0.4)
+    assert not cache._content._freshness._wait(
+        1000, woken, cache._feed.request_progress, end=time.monotonic() + 0.4
+    )
     assert woken.waits <= 6
 
 

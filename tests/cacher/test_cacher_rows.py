@@ -25,6 +25,7 @@ from revstore.errors import (
 )
 from revstore.memory import MemoryBackend
 from revstore.paging import decode_continue
+from revstore.resource_type import ResourceType
 from revstore.storage import ObjectList, Storage
 from revstore.testing._support import promptly, wait_until
 from revstore.testing.cacher._feed import ControlledStorage
@@ -68,13 +69,12 @@ def open_parts() -> Iterator[OpenParts]:
             **options: Any,
         ) -> Parts:
             backend = stack.enter_context(backend or MemoryBackend())
-            store = TypedStorage(backend, object_type, resource_prefix="/pods")
+            resource_type = ResourceType(object_type, "/pods")
+            store = TypedStorage(backend, resource_type)
             feed = ControlledStorage(store)
             if held:
                 feed.hold()
-            config = CacherConfig(
-                storage=feed, object_type=object_type, resource_prefix="/pods", **options
-            )
+            config = CacherConfig(storage=feed, resource_type=resource_type, **options)
             cache = stack.enter_context(Cacher(config))
             stack.callback(feed.release)
             if not held:
@@ -226,7 +226,7 @@ def test_the_state_is_read_at_one_revision(open_parts, compacts):
     """CACHE-5: page by page, all as they were at the first; if a page is compacted away meanwhile,
     from the beginning."""
     inner = MemoryBackend()
-    store = TypedStorage(inner, Pod, resource_prefix="/pods")
+    store = TypedStorage(inner, ResourceType(Pod, "/pods"))
     store.create("/pods/a/zz", pod("a/zz"))
     value = inner.get("/registry/pods/a/zz").kv.value
     for number in range(10_000):
@@ -555,7 +555,7 @@ def test_the_oldest_version_that_can_be_watched(open_parts):
     """HIST-4, OLD-30, CACHE-3: of a cache that was filled at R, R and what comes after; what is
     older is Expired, and stays so."""
     backend = MemoryBackend()
-    store = TypedStorage(backend, Pod, resource_prefix="/pods")
+    store = TypedStorage(backend, ResourceType(Pod, "/pods"))
     for number in range(3):
         store.create(f"/pods/a/{number}", pod(f"a/{number}"))
     parts = open_parts(backend)
@@ -583,17 +583,17 @@ def test_the_oldest_version_that_can_be_watched(open_parts):
 def test_a_prefix_that_is_not_the_storages(prefix):
     """CACHE-1, KEY-8: refused when the cache is made, by name."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, dict, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(dict, "/pods"))
         with pytest.raises(InvalidArgument):
-            Cacher(CacherConfig(storage=storage, object_type=dict, resource_prefix=prefix))
+            Cacher(CacherConfig(storage=storage, resource_type=ResourceType(dict, prefix)))
     assert not [each for each in threading.enumerate() if each.name == "revstore-cacher"]
 
 
 def test_a_closed_cache_is_not_ready():
     """CACHE-2, BOOK-6: stopped is final."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, dict, resource_prefix="/pods")
-        cache = Cacher(CacherConfig(storage=storage, object_type=dict, resource_prefix="/pods"))
+        storage = TypedStorage(backend, ResourceType(dict, "/pods"))
+        cache = Cacher(CacherConfig(storage=storage, resource_type=ResourceType(dict, "/pods")))
         cache.wait_ready()
         cache.close()
         with pytest.raises(Closed):

@@ -10,6 +10,7 @@ from revstore.cacher._consistency import check_consistency
 from revstore.errors import Closed, Expired, Unreachable
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.testing._support import run_threads, wait_until
 from revstore.typed import TypedStorage
 
@@ -32,8 +33,8 @@ def backend():
 
 @pytest.fixture
 def cache(backend):
-    storage = TypedStorage(backend, Pod, resource_prefix="/pods")
-    config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+    storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+    config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
     with Cacher(config) as cache:
         yield cache
 
@@ -67,7 +68,9 @@ def test_a_cache_is_as_its_store_also_while_both_change(cache):
 
 
 @pytest.mark.parametrize("readable", [False, True])
-def test_what_becomes_readable_or_not_meanwhile_is_no_difference(backend, cache, readable):
+def test_what_becomes_readable_or_not_meanwhile_is_no_difference(
+    backend, cache, readable, monkeypatch
+):
     """CACHE-22: also if that happens after the cache's part was read."""
     cache.create("/pods/a/1", pod("1"))
     cache.create("/pods/a/2", pod("2"))
@@ -81,7 +84,8 @@ def test_what_becomes_readable_or_not_meanwhile_is_no_difference(backend, cache,
             wait_until(lambda: cache.counters.resource_version >= put.revision, "the change")
         return int(obj.metadata.resource_version)
 
-    report = check_consistency(cache._storage, cache._content, "/pods/", version_of, 20)
+    monkeypatch.setattr(cache._resource_type.versioner, "object_resource_version", version_of)
+    report = check_consistency(cache._storage, cache._content, "/pods/", 20)
 
     assert report.consistent, report
 
@@ -95,7 +99,7 @@ def test_a_difference_is_found_and_mended(cache, defect):
     assert len(cache.list("/pods")) == 2
     watch = cache.watch("/pods", resource_version="1")
     content = cache._content
-    with content.lock:
+    with content._lock:
         if defect == "lost":
             content.state.remove("/pods/a/2")
         elif defect == "stale":
@@ -134,8 +138,8 @@ def test_the_stores_errors_are_raised():
             return super().list(*arguments, **options)
 
     with Breaks() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
-        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+        config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
         cache = Cacher(config)
         cache.wait_ready()
         backend.broken = True

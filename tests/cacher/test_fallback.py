@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from revstore.cacher._fallback import Fallbacks
+from revstore.deadlines import Deadline
 from revstore.errors import Timeout, Unreachable
-from revstore.storage._calls import Deadline
 from revstore.testing._support import run_threads, wait_until
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from revstore.cacher import Cacher, CacherConfig
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.testing._support import run_threads, wait_until
 from revstore.testing.cacher._base import INDEXED, SELECTIONS, CachedPods
 from revstore.testing.cacher._feed import ControlledStorage
@@ -33,7 +34,7 @@ def backend():
 
 @pytest.fixture
 def raw(backend):
-    with TypedStorage(backend, Pod, resource_prefix="/pods") as storage:
+    with TypedStorage(backend, ResourceType(Pod, "/pods")) as storage:
         yield Pods(storage, backend, "/pods")
 
 
@@ -43,9 +44,9 @@ def cached(backend, monkeypatch):
     monkeypatch.setattr(logging.getLogger("revstore.cacher"), "disabled", True)
     # Only the first retry is quick: whoever cannot connect again is seen to back off.
     monkeypatch.setattr("revstore.cacher._feed._FIRST_RETRY", 0.001)
-    feed = ControlledStorage(TypedStorage(backend, Pod, resource_prefix="/pods"))
+    feed = ControlledStorage(TypedStorage(backend, ResourceType(Pod, "/pods")))
     config = CacherConfig(
-        storage=feed, object_type=Pod, resource_prefix="/pods", indexed_fields=INDEXED
+        storage=feed, resource_type=ResourceType(Pod, "/pods"), indexed_fields=INDEXED
     )
     with Cacher(config) as cache:
         cache.wait_ready()

@@ -18,6 +18,7 @@ import pytest
 from revstore.cacher import Cacher, CacherConfig, _event_log
 from revstore.errors import CorruptObject, Expired
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.storage import ObjectList
 from revstore.testing._support import PATIENCE, run_threads, wait_until
 from revstore.testing.cacher._base import INDEXED, SELECTIONS, labelled
@@ -106,14 +107,13 @@ def run(count: int, seed: int) -> tuple[History, list[Followed], list[Any]]:
     """Write ``count`` times while watches follow and lists are made, switched at any line."""
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(MemoryBackend())
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
-        raw = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+        raw = TypedStorage(backend, ResourceType(Pod, "/pods"))
         feed = stack.enter_context(raw.changes("/pods", after=1))
         preemption = stack.enter_context(preempted(seed, often_in_the_log))
         config = CacherConfig(
             storage=storage,
-            object_type=Pod,
-            resource_prefix="/pods",
+            resource_type=ResourceType(Pod, "/pods"),
             capacity=64,
             indexed_fields=INDEXED,
         )
@@ -206,10 +206,10 @@ def test_a_watch_after_what_the_cache_does_not_show_yet():
     shows it while the watch is opened, shows what comes after it and not the write itself."""
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(MemoryBackend())
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
-        raw = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+        raw = TypedStorage(backend, ResourceType(Pod, "/pods"))
         stack.enter_context(preempted(2, often_in_the_log))
-        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
         cache = stack.enter_context(Cacher(config))
         cache.wait_ready()
         new = (pod("a", labels={"number": str(number)}) for number in itertools.count())
@@ -235,12 +235,12 @@ def test_an_object_that_is_readable_now_and_then_is_never_missing():
     that it cannot be read, but never that there is none."""
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(MemoryBackend())
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
         storage.create("/pods/a", pod("a"))
         kv = backend.list("").kvs[0]
         names = {"_enter", "get", "put", "remove"}
         stack.enter_context(preempted(1, lambda code: 0.4 * (code.co_name in names)))
-        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
         cache = stack.enter_context(Cacher(config))
         cache.wait_ready()
         over = threading.Event()

@@ -16,10 +16,11 @@ from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, Expired, TooLargeResourceVersion, Unsupported
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.storage import INITIAL_EVENTS_END, Event, EventType, Storage, Watch
 from revstore.testing._support import PATIENCE, let_block, promptly, run_threads, wait_until
 from revstore.testing.cacher._feed import ControlledStorage
-from revstore.testing.storage._parts import ForwardingBackend, Pod, name_of, pod
+from revstore.testing.storage._parts import PODS, ForwardingBackend, Pod, name_of, pod
 from revstore.typed import TypedStorage
 from revstore.values import Capability
 
@@ -40,7 +41,7 @@ class Parts:
     def put(self, name: str, node: str = "", prefix: str = "/pods", **metadata: Any) -> str:
         """Write to the store, past the cache; the version."""
         new = pod(name, node, **metadata)
-        store = TypedStorage(self.backend, Pod, resource_prefix=prefix)
+        store = TypedStorage(self.backend, ResourceType(Pod, prefix))
         written = store.guaranteed_update(
             f"{prefix}/{name}", lambda _, __: new, ignore_not_found=True
         )
@@ -54,11 +55,15 @@ OpenParts = Callable[..., Parts]
 def open_parts() -> Iterator[OpenParts]:
     with ExitStack() as stack:
 
-        def open_parts(backend: Backend | None = None, **options: Any) -> Parts:
+        def open_parts(
+            backend: Backend | None = None,
+            resource_type: ResourceType[Pod] = PODS,
+            **options: Any,
+        ) -> Parts:
             backend = stack.enter_context(backend or MemoryBackend())
-            store = TypedStorage(backend, Pod, resource_prefix="/pods")
+            store = TypedStorage(backend, resource_type)
             feed = ControlledStorage(store)
-            config = CacherConfig(storage=feed, object_type=Pod, resource_prefix="/pods", **options)
+            config = CacherConfig(storage=feed, resource_type=resource_type, **options)
             cache = stack.enter_context(Cacher(config))
             stack.callback(feed.release)
             cache.wait_ready()
@@ -214,7 +219,9 @@ def test_attributes_that_lack_the_namespace(open_parts):
             raise KeyError(path)
         return obj.spec.node_name
 
-    parts = open_parts(fields=fields, indexed_fields=("spec.nodeName",))
+    parts = open_parts(
+        resource_type=ResourceType(Pod, "/pods", fields=fields), indexed_fields=("spec.nodeName",)
+    )
     start = parts.settle()
     below = parts.cache.watch("/pods/a", resource_version=start)
     single = parts.cache.watch("/pods/a/1", resource_version=start, recursive=False)

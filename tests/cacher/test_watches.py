@@ -17,6 +17,7 @@ from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import Closed, Expired
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.storage import EventType
 from revstore.testing._support import run_threads, wait_until
 from revstore.typed import TypedStorage
@@ -38,11 +39,10 @@ def open_cache():
 
         def open_cache(object_type=Pod, **options):
             backend = stack.enter_context(MemoryBackend())
-            storage = TypedStorage(backend, object_type, resource_prefix="/pods")
+            storage = TypedStorage(backend, ResourceType(object_type, "/pods"))
             config = CacherConfig(
                 storage=storage,
-                object_type=object_type,
-                resource_prefix="/pods",
+                resource_type=ResourceType(object_type, "/pods"),
                 **{"indexed_fields": ("nodeName",), **options},
             )
             cache = stack.enter_context(Cacher(config))
@@ -97,9 +97,9 @@ def test_every_watch_shows_what_the_stores_watch_shows(steps, start):
     """CWATCH-5, CWATCH-6, CWATCH-7, WATCH-10: whatever trigger a watch stands under and whenever
     it was opened, its events are those of a watch without a cache."""
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
         config = CacherConfig(
-            storage=storage, object_type=Pod, resource_prefix="/pods", indexed_fields=("nodeName",)
+            storage=storage, resource_type=ResourceType(Pod, "/pods"), indexed_fields=("nodeName",)
         )
         with Cacher(config) as cache:
             cache.wait_ready()

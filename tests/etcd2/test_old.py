@@ -8,6 +8,7 @@ import pytest
 
 from revstore.errors import KeyExists, KeyNotFound, PreconditionFailed
 from revstore.preconditions import Preconditions
+from revstore.resource_type import ResourceType
 from revstore.testing._support import PATIENCE
 from revstore.testing.storage._parts import Pod, pod
 from revstore.typed import TypedStorage
@@ -26,7 +27,7 @@ def prefix(backend):
 
 @pytest.fixture
 def storage(backend, prefix):
-    with TypedStorage(backend, Pod, resource_prefix=prefix) as storage:
+    with TypedStorage(backend, ResourceType(Pod, prefix)) as storage:
         yield storage
 
 

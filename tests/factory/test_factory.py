@@ -28,6 +28,7 @@ from revstore.factory import (
     storage_with_cacher,
 )
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.testing._support import run_threads
 
 
@@ -127,7 +128,7 @@ def test_a_failed_opening_leaves_nothing_open(url):
     """CFG-6: partial failure releases what was opened."""
     before = threading.active_count()
     with pytest.raises(InvalidArgument, match="resource_prefix"):
-        new_raw_storage(url, Node, resource_prefix="nodes")
+        new_raw_storage(url, ResourceType(Node, "nodes"))
     with pytest.raises(TypeError):
         open_registry(url, int)
     assert threading.active_count() == before
@@ -284,7 +285,8 @@ def test_configured_copier_codec_and_cache():
         storage = factory.storage(dict, resource="pods")
         storage.create("/pods/a/x", pod("x"))
         assert storage.get("/pods/a/x") is storage.get("/pods/a/x")
-        deep = factory.storage(dict, resource="pods", copier=_DeepCopier())
+        own = ResourceType(dict, "/pods", copier=_DeepCopier())
+        deep = factory.storage(own, resource="pods")
         assert deep.get("/pods/a/x") is not deep.get("/pods/a/x")
 
 

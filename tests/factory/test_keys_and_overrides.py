@@ -9,6 +9,7 @@ from revstore.config import StorageConfig
 from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 
 
 @attrs.frozen(kw_only=True)
@@ -39,14 +40,14 @@ def config(tmp_path):
         ({"resource": "gizmos.example.com"}, "/example.com/gizmos"),
         ({"resource": "ingresses.networking.k8s.io"}, "/ingresses"),
         ({"resource": "geese"}, "/geese"),
-        ({"resource": "gizmos", "resource_prefix": "/special"}, "/special"),
+        ({"resource": "gizmos", "object_type": ResourceType(Widget, "/special")}, "/special"),
     ],
 )
 def test_where_a_resource_is_stored(config, asked, prefix):
     """SF-3: an explicit prefix goes over the table of kinds, that over the resource's name, which
     without a name is the type's plural in lower case."""
     with StorageFactory(config) as factory:
-        storage = factory.storage(Widget, **asked)
+        storage = factory.storage(**{"object_type": Widget, **asked})
         storage.create(f"{prefix}/a", widget("a"))
         assert factory.backend().get(f"/registry{prefix}/a").kv is not None
         with pytest.raises(InvalidArgument, match="prefix"):
@@ -61,7 +62,7 @@ def test_a_bad_prefix(config, prefix, cached):
         StorageFactory(config) as factory,
         pytest.raises(InvalidArgument, match="resource_prefix"),
     ):
-        factory.storage(Widget, resource_prefix=prefix, cached=cached)
+        factory.storage(ResourceType(Widget, prefix), cached=cached)
 
 
 def test_an_override_that_names_the_same_store(config):

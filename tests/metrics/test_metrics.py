@@ -25,6 +25,7 @@ from revstore.memory import MemoryBackend
 from revstore.metrics import Collector
 from revstore.metrics._table import CACHE_METRICS, METRICS, merged
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.storage import Stats
 from revstore.testing._support import run_threads, wait_until
 from revstore.typed import TypedStorage
@@ -96,9 +97,9 @@ def open_cache(backend):
     with ExitStack() as stack:
 
         def open_cache(**options):
-            storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+            storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
             config = CacherConfig(
-                storage=storage, object_type=Pod, resource_prefix="/pods", **options
+                storage=storage, resource_type=ResourceType(Pod, "/pods"), **options
             )
             cache = stack.enter_context(Cacher(config))
             cache.wait_ready()
@@ -223,7 +224,7 @@ def test_consistency_checks(registry, backend, open_cache):
 def test_objects_are_counted_now_and_then(registry, backend):
     """STAT-3: a scrape within the period shows what was counted before; one after it counts anew,
     and with period 0 nothing is counted."""
-    storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+    storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
     rare, often, never = (Collector(count_period=period) for period in (3600.0, 1e-9, 0.0))
     registries = []
     for collector in (rare, often, never):
@@ -320,7 +321,7 @@ def test_a_count_that_fails(registry, caplog):
     with Moody() as backend:
         collector = Collector(count_period=1e-9)
         registry.register(collector)
-        collector.add(TypedStorage(backend, Pod, resource_prefix="/pods"), resource="pods")
+        collector.add(TypedStorage(backend, ResourceType(Pod, "/pods")), resource="pods")
         shown = []
         for backend.reachable in (True, False, True):
             scrape = Scrape(registry)
@@ -338,7 +339,7 @@ def test_a_store_in_trouble_is_left_alone(registry):
     with Moody() as backend:
         backend.reachable = False
         collector = metrics.register(registry=registry)
-        collector.add(TypedStorage(backend, Pod, resource_prefix="/pods"), resource="pods")
+        collector.add(TypedStorage(backend, ResourceType(Pod, "/pods")), resource="pods")
         Scrape(registry)
         backend.reachable = True
         scrape = Scrape(registry)
@@ -355,7 +356,7 @@ class Sized(TypedStorage):
 def test_objects_without_a_known_size(registry, backend):
     """STAT-3: the size is -1 where there are objects but no size is known."""
     metrics.register(registry=registry).add(
-        Sized(backend, Pod, resource_prefix="/pods"), resource="pods"
+        Sized(backend, ResourceType(Pod, "/pods")), resource="pods"
     )
     scrape = Scrape(registry)
 
@@ -375,8 +376,8 @@ def test_a_scrape_ends_in_time(backend):
     """STAT-3: counting is given ``timeout`` seconds a scrape; what it did not get to is not there
     yet, and comes with the next."""
     collector = Collector(timeout=0.5)
-    collector.add(Slow(backend, Node, resource_prefix="/nodes"), resource="nodes")
-    collector.add(TypedStorage(backend, Pod, resource_prefix="/pods"), resource="pods")
+    collector.add(Slow(backend, ResourceType(Node, "/nodes")), resource="nodes")
+    collector.add(TypedStorage(backend, ResourceType(Pod, "/pods")), resource="pods")
     registry = CollectorRegistry()
     registry.register(collector)
     name = "apiserver_resource_objects"
@@ -390,7 +391,7 @@ def test_a_scrape_ends_in_time(backend):
 def test_what_is_closed_is_told_of_no_more(registry, open_cache, backend):
     """STAT-3: a closed cache, storage or factory has no metrics, nor an error."""
     cache = open_cache()
-    storage = TypedStorage(backend, Node, resource_prefix="/nodes")
+    storage = TypedStorage(backend, ResourceType(Node, "/nodes"))
     collector = Collector(count_period=1e-9)
     registry.register(collector)
     collector.add(cache, resource="pods")
@@ -419,8 +420,8 @@ class Unready(MemoryBackend):
 def test_a_cache_that_is_not_ready(registry):
     """STAT-7: a cache that cannot be filled shows version 0 and the errors."""
     with Unready() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
-        config = CacherConfig(storage=storage, object_type=Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+        config = CacherConfig(storage=storage, resource_type=ResourceType(Pod, "/pods"))
         with Cacher(config) as cache:
             metrics.register(registry=registry).add(cache, resource="pods")
             wait_until(lambda: cache.counters.initialization_errors > 0, "filling fails")
@@ -516,7 +517,7 @@ def test_bad_sources(backend, open_cache):
 def test_nothing_is_done_between_scrapes(registry):
     """Registering starts no thread and asks the store nothing."""
     with Moody() as backend:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
         threads = threading.active_count()
         collector = metrics.register(registry=registry)
         collector.add(storage, resource="pods")

@@ -37,6 +37,7 @@ from revstore.manifests import ManifestError, parse
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
 from revstore.paging import decode_continue, encode_continue
+from revstore.resource_type import ResourceType
 from revstore.selectors import parse_field_selector, parse_label_selector
 from revstore.testing.seeds import SEED
 from revstore.typed import TypedStorage
@@ -141,7 +142,7 @@ def key(text: str) -> None:
     else:
         assert text.encode().decode() == text
     with MemoryBackend() as backend:
-        storage = TypedStorage(backend, dict, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(dict, "/pods"))
         obj = {"metadata": {"name": "x"}}
         try:
             storage.create(text, obj)
@@ -186,7 +187,7 @@ def stored_bytes(data: bytes) -> None:
     with MemoryBackend() as backend:
         backend.put("/registry/pods/x", data, expected_revision=0)
         for kind in (dict, Pod):
-            storage: Any = TypedStorage(backend, kind, resource_prefix="/pods")
+            storage: Any = TypedStorage(backend, ResourceType(kind, "/pods"))
             try:
                 found = storage.get("/pods/x")
             except CorruptObject as error:

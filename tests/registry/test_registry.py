@@ -32,6 +32,7 @@ from revstore.preconditions import Preconditions
 from revstore.registry import ApplyOutcome, Registry, _registry
 from revstore.registry._fields import as_new, as_successor, same
 from revstore.registry._keys import Keys
+from revstore.resource_type import ResourceType
 from revstore.storage import EventType, WithTTL
 from revstore.testing._support import PATIENCE, run_threads
 from revstore.typed import TypedStorage
@@ -76,7 +77,7 @@ def make(backend):
     """A function that makes a registry over a storage of its own on one backend."""
 
     def make(object_type=dict, *, resource_prefix="/pods", namespaced=True, **options):
-        storage = TypedStorage(backend, object_type, resource_prefix=resource_prefix)
+        storage = TypedStorage(backend, ResourceType(object_type, resource_prefix))
         return Registry(
             storage,
             resource_prefix=resource_prefix,
@@ -222,7 +223,7 @@ def test_create_ignores_what_is_the_registrys(pods, new):
 
 def test_storage_still_refuses_versions(make):
     """CREATE-2 is the storage's rule; the registry is what drops them."""
-    storage = TypedStorage(MemoryBackend(), dict, resource_prefix="/pods")
+    storage = TypedStorage(MemoryBackend(), ResourceType(dict, "/pods"))
     with pytest.raises(ResourceVersionSet):
         storage.create("/pods/a/web", unstructured(resource_version="3"))
 
@@ -269,7 +270,7 @@ def test_create_with_ttl(make):
     """CREATE-5: the ttl reaches the store, and an update keeps or changes it."""
     now = [0.0]
     with MemoryBackend(clock=lambda: now[0]) as backend:
-        storage = TypedStorage(backend, dict, resource_prefix="/pods")
+        storage = TypedStorage(backend, ResourceType(dict, "/pods"))
         pods = Registry(storage, resource_prefix="/pods")
         for name in ("kept", "cleared", "applied"):
             pods.create(unstructured(name), ttl=10)

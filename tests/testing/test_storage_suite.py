@@ -66,8 +66,8 @@ class WithSmallLimits(OnSQLite):
         monkeypatch.setattr(_reader, "_PAGE_BYTES", 500)
         return SQLiteOptions(path=str(tmp_path / "store.db"), poll_interval=0.005)
 
-    def make_storage(self, backend, object_type, **options):
-        return super().make_storage(backend, object_type, **{"cache_size": 3, **options})
+    def make_storage(self, backend, resource_type, **options):
+        return super().make_storage(backend, resource_type, **{"cache_size": 3, **options})
 
 
 class InUse:

@@ -25,6 +25,7 @@ from revstore.errors import (
 )
 from revstore.factory._stores import resource_prefixes
 from revstore.memory import MemoryBackend
+from revstore.resource_type import ResourceType
 from revstore.testing.storage._parts import ForwardingBackend
 from revstore.typed import TypedStorage
 from revstore.values import ListResult
@@ -35,7 +36,7 @@ Store = TypedStorage[dict[str, Any]]
 
 @pytest.fixture
 def storage() -> Iterator[Store]:
-    with MemoryBackend() as backend, TypedStorage(backend, dict, resource_prefix="/pods") as store:
+    with MemoryBackend() as backend, TypedStorage(backend, ResourceType(dict, "/pods")) as store:
         yield store
 
 
@@ -142,7 +143,7 @@ def test_an_ended_watch_raises_its_error_anew(storage: Store) -> None:
 
 def test_an_ended_watch_keeps_the_cause() -> None:
     """The backend's own error is chained to each. (WATCH-8)"""
-    with MemoryBackend() as backend, TypedStorage(backend, dict, resource_prefix="/pods") as store:
+    with MemoryBackend() as backend, TypedStorage(backend, ResourceType(dict, "/pods")) as store:
         store.create(KEY, {"metadata": {}})
         backend.compact(store.current_revision())
         with store.watch("/pods", resource_version="1") as watch:
@@ -170,8 +171,8 @@ def test_a_poll_that_does_not_wait_looks_behind_what_is_left_out(storage: Store)
 def test_progress_is_asked_for_though_a_watch_has_just_ended(storage: Store) -> None:
     """One watch that ends meanwhile keeps the others from nothing. (WATCH-20)"""
     with storage.watch("/pods", resource_version="1") as ended:
-        assert ended._source._watch is not None  # type: ignore[attr-defined]
-        ended._source._watch.close()  # type: ignore[attr-defined]
+        assert ended._raw._watch is not None  # type: ignore[attr-defined]
+        ended._raw._watch.close()  # type: ignore[attr-defined]
         with storage.watch("/pods", resource_version="1", progress_notify=True) as watch:
             storage.request_progress()
             assert watch.poll(5)
@@ -197,11 +198,11 @@ def test_an_interrupted_poll_loses_nothing(at: int) -> None:
     (WATCH-28)"""
     with MemoryBackend() as backend:
         names = [f"{number:04}" for number in range(1004)]
-        plain = TypedStorage(backend, dict, resource_prefix="/pods")
+        plain = TypedStorage(backend, ResourceType(dict, "/pods"))
         for name in names[:1001]:
             plain.create(f"/pods/{name}", {"metadata": {"name": name}})
         codec = _Interrupted(at)
-        watched = TypedStorage(backend, dict, resource_prefix="/pods", codec=codec)
+        watched = TypedStorage(backend, ResourceType(dict, "/pods", codec=codec))
         seen: list[str] = []
         interrupts = 0
         with watched.watch("/pods", send_initial_events=True) as watch:
@@ -226,7 +227,7 @@ class _Empty(ForwardingBackend):
 
 def test_a_backend_that_breaks_its_contract_is_told_of() -> None:
     """An empty page that is not the last is no reason to read for ever. (LIST-7, WATCH-28)"""
-    with MemoryBackend() as inner, TypedStorage(_Empty(inner), dict, resource_prefix="/pods") as s:
+    with MemoryBackend() as inner, TypedStorage(_Empty(inner), ResourceType(dict, "/pods")) as s:
         for call in (
             lambda: s.list("/pods", limit=1),
             s.watch("/pods").poll,

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from revstore._closing import Closing
 from revstore.aio._threads import ThreadedWatch
 from revstore.aio._watch import AsyncClosing, AsyncWatch, Readable
+from revstore.closing import Closing
 from revstore.errors import Closed, InvalidArgument, Unsupported
 from revstore.storage import Watch
 from revstore.threads import start_thread

@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from revstore import factory
-from revstore._closing import Closing
 from revstore.aio._calls import Calls, Opening, check_threads, opened_in_thread
 from revstore.aio._watch import AsyncClosing, AsyncWatch
+from revstore.closing import Closing
 from revstore.factory import Where
 from revstore.registry import Registry
+from revstore.resource_type import ResourceType
 from revstore.storage import Storage, Watch
 
 __all__ = [
@@ -136,7 +137,7 @@ class AsyncRegistry(_Facade[Registry[T]], Generic[T]):
 
 
 def open_storage(
-    where: Where, object_type: type[T], *, threads: int = _THREADS, **options: Any
+    where: Where, object_type: type[T] | ResourceType[T], *, threads: int = _THREADS, **options: Any
 ) -> Opening[AsyncStorage[T]]:
     """``revstore.factory.open_storage``, with the same ``options``; to be awaited, or used in
     ``async with``. If it is cancelled, what was opened is closed."""

@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from revstore.storage._plans import ListPlan
+from revstore.plans import ListPlan
 
 __all__ = ["CURRENT", "Decision", "Horizon", "Source", "serve_list"]
 

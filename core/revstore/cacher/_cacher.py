@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any, TypeVar
+
+import attrs
 
 from revstore.cacher._cache_or_store import CURRENT, Source, serve_list
 from revstore.cacher._config import CacherConfig
@@ -11,27 +13,20 @@ from revstore.cacher._consistency import ConsistencyReport, check_consistency
 from revstore.cacher._content import Content
 from revstore.cacher._counters import CacherCounters
 from revstore.cacher._fallback import Fallbacks
-from revstore.cacher._generation import Generation
-from revstore.cacher._lists import Candidates, find, select
-from revstore.cacher._view import ViewKit, covers
-from revstore.cacher._watch import CacheWatch, WatchStart
-from revstore.copier import SharingCopier, default_copier
+from revstore.deadlines import Deadline
 from revstore.errors import (
-    Expired,
     InvalidKey,
     InvalidResourceVersion,
     KeyNotFound,
-    StorageError,
+    NotReady,
     TooLargeResourceVersion,
 )
-from revstore.objects import with_metadata
+from revstore.plans import ListPlan, plan_list, plan_watch
 from revstore.preconditions import Preconditions
+from revstore.raising import ErrorsAbout
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import (
-    INITIAL_EVENTS_END,
     Changes,
-    Event,
-    EventType,
     ObjectList,
     Stats,
     Storage,
@@ -39,10 +34,7 @@ from revstore.storage import (
     ValidateFunc,
     Watch,
 )
-from revstore.storage._calls import Deadline, Naming
-from revstore.storage._objects import empty_object, selects
-from revstore.storage._plans import ListPlan, plan_list
-from revstore.versioner import APIObjectVersioner, parse_resource_version
+from revstore.versioner import parse_resource_version
 
 __all__ = ["Cacher", "CacherConfig", "CacherCounters", "ConsistencyReport"]
 
@@ -65,22 +57,14 @@ class Cacher(Storage[T]):
     """
 
     def __init__(self, config: CacherConfig[T]) -> None:
-        self._config = config
         self._storage = config.storage
-        self._prefix = config.resource_prefix.rstrip("/") + "/"
+        self._resource_type = config.resource_type
+        self._prefix = config.resource_type.root
         # A prefix that is not the storage's is refused here, not for ever by the feed.
         self._storage.changes(self._prefix).close()
-        self._versioner = config.versioner or APIObjectVersioner()
-        copier = config.copier or default_copier(config.object_type)
-        self._copy = None if isinstance(copier, SharingCopier) else copier.copy
+        self._copy = config.resource_type.copy
         self._fallbacks = Fallbacks()
-        kit = ViewKit(
-            config.indexed_fields,
-            self._copy,
-            self._versioner.update_object,
-            lambda at: self._bookmark(at, end=False),
-        )
-        self._content = Content(config, self._prefix, kit)
+        self._content = Content(config)
         self._feed = self._content.feed
 
     # --- reads ---------------------------------------------------------------------------------
@@ -105,8 +89,7 @@ class Cacher(Storage[T]):
             if generation.revision >= wanted or content.wait_fresh(wanted, deadline.rest()):
                 obj, corrupt = content.state.get(key), False
                 if obj is None:
-                    with content.lock:  # it may just have become readable, or unreadable
-                        obj, corrupt = content.state.get(key), key in content.state.corrupt
+                    obj, corrupt = content.look_up(key)
                 if obj is not None:
                     return obj if self._copy is None else self._copy(obj)
                 if not corrupt:
@@ -148,14 +131,14 @@ class Cacher(Storage[T]):
         scope = self._scope(key, recursive)
         deadline = _NO_DEADLINE if timeout is None else Deadline(timeout, key)
         if scope is not None:
-            with Naming(key):
+            with ErrorsAbout(key):
                 plan = plan_list(scope, **asked)  # type: ignore[arg-type]
-                predicate = self._predicate(label_selector, field_selector)
+                predicate = self._resource_type.predicate(label_selector, field_selector)
                 answer = self._from_cache(scope, plan, predicate, limit, deadline)
             if answer is not None:
-                self._content.counting.add("served_by_cache")
+                self._content.counting.served_by_cache.add()
                 return answer
-        self._content.counting.add("served_by_store")
+        self._content.counting.served_by_store.add()
         asked |= {"label_selector": label_selector, "field_selector": field_selector}
         # Mutable objects have one owner each.
         question: Hashable = (key, *asked.values()) if self._copy is None else object()
@@ -174,42 +157,12 @@ class Cacher(Storage[T]):
         deadline: Deadline,
     ) -> ObjectList[T] | None:
         """The answer from memory; None if the storage must be asked."""
-        content = self._content
-        whole = not (limit or plan.revision or plan.start)
-        question = (scope, predicate.label, predicate.field)
         plain_page = limit > 0 and predicate.empty
         while self._caught_up(scope, plan, deadline, plain_page=plain_page):
-            with content.lock:
-                content.check_open()
-                generation, state = content.generation, content.state
-                if generation is None:
-                    continue  # it has just begun to be filled anew
-                revision, version = plan.revision or generation.revision, state.version
-                if state.corrupt and state.corrupt_below(scope):
-                    return None
-                items = state.answer(question) if whole else None
-                if items is None:
-                    found = find(
-                        state,
-                        generation.log.segment,
-                        scope,
-                        plan,
-                        predicate,
-                        limit=limit,
-                        indexed_fields=self._config.indexed_fields,
-                    )
-            token, remaining = "", None
-            if items is None:
-                if found is None:
-                    return None  # DELEG-10
-                items, token, remaining = select(found, scope, revision, limit)
-                if whole:
-                    with content.lock:
-                        if state.version == version:
-                            state.remember(question, items)
-            if self._copy is not None:
-                items = tuple(map(self._copy, items))
-            return ObjectList(items, str(revision), token, remaining)
+            try:
+                return self._content.find(scope, plan, predicate, limit)
+            except NotReady:
+                continue  # it has just begun to be filled anew
         return None
 
     def _caught_up(
@@ -256,98 +209,30 @@ class Cacher(Storage[T]):
         if scope is None:
             self._storage.watch(key, recursive=recursive).close()
             raise InvalidKey(key, f"one below {self._prefix!r}")
-        with Naming(key):
-            revision = parse_resource_version(resource_version)
-            predicate = self._predicate(label_selector, field_selector)
-        initial = not revision if send_initial_events is None else send_initial_events
-        end_bookmark = bool(send_initial_events) and allow_bookmarks
-        if end_bookmark or progress_notify:
-            self._new_object()
-        deadline = Deadline(timeout, key)
-        with Naming(key):
-            content.wait_ready(deadline.rest())
-        wanted = revision if initial else 0
-        if not resource_version:
-            wanted = self._storage.current_revision()
-            revision = revision if initial else wanted
-        if initial and wanted:
-            content.wait_fresh(wanted, None)
-        while True:
-            with Naming(key):
-                content.wait_ready(deadline.rest())
-            with content.lock:
-                content.check_open()
-                generation = content.generation
-                if generation is None:
-                    continue  # it has just begun to be filled anew
-                if initial:
-                    start = self._initial(generation, wanted, scope, predicate, end_bookmark)
-                else:
-                    start = _from_log(generation, revision)
-                view = generation.view(scope, predicate, replays=initial)
-                content.counting.highest("watches_max", generation.watches)
-            return CacheWatch(
-                generation,
-                view,
-                start,
-                lifetime=timeout,
-                bookmark_interval=self._config.bookmark_interval if allow_bookmarks else 0.0,
-                progress=progress_notify,
+        with ErrorsAbout(key):
+            plan = plan_watch(
+                resource_version=resource_version,
+                send_initial_events=send_initial_events,
+                allow_bookmarks=allow_bookmarks,
+                progress_notify=progress_notify,
             )
-
-    def _initial(
-        self,
-        generation: Generation[T],
-        wanted: int,
-        scope: str,
-        predicate: SelectionPredicate[T],
-        end_bookmark: bool,
-    ) -> WatchStart[T]:
-        """Begin with the state there is; with an error, if it is older than ``wanted``. Under the
-        cache's lock. (CWATCH-1)"""
-        state, segment = self._content.state, generation.log.segment
-        found = find(
-            state,
-            segment,
-            scope,
-            ListPlan(),
-            predicate,
-            indexed_fields=self._config.indexed_fields,
-        )
-        assert found is not None
-        revision = generation.revision
-        error: StorageError | None = None
-        if revision < wanted:
-            error = TooLargeResourceVersion(wanted, revision, retry_after=1)
-        for key in sorted(state.corrupt):
-            if covers(scope, key):
-                error = error or state.corrupt[key]
-        events = self._added(found, revision, end_bookmark=end_bookmark)
-        return WatchStart(segment.head, revision, events, error)
-
-    def _added(
-        self, candidates: Candidates[T], revision: int, *, end_bookmark: bool
-    ) -> Iterator[Event[T]]:
-        version_of, predicate = self._versioner.object_resource_version, candidates.predicate
-        counting = self._content.counting
-        for obj in candidates.found.objects:
-            if predicate.empty or selects(predicate, obj):
-                counting.add("init_events")
-                shown = obj if self._copy is None else self._copy(obj)
-                yield Event(EventType.ADDED, shown, str(version_of(obj)))
-        if end_bookmark:
-            yield Event(EventType.BOOKMARK, self._bookmark(revision, end=True), str(revision))
-
-    def _bookmark(self, revision: int, *, end: bool) -> T:
-        obj = self._versioner.update_object(self._new_object(), revision)
-        if not end:
-            return obj
-        marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})
-        return marked
-
-    def _new_object(self) -> T:
-        make = self._config.new_object
-        return make() if make is not None else empty_object(self._config.object_type)
+            predicate = self._resource_type.predicate(label_selector, field_selector)
+        if plan.needs_empty_object:
+            self._resource_type.new_object()
+        deadline = Deadline(timeout, key)
+        with ErrorsAbout(key):
+            content.wait_ready(deadline.rest())
+        if plan.latest:
+            plan = attrs.evolve(plan, revision=self._storage.current_revision())
+        if plan.initial and plan.revision:
+            content.wait_fresh(plan.revision, None)
+        while True:
+            with ErrorsAbout(key):
+                content.wait_ready(deadline.rest())
+            try:
+                return content.begin_watch(scope, plan, predicate, timeout)
+            except NotReady:
+                continue  # it has just begun to be filled anew
 
     # --- what goes to the storage --------------------------------------------------------------
 
@@ -428,8 +313,7 @@ class Cacher(Storage[T]):
 
     def ready(self, *, timeout: float | None = None) -> None:
         """Return if the cache is filled, else raise ``NotReady``; does not wait."""
-        with self._content.lock:
-            self._content.ready()
+        self._content.ready()
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Return once the cache is filled; ``NotReady`` after ``timeout`` seconds."""
@@ -445,13 +329,7 @@ class Cacher(Storage[T]):
         A cache that differs, which only a defect can bring about, is filled anew, and its watches
         end with ``Expired``. Raises ``Timeout``, ``NotReady``, and the backend's errors."""
         self._content.check_open()
-        return check_consistency(
-            self._storage,
-            self._content,
-            self._prefix,
-            self._versioner.object_resource_version,
-            timeout,
-        )
+        return check_consistency(self._storage, self._content, self._prefix, timeout)
 
     def close(self) -> None:
         """End watches, waiting calls and the feed, then close the storage. Idempotent."""
@@ -478,20 +356,6 @@ class Cacher(Storage[T]):
         scope = key if not recursive or key.endswith("/") else key + "/"
         return scope if self._covered(scope) else None
 
-    def _predicate(
-        self, label: str | LabelSelector, field: str | FieldSelector
-    ) -> SelectionPredicate[T]:
-        parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
-        if parsed.empty:
-            return parsed
-        fields = self._config.fields
-        return SelectionPredicate(
-            parsed.label,
-            parsed.field,
-            self._config.labels,
-            lambda obj: lambda path: fields(obj, path),
-        )
-
 
 def _is_text(key: str) -> bool:
     try:
@@ -499,18 +363,3 @@ def _is_text(key: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _from_log(generation: Generation[T], revision: int) -> WatchStart[T]:
-    """Begin with what comes after ``revision``, 0: now. Under the cache's lock. (HIST-4)"""
-    segment = generation.log.segment
-    revision = revision or generation.revision
-    error = None
-    if revision < segment.floor:
-        error = Expired(
-            f"the resource version {revision} is too old to watch: the cache remembers events "
-            f"after {segment.floor}; list again and watch from there",
-            resource_version=str(generation.revision),
-        )
-    cursor = max(segment.after(revision), segment.base)
-    return WatchStart(cursor, revision, None, error, ahead=revision > generation.revision)

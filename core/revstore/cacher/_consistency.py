@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
 import attrs
 
 from revstore.cacher._content import Content
+from revstore.deadlines import Deadline
 from revstore.errors import InternalError
 from revstore.storage import Storage
-from revstore.storage._calls import Deadline
 
 __all__ = ["ConsistencyReport", "check_consistency"]
 
@@ -42,11 +42,7 @@ class ConsistencyReport:
 
 
 def check_consistency(
-    storage: Storage[T],
-    content: Content[T],
-    prefix: str,
-    version_of: Callable[[T], int],
-    timeout: float | None,
+    storage: Storage[T], content: Content[T], prefix: str, timeout: float | None
 ) -> ConsistencyReport:
     """Read all keys and versions from the store, a page at a time, and compare them with what the
     cache has for that state. A cache that differs is filled anew. (CACHE-22)"""
@@ -54,13 +50,16 @@ def check_consistency(
     report = ConsistencyReport(consistent=None, resource_version="")
     for _ in range(_ATTEMPTS):
         pages, revision = _read(storage, prefix, deadline)
-        cached = _cached(content, prefix, revision, version_of, deadline)
+        content.wait_ready(deadline.rest())
+        if not content.wait_fresh(revision, deadline.rest()):
+            continue
+        cached = content.versions_at(revision)
         if cached is not None:
             report = _compare(pages, *cached, revision)
             break
-    content.counting.add("consistency_checks")
+    content.counting.consistency_checks.add()
     if report.consistent is False:
-        content.counting.add("inconsistencies")
+        content.counting.inconsistencies.add()
         content.feed.cut(
             InternalError(
                 f"the cache differs from the store at {report.first_difference}, resource version "
@@ -80,31 +79,6 @@ def _read(storage: Storage[T], prefix: str, deadline: Deadline) -> tuple[list[_P
             if not batch.initial:
                 return pages, batch.revision
             pages.append([(change.key, change.revision) for change in batch.changes])
-
-
-def _cached(
-    content: Content[T],
-    prefix: str,
-    revision: int,
-    version_of: Callable[[T], int],
-    deadline: Deadline,
-) -> tuple[dict[str, int], set[str]] | None:
-    """What the cache has for the state at ``revision``, and the keys whose objects it cannot read,
-    which are not to be compared; None if it cannot tell."""
-    content.wait_ready(deadline.rest())
-    if not content.wait_fresh(revision, deadline.rest()):
-        return None
-    with content.lock:
-        segment = content.ready().log.segment
-        if revision < segment.floor:
-            return None
-        later = segment.entries[segment.after(revision) - segment.base :]
-        found = content.state.at(revision, prefix, later)
-        corrupt = set(content.state.corrupt)
-    if found is None:
-        return None
-    pairs = zip(found.keys, found.objects, strict=True)
-    return {key: version_of(obj) for key, obj in pairs if key not in corrupt}, corrupt
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""What a cache holds, kept up by its feed; and whether it is ready and fresh."""
+"""What a cache holds, kept up by its feed; and what is answered from it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from revstore.cacher._config import CacherConfig, log_capacity
 from revstore.cacher._counters import CacherCounters, Counting
 from revstore.cacher._event_log import Entry, EventLog
 from revstore.cacher._feed import Feed
+from revstore.cacher._freshness import Freshness
 from revstore.cacher._generation import Generation
+from revstore.cacher._lists import find, select
 from revstore.cacher._state import Attributes, CacheState
-from revstore.cacher._view import ViewKit
-from revstore.errors import (
-    Closed,
-    CorruptObject,
-    Expired,
-    NotReady,
-    StorageError,
-    Unsupported,
-)
-from revstore.storage import Change, ChangeBatch, Event, EventType
+from revstore.cacher._watch import CacheWatch
+from revstore.cacher._watch_start import start_after, start_with_state
+from revstore.errors import Closed, CorruptObject, Expired, NotReady, StorageError
+from revstore.plans import ListPlan, WatchPlan
+from revstore.selectors import SelectionPredicate
+from revstore.storage import Change, ChangeBatch, Event, EventType, ObjectList
 
 __all__ = ["Content", "retry_after"]
 
@@ -32,40 +30,41 @@ T = TypeVar("T")
 
 # Seconds that a call without a deadline waits for the cache to be filled.
 _READY_TIMEOUT = 30.0
-# Seconds between two requests for progress while somebody waits. (CACHE-11)
-_PROGRESS_INTERVAL = 0.1
-# Seconds for which a store that did not get the cache to a revision is asked itself, and seconds
-# that must have been waited for that.
-_DISTRUST = 30.0
-_CHANCE = 1.0
 
 
 class Content(Generic[T]):
-    """Owner of a cache's state. The feed's thread changes it; any thread reads it, ``lock`` held.
+    """Owner of a cache's state, which the feed's thread changes and any thread asks.
 
-    ``state`` and ``generation`` are replaced as wholes; single look-ups need no lock.
+    ``state`` and ``generation`` are replaced as wholes; single look-ups need no lock. Questions
+    about both raise ``NotReady`` while the cache is being filled.
     """
 
-    def __init__(self, config: CacherConfig[T], prefix: str, kit: ViewKit[T]) -> None:
+    def __init__(self, config: CacherConfig[T]) -> None:
+        resource_type = config.resource_type
         self._config = config
-        self._prefix = prefix
-        self._kit = kit
-        self._attributes = Attributes(config.labels, config.fields, config.indexed_fields)
+        self._attributes = Attributes(
+            resource_type.labels, resource_type.fields, config.indexed_fields
+        )
         self.counting = Counting()
-        self.lock = threading.Lock()  # guards all below
-        self._changed = threading.Condition(self.lock)  # of readiness
+        # Guards state, generation, closed, _failure, _events_received, _state_since.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # of readiness
         self.state: CacheState[T] = CacheState(self._attributes)
         self.generation: Generation[T] | None = None  # None: not ready
         self.closed = False
         self._failure: StorageError | None = None
         self._events_received = 0
-        self._waiting: list[tuple[int, threading.Event]] = []
-        self._distrusted_until = 0.0
         self._state_since = time.monotonic()
         self._loading: CacheState[T] | None = None  # the feed's thread's own
+        self._freshness = Freshness(
+            config.fresh_timeout,
+            self.counting,
+            revision=self.revision,
+            check_open=self.check_open,
+        )
         self.feed = Feed(
             config.storage,
-            prefix,
+            resource_type.root,
             load=self._load,
             replace=self._replace,
             apply=self._apply,
@@ -79,28 +78,22 @@ class Content(Generic[T]):
         if self.closed:
             raise Closed("the cache was closed")
 
-    def ready(self) -> Generation[T]:
-        """The generation there is, else ``NotReady``. Under lock."""
-        self.check_open()
-        if self.generation is None:
-            why = f": {self._failure}" if self._failure else ""
-            raise NotReady(
-                f"the cache is (re)initializing{why}",
-                retry_after=retry_after(time.monotonic() - self._state_since),
-            )
-        return self.generation
+    def ready(self) -> None:
+        """Return if the cache is filled, else raise ``NotReady``."""
+        with self._lock:
+            self._ready()
 
     def wait_ready(self, timeout: float | None) -> None:
         """Return once the cache is filled; ``NotReady`` if it is not within ``timeout``."""
         self.check_open()
         if self.generation is not None:
             return
-        with self.lock:
+        with self._lock:
             self._changed.wait_for(
                 lambda: self.closed or self.generation is not None,
                 _READY_TIMEOUT if timeout is None else timeout,
             )
-            self.ready()
+            self._ready()
 
     def revision(self) -> int:
         """Up to which the cache shows everything, 0 if it is not ready."""
@@ -110,7 +103,7 @@ class Content(Generic[T]):
     def horizon(self) -> Horizon:
         """What can be shown now."""
         generation = self.generation
-        progress = not self._distrusted_until or time.monotonic() > self._distrusted_until
+        progress = self._freshness.trusted
         if generation is None:
             return Horizon(0, 0, ready=False, progress=progress)
         return Horizon(generation.log.segment.floor, generation.revision, progress=progress)
@@ -118,79 +111,148 @@ class Content(Generic[T]):
     def wait_fresh(self, revision: int, timeout: float | None, *, reached: bool = False) -> bool:
         """Wait until the cache shows ``revision``; False if it does not get there in time. With
         ``reached`` the store is known to be there. (CACHE-10, CACHE-11)"""
-        if self.revision() >= revision:
-            return True
-        patience = self._config.fresh_timeout
-        start = time.monotonic()
-        end = start + (patience if timeout is None else min(timeout, patience))
-        waiter = threading.Event()
-        with self.lock:
-            self._waiting.append((revision, waiter))
-        try:
-            enough = start + min(patience, _CHANCE) if reached else math.inf
-            fresh = self._wait_fresh(revision, waiter, end, enough)
-        finally:
-            with self.lock:
-                self._waiting = [each for each in self._waiting if each[1] is not waiter]
-        self.counting.add("read_waits")
-        self.counting.add("read_wait_seconds", time.monotonic() - start)
-        if not fresh:
-            self.counting.add("read_waits_failed")
-        return fresh
+        request_progress = self.feed.request_progress
+        return self._freshness.wait(revision, timeout, request_progress, reached=reached)
 
-    def _wait_fresh(
-        self, revision: int, waiter: threading.Event, end: float, enough: float = math.inf
-    ) -> bool:
-        asked = True
-        while self.revision() < revision:
-            self.check_open()
-            left = end - time.monotonic()
-            if left <= 0:
-                if not asked and time.monotonic() >= enough:  # marks do not come by themselves
-                    self._distrusted_until = time.monotonic() + _DISTRUST
-                return False
-            try:
-                self.feed.request_progress()
-            except Unsupported:
-                asked = False  # then events or marks may bring it, or not
-            waiter.wait(min(left, _PROGRESS_INTERVAL))
-            waiter.clear()  # the cache may begin anew before the next look
-        return True
+    def look_up(self, key: str) -> tuple[T | None, bool]:
+        """Return the object at ``key``, which may just have become readable, or unreadable; and
+        whether it cannot be read."""
+        with self._lock:
+            return self.state.get(key), key in self.state.corrupt
+
+    def find(
+        self, scope: str, plan: ListPlan, predicate: SelectionPredicate[T], limit: int
+    ) -> ObjectList[T] | None:
+        """Return the answer to a list; None if the storage must be asked."""
+        whole = not (limit or plan.revision or plan.start)
+        question = (scope, predicate.label, predicate.field)
+        with self._lock:
+            generation, state = self._ready(), self.state
+            revision, version = plan.revision or generation.revision, state.version
+            if state.corrupt and state.corrupt_below(scope):
+                return None
+            items = state.answer(question) if whole else None
+            if items is None:
+                found = find(
+                    state,
+                    generation.log.segment,
+                    scope,
+                    plan,
+                    predicate,
+                    limit=limit,
+                    indexed_fields=self._config.indexed_fields,
+                )
+        token, remaining = "", None
+        if items is None:
+            if found is None:
+                return None  # DELEG-10
+            items, token, remaining = select(found, scope, revision, limit)
+            if whole:
+                with self._lock:
+                    if state.version == version:
+                        state.remember(question, items)
+        copy = self._config.resource_type.copy
+        if copy is not None:
+            items = tuple(map(copy, items))
+        return ObjectList(items, str(revision), token, remaining)
+
+    def begin_watch(
+        self,
+        scope: str,
+        plan: WatchPlan,
+        predicate: SelectionPredicate[T],
+        lifetime: float | None,
+    ) -> CacheWatch[T]:
+        """Return a new watch, which runs for ``lifetime`` seconds."""
+        config = self._config
+        with self._lock:
+            generation = self._ready()
+            if plan.initial:
+                start = start_with_state(
+                    generation,
+                    self.state,
+                    config,
+                    plan=plan,
+                    scope=scope,
+                    predicate=predicate,
+                    sent=self.counting.init_events,
+                )
+            else:
+                start = start_after(generation, plan.revision)
+            view = generation.view(scope, predicate, replays=plan.initial)
+            self.counting.watches_max.raise_to(generation.watches)
+        return CacheWatch(
+            generation,
+            view,
+            start,
+            lifetime=lifetime,
+            bookmark_interval=config.bookmark_interval if plan.periodic else 0.0,
+            progress=plan.progress,
+        )
+
+    def versions_at(self, revision: int) -> tuple[dict[str, int], set[str]] | None:
+        """Return the versions of all objects at ``revision``, by their keys, and the keys of those
+        that cannot be read; None if that is not remembered."""
+        resource_type = self._config.resource_type
+        with self._lock:
+            segment = self._ready().log.segment
+            if revision < segment.floor:
+                return None
+            later = segment.entries[segment.after(revision) - segment.base :]
+            found = self.state.at(revision, resource_type.root, later)
+            corrupt = set(self.state.corrupt)
+        if found is None:
+            return None
+        version_of = resource_type.versioner.object_resource_version
+        pairs = zip(found.keys, found.objects, strict=True)
+        return {key: version_of(obj) for key, obj in pairs if key not in corrupt}, corrupt
 
     def counters(self) -> CacherCounters:
         """A reading of all counters."""
-        with self.lock:
-            values = self.counting.values()
+        with self._lock:
             generation, objects = self.generation, len(self.state)
-            values["events_received"] = self._events_received
-            values["unreadable"] = len(self.state.corrupt)
+            received, unreadable = self._events_received, len(self.state.corrupt)
+        values = self.counting.values()
         if generation is not None:
             length = len(generation.log.segment.entries)
-            self.counting.highest("log_length_max", length)
-            values["log_length_max"] = max(length, values.get("log_length_max", 0))
-            values["terminated_watches"] = (
-                values.get("terminated_watches", 0) + generation.terminated_watches
-            )
+            self.counting.log_length_max.raise_to(length)
+            values["log_length_max"] = self.counting.log_length_max.value
+            values["terminated_watches"] += generation.terminated_watches
             values |= {
                 "watches": generation.watches,
                 "log_length": length,
                 "resource_version": generation.revision,
             }
-        values |= {"objects": objects, "log_capacity": log_capacity(self._config)}
-        return CacherCounters(**values)
+        return CacherCounters(
+            **values,
+            events_received=received,
+            objects=objects,
+            unreadable=unreadable,
+            log_capacity=log_capacity(self._config),
+        )
 
     def close(self) -> None:
-        with self.lock:
+        with self._lock:
             if self.closed:
                 return
             self.closed = True
             generation = self.generation
             self._changed.notify_all()
-            for _, waiter in self._waiting:
-                waiter.set()
+        self._freshness.wake(math.inf)
         if generation is not None:
             generation.end(Closed("the cache was closed"))
         self.feed.close()
+
+    def _ready(self) -> Generation[T]:
+        """The generation there is, else ``NotReady``. Under the lock."""
+        self.check_open()
+        if self.generation is None:
+            why = f": {self._failure}" if self._failure else ""
+            raise NotReady(
+                f"the cache is (re)initializing{why}",
+                retry_after=retry_after(time.monotonic() - self._state_since),
+            )
+        return self.generation
 
     # --- for the feed's thread -----------------------------------------------------------------
 
@@ -207,7 +269,7 @@ class Content(Generic[T]):
     def _replace(self, revision: int) -> None:
         """The new state is whole. (CACHE-6)"""
         state, self._loading = self._loading or CacheState(self._attributes), None
-        with self.lock:
+        with self._lock:
             log: EventLog[T] = EventLog(
                 revision,
                 base=0,
@@ -215,13 +277,14 @@ class Content(Generic[T]):
                 window=self._config.event_history_window,
             )
             self.state = state
-            self.generation = Generation(log, revision, root=self._prefix, kit=self._kit)
+            self.generation = Generation(log, revision, self._config)
             self._failure = None
-            self.counting.add("initializations")
-            self.counting.note("initialization_seconds", time.monotonic() - self._state_since)
-            self._state_since = time.monotonic()
+            now = time.monotonic()
+            self.counting.initializations.add()
+            self.counting.initialization_seconds.value = now - self._state_since
+            self._state_since = now
             self._changed.notify_all()
-            self._wake(revision)
+        self._freshness.wake(revision)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
         loaded: list[tuple[Change[T], T | CorruptObject]] = []
@@ -232,7 +295,7 @@ class Content(Generic[T]):
                 loaded.append((change, error))
         now = time.monotonic()
         entries: list[Entry[T]] = []
-        with self.lock:
+        with self._lock:
             generation = self.generation
             assert generation is not None
             if loaded:
@@ -241,12 +304,11 @@ class Content(Generic[T]):
                 self.state.forget_before(generation.log.segment.floor)
                 self._events_received += len(entries)
             generation.revision = batch.revision
-            if self._waiting:
-                self._wake(batch.revision)
+        self._freshness.wake(batch.revision)
         generation.publish(entries, batch.revision)
 
     def _enter(self, change: Change[T], obj: T | CorruptObject, now: float) -> Entry[T]:
-        """Take a change into the state; its entry for the log. Under lock."""
+        """Take a change into the state; its entry for the log. Under the lock."""
         kind, key, revision = change.type, change.key, change.revision
         state = self.state
         corrupt = state.corrupt.get(key)
@@ -260,23 +322,17 @@ class Content(Generic[T]):
         event = Event(kind, obj, str(revision))
         return Entry(kind, key, revision, now, item, before, event, previous_error=corrupt)
 
-    def _wake(self, revision: int) -> None:
-        """Wake who waits for ``revision`` or an earlier one. Under lock."""
-        for wanted, waiter in self._waiting:
-            if wanted <= revision:
-                waiter.set()
-
     def _failed(self, error: StorageError, lost: bool) -> None:
         self._loading = None
-        self.counting.add("initialization_errors")
-        with self.lock:
+        self.counting.initialization_errors.add()
+        with self._lock:
             self._failure = error
             generation = self.generation
             if not lost or generation is None or self.closed:  # who closes ends it
                 return
             self.generation = None
             self._state_since = time.monotonic()
-            self.counting.add("terminated_watches", generation.terminated_watches)
+            self.counting.terminated_watches.add(generation.terminated_watches)
         ended: StorageError = Expired(
             "the resource version is too old: the cache had to be filled anew, and what happened "
             "meanwhile is not known; list again and watch from there"

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["CacherCounters", "Counting"]
+__all__ = ["CacherCounters", "Counter", "Counting"]
 
 
 @attrs.frozen(kw_only=True)
@@ -54,29 +54,45 @@ class CacherCounters:
     resource_version: int = 0
 
 
-class Counting:
-    """Counters that many threads raise."""
+class Counter:
+    """A number that many threads change."""
+
+    __slots__ = ("_lock", "value")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the field below
-        self._values: dict[str, Any] = {}
+        self._lock = threading.Lock()  # guards value
+        self.value: Any = 0
 
-    def add(self, name: str, amount: float = 1) -> None:
+    def add(self, amount: float = 1) -> None:
         with self._lock:
-            self._values[name] = self._values.get(name, 0) + amount
+            self.value += amount
 
-    def note(self, name: str, value: float) -> None:
-        """Set a value."""
-        with self._lock:
-            self._values[name] = value
-
-    def highest(self, name: str, value: float) -> None:
-        """Raise a high-water mark. (DISP-6)"""
-        if value > self._values.get(name, 0):
+    def raise_to(self, value: float) -> None:
+        """Set it to ``value`` unless it is higher: a high-water mark. (DISP-6)"""
+        if value > self.value:
             with self._lock:
-                self._values[name] = max(value, self._values.get(name, 0))
+                self.value = max(value, self.value)
+
+
+class Counting:
+    """The counters of ``CacherCounters`` that the cache keeps, by the same names."""
+
+    def __init__(self) -> None:
+        self.initializations = Counter()
+        self.initialization_errors = Counter()
+        self.initialization_seconds = Counter()
+        self.init_events = Counter()
+        self.served_by_cache = Counter()
+        self.served_by_store = Counter()
+        self.read_waits = Counter()
+        self.read_wait_seconds = Counter()
+        self.read_waits_failed = Counter()
+        self.terminated_watches = Counter()
+        self.consistency_checks = Counter()
+        self.inconsistencies = Counter()
+        self.watches_max = Counter()
+        self.log_length_max = Counter()
 
     def values(self) -> dict[str, Any]:
-        """All so far."""
-        with self._lock:
-            return dict(self._values)
+        """All so far, by name."""
+        return {name: counter.value for name, counter in vars(self).items()}

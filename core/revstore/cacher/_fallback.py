@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from revstore.deadlines import Deadline
 from revstore.errors import StorageError, Timeout
-from revstore.storage._calls import Deadline, again
+from revstore.raising import fresh_copy
 
 __all__ = ["Fallbacks"]
 
@@ -34,7 +35,7 @@ class Fallbacks:
 
     def __init__(self, limit: int = 4) -> None:
         self._turns = threading.BoundedSemaphore(limit)
-        self._lock = threading.Lock()  # guards the field below
+        self._lock = threading.Lock()  # guards _waiting
         self._waiting: dict[Hashable, _Flight] = {}
 
     def run(self, key: Hashable, read: Callable[[], R], deadline: Deadline) -> R:
@@ -51,7 +52,7 @@ class Fallbacks:
             if not flight.done.wait(_patience(deadline)):
                 raise _busy(deadline)
             if flight.error is not None:
-                raise again(flight.error) from flight.error.__cause__
+                raise fresh_copy(flight.error) from flight.error.__cause__
             if not flight.abandoned:
                 result: R = flight.result
                 return result

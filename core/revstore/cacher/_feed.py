@@ -59,7 +59,7 @@ class Feed(Generic[T]):
         self._failed = failed
         self._tick = tick
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards _cut, _refill, _changes
         self._cut = False
         self._refill: StorageError | None = None
         self._changes: Changes[T] | None = None

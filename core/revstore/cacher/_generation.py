@@ -10,8 +10,9 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Generic, TypeVar
 
+from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog
-from revstore.cacher._view import Bucket, Listener, View, ViewKit, view_key
+from revstore.cacher._view import Bucket, Listener, View, view_key
 from revstore.errors import StorageError
 from revstore.selectors import SelectionPredicate
 
@@ -33,9 +34,7 @@ class Generation(Generic[T]):
         self,
         log: EventLog[T],
         revision: int,
-        *,
-        root: str,
-        kit: ViewKit[T],
+        config: CacherConfig[T],
     ) -> None:
         self.log = log
         #: The cache shows everything up to it. Guarded by the cache's lock.
@@ -45,14 +44,17 @@ class Generation(Generic[T]):
         self.shown = (log.segment.head, revision)
         #: Set once no more will come: what every watch ends with.
         self.ended: StorageError | None = None
-        self._root = root
-        self._kit = kit
-        self._lock = threading.Lock()  # guards all below, and the buckets
+        self._root = config.resource_type.root
+        self._config = config
+        # Guards the buckets, the users of views, and the fields from _views to terminated_watches.
+        self._lock = threading.Lock()
         self._views: dict[Hashable, View[T]] = {}
         self._everything: Bucket[T] = Bucket(0, {}, "")  # its numbers are those of the log itself
         self._scopes: dict[str | None, Bucket[T]] = {}
         # By the value of each indexed field; None is nobody's value.
-        self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple({} for _ in kit.paths)
+        self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple(
+            {} for _ in config.indexed_fields
+        )
         self._progress: dict[Listener[T], Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Listener[T]]] = []
         self._order = count()
@@ -68,7 +70,7 @@ class Generation(Generic[T]):
             view = self._views.get(key)
             if view is None:
                 bucket = self._bucket(scope, predicate)
-                view = View(self.log, scope, predicate, bucket, self._kit)
+                view = View(self.log, scope, predicate, bucket, self._config)
                 self._views[key] = view
                 if bucket is not None:
                     bucket.views += 1
@@ -214,7 +216,7 @@ class Generation(Generic[T]):
 
     def _bucket(self, scope: str, predicate: SelectionPredicate[T]) -> Bucket[T] | None:
         head = self.shown[0]
-        for path, buckets in zip(self._kit.paths, self._fields, strict=True):
+        for path, buckets in zip(self._config.indexed_fields, self._fields, strict=True):
             value = predicate.field.exact(path)
             if value is not None:
                 return _in(buckets, value, head)

@@ -10,9 +10,8 @@ import attrs
 from revstore.cacher._event_log import Segment
 from revstore.cacher._state import CacheState, Range
 from revstore.paging import encode_continue
+from revstore.plans import ListPlan
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate, everything
-from revstore.storage._objects import selects
-from revstore.storage._plans import ListPlan
 
 __all__ = ["Candidates", "find", "select"]
 
@@ -106,7 +105,7 @@ def select(
         return items, token, remaining if candidates.plain else None
     chosen = []
     for at, obj in enumerate(found.objects):
-        if selects(predicate, obj):
+        if predicate.selects(obj):
             chosen.append(obj)
             if len(chosen) == limit and at + 1 < len(found.objects) + found.more:
                 return tuple(chosen), encode_continue(found.keys[at] + "\0", scope, revision), None

@@ -7,16 +7,16 @@ from collections.abc import Callable, Hashable, Iterable
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-import attrs
 import msgspec
 
+from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog, Item
 from revstore.cacher._match import is_pure, matcher
 from revstore.errors import CorruptObject
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType
 
-__all__ = ["Bucket", "Listener", "Numbers", "Reading", "View", "ViewKit", "covers", "view_key"]
+__all__ = ["Bucket", "Listener", "Numbers", "Reading", "View", "covers", "view_key"]
 
 T = TypeVar("T")
 
@@ -103,17 +103,6 @@ class Bucket(Generic[T]):
             self.known = Numbers(numbers[cut - 1] + 1, numbers[cut:])
 
 
-@attrs.frozen(slots=True)
-class ViewKit(Generic[T]):
-    """What all views of a cache share. ``copy``: None if objects are shared; ``paths``: of the
-    indexed fields."""
-
-    paths: tuple[str, ...]
-    copy: Callable[[T], T] | None
-    at_version: Callable[[T, int], T]
-    bookmark: Callable[[int], T]
-
-
 class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """What was read up to the sequence number ``cursor``: ``events``, the last at revision
     ``last``; or the ``error`` that comes next. ``lost``: the log does not reach back so far."""
@@ -140,8 +129,8 @@ class View(Generic[T]):
         "_pure",
         "_whole",
         "bucket",
+        "config",
         "key",
-        "kit",
         "memo",
         "scope",
         "users",
@@ -153,18 +142,18 @@ class View(Generic[T]):
         scope: str,
         predicate: SelectionPredicate[T],
         bucket: Bucket[T] | None,
-        kit: ViewKit[T],
+        config: CacherConfig[T],
     ) -> None:
         #: Equal for views that show the same.
         self.key = view_key(scope, predicate)
         #: None: every event of the cache is looked at.
         self.bucket = bucket
         self.scope = scope
-        self.kit = kit
+        self.config = config
         self.users = 0  # guarded by the generation's lock
         self._log = log
-        self._pure = is_pure(predicate, kit.paths)
-        self._match = None if predicate.empty else matcher(predicate, kit.paths)
+        self._pure = is_pure(predicate, config.indexed_fields)
+        self._match = None if predicate.empty else matcher(predicate, config.indexed_fields)
         self._whole = bucket is None and predicate.empty
         #: The last reading: from where, up to where, and what it was.
         self.memo: tuple[int, int, Reading[T]] | None = None
@@ -253,7 +242,9 @@ class View(Generic[T]):
             kind = EventType.MODIFIED if was else EventType.ADDED
             return Event(kind, item.object, str(entry.revision))
         if was and previous is not None:
-            last = self.kit.at_version(previous.object, entry.revision)
+            last = self.config.resource_type.versioner.update_object(
+                previous.object, entry.revision
+            )
             return Event(EventType.DELETED, last, str(entry.revision))
         return None
 

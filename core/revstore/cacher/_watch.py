@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
-from typing import Generic, TypeVar
-
-import attrs
+from typing import TypeVar
 
 from revstore.cacher._generation import Generation
 from revstore.cacher._view import Listener, Reading, View
+from revstore.cacher._watch_start import WatchStart
+from revstore.deadlines import LONGEST
 from revstore.errors import Closed, Expired, StorageError
+from revstore.raising import fresh_copy
 from revstore.storage import Event, EventType, Watch
-from revstore.storage._calls import LONGEST, again
 
-__all__ = ["CacheWatch", "WatchStart"]
+__all__ = ["CacheWatch"]
 
 T = TypeVar("T")
 
@@ -24,19 +24,6 @@ T = TypeVar("T")
 _PAGE = 500
 # Seconds before its end that a watch gets its last bookmark.
 _BEFORE_END = 2.0
-
-
-@attrs.frozen
-class WatchStart(Generic[T]):
-    """Where a watch begins: at the log's ``cursor``, with changes above ``revision``, after the
-    ``initial`` events; or with an ``error``. ``ahead``: at the cursor the log had not got to
-    ``revision``, so that there may be events to leave out."""
-
-    cursor: int
-    revision: int
-    initial: Iterator[Event[T]] | None = None
-    error: StorageError | None = None
-    ahead: bool = False
 
 
 class CacheWatch(Listener[T], Watch[T]):
@@ -147,7 +134,7 @@ class CacheWatch(Listener[T], Watch[T]):
             or self._interval
             or self.progress
             or self._deadline is not None
-            or self.view.kit.copy is not None
+            or self.view.config.resource_type.copy is not None
         )
         if self.closed:  # by another thread, maybe meanwhile
             self.end()
@@ -253,7 +240,7 @@ class CacheWatch(Listener[T], Watch[T]):
 
     def _advance(self, reading: Reading[T], head: int, revision: int) -> tuple[Event[T], ...]:
         events = reading.events
-        copy = self.view.kit.copy
+        copy = self.view.config.resource_type.copy
         if copy is not None:
             events = tuple([Event(e.type, copy(e.object), e.resource_version) for e in events])
         if events:
@@ -282,7 +269,7 @@ class CacheWatch(Listener[T], Watch[T]):
             return ()
         self._bookmark_due = self._next_bookmark()
         self._told = self.position
-        obj = self.view.kit.bookmark(self.position)
+        obj = self.view.config.resource_type.bookmark(self.position)
         return (Event(EventType.BOOKMARK, obj, str(self.position)),)
 
     def _fail(self, error: StorageError) -> None:
@@ -290,4 +277,4 @@ class CacheWatch(Listener[T], Watch[T]):
         self._settle()
         self.close()
         # Many watches end with one error.
-        raise again(error, self.view.scope.removesuffix("/")) from error.__cause__
+        raise fresh_copy(error, self.view.scope.removesuffix("/")) from error.__cause__

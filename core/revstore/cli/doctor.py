@@ -96,8 +96,9 @@ def _caches(session: Session) -> list[DoctorCheck]:
     prefixes = session.factory.stored_resources()
     for prefix in prefixes:
         info = for_prefix(prefix, session.config.resources)
-        storage = session.factory.storage(dict, resource=info.qualified, resource_prefix=prefix)
-        config = CacherConfig(storage=storage, object_type=dict, resource_prefix=prefix)
+        resource_type = session.factory.resource_type(dict, info)
+        storage = session.factory.storage(resource_type, resource=info)
+        config = CacherConfig(storage=storage, resource_type=resource_type)
         with Cacher(config) as cache:
             report = cache.check_consistency(timeout=_CHECK_TIMEOUT)
             unreadable = cache.counters.unreadable

@@ -1,19 +1,18 @@
-"""From a configuration to open storages: the place of the original's backend factory, whose"""
+"""From a configuration to open backends, storages and registries."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
 from revstore import kinds
-from revstore._closing import Closing
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
-from revstore.codec import Codec
+from revstore.closing import Closing
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
@@ -21,13 +20,12 @@ from revstore.errors import Closed, InvalidArgument
 from revstore.factory._stores import resource_prefixes, transport
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
-from revstore.objects import field_value, labels_of
 from revstore.plugins import load_codec, load_transformer, open_backend
 from revstore.registry import Registry
+from revstore.resource_type import ResourceType
 from revstore.storage import Storage
 from revstore.transform import Transformer
 from revstore.typed import TypedStorage
-from revstore.versioner import Versioner
 
 __all__ = [
     "StorageFactory",
@@ -64,7 +62,7 @@ class StorageFactory(Closing):
     def __init__(self, where: Where = None) -> None:
         self.config = StorageConfig.load(where)
         # Held while a store is opened, so that nobody opens it a second time meanwhile.
-        self._lock = threading.Lock()  # guards the four below
+        self._lock = threading.Lock()  # guards _opened, _storages, _registries, _closed
         self._opened: dict[StorageConfig, _Opened] = {}
         self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
         self._registries: dict[tuple[ResourceInfo, type[Any], bool], Registry[Any]] = {}
@@ -77,19 +75,26 @@ class StorageFactory(Closing):
         with self._lock:
             return self._open(config)
 
+    def resource_type(
+        self, object_type: type[T], resource: ResourceInfo | str = ""
+    ) -> ResourceType[T]:
+        """Return what ``storage`` makes of a type: codec and copier by the configuration, the rest
+        by default. Change it by ``attrs.evolve`` to have other functions for ``labels``, say."""
+        info = self.info(object_type, resource)
+        config = self.config.for_resource(info.qualified)
+        return ResourceType(
+            object_type,
+            info.prefix,
+            codec=load_codec(config.codec)(object_type),
+            copier=_copier(config.copier, object_type),
+        )
+
     def storage(
         self,
-        object_type: type[T],
+        object_type: type[T] | ResourceType[T],
         *,
-        resource: str = "",
-        resource_prefix: str = "",
-        codec: Codec[T] | None = None,
-        copier: Copier[T] | None = None,
+        resource: ResourceInfo | str = "",
         transformer: Transformer | None = None,
-        versioner: Versioner[T] | None = None,
-        new_object: Callable[[], T] | None = None,
-        labels: Callable[[T], Mapping[str, str]] = labels_of,
-        fields: Callable[[T, str], str] = field_value,
         cached: bool = False,
         capacity: int | None = None,
         indexed_fields: tuple[str, ...] = (),
@@ -97,35 +102,30 @@ class StorageFactory(Closing):
     ) -> Storage[T]:
         """The storage of one resource. It lives until the factory is closed.
 
-        ``resource`` chooses the configuration's overrides and, unless ``resource_prefix`` is
-        given, the keys: "pods" is "/pods", "widgets.example.com" is "/example.com/widgets". By
-        default it is the plural of the type's name, as Kubernetes has it; ``dict`` needs one.
-        ``codec``, ``copier`` and ``transformer`` go over those of the configuration; the rest is
-        as ``TypedStorage`` has it.
+        ``resource`` chooses the configuration's overrides and the keys: "pods" is "/pods",
+        "widgets.example.com" is "/example.com/widgets". By default it is the plural of the type's
+        name, as Kubernetes has it; ``dict`` needs one. A ``ResourceType`` in the place of the type
+        goes over that, and over the configuration's codec and copier; ``transformer`` goes over the
+        configuration's.
 
         With ``cached`` it stands behind a watch cache of its own, a ``revstore.cacher.Cacher``,
         which reads all objects of the resource once and follows them from there: lists, watches
         and reads at a resource version come from memory. ``capacity`` and ``indexed_fields`` are
         those of ``CacherConfig``; capacity 0 means no cache. (OLD-27)
         """
-        info = self.info(object_type, resource)
+        if isinstance(object_type, ResourceType):
+            resource_type: ResourceType[T] = object_type
+        else:
+            resource_type = self.resource_type(object_type, resource)
+        info = self.info(resource_type.object_type, resource)
         config = self.config.for_resource(info.qualified)
         with self._lock:
             backend = self._open(config)
-        prefix = resource_prefix or info.prefix
-        copier = copier or _copier(config.copier, object_type)
         storage: Storage[T] = TypedStorage(
             backend,
-            object_type,
-            resource_prefix=prefix,
+            resource_type,
             prefix=config.prefix,
-            codec=codec or load_codec(config.codec)(object_type),
-            versioner=versioner,
             transformer=transformer or load_transformer(config.transformer)(config),
-            copier=copier,
-            new_object=new_object,
-            labels=labels,
-            fields=fields,
             cache_size=config.deserialization_cache_size,
             quorum=config.quorum,
             ready_timeout=config.readycheck_timeout or 2.0,
@@ -135,16 +135,10 @@ class StorageFactory(Closing):
             storage = Cacher(
                 CacherConfig(
                     storage=storage,
-                    object_type=object_type,
-                    resource_prefix=prefix,
+                    resource_type=resource_type,
                     capacity=capacity,
                     event_history_window=config.event_history_window,
                     indexed_fields=indexed_fields,
-                    versioner=versioner,
-                    copier=copier,
-                    labels=labels,
-                    fields=fields,
-                    new_object=new_object,
                 )
             )
         with self._lock:
@@ -204,8 +198,7 @@ class StorageFactory(Closing):
 
         storage = self.storage(
             object_type,
-            resource=info.qualified,
-            resource_prefix=info.prefix,
+            resource=info,
             cached=cached,
             indexed_fields=indexed_fields,
             on_close=on_close or forget,
@@ -314,14 +307,16 @@ class StorageFactory(Closing):
             raise Closed("the storage factory was closed")
 
 
-def new_raw_storage(where: Where, object_type: type[T], **options: Any) -> Storage[T]:
+def new_raw_storage(
+    where: Where, object_type: type[T] | ResourceType[T], **options: Any
+) -> Storage[T]:
     """The undecorated storage of one resource (NewRawStorage); ``options`` are those of
     ``StorageFactory.storage`` but for ``on_close``. Closing it closes its backend."""
     return open_storage(where, object_type, **{**options, "cached": False})
 
 
 def open_storage(
-    where: Where, object_type: type[T], *, cached: bool = False, **options: Any
+    where: Where, object_type: type[T] | ResourceType[T], *, cached: bool = False, **options: Any
 ) -> Storage[T]:
     """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``; with
     ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage`` but for
@@ -336,7 +331,7 @@ def open_storage(
 
 def storage_with_cacher(
     where: Where,
-    object_type: type[T],
+    object_type: type[T] | ResourceType[T],
     *,
     capacity: int | None = None,
     indexed_fields: tuple[str, ...] = (),

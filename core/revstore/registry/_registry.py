@@ -12,16 +12,16 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import attrs
 
-from revstore._closing import Closing
+from revstore.closing import Closing
 from revstore.copier import Copier, default_copier
 from revstore.errors import Conflict, InvalidObject, KeyExists, KeyNotFound
 from revstore.objects import metadata_value, with_metadata
 from revstore.preconditions import Preconditions
+from revstore.raising import ErrorsAbout
 from revstore.registry._fields import as_new, as_successor
 from revstore.registry._keys import Keys
 from revstore.selectors import FieldSelector, LabelSelector
 from revstore.storage import ObjectList, ResponseMeta, Storage, UpdateFunc, Watch, WithTTL
-from revstore.storage._calls import Naming
 from revstore.versioner import parse_resource_version
 
 __all__ = ["ApplyOutcome", "ApplyResult", "Registry"]
@@ -155,7 +155,7 @@ class Registry(Closing, Generic[T]):
         ``KeyNotFound`` raised if nothing is.
         """
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
-        with Naming(key):
+        with ErrorsAbout(key):
             wanted = parse_resource_version(metadata_value(obj, "resource_version"))
 
         def replace(current: Any, meta: ResponseMeta) -> Any:
@@ -171,7 +171,7 @@ class Registry(Closing, Generic[T]):
             _check_uid(key, obj, current, meta)
             return as_successor(obj, current, namespace)
 
-        with Naming(key):
+        with ErrorsAbout(key):
             return self._storage.guaranteed_update(
                 key, replace, ignore_not_found=True, timeout=timeout
             )
@@ -181,7 +181,7 @@ class Registry(Closing, Generic[T]):
         differs. Fields that the registry fills in make no difference, and no resource version
         or uid of ``obj`` stands in the way. Other writers are waited out, not lost to."""
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
-        with Naming(key):
+        with ErrorsAbout(key):
             new = self._as_new(obj)
         outcome = ApplyOutcome.CREATED
 
@@ -194,7 +194,7 @@ class Registry(Closing, Generic[T]):
             outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
             return made
 
-        with Naming(key):
+        with ErrorsAbout(key):
             stored = self._storage.guaranteed_update(
                 key, put, ignore_not_found=True, timeout=timeout
             )
@@ -229,7 +229,7 @@ class Registry(Closing, Generic[T]):
             obj = as_successor(obj, current, self._keys.namespace_of(obj))
             return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
 
-        with Naming(key):
+        with ErrorsAbout(key):
             return self._storage.guaranteed_update(
                 key, change, preconditions=preconditions, timeout=timeout
             )
@@ -312,7 +312,7 @@ class Registry(Closing, Generic[T]):
 
     def _create(self, obj: T, ttl: int, timeout: float | None) -> T:
         key = self._keys.of(obj)
-        with Naming(key):
+        with ErrorsAbout(key):
             return self._storage.create(key, self._as_new(obj), ttl=ttl, timeout=timeout)
 
     def _as_new(self, obj: T) -> T:

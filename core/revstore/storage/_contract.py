@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 import attrs
 import msgspec
 
-from revstore._closing import Closing
+from revstore.closing import Closing
 from revstore.errors import Closed, Unsupported
 from revstore.objects import metadata_value
 from revstore.preconditions import Preconditions

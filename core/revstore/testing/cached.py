@@ -16,6 +16,7 @@ import pytest
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.errors import CorruptObjects, StorageError
+from revstore.resource_type import ResourceType
 from revstore.storage import ObjectList, Storage, Watch
 from revstore.testing.storage import StorageTests
 from revstore.testing.storage._base import StorageSuite
@@ -81,14 +82,10 @@ class _Cached(StorageSuite):
                 pytest.skip(f"differs: {why}")
 
     def make_storage(
-        self, backend: Backend, object_type: type[Any], **options: Any
+        self, backend: Backend, resource_type: ResourceType[Any], **options: Any
     ) -> Storage[Any]:
-        storage = super().make_storage(backend, object_type, **options)
-        names = ("versioner", "copier", "labels", "fields", "new_object", "resource_prefix")
-        shared = {name: options[name] for name in names if name in options}
-        config: CacherConfig[Any] = CacherConfig(
-            storage=storage, object_type=object_type, fresh_timeout=0.5, **shared
-        )
+        storage = super().make_storage(backend, resource_type, **options)
+        config = CacherConfig(storage=storage, resource_type=resource_type, fresh_timeout=0.5)
         cacher = _Settled(config)
         # Filled at the state that the test begins with; some tests have stores that never are.
         with contextlib.suppress(StorageError):

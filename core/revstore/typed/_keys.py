@@ -5,23 +5,19 @@ from __future__ import annotations
 import posixpath
 
 from revstore.arguments import check_key
-from revstore.errors import InvalidArgument, InvalidKey
+from revstore.errors import InvalidKey
 
 __all__ = ["KeySpace"]
 
 
 class KeySpace:
-    """The keys under one resource prefix, such as "/pods", of a store with a path prefix, such as
+    """The keys under one resource prefix, such as "/pods/", of a store with a path prefix, such as
     "/registry": "/pods/default/web" is "/registry/pods/default/web" in the backend.
-
-    Raises ``InvalidArgument`` for a resource prefix that is "" or "/" or lacks the first slash.
     """
 
     def __init__(self, prefix: str, resource_prefix: str) -> None:
-        if not resource_prefix.startswith("/") or not resource_prefix.strip("/"):
-            raise InvalidArgument("resource_prefix", resource_prefix, 'a path such as "/pods"')
-        #: Ends in a slash, so that "/pods" does not hold "/podsecuritypolicies/x".
-        self.resource_prefix = resource_prefix.rstrip("/") + "/"
+        #: Ends in a slash.
+        self.resource_prefix = resource_prefix
         self._root = posixpath.normpath("/" + prefix.strip("/")).rstrip("/")
         self.everything = self._root + self.resource_prefix
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from revstore.backend import Backend
+from revstore.deadlines import Deadline
 from revstore.errors import (
     Compacted,
     CorruptObject,
@@ -16,11 +17,9 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.paging import encode_continue
+from revstore.plans import ListPlan
 from revstore.selectors import SelectionPredicate
 from revstore.storage import ObjectList
-from revstore.storage._calls import Deadline
-from revstore.storage._objects import selects
-from revstore.storage._plans import ListPlan
 from revstore.typed._objects import ObjectReader
 from revstore.values import Capability, KeyValue, ListResult
 
@@ -131,7 +130,7 @@ class Lister(Generic[T]):
                 if len(self._corrupt) >= _MAX_CORRUPT:
                     return count
                 continue
-            if predicate is None or selects(predicate, obj):
+            if predicate is None or predicate.selects(obj):
                 items.append(obj)
                 if len(items) == limit:
                     return count

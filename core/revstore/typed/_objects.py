@@ -6,15 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from revstore.codec import Codec
-from revstore.copier import Copier
 from revstore.errors import CorruptObject, InternalError, InvalidObject
-from revstore.objects import with_metadata
-from revstore.storage import INITIAL_EVENTS_END
-from revstore.storage._calls import Naming
+from revstore.raising import ErrorsAbout
+from revstore.resource_type import ResourceType
 from revstore.transform import Transformer
 from revstore.values import KeyValue
-from revstore.versioner import Versioner, format_resource_version
+from revstore.versioner import format_resource_version
 
 __all__ = ["ObjectReader"]
 
@@ -52,26 +49,23 @@ class ObjectReader(Generic[T]):
 
     def __init__(
         self,
-        codec: Codec[T],
+        resource_type: ResourceType[T],
         transformer: Transformer,
-        versioner: Versioner[T],
-        copier: Copier[T],
         *,
-        new_object: Callable[[], T],
         logical: Callable[[str], str],
         cache_size: int,
     ) -> None:
-        self._codec = codec
+        self.resource_type = resource_type
+        self.versioner = resource_type.versioner
+        self.copy = resource_type.copier.copy
+        self._codec = resource_type.codec
         self._transformer = transformer
-        self.versioner = versioner
-        self.copier = copier
-        self.new_object = new_object
         self.logical = logical
         self._cache = _DecodeCache[T](cache_size) if cache_size > 0 else None
 
     def encode(self, key: str, obj: T) -> bytes:
         """The plain bytes of ``obj`` without its resource version; ``InvalidObject``."""
-        with Naming(key):
+        with ErrorsAbout(key):
             bare = self.versioner.prepare_object_for_storage(obj)
         try:
             return self._codec.encode(bare)
@@ -114,9 +108,9 @@ class ObjectReader(Generic[T]):
             return self.decode_at(kv, kv.revision)
         cached = self._cache.get(kv)
         if cached is not None:
-            return self.copier.copy(cached)
+            return self.copy(cached)
         obj = self.decode_at(kv, kv.revision)
-        self._cache.add(kv, self.copier.copy(obj), evict=evict)
+        self._cache.add(kv, self.copy(obj), evict=evict)
         return obj
 
     def decode_at(self, kv: KeyValue, revision: int) -> T:
@@ -126,14 +120,6 @@ class ObjectReader(Generic[T]):
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
             raise self._corrupt(kv, error) from error
-
-    def bookmark(self, revision: int, *, initial_events_end: bool) -> T:
-        """An empty object at ``revision``."""
-        obj = self.versioner.update_object(self.new_object(), revision)
-        if not initial_events_end:
-            return obj
-        marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})
-        return marked
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         text: Any = str(error) or type(error).__name__

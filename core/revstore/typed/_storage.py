@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
 
 from revstore.backend import Backend
-from revstore.codec import Codec, json_codec
-from revstore.copier import Copier, default_copier
+from revstore.deadlines import Deadline
 from revstore.errors import (
     BackendError,
     Closed,
@@ -23,9 +22,11 @@ from revstore.errors import (
     TooLargeResourceVersion,
     Unsupported,
 )
-from revstore.objects import field_value, labels_of
+from revstore.plans import plan_list, plan_watch
 from revstore.preconditions import Preconditions
-from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
+from revstore.raising import ErrorsAbout
+from revstore.resource_type import ResourceType
+from revstore.selectors import FieldSelector, LabelSelector
 from revstore.storage import (
     Changes,
     ObjectList,
@@ -35,17 +36,14 @@ from revstore.storage import (
     ValidateFunc,
     Watch,
 )
-from revstore.storage._calls import Deadline, Naming
-from revstore.storage._objects import empty_object
-from revstore.storage._plans import plan_list
 from revstore.transform import IdentityTransformer, Transformer
 from revstore.typed._keys import KeySpace
 from revstore.typed._list import Lister
 from revstore.typed._objects import ObjectReader
-from revstore.typed._watch import TypedChanges, TypedWatch, WatchPlan
+from revstore.typed._watch import Scope, TypedChanges, TypedWatch
 from revstore.typed._writes import Writer, check_ttl
 from revstore.values import Capability
-from revstore.versioner import APIObjectVersioner, Versioner, parse_resource_version
+from revstore.versioner import parse_resource_version
 
 __all__ = ["TypedStorage"]
 
@@ -57,54 +55,39 @@ _SAMPLE = 500
 
 
 class TypedStorage(Storage[T]):
-    """Objects of ``object_type`` under ``resource_prefix`` ("/pods"), kept in ``backend`` below
-    ``prefix``. The backend is not closed with it; ``on_close`` is called once, last of all.
+    """Objects of ``resource_type``, kept in ``backend`` below ``prefix``. The backend is not closed
+    with it; ``on_close`` is called once, last of all.
 
-    ``codec`` defaults to JSON for the type, ``copier`` to sharing frozen objects and copying
-    others, ``transformer`` to the identity. ``labels`` and ``fields`` give what selectors see of
-    an object. ``new_object`` makes the empty objects of bookmarks, by default the type without
-    arguments. ``cache_size`` is the number of decoded objects kept by key and revision.
-    ``quorum=False`` allows reads that lag, where the backend has them. ``ready_timeout`` is in
-    seconds. Raises ``InvalidArgument`` for a bad ``resource_prefix``, ``TypeError`` for a type
-    without a built-in codec. (KEY-8)
+    ``transformer`` defaults to the identity. ``cache_size`` is the number of decoded objects kept
+    by key and revision. ``quorum=False`` allows reads that lag, where the backend has them.
+    ``ready_timeout`` is in seconds.
     """
 
     def __init__(
         self,
         backend: Backend,
-        object_type: type[T],
+        resource_type: ResourceType[T],
         *,
-        resource_prefix: str,
         prefix: str = "/registry",
-        codec: Codec[T] | None = None,
-        versioner: Versioner[T] | None = None,
         transformer: Transformer | None = None,
-        copier: Copier[T] | None = None,
-        new_object: Callable[[], T] | None = None,
-        labels: Callable[[T], Mapping[str, str]] = labels_of,
-        fields: Callable[[T, str], str] = field_value,
         cache_size: int = 0,
         quorum: bool = True,
         ready_timeout: float = 2.0,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self._backend = backend
-        self._keys = KeySpace(prefix, resource_prefix)
-        self._labels = labels
-        self._fields = fields
+        self._resource_type = resource_type
+        self._keys = KeySpace(prefix, resource_type.root)
         self._quorum = quorum
         self._ready_timeout = ready_timeout
         self._objects: ObjectReader[T] = ObjectReader(
-            codec or json_codec(object_type),
+            resource_type,
             transformer or IdentityTransformer(),
-            versioner or APIObjectVersioner(),
-            copier or default_copier(object_type),
-            new_object=new_object or (lambda: empty_object(object_type)),
             logical=self._keys.logical,
             cache_size=cache_size,
         )
         self._on_close = on_close
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards _open_watches, _closed, _compacted
         self._open_watches: set[TypedWatch[T] | TypedChanges[T]] = set()
         self._closed = False
         self._compacted = 0
@@ -113,7 +96,7 @@ class TypedStorage(Storage[T]):
         physical = self._keys.one(key)
         self._check_open()
         objects, deadline = self._objects, Deadline(timeout, key)
-        with Naming(key):
+        with ErrorsAbout(key):
             try:
                 version = objects.versioner.object_resource_version(obj)
             except InvalidResourceVersion:
@@ -144,7 +127,7 @@ class TypedStorage(Storage[T]):
     ) -> Any:
         physical = self._keys.one(key)
         self._check_open()
-        with Naming(key):
+        with ErrorsAbout(key):
             minimum = parse_resource_version(resource_version)
         left = Deadline(timeout, key).left()
         linearizable = minimum > 0 or (self._quorum and not resource_version)
@@ -172,7 +155,7 @@ class TypedStorage(Storage[T]):
     ) -> ObjectList[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
         self._check_open()
-        with Naming(key):
+        with ErrorsAbout(key):
             plan = plan_list(
                 physical,
                 recursive=recursive,
@@ -185,7 +168,7 @@ class TypedStorage(Storage[T]):
                 self._backend,
                 self._objects,
                 plan,
-                self._predicate(label_selector, field_selector),
+                self._resource_type.predicate(label_selector, field_selector),
                 Deadline(timeout, key),
                 quorum=self._quorum,
             )
@@ -242,34 +225,37 @@ class TypedStorage(Storage[T]):
     ) -> Watch[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
         self._check_open()
-        with Naming(key):
-            revision = parse_resource_version(resource_version)
-            predicate = self._predicate(label_selector, field_selector)
-        initial = not revision if send_initial_events is None else send_initial_events
-        if not initial and not revision:
-            revision = self.current_revision()  # now, not when the first poll comes (WATCH-4)
-        plan = WatchPlan(
-            physical,
-            recursive,
-            revision=revision,
-            initial=initial,
-            end_bookmark=bool(send_initial_events) and allow_bookmarks,
-            bookmarks=progress_notify,
-            lifetime=timeout,
-            named=key,
+        with ErrorsAbout(key):
+            plan = plan_watch(
+                resource_version=resource_version,
+                send_initial_events=send_initial_events,
+                allow_bookmarks=allow_bookmarks,
+                progress_notify=progress_notify,
+            )
+            predicate = self._resource_type.predicate(label_selector, field_selector)
+        if not plan.initial and not plan.revision:  # now, not when the first poll comes (WATCH-4)
+            plan = attrs.evolve(plan, revision=self.current_revision())
+        if plan.needs_empty_object:
+            self._resource_type.new_object()  # refused here rather than when the first one is due
+        scope = Scope(physical, recursive=recursive, named=key)
+        return self._remember(
+            TypedWatch(
+                self._backend,
+                self._objects,
+                scope,
+                plan=plan,
+                predicate=predicate,
+                on_close=self._forget,
+                lifetime=timeout,
+            )
         )
-        if plan.end_bookmark or plan.bookmarks:
-            self._objects.new_object()  # refused here rather than when the first one is due
-        watch = TypedWatch(self._backend, self._objects, plan, predicate, self._forget)
-        return self._remember(watch)
 
     def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
-        physical = self._keys.below(key)
+        scope = Scope(self._keys.below(key), named=key)
         self._check_open()
-        changes = TypedChanges(
-            self._backend, self._objects, physical, after, self._forget, named=key
+        return self._remember(
+            TypedChanges(self._backend, self._objects, scope, after, self._forget)
         )
-        return self._remember(changes)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
         physical = self._keys.below(key)
@@ -334,19 +320,6 @@ class TypedStorage(Storage[T]):
     def _deadline(self, timeout: float | None) -> Deadline:
         """Of a call that is about no key."""
         return Deadline(timeout, self._keys.resource_prefix.rstrip("/"))
-
-    def _predicate(
-        self, label: str | LabelSelector, field: str | FieldSelector
-    ) -> SelectionPredicate[T]:
-        parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
-        if parsed.empty:
-            return parsed
-        fields = self._fields
-        return attrs.evolve(
-            parsed,
-            labels=self._labels,
-            fields=lambda obj: lambda path: fields(obj, path),
-        )
 
     def _remember(self, watch: W) -> W:
         with self._lock:

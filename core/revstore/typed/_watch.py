@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.backend import Backend, BackendWatch
+from revstore.deadlines import LONGEST
 from revstore.errors import (
     Closed,
     Compacted,
@@ -19,14 +20,14 @@ from revstore.errors import (
     StorageError,
     TooLargeResourceVersion,
 )
+from revstore.plans import WatchPlan
+from revstore.raising import fresh_copy
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Change, ChangeBatch, Changes, Event, EventType, Watch
-from revstore.storage._calls import LONGEST, again
-from revstore.storage._objects import selects
 from revstore.typed._objects import ObjectReader
 from revstore.values import Capability, KeyValue, WatchBatch, WatchEvent, WatchEventType
 
-__all__ = ["TypedChanges", "TypedWatch", "WatchPlan"]
+__all__ = ["Scope", "TypedChanges", "TypedWatch"]
 
 T = TypeVar("T")
 
@@ -39,29 +40,24 @@ _AT_HAND = 0.05
 
 
 @attrs.frozen
-class WatchPlan:
-    """What to watch: ``key`` is the backend's; with ``initial`` first all objects of a state not
-    older than ``revision``, else only changes after it. ``lifetime`` in seconds. ``named``: what
-    errors call the key, as the caller gave it."""
+class Scope:
+    """What to watch: ``key`` is the backend's, ``named`` what errors call it, as the caller gave
+    it."""
 
     key: str
-    recursive: bool
-    revision: int = 0
-    initial: bool = False
-    end_bookmark: bool = False
-    bookmarks: bool = False
-    lifetime: float | None = None
-    named: str = ""
+    recursive: bool = attrs.field(kw_only=True, default=True)
+    named: str = attrs.field(kw_only=True)
 
 
-class _Source:
+class _RawWatch:
     """The backend's watch, once there is one, and the end of it. A poll that is blocked in it is
     woken by ``close``."""
 
-    def __init__(self, backend: Backend, on_close: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, scope: Scope, on_close: Callable[[], None]) -> None:
         self._backend = backend
+        self._scope = scope
         self._on_close = on_close
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _watch and _closed
         self._watch: BackendWatch | None = None
         self._closed = False
         self._error: StorageError | None = None  # only who polls sets it
@@ -70,30 +66,31 @@ class _Source:
     def started(self) -> bool:
         return self._watch is not None
 
-    def start(self, key: str, *, recursive: bool, after: int) -> None:
+    def start(self, after: int) -> None:
+        scope = self._scope
         with self._lock:
             self._check_open()
             self._watch = self._backend.watch(
-                key, recursive=recursive, after_revision=after, progress=True
+                scope.key, recursive=scope.recursive, after_revision=after, progress=True
             )
 
     def poll(self, timeout: float | None) -> WatchBatch | None:
         assert self._watch is not None
         return self._watch.poll(timeout)
 
-    def check(self) -> None:
+    def raise_if_ended(self) -> None:
         """Raise what ended the watch, if anything has."""
         if self._error is not None:
-            raise again(self._error) from self._error.__cause__
+            raise fresh_copy(self._error) from self._error.__cause__
         self._check_open()
 
-    def fail(self, error: StorageError, key: str) -> StorageError:
+    def fail(self, error: StorageError) -> StorageError:
         """Remember and return ``error`` as users know it; the backend's watch ends."""
         if isinstance(error, Compacted):
             expired = Expired(
                 "the resource version is too old to watch: what came after it was compacted; "
                 "list again and watch from there",
-                key=key,
+                key=self._scope.named,
                 resource_version=error.resource_version,
             )
             expired.__cause__ = error
@@ -131,10 +128,9 @@ class _InitialState:
     """Reads the state that a watch begins with, a page at a time, all at one revision.
     (WATCH-28; a backend without old revisions gives it in one)"""
 
-    def __init__(self, backend: Backend, key: str, *, recursive: bool, page: int) -> None:
+    def __init__(self, backend: Backend, scope: Scope, page: int) -> None:
         self._backend = backend
-        self._key = key
-        self._recursive = recursive
+        self._scope = scope
         self._page = page if Capability.HISTORICAL_READS in backend.capabilities else 0
         self._start = ""
         self.revision = 0
@@ -142,12 +138,12 @@ class _InitialState:
 
     def read(self) -> tuple[KeyValue, ...]:
         """The next page; afterwards ``whole`` tells whether it was the last."""
-        if not self._recursive:
-            found = self._backend.get(self._key)
+        if not self._scope.recursive:
+            found = self._backend.get(self._scope.key)
             self.revision, self.whole = found.revision, True
             return () if found.kv is None else (found.kv,)
         page = self._backend.list(
-            self._key, start=self._start, limit=self._page, revision=self.revision
+            self._scope.key, start=self._start, limit=self._page, revision=self.revision
         )
         self.revision, self.whole = page.revision, not page.more
         if page.more:
@@ -164,45 +160,49 @@ class TypedWatch(Watch[T]):
         self,
         backend: Backend,
         objects: ObjectReader[T],
+        scope: Scope,
+        *,
         plan: WatchPlan,
         predicate: SelectionPredicate[T],
         on_close: Callable[[Watch[T]], None],
+        lifetime: float | None,
     ) -> None:
         self._objects = objects
+        self._scope = scope
         self._plan = plan
         self._predicate = None if predicate.empty else predicate
-        self._source = _Source(backend, lambda: on_close(self))
-        self._deadline = None if plan.lifetime is None else time.monotonic() + plan.lifetime
-        self._state = _InitialState(backend, plan.key, recursive=plan.recursive, page=_PAGE)
+        self._raw = _RawWatch(backend, scope, lambda: on_close(self))
+        self._deadline = None if lifetime is None else time.monotonic() + lifetime
+        self._state = _InitialState(backend, scope, _PAGE)
         self._position = 0 if plan.initial else plan.revision
         # Kept until mapped: Ctrl-C may come in between.
         self._page: tuple[KeyValue, ...] | None = None
         self._batch: WatchBatch | None = None
         if not plan.initial:
-            self._source.start(plan.key, recursive=plan.recursive, after=plan.revision)
+            self._raw.start(plan.revision)
 
     @property
     def resource_version(self) -> str:
-        if self._plan.initial and not self._source.started:
+        if self._plan.initial and not self._raw.started:
             return ""
         return str(self._position)
 
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            self._source.check()
+            self._raw.raise_if_ended()
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline:
                 self.close()
                 continue
             try:
                 events: tuple[Event[T], ...] | None
-                if self._page is not None or not self._source.started:
+                if self._page is not None or not self._raw.started:
                     events = self._initial()
                 else:
                     events = self._next(_least(end, self._deadline, now))
             except StorageError as error:
-                raised = self._source.fail(error, self._plan.named)
+                raised = self._raw.fail(error)
                 raise raised from raised.__cause__
             if events:
                 return events
@@ -212,10 +212,10 @@ class TypedWatch(Watch[T]):
 
     def request_progress(self) -> None:
         """Ask for a mark, which moves ``resource_version`` and with bookmarks comes as one."""
-        self._source.request_progress()
+        self._raw.request_progress()
 
     def close(self) -> None:
-        self._source.close()
+        self._raw.close()
 
     def _initial(self) -> tuple[Event[T], ...]:
         """The next objects of the state that the watch begins with; after the last ones the
@@ -226,28 +226,25 @@ class TypedWatch(Watch[T]):
         kvs = self._page
         if plan.revision > state.revision:
             raise TooLargeResourceVersion(
-                plan.revision,
-                state.revision,
-                key=plan.named,
-                retry_after=1,
+                plan.revision, state.revision, key=self._scope.named, retry_after=1
             )
         events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
         if self._predicate is not None:
             predicate = self._predicate
-            events = [event for event in events if selects(predicate, event.object)]
+            events = [event for event in events if predicate.selects(event.object)]
         self._position = state.revision
         if state.whole:
             if plan.end_bookmark:
                 events.append(self._bookmark(state.revision, end=True))
-            if not self._source.started:
-                self._source.start(plan.key, recursive=plan.recursive, after=state.revision)
+            if not self._raw.started:
+                self._raw.start(state.revision)
         self._page = None
         return tuple(events)
 
     def _next(self, timeout: float | None) -> tuple[Event[T], ...] | None:
         """What is shown of the next batch; None if there is none."""
         if self._batch is None:
-            self._batch = self._source.poll(timeout)
+            self._batch = self._raw.poll(timeout)
         batch = self._batch
         if batch is None:
             return None
@@ -257,7 +254,7 @@ class TypedWatch(Watch[T]):
 
     def _events(self, batch: WatchBatch) -> tuple[Event[T], ...]:
         if not batch.events:
-            return (self._bookmark(batch.revision, end=False),) if self._plan.bookmarks else ()
+            return (self._bookmark(batch.revision, end=False),) if self._plan.progress else ()
         found = (self._map(event) for event in batch.events)
         return tuple(event for event in found if event is not None)
 
@@ -268,8 +265,8 @@ class TypedWatch(Watch[T]):
         if predicate is None:
             was, now = previous is not None, after is not None
         else:
-            was = previous is not None and selects(predicate, self._objects.decode(previous))
-            now = after is not None and selects(predicate, after)
+            was = previous is not None and predicate.selects(self._objects.decode(previous))
+            now = after is not None and predicate.selects(after)
         if now and after is not None:
             kind = EventType.MODIFIED if was else EventType.ADDED
             return self._event(kind, after, kv.revision)
@@ -279,7 +276,7 @@ class TypedWatch(Watch[T]):
         return None
 
     def _bookmark(self, revision: int, *, end: bool) -> Event[T]:
-        obj = self._objects.bookmark(revision, initial_events_end=end)
+        obj = self._objects.resource_type.bookmark(revision, initial_events_end=end)
         return self._event(EventType.BOOKMARK, obj, revision)
 
     @staticmethod
@@ -294,33 +291,29 @@ class TypedChanges(Changes[T], Generic[T]):
         self,
         backend: Backend,
         objects: ObjectReader[T],
-        prefix: str,
+        scope: Scope,
         after: int | None,
         on_close: Callable[[Changes[T]], None],
-        *,
-        named: str,
     ) -> None:
         self._objects = objects
-        self._prefix = prefix
-        self._named = named
-        self._source = _Source(backend, lambda: on_close(self))
-        self._state = _InitialState(backend, prefix, recursive=True, page=_FEED_PAGE)
+        self._raw = _RawWatch(backend, scope, lambda: on_close(self))
+        self._state = _InitialState(backend, scope, _FEED_PAGE)
         self._revision = after or 0
         if after is not None:
-            self._source.start(prefix, recursive=True, after=after)
+            self._raw.start(after)
 
     @property
     def revision(self) -> int:
         return self._revision
 
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
-        self._source.check()
+        self._raw.raise_if_ended()
         try:
-            if not self._source.started:
+            if not self._raw.started:
                 return self._initial()
-            batch = self._source.poll(timeout)
+            batch = self._raw.poll(timeout)
         except StorageError as error:
-            raised = self._source.fail(error, self._named)
+            raised = self._raw.fail(error)
             raise raised from raised.__cause__
         if batch is None:
             return None
@@ -328,15 +321,15 @@ class TypedChanges(Changes[T], Generic[T]):
         return ChangeBatch(batch.revision, tuple(map(self._change, batch.events)))
 
     def request_progress(self) -> None:
-        self._source.request_progress()
+        self._raw.request_progress()
 
     def close(self) -> None:
-        self._source.close()
+        self._raw.close()
 
     def _initial(self) -> ChangeBatch[T]:
         state = self._state
         if state.whole:
-            self._source.start(self._prefix, recursive=True, after=state.revision)
+            self._raw.start(state.revision)
             self._revision = state.revision
             return ChangeBatch(state.revision)
         changes = [self._added(kv) for kv in state.read()]

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from revstore.backend import Backend
+from revstore.deadlines import Deadline
 from revstore.errors import (
     CorruptObject,
     InvalidArgument,
@@ -16,7 +17,6 @@ from revstore.errors import (
 )
 from revstore.preconditions import Preconditions
 from revstore.storage import ResponseMeta, UpdateFunc, ValidateFunc, WithTTL
-from revstore.storage._calls import Deadline
 from revstore.typed._objects import ObjectReader
 from revstore.values import KeyValue
 from revstore.versioner import format_resource_version
@@ -196,7 +196,7 @@ class Writer(Generic[T]):
         if not revision:
             return None
         data = objects.encode(self._key, suggestion)
-        copy = objects.copier.copy(suggestion)
+        copy = objects.copy(suggestion)
         return _State(copy, data, revision, expires=None, cached=True)
 
     def _confirm(self, state: _State[T]) -> _State[T]:

@@ -11,7 +11,7 @@ import pytest
 
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
-from revstore.storage import Storage
+from revstore.resource_type import ResourceType
 from revstore.testing._support import PATIENCE, wait_until
 from revstore.testing.backend._base import OpenBackend
 from revstore.testing.cacher._feed import ControlledStorage
@@ -152,14 +152,11 @@ class CacherSuite(StorageSuite):
         with ExitStack() as stack:
 
             def open_cache(object_type: type[Any] = Pod, **options: Any) -> CachedPods:
-                inner: Storage[Any] = self.make_storage(
-                    backend, object_type, resource_prefix=resource_prefix
-                )
-                feed = ControlledStorage(inner)
+                resource_type = ResourceType(object_type, resource_prefix)
+                feed = ControlledStorage(self.make_storage(backend, resource_type))
                 config: CacherConfig[Any] = CacherConfig(
                     storage=feed,
-                    object_type=object_type,
-                    resource_prefix=resource_prefix,
+                    resource_type=resource_type,
                     **{"indexed_fields": INDEXED, **options},
                 )
                 cache = stack.enter_context(self.make_cacher(config))
@@ -183,7 +180,7 @@ class CacherSuite(StorageSuite):
             handle = backend
             if Capability.CROSS_PROCESS_WATCH in backend.capabilities and open_backend is not None:
                 handle = stack.enter_context(open_backend())
-            storage = self.make_storage(handle, Pod, resource_prefix=resource_prefix)
+            storage = self.make_storage(handle, ResourceType(Pod, resource_prefix))
             yield Pods(stack.enter_context(storage), handle, resource_prefix)
 
     @pytest.fixture

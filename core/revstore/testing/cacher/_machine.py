@@ -20,7 +20,7 @@ from revstore.testing.cacher._base import SELECTIONS, CachedPods, Scribe
 from revstore.testing.cacher._feed import ControlledStorage
 from revstore.testing.cacher._history import Ask, History, Selection
 from revstore.testing.storage._base import Pods
-from revstore.testing.storage._parts import Pod
+from revstore.testing.storage._parts import PODS, Pod
 from revstore.typed import TypedStorage
 
 __all__ = ["Asked", "CacherMachineBase", "asks", "names", "numbers"]
@@ -101,7 +101,7 @@ class CacherMachineBase(RuleBasedStateMachine):
     can_expire = False
 
     def pods_of(self, backend: Backend) -> Pods:
-        storage = TypedStorage(backend, Pod, resource_prefix="/pods")
+        storage = TypedStorage(backend, PODS)
         return Pods(self.stack.enter_context(storage), backend, "/pods")
 
     @initialize(
@@ -122,11 +122,10 @@ class CacherMachineBase(RuleBasedStateMachine):
         """Open the cache over some objects."""
         before = Scribe(self.raw, self.other)
         before.scribble(count, seed, _NAMES)
-        feed = ControlledStorage(TypedStorage(self.backend, Pod, resource_prefix="/pods"))
+        feed = ControlledStorage(TypedStorage(self.backend, PODS))
         config: CacherConfig[Pod] = CacherConfig(
             storage=feed,
-            object_type=Pod,
-            resource_prefix="/pods",
+            resource_type=PODS,
             capacity=capacity,
             indexed_fields=indexed,
             bookmark_interval=interval,

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from revstore.backend import Backend
+from revstore.resource_type import ResourceType
 from revstore.storage import ObjectList, Storage, Watch
 from revstore.testing._support import clear, random_prefix, run_threads
 from revstore.testing.backend._base import BackendSuite, OpenBackend
@@ -28,6 +29,9 @@ OpenStorage = Callable[..., Storage[Any]]
 FAR = 1 << 40
 
 _ROOT = "/registry"
+
+# Options of ``open_storage`` that are the resource type's; others are the storage's.
+_OF_TYPE = [field.name for field in attrs.fields(ResourceType) if field.init]
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:
@@ -165,11 +169,11 @@ class StorageSuite(BackendSuite):
     raw: bool = True
 
     def make_storage(
-        self, backend: Backend, object_type: type[Any], **options: Any
+        self, backend: Backend, resource_type: ResourceType[Any], **options: Any
     ) -> Storage[Any]:
         """A storage over ``backend``; ``options`` are those of ``TypedStorage``. Override it to
         test another storage; closing that must not close the backend."""
-        return TypedStorage(backend, object_type, **options)
+        return TypedStorage(backend, resource_type, **options)
 
     @pytest.fixture
     def resource_prefix(self, backend: Backend, open_backend: OpenBackend | None) -> Iterator[str]:
@@ -187,8 +191,10 @@ class StorageSuite(BackendSuite):
             def open_storage(
                 object_type: type[Any] = Pod, *, over: Backend = backend, **options: Any
             ) -> Storage[Any]:
-                options = {"resource_prefix": resource_prefix, **options}
-                return stack.enter_context(self.make_storage(over, object_type, **options))
+                about = {name: options.pop(name) for name in _OF_TYPE if name in options}
+                about.setdefault("resource_prefix", resource_prefix)
+                resource_type = ResourceType(object_type, **about)
+                return stack.enter_context(self.make_storage(over, resource_type, **options))
 
             yield open_storage
 

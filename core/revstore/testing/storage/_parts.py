@@ -9,6 +9,7 @@ import attrs
 
 from revstore.backend import Backend, BackendWatch
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -21,6 +22,7 @@ from revstore.values import (
 
 __all__ = [
     "GARBAGE",
+    "PODS",
     "ForwardingBackend",
     "MarkingTransformer",
     "Pod",
@@ -48,6 +50,10 @@ class Pod:
 
     metadata: ObjectMeta = attrs.field(factory=ObjectMeta)
     spec: PodSpec = attrs.field(factory=PodSpec)
+
+
+#: Pods below "/pods".
+PODS = ResourceType(Pod, "/pods")
 
 
 def pod(name: str, node: str = "", **metadata: Any) -> Pod:

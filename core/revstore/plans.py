@@ -1,4 +1,4 @@
-"""Which state a list asks for."""
+"""What the arguments of a list or a watch ask for, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from revstore.errors import InvalidArgument
 from revstore.paging import decode_continue
 from revstore.versioner import parse_resource_version
 
-__all__ = ["ListPlan", "plan_list"]
+__all__ = ["ListPlan", "WatchPlan", "plan_list", "plan_watch"]
 
 
 @attrs.frozen
@@ -62,4 +62,44 @@ def plan_list(
         resource_version_match,
         '"", "Exact" or "NotOlderThan"',
         message=f"unknown resourceVersionMatch value: {resource_version_match!r}",
+    )
+
+
+@attrs.frozen
+class WatchPlan:
+    """How a watch begins: with ``initial`` by all objects of a state not older than ``revision``,
+    else by the changes after ``revision``, 0 being now. ``latest``: no resource version was given,
+    so that ``revision`` is that of the store at the time of the call. ``end_bookmark``: a bookmark
+    ends the initial events; ``periodic`` and ``progress``: others may, and must, tell of the
+    revision later on."""
+
+    revision: int
+    initial: bool
+    latest: bool = False
+    end_bookmark: bool = False
+    periodic: bool = False
+    progress: bool = False
+
+    @property
+    def needs_empty_object(self) -> bool:
+        """Whether bookmarks are bound to come."""
+        return self.end_bookmark or self.progress
+
+
+def plan_watch(
+    *,
+    resource_version: str,
+    send_initial_events: bool | None,
+    allow_bookmarks: bool,
+    progress_notify: bool,
+) -> WatchPlan:
+    """What the arguments of a watch ask for (cacher.Watch, etcd3.Watch; WATCH-1 to WATCH-4)."""
+    revision = parse_resource_version(resource_version)
+    return WatchPlan(
+        revision,
+        initial=not revision if send_initial_events is None else send_initial_events,
+        latest=not resource_version,
+        end_bookmark=bool(send_initial_events) and allow_bookmarks,
+        periodic=allow_bookmarks,
+        progress=progress_notify,
     )

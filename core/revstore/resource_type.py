@@ -1,0 +1,125 @@
+"""What a storage and its cache must know of the objects of one resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from revstore.codec import Codec, json_codec
+from revstore.copier import Copier, SharingCopier, default_copier
+from revstore.errors import InvalidArgument
+from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value, with_metadata
+from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
+from revstore.storage import INITIAL_EVENTS_END
+from revstore.versioner import APIObjectVersioner, Versioner
+
+__all__ = ["ResourceType"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class ResourceType(Generic[T]):
+    """The type of a resource's objects, where they are kept, and how they are handled.
+
+    A ``TypedStorage`` and the ``Cacher`` over it take the same one::
+
+        pods = ResourceType(Pod, "/pods", fields=lambda pod, path: pod.node_name)
+
+    ``resource_prefix`` is a path such as "/pods", below which all keys lie. ``codec`` defaults to
+    JSON for the type, ``copier`` to sharing frozen objects and copying others. ``new_object`` makes
+    the empty objects of bookmarks, by default the type without arguments. ``labels`` and ``fields``
+    (AttrFunc) give what selectors see of an object; they may raise, and the object then matches no
+    selector. ``fields`` takes an object and a path such as "spec.nodeName", and defaults to the
+    codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``.
+
+    Raises:
+        InvalidArgument: ``resource_prefix`` is "" or "/", or lacks the first slash. (KEY-8)
+        TypeError: the type has no built-in codec, and none is given.
+    """
+
+    object_type: type[T]
+    resource_prefix: str = attrs.field()
+    codec: Codec[T] = attrs.field(kw_only=True)
+    versioner: Versioner[T] = attrs.field(kw_only=True, factory=APIObjectVersioner)
+    copier: Copier[T] = attrs.field(kw_only=True)
+    new_object: Callable[[], T] = attrs.field(kw_only=True)
+    labels: Callable[[T], Mapping[str, str]] = attrs.field(kw_only=True, default=labels_of)
+    fields: Callable[[T, str], str] = attrs.field(kw_only=True)
+    #: Copies an object for one more reader; None where readers share it.
+    copy: Callable[[T], T] | None = attrs.field(init=False, eq=False, repr=False)
+
+    @resource_prefix.validator
+    def _check_prefix(self, _: Any, path: str) -> None:
+        if not isinstance(path, str) or not path.startswith("/") or not path.strip("/"):
+            raise InvalidArgument("resource_prefix", path, 'a path such as "/pods"')
+
+    @codec.default
+    def _default_codec(self) -> Codec[T]:
+        return json_codec(self.object_type)
+
+    @copier.default
+    def _default_copier(self) -> Copier[T]:
+        return default_copier(self.object_type)
+
+    @new_object.default
+    def _default_new_object(self) -> Callable[[], T]:
+        return lambda: _empty_object(self.object_type)
+
+    @fields.default
+    def _default_fields(self) -> Callable[[T, str], str]:
+        return getattr(self.codec, "field_value", field_value)
+
+    @copy.default
+    def _default_copy(self) -> Callable[[T], T] | None:
+        return None if isinstance(self.copier, SharingCopier) else self.copier.copy
+
+    @property
+    def root(self) -> str:
+        """What all keys begin with: the resource prefix and one slash, so that "/pods" does not
+        hold "/podsecuritypolicies/x"."""
+        return self.resource_prefix.rstrip("/") + "/"
+
+    def predicate(
+        self, label: str | LabelSelector = "", field: str | FieldSelector = ""
+    ) -> SelectionPredicate[T]:
+        """Return what two selectors, parsed or not, show of the objects; ``InvalidSelector``."""
+        parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
+        if parsed.empty:
+            return parsed
+        fields = self.fields
+        return SelectionPredicate(
+            parsed.label, parsed.field, self.labels, lambda obj: lambda path: fields(obj, path)
+        )
+
+    def bookmark(self, revision: int, *, initial_events_end: bool = False) -> T:
+        """Return an empty object at ``revision``; ``InvalidArgument`` if none can be made."""
+        obj = self.versioner.update_object(self.new_object(), revision)
+        if not initial_events_end:
+            return obj
+        marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})
+        return marked
+
+
+def _empty_object(object_type: type[T]) -> T:
+    """The zero object of a type: all defaults, empty metadata. ``InvalidArgument`` for a type
+    that needs more."""
+    if object_type is dict:
+        return {"metadata": {}}  # type: ignore[return-value]
+    try:
+        try:
+            obj: T = object_type()
+        except TypeError:
+            obj = object_type(metadata=ObjectMeta())  # type: ignore[call-arg]
+    except TypeError as error:
+        raise InvalidArgument(
+            "new_object",
+            "",
+            "a function that makes an empty object",
+            message=f"bookmarks need an empty object, which cannot be made: {error}; "
+            "give the ResourceType a new_object function",
+        ) from error
+    metadata_value(obj, "name")
+    return obj
