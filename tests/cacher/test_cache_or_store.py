@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from revstore.cacher._cache_or_store import CURRENT, Decision, Horizon, Source, serve_list
+from revstore.cacher._cache_or_store import CURRENT, Horizon, serve_list
 from revstore.paging import encode_continue
 from revstore.plans import plan_list
 
-CACHE = Decision(Source.CACHE)
-STORE = Decision(Source.STORE)
-
-
-def waits(revision: int) -> Decision:
-    return Decision(Source.CACHE, revision)
-
+CACHE = 0
+STORE = None
 
 #: The log reaches back to revision 50, the cache shows 100. P: progress is supported.
 P = Horizon(50, 100)
@@ -23,20 +18,20 @@ NOT_READY = Horizon(0, 0, ready=False)
 
 ROWS = [
     # row, horizon, arguments, decision
-    ("DELEG-1", P, {}, waits(CURRENT)),
-    ("DELEG-1", P, {"limit": 5}, waits(CURRENT)),
-    ("DELEG-1", P, {"recursive": False}, waits(CURRENT)),
+    ("DELEG-1", P, {}, CURRENT),
+    ("DELEG-1", P, {"limit": 5}, CURRENT),
+    ("DELEG-1", P, {"recursive": False}, CURRENT),
     ("DELEG-1", NO_P, {}, STORE),
     ("DELEG-2", NO_P, {"resource_version": "0"}, CACHE),
     ("DELEG-2", P, {"resource_version": "0", "limit": 5}, CACHE),
     ("DELEG-2", P, {"resource_version": "0", "resource_version_match": "NotOlderThan"}, CACHE),
-    ("DELEG-3", NO_P, {"resource_version": "200"}, waits(200)),
-    ("DELEG-3", P, {"resource_version": "60"}, waits(60)),
+    ("DELEG-3", NO_P, {"resource_version": "200"}, 200),
+    ("DELEG-3", P, {"resource_version": "60"}, 60),
     (
         "DELEG-3",
         P,
         {"resource_version": "60", "resource_version_match": "NotOlderThan", "limit": 5},
-        waits(60),
+        60,
     ),
     (
         "DELEG-4",
@@ -48,23 +43,23 @@ ROWS = [
     ("DELEG-5", NO_P, {"resource_version": "60", "resource_version_match": "Exact"}, CACHE),
     ("DELEG-5", P, {"resource_version": "50", "resource_version_match": "Exact"}, CACHE),
     ("DELEG-5", P, {"resource_version": "49", "resource_version_match": "Exact"}, STORE),
-    ("DELEG-6", P, {"resource_version": "200", "resource_version_match": "Exact"}, waits(200)),
+    ("DELEG-6", P, {"resource_version": "200", "resource_version_match": "Exact"}, 200),
     ("DELEG-6", NO_P, {"resource_version": "200", "resource_version_match": "Exact"}, STORE),
     ("DELEG-7", P, {"token": 60}, CACHE),
     ("DELEG-7", P, {"token": 40}, STORE),
-    ("DELEG-7", P, {"token": 200}, waits(200)),
-    ("DELEG-8", P, {"token": -1}, waits(CURRENT)),
+    ("DELEG-7", P, {"token": 200}, 200),
+    ("DELEG-8", P, {"token": -1}, CURRENT),
     ("DELEG-8", NO_P, {"token": -1}, STORE),
     ("CACHE-9", NOT_READY, {"limit": 5}, STORE),
-    ("CACHE-9", NOT_READY, {"limit": 5, "selector": True}, waits(CURRENT)),
-    ("CACHE-9", NOT_READY, {}, waits(CURRENT)),
+    ("CACHE-9", NOT_READY, {"limit": 5, "selector": True}, CURRENT),
+    ("CACHE-9", NOT_READY, {}, CURRENT),
     ("CACHE-9", NOT_READY, {"resource_version": "0"}, CACHE),
-    ("CACHE-9", NOT_READY, {"resource_version": "7"}, waits(7)),
+    ("CACHE-9", NOT_READY, {"resource_version": "7"}, 7),
     (
         "CACHE-9",
         NOT_READY,
         {"resource_version": "7", "resource_version_match": "Exact"},
-        waits(7),
+        7,
     ),
 ]
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from revstore.cacher._cache_or_store import CURRENT, Source, serve_list
+from revstore.cacher._cache_or_store import CURRENT, serve_list
 from revstore.cacher._config import CacherConfig
 from revstore.cacher._consistency import ConsistencyReport, check_consistency
 from revstore.cacher._content import Content
@@ -171,11 +171,10 @@ class Cacher(Storage[T]):
         """Wait until the cache shows what is asked for; False if the storage must be asked."""
         content = self._content
         recursive = scope.endswith("/")
-        decision = serve_list(plan, content.horizon(), recursive=recursive, plain_page=plain_page)
-        if decision.source is Source.STORE:
+        wanted = serve_list(plan, content.horizon(), recursive=recursive, plain_page=plain_page)
+        if wanted is None:
             return False
         content.wait_ready(deadline.rest())
-        wanted = decision.wait_for
         if current := wanted == CURRENT:
             wanted = self._storage.current_revision(timeout=deadline.left())
         has_fallback = current or plan.revision > 0

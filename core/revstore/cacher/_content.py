@@ -133,15 +133,8 @@ class Content(Generic[T]):
                 return None
             items = state.answer(question) if whole else None
             if items is None:
-                found = find(
-                    state,
-                    generation.log.segment,
-                    scope,
-                    plan,
-                    predicate,
-                    limit=limit,
-                    indexed_fields=self._config.indexed_fields,
-                )
+                segment = generation.log.segment
+                found = find(state, segment, scope, plan, predicate, limit=limit)
         token, remaining = "", None
         if items is None:
             if found is None:
@@ -171,7 +164,7 @@ class Content(Generic[T]):
                 start = start_with_state(
                     generation,
                     self.state,
-                    config,
+                    config.resource_type,
                     plan=plan,
                     scope=scope,
                     predicate=predicate,

@@ -82,8 +82,8 @@ class Generation(Generic[T]):
     def replayed(self, watch: Listener[T]) -> None:
         """The watch needs no more that the log is held for its initial events."""
         with self._lock:
-            if watch.replaying:
-                watch.replaying = False
+            if watch.replays:
+                watch.replays = False
                 self.log.held -= 1
 
     def terminated(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -36,7 +35,6 @@ def find(
     predicate: SelectionPredicate[T],
     *,
     limit: int = 0,
-    indexed_fields: Sequence[str] = (),
 ) -> Candidates[T] | None:
     """The candidates, under the cache's lock; None if the log does not reach back far enough.
     ``limit`` is kept where nothing is left to select; without it, keys may be missing."""
@@ -52,21 +50,20 @@ def find(
         return None if then is None else Candidates(then.page(plan.start, page), predicate)
     if plan.start or predicate.empty:
         return Candidates(state.below(scope, plan.start, page, named=limit > 0), predicate)
-    return _indexed(state, scope, predicate, indexed_fields, named=limit > 0)
+    return _indexed(state, scope, predicate, named=limit > 0)
 
 
 def _indexed(
     state: CacheState[T],
     scope: str,
     predicate: SelectionPredicate[T],
-    indexed_fields: Sequence[str],
     *,
     named: bool,
 ) -> Candidates[T]:
     """What one index has for the selectors, and what they say besides. (CACHE-17)"""
     fields = predicate.field.requirements
     for at, field in enumerate(fields):
-        if field.operator == "=" and field.field in indexed_fields:
+        if field.operator == "=" and field.field in state.paths:
             rest = FieldSelector(fields[:at] + fields[at + 1 :])
             found = state.with_field(field.field, field.value, scope, named=named)
             return Candidates(found, _with(predicate, predicate.label, rest), plain=False)

@@ -171,6 +171,8 @@ class CacheState(Generic[T]):
 
     def __init__(self, attributes: Attributes[T]) -> None:
         self._attributes = attributes
+        #: Those of the indexed fields.
+        self.paths = attributes.paths
         self._items: dict[str, Item[T]] = {}
         self._all: _Ordered[T] = _Ordered()
         self._labels = _LabelIndex()
@@ -245,7 +247,7 @@ class CacheState(Generic[T]):
 
     def with_field(self, path: str, value: str, prefix: str, *, named: bool = True) -> Range[T]:
         """What lies below ``prefix`` and has the value in the indexed field."""
-        index = self._fields[self._attributes.paths.index(path)]
+        index = self._fields[self.paths.index(path)]
         return index.below(value, prefix, named=named)
 
     def corrupt_below(self, prefix: str) -> bool:

@@ -39,19 +39,10 @@ class Numbers(msgspec.Struct, frozen=True):
 class Listener(Generic[T]):
     """What a generation knows of a watch: its view, where it stands, and what it waits for."""
 
-    __slots__ = (
-        "closed",
-        "cursor",
-        "pending",
-        "position",
-        "progress",
-        "replaying",
-        "timed",
-        "view",
-    )
+    __slots__ = ("closed", "cursor", "pending", "position", "progress", "replays", "timed", "view")
 
     def __init__(
-        self, view: View[T], cursor: int, position: int, *, progress: bool, replaying: bool
+        self, view: View[T], cursor: int, position: int, *, progress: bool, replays: bool
     ) -> None:
         self.view = view
         #: The number of the next event to be looked at.
@@ -64,7 +55,7 @@ class Listener(Generic[T]):
         self.pending = False
         #: Guarded by the generation's lock: whether the log must be held for this watch, whether
         #: the generation's timer has it, and whether it is closed.
-        self.replaying = replaying
+        self.replays = replays
         self.timed = self.closed = False
 
     def end(self) -> None:

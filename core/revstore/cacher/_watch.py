@@ -58,7 +58,7 @@ class CacheWatch(Listener[T], Watch[T]):
             start.cursor,
             start.revision,
             progress=progress,
-            replaying=start.initial is not None,
+            replays=start.initial is not None,
         )
         self._generation = generation
         self._initial = start.initial
@@ -211,7 +211,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return events
 
     def _replayed(self) -> None:
-        if self.replaying:
+        if self.replays:
             self._generation.replayed(self)
 
     def _read(self, head: int, revision: int) -> tuple[Event[T], ...]:

@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from revstore.cacher._config import CacherConfig
 from revstore.cacher._counters import Counter
 from revstore.cacher._generation import Generation
 from revstore.cacher._lists import Candidates, find
@@ -40,7 +39,7 @@ class WatchStart(Generic[T]):
 def start_with_state(
     generation: Generation[T],
     state: CacheState[T],
-    config: CacherConfig[T],
+    resource_type: ResourceType[T],
     *,
     plan: WatchPlan,
     scope: str,
@@ -50,7 +49,7 @@ def start_with_state(
     """Begin with the state there is; with an error, if it is older than the plan's revision. Under
     the cache's lock. (CWATCH-1)"""
     segment, revision = generation.log.segment, generation.revision
-    found = find(state, segment, scope, ListPlan(), predicate, indexed_fields=config.indexed_fields)
+    found = find(state, segment, scope, ListPlan(), predicate)
     assert found is not None
     error: StorageError | None = None
     if revision < plan.revision:
@@ -59,7 +58,7 @@ def start_with_state(
         if covers(scope, key):
             error = error or state.corrupt[key]
     end = revision if plan.end_bookmark else None
-    events = _initial_events(found, config.resource_type, end, sent)
+    events = _initial_events(found, resource_type, end, sent)
     return WatchStart(segment.head, revision, events, error)
 
 
