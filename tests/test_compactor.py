@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from revstore.backend import Backend
-from revstore.compactor import Compactor, _judge, _Known
+from revstore.compactor import Compactor, _Election, _judge
 from revstore.config import StorageConfig
 from revstore.errors import BackendError, Compacted, InvalidArgument, Timeout, Unsupported
 from revstore.memory import MemoryBackend
@@ -44,18 +44,18 @@ def found(revision, value=b"7"):
     ("known", "result", "expected", "compact"),
     [
         # The first round of all: won, and there is nothing to compact yet.
-        (_Known(), PutResult(True, 2), _Known(2, 2), 0),
+        (_Election(), PutResult(True, 2), _Election(2, 2), 0),
         # A later one: compact what was noted, note anew.
-        (_Known(2, 2), PutResult(True, 9), _Known(9, 9), 2),
-        (_Known(2, 2, 1), PutResult(True, 9), _Known(9, 9, 1), 2),
+        (_Election(2, 2), PutResult(True, 9), _Election(9, 9), 2),
+        (_Election(2, 2, 1), PutResult(True, 9), _Election(9, 9, 1), 2),
         # Lost: take over the winner's key and value, and note the store's revision.
-        (_Known(), PutResult(False, 20, found(15)), _Known(15, 20, 7), 0),
-        (_Known(9, 9, 8), PutResult(False, 20, found(15)), _Known(15, 20, 8), 0),
-        (_Known(9, 9, 2), PutResult(False, 20, found(15, b"junk")), _Known(15, 20, 2), 0),
-        (_Known(9, 9, 2), PutResult(False, 20, found(15, b"")), _Known(15, 20, 2), 0),
-        (_Known(9, 9), PutResult(False, 20, found(15, b"9" * 5000)), _Known(15, 20), 0),
+        (_Election(), PutResult(False, 20, found(15)), _Election(15, 20, 7), 0),
+        (_Election(9, 9, 8), PutResult(False, 20, found(15)), _Election(15, 20, 8), 0),
+        (_Election(9, 9, 2), PutResult(False, 20, found(15, b"junk")), _Election(15, 20, 2), 0),
+        (_Election(9, 9, 2), PutResult(False, 20, found(15, b"")), _Election(15, 20, 2), 0),
+        (_Election(9, 9), PutResult(False, 20, found(15, b"9" * 5000)), _Election(15, 20), 0),
         # Somebody has deleted the key.
-        (_Known(9, 9, 2), PutResult(False, 20), _Known(0, 20, 2), 0),
+        (_Election(9, 9, 2), PutResult(False, 20), _Election(0, 20, 2), 0),
     ],
 )
 def test_judgement(known, result, expected, compact):

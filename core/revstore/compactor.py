@@ -31,7 +31,7 @@ _PATIENCE = 1.0
 
 
 @attrs.frozen
-class _Known:
+class _Election:
     """What one round leaves for the next.
 
     ``key_revision`` is the election key's as last seen, 0 if it did not exist; ``noted`` is the
@@ -44,7 +44,7 @@ class _Known:
     compacted: int = 0
 
 
-def _judge(known: _Known, result: PutResult) -> tuple[_Known, int]:
+def _judge(known: _Election, result: PutResult) -> tuple[_Election, int]:
     """What is known after the write of the election key, and what to compact, 0: nothing.
 
     The winner compacts what it noted a round before, so that history lives for one interval at
@@ -58,7 +58,7 @@ def _judge(known: _Known, result: PutResult) -> tuple[_Known, int]:
     # Anybody may write the key; what is no number says nothing.
     remote = int(value) if value.isdigit() and len(value) < 20 else 0
     compacted = max(known.compacted, remote)
-    return _Known(result.current.revision, result.revision, compacted), 0
+    return _Election(result.current.revision, result.revision, compacted), 0
 
 
 class Compactor(Closing):
@@ -83,8 +83,8 @@ class Compactor(Closing):
         self._backend = backend
         self._interval = min(interval, threading.TIMEOUT_MAX)
         self._key = key
-        self._round = threading.Lock()  # held for a whole round; guards _known
-        self._known = _Known()
+        self._round = threading.Lock()  # held for a whole round; guards _election
+        self._election = _Election()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if interval and Capability.COMPACTION in backend.capabilities:
@@ -94,7 +94,7 @@ class Compactor(Closing):
     def compact_revision(self) -> int:
         """The highest revision that this compactor knows to be compacted, by itself or by others;
         0 at first. It never falls. (CMP-4)"""
-        return self._known.compacted
+        return self._election.compacted
 
     def run_once(self) -> int:
         """Do one round now; the revision that it has compacted, 0 if none.
@@ -105,11 +105,11 @@ class Compactor(Closing):
         if Capability.COMPACTION not in self._backend.capabilities:
             return 0
         with self._round:
-            known = self._known
+            known = self._election
             result = self._backend.put(
                 self._key, str(known.noted).encode(), expected_revision=known.key_revision
             )
-            self._known, revision = _judge(known, result)
+            self._election, revision = _judge(known, result)
             if not revision:
                 return 0
             try:
@@ -137,5 +137,5 @@ class Compactor(Closing):
                 _log.warning("compaction failed, next try in %g s: %s", self._interval, error)
 
     def _note_compacted(self, revision: int) -> None:
-        compacted = max(self._known.compacted, revision)
-        self._known = attrs.evolve(self._known, compacted=compacted)
+        compacted = max(self._election.compacted, revision)
+        self._election = attrs.evolve(self._election, compacted=compacted)

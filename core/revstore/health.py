@@ -29,7 +29,8 @@ class HealthCheck:
         self._probe = probe
         self._timeout = timeout
         self._clock = clock
-        self._changed = threading.Condition()  # guards all below
+        # Guards _closed, _started, _started_at, _finished and _error.
+        self._changed = threading.Condition()
         self._closed = False
         self._started = 0  # probes, so that each has a number
         self._started_at = 0.0

@@ -40,7 +40,7 @@ class WatchSelector(Closing):
         # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
         self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
         self._tell = self._told.put
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _served and _closed
         # Each with what select returns for it, made once.
         self._served: dict[Watch[Any] | None, tuple[Watch[Any], Any]] = {}
         self._closed = False

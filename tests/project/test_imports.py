@@ -185,6 +185,27 @@ def test_import_direction(name):
     assert wrong == []
 
 
+#: Room -> what it still takes from inside another, and should not.
+STILL_OPEN = {
+    "factory": "revstore.config._fields.",
+    "metrics_plugin": "revstore.metrics._requests.",
+    "plugins": "revstore.config._values.",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rooms_are_closed(name):
+    """A room uses only the public modules and names of another: what several share is public."""
+    private = [
+        imported
+        for imported in imports_of(MODULES[name])
+        if room_of(module_of(imported)) != room_of(name)
+        and any(part.startswith("_") for part in imported.split("."))
+        and not imported.startswith(STILL_OPEN.get(room_of(name), "-"))
+    ]
+    assert private == []
+
+
 def test_no_circles():
     """Modules can be read one after the other: none imports one that needs it, in any folder of
     core and plugins."""

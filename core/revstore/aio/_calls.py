@@ -43,7 +43,7 @@ class Calls:
         check_threads(threads)
         self._target = target
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="revstore-aio")
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _threaded and _closing
         self._threaded: list[ThreadedWatch[Any]] = []
         self._closing: tuple[Future[None], threading.Thread] | None = None
 

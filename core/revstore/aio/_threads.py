@@ -35,7 +35,7 @@ class ThreadedWatch(Generic[T]):
 
     def __init__(self, watch: Watch[T]) -> None:
         self._watch = watch
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _found and _callback
         self._found: _Answer[T] | Exception | None = None
         self._callback: Callable[[], None] | None = None
         # Written by the thread while nothing is found, else by who takes.

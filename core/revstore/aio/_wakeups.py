@@ -53,14 +53,14 @@ class Wakeups:
             self.schedule()
 
 
-_lock = threading.Lock()  # guards the field below
-_known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Wakeups] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()  # guards _of_loop
+_of_loop = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Wakeups]()
 
 
 def wakeups_of(loop: asyncio.AbstractEventLoop) -> Wakeups:
     """The one that all watches of a loop share."""
     with _lock:
-        found = _known.get(loop)
+        found = _of_loop.get(loop)
         if found is None:
-            found = _known[loop] = Wakeups(loop)
+            found = _of_loop[loop] = Wakeups(loop)
         return found

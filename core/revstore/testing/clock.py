@@ -16,7 +16,7 @@ class FakeClock:
     """
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _now and _told
         self._now = now
         self._told: list[Callable[[], object]] = []
 

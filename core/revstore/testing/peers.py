@@ -23,7 +23,7 @@ class PeerNetwork:
     """Connects members by number; ``attach`` tells where one listens."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards _targets, _proxies, _apart, _pairs, _closed
         self._targets: list[tuple[str, int]] = []
         self._proxies: list[socket.socket] = []
         self._apart: set[int] = set()

@@ -27,7 +27,7 @@ class FaultyProxy:
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._target = host, int(port)
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards _pairs and _closed
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._closed = False
         self._open = threading.Event()  # cleared while halted

@@ -72,7 +72,7 @@ class _Running:
     def __init__(self, plan: Workload, start: int, *, writing: int) -> None:
         self._plan = plan
         self._start = start
-        self._lock = threading.Lock()  # guards the next two, and failures
+        self._lock = threading.Lock()  # guards _writing, _last and failures
         self._writing = writing
         self._last = start
         # Begun one by one, the first would be through before the last has begun.

@@ -19,7 +19,8 @@ class ControlledStorage(Storage[Any]):
 
     def __init__(self, inner: Storage[Any]) -> None:
         self.inner = inner
-        self.changed = threading.Condition()  # guards all below, and the feeds' ``broken``
+        # Guards held, _feeds, opened and the feeds' ``broken``.
+        self.changed = threading.Condition()
         self.held = False
         self._feeds: builtins.list[_ControlledChanges] = []
         #: How many feeds were opened.
