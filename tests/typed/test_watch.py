@@ -1,11 +1,10 @@
-"""What typed storage says of bad arguments, what it does with no time, and how its watches end."""
+"""Polls of a raw storage's watches: what they find, raise, and survive."""
 
 from __future__ import annotations
 
-import math
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,13 +13,6 @@ from revstore.codec import DictCodec
 from revstore.errors import (
     Expired,
     InternalError,
-    InvalidArgument,
-    InvalidKey,
-    InvalidObject,
-    InvalidResourceVersion,
-    InvalidSelector,
-    NotReady,
-    Timeout,
     TooLargeResourceVersion,
 )
 from revstore.factory._stores import resource_prefixes
@@ -31,6 +23,8 @@ from revstore.typed import TypedStorage
 from revstore.values import ListResult
 
 KEY = "/pods/default/web"
+
+
 Store = TypedStorage[dict[str, Any]]
 
 
@@ -38,93 +32,6 @@ Store = TypedStorage[dict[str, Any]]
 def storage() -> Iterator[Store]:
     with MemoryBackend() as backend, TypedStorage(backend, ResourceType(dict, "/pods")) as store:
         yield store
-
-
-@pytest.mark.parametrize(
-    ("call", "kind"),
-    [
-        (lambda s: s.create(KEY, {}), InvalidObject),
-        (lambda s: s.create(KEY, {"metadata": {}}, ttl=-1), InvalidArgument),
-        (
-            lambda s: s.guaranteed_update(KEY, lambda *_: {}, ignore_not_found=True),
-            InvalidObject,
-        ),
-        (lambda s: s.get(KEY, resource_version="x"), InvalidResourceVersion),
-        (lambda s: s.list(KEY, resource_version="x"), InvalidResourceVersion),
-        (lambda s: s.list(KEY, resource_version="99"), TooLargeResourceVersion),
-        (lambda s: s.list(KEY, label_selector="a in"), InvalidSelector),
-        (lambda s: s.watch(KEY, resource_version="x"), InvalidResourceVersion),
-        (lambda s: s.watch(KEY, label_selector="a in"), InvalidSelector),
-    ],
-)
-def test_errors_name_the_key(
-    storage: Store, call: Callable[[Store], object], kind: type[Exception]
-) -> None:
-    """What is wrong with an argument is told with the key of the call. (LISTRV-12, GET-4)"""
-    with pytest.raises(kind) as raised:
-        call(storage)
-    assert raised.value.key == KEY  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("timeout", [0, -1])
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda s, t: s.create(KEY, {"metadata": {}}, timeout=t),
-        lambda s, t: s.get(KEY, timeout=t),
-        lambda s, t: s.list(KEY, timeout=t),
-        lambda s, t: s.count(KEY, timeout=t),
-        lambda s, t: s.delete(KEY, timeout=t),
-        lambda s, t: s.guaranteed_update(KEY, lambda obj, _: obj, timeout=t),
-    ],
-)
-def test_no_time_is_a_timeout(
-    storage: Store, call: Callable[[Store, float], object], timeout: float
-) -> None:
-    """A call that was given no time raises ``Timeout``, whatever the backend."""
-    with pytest.raises(Timeout) as raised:
-        call(storage, timeout)
-    assert raised.value.key == KEY
-
-
-@pytest.mark.parametrize("timeout", [0, -1])
-def test_no_time_is_a_timeout_of_what_needs_no_key(storage: Store, timeout: float) -> None:
-    """The same holds of calls about the whole resource; readiness says so its own way. (CMP-4)"""
-    for call in (storage.current_revision, storage.compact_revision, storage.stats):
-        with pytest.raises(Timeout) as raised:
-            call(timeout=timeout)
-        assert raised.value.key == "/pods"
-    with pytest.raises(NotReady):
-        storage.ready(timeout=timeout)
-
-
-def test_any_number_is_a_timeout(storage: Store) -> None:
-    """Without end is a number too; what is no number is refused."""
-    assert len(storage.list("/pods", timeout=math.inf)) == 0
-    assert storage.current_revision(timeout=1e12) > 0
-    with pytest.raises(InvalidArgument, match="timeout"):
-        storage.list("/pods", timeout=math.nan)
-
-
-@pytest.mark.parametrize("key", ["/pods//x", "/pods/a//x", "/pods/a//"])
-def test_keys_have_no_empty_segments(storage: Store, key: str) -> None:
-    """A list in pages could not go on behind such a key. (LIST-15, KEY-2)"""
-    for call in (
-        lambda: storage.create(key, {"metadata": {}}),
-        lambda: storage.get(key),
-        lambda: storage.list(key),
-        lambda: storage.watch(key),
-    ):
-        with pytest.raises(InvalidKey):
-            call()
-
-
-def test_watch_errors_name_the_key(storage: Store) -> None:
-    """A watch from a version that the store does not have names its key. (WATCH-7)"""
-    with storage.watch(KEY, recursive=False, resource_version="99", send_initial_events=True) as w:
-        with pytest.raises(TooLargeResourceVersion) as raised:
-            w.poll(1)
-        assert raised.value.key == KEY
 
 
 def test_an_ended_watch_raises_its_error_anew(storage: Store) -> None:
