@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from revstore.errors import InvalidArgument
 from revstore.paging import decode_continue
@@ -11,8 +11,7 @@ from revstore.versioner import parse_resource_version
 __all__ = ["ListPlan", "WatchPlan", "plan_list", "plan_watch"]
 
 
-@attrs.frozen
-class ListPlan:
+class ListPlan(msgspec.Struct, frozen=True):
     """What to read: the state at ``revision`` (0: the latest), refused if the store is not at
     ``minimum`` yet, from the key ``start`` on ("" for the first). ``any_state`` allows one that
     lags."""
@@ -65,8 +64,7 @@ def plan_list(
     )
 
 
-@attrs.frozen
-class WatchPlan:
+class WatchPlan(msgspec.Struct, frozen=True):
     """How a watch begins: with ``initial`` by all objects of a state not older than ``revision``,
     else by the changes after ``revision``, 0 being now. ``latest``: no resource version was given,
     so that ``revision`` is that of the store at the time of the call. ``end_bookmark``: a bookmark

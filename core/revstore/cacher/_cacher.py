@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, TypeVar
 
-import attrs
+import msgspec
 
 from revstore.cacher._cache_or_store import CURRENT, serve_list
 from revstore.cacher._config import CacherConfig
@@ -99,8 +99,7 @@ class Cacher(Storage[T]):
                     raise KeyNotFound(key, resource_version=str(content.revision()))
             elif content.generation is not None:
                 raise TooLargeResourceVersion(wanted, content.revision(), key=key, retry_after=1)
-        content.check_open()
-        return self._storage.get(
+        return self._open_storage().get(
             key,
             resource_version=resource_version,
             ignore_not_found=ignore_not_found,
@@ -222,7 +221,7 @@ class Cacher(Storage[T]):
         with ErrorsAbout(key):
             content.wait_ready(deadline.rest())
         if plan.latest:
-            plan = attrs.evolve(plan, revision=self._storage.current_revision())
+            plan = msgspec.structs.replace(plan, revision=self._storage.current_revision())
         if plan.initial and plan.revision:
             content.wait_fresh(plan.revision, None)
         while True:
@@ -236,8 +235,7 @@ class Cacher(Storage[T]):
     # --- what goes to the storage --------------------------------------------------------------
 
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
-        self._content.check_open()
-        return self._storage.create(key, obj, ttl=ttl, timeout=timeout)
+        return self._open_storage().create(key, obj, ttl=ttl, timeout=timeout)
 
     def delete(
         self,
@@ -249,8 +247,7 @@ class Cacher(Storage[T]):
         even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        self._content.check_open()
-        return self._storage.delete(
+        return self._open_storage().delete(
             key,
             preconditions=preconditions,
             validate=validate,
@@ -269,8 +266,7 @@ class Cacher(Storage[T]):
         suggestion: T | None = None,
         timeout: float | None = None,
     ) -> T:
-        self._content.check_open()
-        return self._storage.guaranteed_update(
+        return self._open_storage().guaranteed_update(
             key,
             update,
             ignore_not_found=ignore_not_found,
@@ -285,24 +281,19 @@ class Cacher(Storage[T]):
         return obj if obj is None or self._copy is None else self._copy(obj)
 
     def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
-        self._content.check_open()
-        return self._storage.changes(key, after=after)
+        return self._open_storage().changes(key, after=after)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
-        self._content.check_open()
-        return self._storage.count(key, timeout=timeout)
+        return self._open_storage().count(key, timeout=timeout)
 
     def stats(self, *, timeout: float | None = None) -> Stats:
-        self._content.check_open()
-        return self._storage.stats(timeout=timeout)
+        return self._open_storage().stats(timeout=timeout)
 
     def current_revision(self, *, timeout: float | None = None) -> int:
-        self._content.check_open()
-        return self._storage.current_revision(timeout=timeout)
+        return self._open_storage().current_revision(timeout=timeout)
 
     def compact_revision(self, *, timeout: float | None = None) -> int:
-        self._content.check_open()
-        return self._storage.compact_revision(timeout=timeout)
+        return self._open_storage().compact_revision(timeout=timeout)
 
     # --- readiness and what there is to know -----------------------------------------------------
 
@@ -336,6 +327,10 @@ class Cacher(Storage[T]):
         self._storage.close()
 
     # --- small things --------------------------------------------------------------------------
+
+    def _open_storage(self) -> Storage[T]:
+        self._content.check_open()
+        return self._storage
 
     def _covered(self, key: str) -> bool:
         return (

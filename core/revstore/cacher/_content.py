@@ -17,9 +17,17 @@ from revstore.cacher._freshness import Freshness
 from revstore.cacher._generation import Generation
 from revstore.cacher._lists import find, select
 from revstore.cacher._state import Attributes, CacheState
+from revstore.cacher._view import covers
 from revstore.cacher._watch import CacheWatch
-from revstore.cacher._watch_start import start_after, start_with_state
-from revstore.errors import Closed, CorruptObject, Expired, NotReady, StorageError
+from revstore.cacher._watch_start import WatchStart, initial_events, start_after
+from revstore.errors import (
+    Closed,
+    CorruptObject,
+    Expired,
+    NotReady,
+    StorageError,
+    TooLargeResourceVersion,
+)
 from revstore.plans import ListPlan, WatchPlan
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Change, ChangeBatch, Event, EventType, ObjectList
@@ -161,15 +169,7 @@ class Content(Generic[T]):
         with self._lock:
             generation = self._ready()
             if plan.initial:
-                start = start_with_state(
-                    generation,
-                    self.state,
-                    config.resource_type,
-                    plan=plan,
-                    scope=scope,
-                    predicate=predicate,
-                    sent=self.counting.init_events,
-                )
+                start = self._start_with_state(generation, scope, plan, predicate)
             else:
                 start = start_after(generation, plan.revision)
             view = generation.view(scope, predicate, replays=plan.initial)
@@ -235,6 +235,29 @@ class Content(Generic[T]):
         if generation is not None:
             generation.end(Closed("the cache was closed"))
         self.feed.close()
+
+    def _start_with_state(
+        self,
+        generation: Generation[T],
+        scope: str,
+        plan: WatchPlan,
+        predicate: SelectionPredicate[T],
+    ) -> WatchStart[T]:
+        """Begin with the state there is; with an error, if it is older than the plan's revision.
+        Under the lock. (CWATCH-1)"""
+        segment, revision = generation.log.segment, generation.revision
+        found = find(self.state, segment, scope, ListPlan(), predicate)
+        assert found is not None
+        error: StorageError | None = None
+        if revision < plan.revision:
+            error = TooLargeResourceVersion(plan.revision, revision, retry_after=1)
+        for key in sorted(self.state.corrupt):
+            if covers(scope, key):
+                error = error or self.state.corrupt[key]
+        end = revision if plan.end_bookmark else None
+        sent = self.counting.init_events
+        events = initial_events(found, self._config.resource_type, end, sent)
+        return WatchStart(segment.head, revision, events, error)
 
     def _ready(self) -> Generation[T]:
         """The generation there is, else ``NotReady``. Under the lock."""

@@ -9,16 +9,12 @@ import attrs
 
 from revstore.cacher._counters import Counter
 from revstore.cacher._generation import Generation
-from revstore.cacher._lists import Candidates, find
-from revstore.cacher._state import CacheState
-from revstore.cacher._view import covers
-from revstore.errors import Expired, StorageError, TooLargeResourceVersion
-from revstore.plans import ListPlan, WatchPlan
+from revstore.cacher._lists import Candidates
+from revstore.errors import Expired, StorageError
 from revstore.resource_type import ResourceType
-from revstore.selectors import SelectionPredicate
 from revstore.storage import Event, EventType
 
-__all__ = ["WatchStart", "start_after", "start_with_state"]
+__all__ = ["WatchStart", "initial_events", "start_after"]
 
 T = TypeVar("T")
 
@@ -36,32 +32,6 @@ class WatchStart(Generic[T]):
     ahead: bool = False
 
 
-def start_with_state(
-    generation: Generation[T],
-    state: CacheState[T],
-    resource_type: ResourceType[T],
-    *,
-    plan: WatchPlan,
-    scope: str,
-    predicate: SelectionPredicate[T],
-    sent: Counter,
-) -> WatchStart[T]:
-    """Begin with the state there is; with an error, if it is older than the plan's revision. Under
-    the cache's lock. (CWATCH-1)"""
-    segment, revision = generation.log.segment, generation.revision
-    found = find(state, segment, scope, ListPlan(), predicate)
-    assert found is not None
-    error: StorageError | None = None
-    if revision < plan.revision:
-        error = TooLargeResourceVersion(plan.revision, revision, retry_after=1)
-    for key in sorted(state.corrupt):
-        if covers(scope, key):
-            error = error or state.corrupt[key]
-    end = revision if plan.end_bookmark else None
-    events = _initial_events(found, resource_type, end, sent)
-    return WatchStart(segment.head, revision, events, error)
-
-
 def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
     """Begin with what comes after ``revision``, 0: now. Under the cache's lock. (HIST-4)"""
     segment = generation.log.segment
@@ -77,7 +47,7 @@ def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
     return WatchStart(cursor, revision, None, error, ahead=revision > generation.revision)
 
 
-def _initial_events(
+def initial_events(
     candidates: Candidates[T], resource_type: ResourceType[T], end: int | None, sent: Counter
 ) -> Iterator[Event[T]]:
     """The objects as events, counted by ``sent``; then the bookmark at ``end``, if there is one."""

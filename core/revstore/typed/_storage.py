@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import attrs
+import msgspec
 
 from revstore.backend import Backend
 from revstore.deadlines import Deadline
@@ -234,7 +234,7 @@ class TypedStorage(Storage[T]):
             )
             predicate = self._resource_type.predicate(label_selector, field_selector)
         if not plan.initial and not plan.revision:  # now, not when the first poll comes (WATCH-4)
-            plan = attrs.evolve(plan, revision=self.current_revision())
+            plan = msgspec.structs.replace(plan, revision=self.current_revision())
         if plan.needs_empty_object:
             self._resource_type.new_object()  # refused here rather than when the first one is due
         scope = Scope(physical, recursive=recursive, named=key)
