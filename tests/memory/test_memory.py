@@ -307,7 +307,7 @@ def test_compaction_frees(backend):
     backend.compact(backend.status().revision)
     state = backend._state
 
-    assert (state.log.events, state._history, state._gone) == ([], {}, [])
+    assert (state.log.items, state._history, state._gone) == ([], {}, [])
     assert len(state._keys) == len(state.current) == 100
 
 

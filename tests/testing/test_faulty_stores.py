@@ -11,7 +11,6 @@ import pytest
 
 from revstore.errors import BackendError, Closed, Compacted, FutureRevision, InvalidKey
 from revstore.memory import MemoryBackend
-from revstore.memory._state import EventLog
 from revstore.memory._watch import MemoryWatch
 from revstore.testing.checks import check_history
 from revstore.testing.clock import FakeClock
@@ -118,7 +117,7 @@ class PhantomAfterCompaction(MemoryBackend):
 
     def compact(self, revision, **options):
         state = self._state
-        lost = {event.kv.key: event.previous for event in state.log.events}
+        lost = {event.kv.key: event.previous for event in state.log.items}
         super().compact(revision, **options)
         for key, previous in lost.items():
             if key not in state.current and previous is not None:
@@ -170,8 +169,8 @@ class ShortLog(MemoryBackend):
         result = super().put(key, value, **options)
         with self._shared.lock:
             log = self._state.log
-            if len(log.events) > 1000:
-                self._state.log = EventLog(log.base + 100, log.events[100:])
+            if len(log.items) > 1000:
+                self._state.log = log.without(100, log.items[99].kv.revision)
         return result
 
 
@@ -212,8 +211,8 @@ class LostOnClosing(Reopened):
     """The last write is not in the file."""
 
     def forget(self):
-        if self._state.log.events:
-            event = self._state.log.events[-1]
+        if self._state.log.items:
+            event = self._state.log.items[-1]
             if event.previous is not None:
                 self._state.current[event.kv.key] = event.previous
                 insort(self._state._keys, event.kv.key)
@@ -278,7 +277,7 @@ class WrongCount(MemoryBackend):
 
     def count(self, prefix, **options):
         found = super().count(prefix, **options)
-        deleted = [event for event in self._state.log.events if not event.kv.create_revision]
+        deleted = [event for event in self._state.log.items if not event.kv.create_revision]
         gone = {event.kv.key for event in deleted if event.kv.key.startswith(prefix)}
         return CountResult(found.revision, found.count + len(gone))
 
@@ -330,7 +329,7 @@ class WrongVersion(MemoryBackend):
         found = super().get(key, **options)
         if found.kv is None:
             return found
-        history = [event for event in self._state.log.events if event.kv.key == key]
+        history = [event for event in self._state.log.items if event.kv.key == key]
         fields = {name: getattr(found.kv, name) for name in KeyValue.__struct_fields__}
         return GetResult(found.revision, KeyValue(**{**fields, "version": len(history)}))
 

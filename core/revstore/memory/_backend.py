@@ -158,7 +158,7 @@ class MemoryBackend(Backend):
             if ttl:
                 shared.sweeper_wake.notify()
             if shared.waiting:
-                shared.wake(state.log.events[-1:])
+                shared.wake(state.log.items[-1:])
             return PutResult(True, kv.revision)
 
     def delete(
@@ -218,7 +218,7 @@ class MemoryBackend(Backend):
 
     def _sweep_until_closed(self) -> None:
         with self._shared.lock:
-            while not self._shared.ended:
+            while not self._shared.guard.ended:
                 self._sweep()
                 deadline = self._state.next_deadline
                 wait = None if deadline is None else max(0.0, deadline - self._clock())
@@ -228,17 +228,17 @@ class MemoryBackend(Backend):
     def close(self) -> None:
         """End watches and the sweeper and forget all data. Idempotent."""
         shared = self._shared
-        with shared.lock:
-            if shared.ended:
+        with shared.guard.closing() as first:
+            if not first:
                 return
-            shared.ended = "the backend is closed"
-            for watch in list(shared.waiting):
-                watch.wake()
-            shared.sweeper_wake.notify_all()
-            sweeper = self._sweeper
-            self._state = shared.state = State()
-        if sweeper is not None:
-            sweeper.join()
+            with shared.lock:
+                for watch in list(shared.waiting):
+                    watch.wake()
+                shared.sweeper_wake.notify_all()
+                sweeper = self._sweeper
+                self._state = shared.state = State()
+            if sweeper is not None:
+                sweeper.join()
 
 
 def _without_value(kv: KeyValue) -> KeyValue:

@@ -11,18 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
+from revstore.backend_tools import EventLog, prefix_end
 from revstore.errors import Compacted, FutureRevision
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
-__all__ = ["EventLog", "State", "prefix_end"]
+__all__ = ["State", "revision_of"]
 
-_event_revision = attrgetter("kv.revision")
-
-
-def prefix_end(prefix: str) -> str:
-    """The least string above all that start with ``prefix``; "" if there is none."""
-    stem = prefix.rstrip("\U0010ffff")
-    return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else ""
+#: The revision of an event.
+revision_of: Callable[[WatchEvent], int] = attrgetter("kv.revision")
 
 
 def _span(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:
@@ -33,29 +29,6 @@ def _span(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:
     return min(low, high), high
 
 
-class EventLog:
-    """Events in revision order, under sequence numbers that stay when the oldest are dropped.
-
-    It is only appended to, by whole revisions, and replaced as one object by compaction: who
-    holds one may read it without a lock.
-    """
-
-    __slots__ = ("base", "events")
-
-    def __init__(self, base: int, events: list[WatchEvent]) -> None:
-        self.base = base
-        self.events = events
-
-    @property
-    def end(self) -> int:
-        """The sequence number that the next event gets."""
-        return self.base + len(self.events)
-
-    def after(self, revision: int) -> int:
-        """The sequence number of the first event above ``revision``."""
-        return self.base + bisect_right(self.events, revision, key=_event_revision)
-
-
 class State:
     """All that is stored. The state at an older revision is read through each key's history."""
 
@@ -63,7 +36,7 @@ class State:
         self.revision = 1
         self.compacted = 0
         self.current: dict[str, KeyValue] = {}
-        self.log = EventLog(0, [])
+        self.log: EventLog[WatchEvent] = EventLog(floor=0)
         # Sorted. A flat list beats trees up to several hundred thousand keys.
         self._keys: list[str] = []
         # Sorted: the keys that do not exist now, but did at a revision that can still be read.
@@ -86,7 +59,7 @@ class State:
     def at(self, key: str, revision: int) -> KeyValue | None:
         """The key as it was at ``revision``: what the first event after it found."""
         history = self._history.get(key, ())
-        index = bisect_right(history, revision, key=_event_revision)
+        index = bisect_right(history, revision, key=revision_of)
         return history[index].previous if index < len(history) else self.current.get(key)
 
     def page(self, prefix: str, start: str, limit: int) -> tuple[list[KeyValue], int]:
@@ -155,13 +128,13 @@ class State:
         for event in events:
             self._history.setdefault(event.kv.key, []).append(event)
         # One step, so that a reader without the lock never meets half a revision.
-        self.log.events.extend(events)
+        self.log.items.extend(events)
         self.revision += 1
 
     def compact(self, revision: int) -> None:
         """Drop the events at or below ``revision``, which is in the readable range."""
-        cut = self.log.after(revision) - self.log.base
-        dropped = Counter(event.kv.key for event in self.log.events[:cut])
+        cut = self.log.after(revision, revision_of) - self.log.base
+        dropped = Counter(event.kv.key for event in self.log.items[:cut])
         for key, count in dropped.items():
             history = self._history[key]
             if count == len(history):
@@ -169,7 +142,7 @@ class State:
             else:
                 del history[:count]
         self._gone = [key for key in self._gone if key in self._history]
-        self.log = EventLog(self.log.base + cut, self.log.events[cut:])
+        self.log = self.log.without(cut, revision)
         self.compacted = revision
 
     # Expiry

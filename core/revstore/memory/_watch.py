@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 
 from revstore.backend import BackendWatch
+from revstore.backend_tools import EventLog, OpenGuard, key_matcher
 from revstore.errors import Closed, Compacted
-from revstore.memory._state import EventLog, State
+from revstore.memory._state import State, revision_of
 from revstore.values import WatchBatch, WatchEvent
 
 __all__ = ["MemoryWatch", "Shared"]
@@ -24,38 +23,22 @@ class Shared:
     def __init__(self, progress_interval: float) -> None:
         self.state = State()  # guarded by lock, but for state.log: see EventLog
         self.lock = threading.Lock()
-        self.ended = ""  # why nothing works any more; written under lock
+        self.guard = OpenGuard(self, in_child=Shared.renew)
         self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
         self.sweeper_wake = threading.Condition(self.lock)
         self.progress_interval = progress_interval
-        _all_shared.add(self)
-
-    def check(self) -> None:
-        """Raise ``Closed`` if nothing works any more."""
-        if self.ended:
-            raise Closed(self.ended)
+        self.check = self.guard.check
 
     def wake(self, events: list[WatchEvent]) -> None:
         """Wake the watches that wait for one of ``events``. Under lock."""
         for watch in [each for each in self.waiting if each.concerned(events)]:
             watch.wake()
 
-    def end_in_child(self) -> None:
-        # Another thread may have held the lock at the fork, so nobody may take it here again.
-        self.ended = "the backend was opened before a fork; open it anew in the child"
+    def renew(self) -> None:
+        """Let go of the lock, which another thread may have held at the fork, and of the data."""
         self.lock = threading.Lock()
         self.waiting = set()
-
-
-_all_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for shared in list(_all_shared):
-        shared.end_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        self.state = State()
 
 
 class MemoryWatch(BackendWatch):
@@ -66,12 +49,11 @@ class MemoryWatch(BackendWatch):
     ) -> None:
         state = shared.state
         self._shared = shared
-        self._key = key
-        self._recursive = recursive
+        self._covers = key_matcher(key, recursive=recursive)
         self._progress = progress
         self._position = after_revision
         # Sequence number of the next event to look at. The poller's own; under lock while it waits.
-        self._cursor = state.log.after(after_revision)
+        self._cursor = state.log.after(after_revision, revision_of)
         self._error: Compacted | None = None
         if after_revision < state.compacted:
             self._error = Compacted(state.compacted, state.revision)
@@ -124,9 +106,6 @@ class MemoryWatch(BackendWatch):
         """Go past events that did not concern it."""
         self._cursor = self._shared.state.log.end
 
-    def _covers(self, key: str) -> bool:
-        return key.startswith(self._key) if self._recursive else key == self._key
-
     def _check(self) -> None:
         self._shared.check()
         if self._closed:
@@ -139,14 +118,14 @@ class MemoryWatch(BackendWatch):
         log = self._shared.state.log
         if self._cursor < log.base:
             log = self._overtaken()
-        while part := log.events[self._cursor - log.base : self._cursor - log.base + _SLICE]:
+        while part := log.read(self._cursor, _SLICE):
             for event in part:
                 if event.kv.revision > self._position and self._covers(event.kv.key):
                     return self._collect(log, event.kv.revision)
                 self._cursor += 1
         return None
 
-    def _overtaken(self) -> EventLog:
+    def _overtaken(self) -> EventLog[WatchEvent]:
         """Raise if compaction took events from this watch; else go to the start of the log."""
         with self._shared.lock:
             state = self._shared.state
@@ -156,11 +135,11 @@ class MemoryWatch(BackendWatch):
             self._cursor = state.log.base
             return state.log
 
-    def _collect(self, log: EventLog, revision: int) -> WatchBatch:
+    def _collect(self, log: EventLog[WatchEvent], revision: int) -> WatchBatch:
         """All events of ``revision`` from the cursor on, which is moved behind them."""
         found = []
-        for index in range(self._cursor - log.base, len(log.events)):
-            event = log.events[index]
+        for index in range(self._cursor - log.base, len(log.items)):
+            event = log.items[index]
             if event.kv.revision != revision:
                 break
             self._cursor += 1
@@ -187,7 +166,7 @@ class MemoryWatch(BackendWatch):
         shared = self._shared
         with shared.lock:
             state = shared.state
-            if shared.ended or self._closed or self._cursor != state.log.end:
+            if shared.guard.ended or self._closed or self._cursor != state.log.end:
                 return True
             if self._asked and state.revision >= self._position:
                 return True

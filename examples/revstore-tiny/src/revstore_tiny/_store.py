@@ -1,9 +1,9 @@
-import os
 import threading
 import uuid
 
 from revstore import arguments
 from revstore.backend import Backend, BackendWatch
+from revstore.backend_tools import EventLog, OpenGuard, key_matcher
 from revstore.errors import Closed, FutureRevision, Unsupported, ValueTooLarge
 from revstore.values import (
     BackendStatus,
@@ -26,11 +26,10 @@ class TinyBackend(Backend):
     def __init__(self, max_value=8_000_000):
         self._max_value = max_value
         self._store_id = uuid.uuid4().hex
-        self._pid = os.getpid()
-        self._changed = threading.Condition()  # guards the three below
+        self._guard = OpenGuard(self, what="tiny store")
+        self._changed = threading.Condition()  # guards the two below
         self._keys = {}
-        self._log = []
-        self._closed = False
+        self._log = EventLog(floor=1, base=1)  # the event with number n has revision n + 1
 
     @property
     def capabilities(self):
@@ -38,14 +37,10 @@ class TinyBackend(Backend):
 
     @property
     def _revision(self):
-        return 1 + len(self._log)
-
-    def _check_open(self):
-        if self._closed or os.getpid() != self._pid:
-            raise Closed("the tiny store was closed")
+        return self._log.end
 
     def status(self, *, timeout=None):
-        self._check_open()
+        self._guard.check()
         with self._changed:
             return BackendStatus(self._store_id, self._revision, 0, "tiny")
 
@@ -57,7 +52,7 @@ class TinyBackend(Backend):
 
     def get(self, key, *, revision=0, linearizable=True, timeout=None):
         arguments.check_get(key, revision)
-        self._check_open()
+        self._guard.check()
         with self._changed:
             self._check_revision(revision)
             return GetResult(self._revision, self._keys.get(key))
@@ -75,7 +70,7 @@ class TinyBackend(Backend):
         timeout=None,
     ):
         arguments.check_list(prefix, revision, start=start, limit=limit)
-        self._check_open()
+        self._guard.check()
         with self._changed:
             self._check_revision(revision)
             at = self._revision
@@ -97,7 +92,7 @@ class TinyBackend(Backend):
             raise ValueTooLarge(f"the value of {key!r} has {len(value)} bytes", key=key)
         if ttl:
             raise Unsupported(Capability.TTL)
-        self._check_open()
+        self._guard.check()
         with self._changed:
             current = self._keys.get(key)
             if (current.revision if current else 0) != expected_revision:
@@ -110,7 +105,7 @@ class TinyBackend(Backend):
 
     def delete(self, key, *, expected_revision, timeout=None):
         arguments.check_delete(key, expected_revision)
-        self._check_open()
+        self._guard.check()
         with self._changed:
             current = self._keys.get(key)
             if current is None or current.revision != expected_revision:
@@ -121,22 +116,23 @@ class TinyBackend(Backend):
             return DeleteResult(True, kv.revision, current)
 
     def _tell(self, event):
-        self._log.append(event)
+        self._log.items.append(event)
         self._changed.notify_all()
 
     def watch(self, key, *, recursive, after_revision, progress=True):
         arguments.check_watch(key, recursive=recursive, after_revision=after_revision)
-        self._check_open()
+        self._guard.check()
         return TinyWatch(self, key, recursive, after_revision)
 
     def compact(self, revision, *, timeout=None):
-        self._check_open()
+        self._guard.check()
         raise Unsupported(Capability.COMPACTION)
 
     def close(self):
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        with self._guard.closing() as first:
+            if first:
+                with self._changed:
+                    self._changed.notify_all()
 
 
 class TinyWatch(BackendWatch):
@@ -144,26 +140,23 @@ class TinyWatch(BackendWatch):
 
     def __init__(self, store, key, recursive, after_revision):
         self._store = store
-        self._key = key
-        self._recursive = recursive
+        self._covers = key_matcher(key, recursive=recursive)
         self._position = after_revision
-        self._at = max(after_revision - 1, 0)  # the event at index n has revision n + 2
+        self._cursor = max(after_revision, store._log.base)
         self._closed = False
 
     def poll(self, timeout=None):
-        self._store._check_open()
+        self._store._guard.check()
         with self._store._changed:
             return self._store._changed.wait_for(self._next, timeout)
 
     def _next(self):
-        self._store._check_open()
+        self._store._guard.check()
         if self._closed:
             raise Closed("the watch was closed")
-        while self._at < len(self._store._log):
-            event = self._store._log[self._at]
-            self._at += 1
-            key = event.kv.key
-            if key.startswith(self._key) if self._recursive else key == self._key:
+        for event in self._store._log.read(self._cursor):
+            self._cursor += 1
+            if self._covers(event.kv.key):
                 self._position = event.kv.revision
                 return WatchBatch(event.kv.revision, (event,))
         return None
@@ -176,6 +169,8 @@ class TinyWatch(BackendWatch):
         raise Unsupported(Capability.PROGRESS)
 
     def close(self):
+        self._closed = True
+        if self._store._guard.inherited:
+            return
         with self._store._changed:
-            self._closed = True
             self._store._changed.notify_all()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from revstore.backend import Backend, BackendInfo
 from revstore.config import StorageConfig
-from revstore.errors import ConfigError, StorageError
+from revstore.errors import StorageError
 from revstore.hooks import CheckResult, DoctorCheck, hookimpl
 from revstore_etcd2._options import CAPABILITIES, Etcd2Options
 
@@ -21,8 +21,6 @@ def factory(config: StorageConfig, options: Etcd2Options) -> Backend:
 
     ``ConfigError`` without servers, or for TLS files and credentials that do not fit.
     """
-    if not config.server_list:
-        raise ConfigError("server_list", "", "one server or more, as in etcd2://127.0.0.1:2379")
     from revstore_etcd2._backend import Etcd2Backend
 
     return Etcd2Backend(config, options)

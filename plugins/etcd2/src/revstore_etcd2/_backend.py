@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import weakref
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -13,9 +10,9 @@ import msgspec
 
 from revstore.arguments import check_delete, check_get, check_list, check_put, check_watch
 from revstore.backend import Backend, BackendWatch
+from revstore.backend_tools import OpenGuard
 from revstore.config import StorageConfig
 from revstore.errors import (
-    Closed,
     IncompatibleStore,
     OutcomeUnknown,
     Timeout,
@@ -59,33 +56,18 @@ _MAX_FOREIGN = 10_000
 #: Seconds that the hub waits for the store's index.
 _INDEX_TIMEOUT = 5.0
 
-_open_backends: weakref.WeakSet[Etcd2Backend] = weakref.WeakSet()
-# Connections are shared with the parent: these never get collected in a child.
-_left_by_parent: list[Etcd2Backend] = []
-
-
-def _after_fork() -> None:
-    for backend in list(_open_backends):
-        backend._forked = True  # noqa: SLF001 - a hook of this very module
-        _left_by_parent.append(backend)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
 
 class Etcd2Backend(Backend):
     """A store on the v2 keys API; see the package's README for what it guarantees."""
 
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
         """Nothing is sent before the first call."""
-        self._forked = False
+        self._guard = OpenGuard(self)
         self._client = Client(config, options)
         self._hub = Hub(self._client, self._check_cluster, lambda: self._index(_INDEX_TIMEOUT))
         self._cluster = ""  # set once, by whichever answer comes first
         self._server = ""
         self._foreign: set[str] = set()
-        self._closing = threading.Lock()
-        _open_backends.add(self)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -204,41 +186,32 @@ class Etcd2Backend(Backend):
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
         check_watch(key, recursive=recursive, after_revision=after_revision)
-        self._check_open()
+        self._guard.check()
         return Etcd2Watch(
             self._hub,
             key,
             recursive=recursive,
             after_revision=after_revision,
             progress=progress,
-            check_open=self._check_open,
+            guard=self._guard,
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
-        self._check_open()
+        self._guard.check()
         raise Unsupported(
             Capability.COMPACTION, "etcd v2 forgets by itself: it keeps 1,000 changes"
         )
 
     def close(self) -> None:
-        if self._forked:
-            return
-        with self._closing:
-            if not self._client.closed.is_set():
+        with self._guard.closing() as first:
+            if first:
                 self._client.close()
                 self._hub.close(1.5)
-                _open_backends.discard(self)
 
     # Requests
 
-    def _check_open(self) -> None:
-        if self._forked:
-            raise Closed("the backend was opened before a fork: open it anew in the child")
-        if self._client.closed.is_set():
-            raise Closed("the backend is closed")
-
     def _deadline(self, timeout: float | None) -> float:
-        self._check_open()
+        self._guard.check()
         return time.monotonic() + (self._client.options.timeout if timeout is None else timeout)
 
     def _check_cluster(self, cluster: str) -> None:

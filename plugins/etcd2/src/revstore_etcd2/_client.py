@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 import urllib3
@@ -27,6 +26,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from revstore.backend_tools import server_addresses, tls_files
 from revstore.config import StorageConfig
 from revstore.errors import AccessDenied, Closed, ConfigError, Timeout, Unreachable
 from revstore_etcd2._errors import MaybeSent, check_reply, is_passing
@@ -234,7 +234,9 @@ def _headers(config: StorageConfig) -> Mapping[str, str]:
     return headers
 
 
-def _context(config: StorageConfig) -> ssl.SSLContext:
+def _context(config: StorageConfig) -> ssl.SSLContext | None:
+    if tls_files(config) is None:
+        return None
     try:
         context = ssl.create_default_context(cafile=config.ca_file or None)
         if config.cert_file:
@@ -262,20 +264,17 @@ def _pools(config: StorageConfig, track: Any) -> list[urllib3.HTTPConnectionPool
             self.is_verified = self.is_verified or config.insecure_skip_verify
             track(self.sock)
 
-    context = _context(config) if config.tls_enabled else None
+    context = _context(config)
     pools = []
-    for server in config.server_list:
-        address = urlsplit(server if "://" in server else f"//{server}")
-        if not address.hostname or address.path not in ("", "/"):
-            raise ConfigError("server_list", server, "host:port, http://... or https://...")
-        secure = context is not None and address.scheme != "http"
+    for address in server_addresses(config, 2379):
         pool: urllib3.HTTPConnectionPool
-        if secure:
+        if context is not None:
             pool = urllib3.HTTPSConnectionPool(
-                address.hostname, address.port or 2379, maxsize=_POOL, ssl_context=context
+                address.host, address.port, maxsize=_POOL, ssl_context=context
             )
+            pool.ConnectionCls = Secure
         else:
-            pool = urllib3.HTTPConnectionPool(address.hostname, address.port or 2379, maxsize=_POOL)
-        pool.ConnectionCls = Secure if secure else Plain
+            pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=_POOL)
+            pool.ConnectionCls = Plain
         pools.append(pool)
     return pools

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import attrs
 
-from revstore.errors import ConfigError
+from revstore.backend_tools import seconds
 from revstore.values import Capability
 
 __all__ = ["CAPABILITIES", "Etcd2Options"]
@@ -23,17 +20,6 @@ CAPABILITIES = frozenset(
 )
 
 
-def _seconds(low: float, high: float) -> Callable[[Any, Any, Any], None]:
-    def check(_: object, field: attrs.Attribute[float], value: object) -> None:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= float(str(value)) <= high:
-            raise ConfigError(
-                f"options.{field.name}", value, f"a number of seconds from {low:g} to {high:g}"
-            )
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class Etcd2Options:
     """How an etcd cluster is spoken to; ``ConfigError`` names the field that is wrong.
@@ -43,6 +29,6 @@ class Etcd2Options:
     changes is made anew, so that a dead server is noticed.
     """
 
-    timeout: float = attrs.field(default=30.0, validator=_seconds(0.1, 3600))
-    dial_timeout: float = attrs.field(default=2.0, validator=_seconds(0.1, 60))
-    idle_timeout: float = attrs.field(default=5.0, validator=_seconds(0.1, 600))
+    timeout: float = attrs.field(default=30.0, validator=seconds(0.1, 3600))
+    dial_timeout: float = attrs.field(default=2.0, validator=seconds(0.1, 60))
+    idle_timeout: float = attrs.field(default=5.0, validator=seconds(0.1, 600))

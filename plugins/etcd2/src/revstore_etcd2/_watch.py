@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
 from revstore.backend import BackendWatch
+from revstore.backend_tools import OpenGuard, key_matcher
 from revstore.errors import Closed, Compacted, StorageError, Timeout, Unreachable, Unsupported
 from revstore.values import Capability, WatchBatch, WatchEvent
 from revstore_etcd2._hub import Hub, Listener
@@ -38,13 +38,14 @@ class Etcd2Watch(BackendWatch, Listener):
         recursive: bool,
         after_revision: int,
         progress: bool,
-        check_open: Callable[[], None],
+        guard: OpenGuard,
     ) -> None:
         self._hub = hub
         self._key = key
         self._recursive = recursive
+        self._covers = key_matcher(key, recursive=recursive)
         self._progress = progress
-        self._check_open = check_open
+        self._guard = guard
         self._after = after_revision
         self._looked = after_revision  # up to here the server's memory was read
         self._position = after_revision
@@ -72,7 +73,7 @@ class Etcd2Watch(BackendWatch, Listener):
             if self._error is not None or self._closed:
                 return
             event = action.event
-            wanted = event is not None and action.index > self._after and self._matches(event)
+            wanted = event is not None and action.index > self._after and self._covers(event.kv.key)
             if action.lost_folder and action.index > self._after and self._lies_in(action):
                 # What was in it is not known, only that it is gone.
                 self._error = Compacted(action.index, action.index)
@@ -90,10 +91,6 @@ class Etcd2Watch(BackendWatch, Listener):
             if self._error is None:
                 self._error = error
             self._changed.notify_all()
-
-    def _matches(self, event: WatchEvent) -> bool:
-        key = event.kv.key
-        return key.startswith(self._key) if self._recursive else key == self._key
 
     def _lies_in(self, action: Action) -> bool:
         """Whether keys of this watch may have been in the folder."""
@@ -119,7 +116,7 @@ class Etcd2Watch(BackendWatch, Listener):
     def _check(self) -> None:
         if self._closed:
             raise Closed("the watch is closed")
-        self._check_open()
+        self._guard.check()
         if self._failed is not None:
             raise self._failed
 
@@ -178,7 +175,7 @@ class Etcd2Watch(BackendWatch, Listener):
             self._looked = action.index
             if action.lost_folder and self._lies_in(action):
                 raise Compacted(action.index, action.index)
-            if action.event is not None and self._matches(action.event):
+            if action.event is not None and self._covers(action.event.kv.key):
                 return WatchBatch(action.index, (action.event,))
         return None
 
@@ -190,6 +187,8 @@ class Etcd2Watch(BackendWatch, Listener):
         raise Unsupported(Capability.PROGRESS)
 
     def close(self) -> None:
+        if self._guard.inherited:  # no lock can be taken
+            return
         with self._changed:
             self._closed = True
             self._queue.clear()

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from revstore.backend import Backend, BackendInfo
 from revstore.config import StorageConfig
-from revstore.errors import BackendBroken, ConfigError, StorageError
+from revstore.errors import BackendBroken, StorageError
 from revstore.hooks import CheckResult, DoctorCheck, hookimpl
 from revstore.values import Capability
 from revstore_etcd3._options import Etcd3Options
@@ -24,8 +24,6 @@ def factory(config: StorageConfig, options: Etcd3Options) -> Backend:
     ``ConfigError`` without servers, or for TLS files and credentials that do not fit;
     ``BackendBroken`` if the client library cannot be imported.
     """
-    if not config.server_list:
-        raise ConfigError("server_list", "", "one server or more, as in etcd3://127.0.0.1:2379")
     try:
         from revstore_etcd3._backend import Etcd3Backend
     except (ImportError, TypeError) as error:

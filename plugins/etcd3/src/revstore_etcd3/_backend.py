@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -50,7 +49,6 @@ class Etcd3Backend(Backend):
     """A store in an etcd cluster; see the package's README for what it guarantees."""
 
     def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
-        self._pid = os.getpid()
         self._options = options
         self._client = Client(config, options)
         self._reader = Reader(self._client, options.page)
@@ -206,11 +204,11 @@ class Etcd3Backend(Backend):
         )
 
     def close(self) -> None:
-        if os.getpid() != self._pid:
-            return
-        self._client.stopping.set()
-        self._hub.close(0.8)
-        self._client.close()
+        with self._client.guard.closing() as first:
+            if first:
+                self._client.stopping.set()
+                self._hub.close(0.8)
+                self._client.close()
 
     def _wait(self, timeout: float | None) -> float:
         self._client.check_open()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+from revstore.backend_tools import OpenGuard, server_addresses, tls_files
 from revstore.config import StorageConfig
 from revstore.errors import (
     AccessDenied,
     BackendError,
-    Closed,
     ConfigError,
     OutcomeUnknown,
     Timeout,
@@ -23,7 +21,7 @@ from revstore.errors import (
 from revstore_etcd3._errors import Fate, fate_of, translate
 from revstore_etcd3._identity import StoreIdentity
 from revstore_etcd3._options import Etcd3Options
-from revstore_etcd3._wire import RpcError, Server, Tls, code_of, details_of, rpc_pb2
+from revstore_etcd3._wire import RpcError, Server, code_of, details_of, rpc_pb2
 
 __all__ = ["Client", "Method"]
 
@@ -42,19 +40,24 @@ class Client:
 
     def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
         self._options = options
-        self._pid = os.getpid()
-        tls, addresses = _transport(config)
+        #: The backend's, which closes the client.
+        self.guard = OpenGuard(self)
+        if config.tls_enabled and config.insecure_skip_verify:
+            raise ConfigError(
+                "insecure_skip_verify", True, "false: grpc always verifies certificates"
+            )
+        tls = tls_files(config)
         password = config.read_password()
         self._user = config.username
         self._password = password.reveal() if password is not None else ""
         self.servers = [
             Server(
-                address,
+                str(address),
                 tls,
                 keepalive_time=options.keepalive_time,
                 keepalive_timeout=options.keepalive_timeout,
             )
-            for address in addresses
+            for address in server_addresses(config, _PORT)
         ]
         self.stopping = threading.Event()
         self.identity = StoreIdentity()
@@ -74,10 +77,7 @@ class Client:
     def check_open(self) -> None:
         """Raise ``Closed`` after ``close``, and in a child after a fork; ``IncompatibleStore`` if
         the store has been replaced."""
-        if os.getpid() != self._pid:
-            raise Closed("the backend was opened before a fork: open it anew in the child")
-        if self.stopping.is_set():
-            raise Closed("the backend is closed")
+        self.guard.check()
         self.identity.check()
 
     def read(self, method: Method, request: Any, timeout: float) -> Any:
@@ -230,43 +230,3 @@ def _too_late(failed: BackendError | None, addresses: str) -> BackendError:
     error = Unreachable(str(failed))
     error.__cause__ = failed
     return error
-
-
-def _transport(config: StorageConfig) -> tuple[Tls | None, list[str]]:
-    """The TLS set-up, None for plaintext, and addresses as grpc has them."""
-    schemes = {each.partition("://")[0] if "://" in each else "" for each in config.server_list}
-    if {"http", "https"} <= schemes:
-        raise ConfigError("server_list", config.server_list, "http or https for all servers")
-    addresses = [_address(each) for each in config.server_list]
-    files = {name: getattr(config, name) for name in ("ca_file", "cert_file", "key_file")}
-    if "https" not in schemes and not any(files.values()):
-        return None, addresses
-    if "http" in schemes:
-        raise ConfigError("server_list", config.server_list, "https with TLS files")
-    if bool(files["cert_file"]) != bool(files["key_file"]):
-        missing = "key_file" if files["cert_file"] else "cert_file"
-        raise ConfigError(missing, "", "a file: cert_file and key_file go together")
-    if config.insecure_skip_verify:
-        raise ConfigError("insecure_skip_verify", True, "false: grpc always verifies certificates")
-    return Tls(
-        *(_pem(name, files[name]) for name in ("ca_file", "key_file", "cert_file"))
-    ), addresses
-
-
-def _address(server: str) -> str:
-    """Host and port; grpc itself would dial 443 if none is given."""
-    address = server.rpartition("://")[2].rstrip("/")
-    has_port = ":" in address.rpartition("]")[2]  # [::1] is a host
-    return address if has_port else f"{address}:{_PORT}"
-
-
-def _pem(field: str, path: str) -> bytes | None:
-    if not path:
-        return None
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(field, path, f"a file that can be read: {error.strerror}") from error
-    if b"-----BEGIN" not in data:
-        raise ConfigError(field, path, "a PEM file")
-    return data

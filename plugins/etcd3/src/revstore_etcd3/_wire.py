@@ -5,11 +5,12 @@ The library's own client and watcher are not used: its watcher does not outlive 
 
 from __future__ import annotations
 
-import attrs
 import grpc
 from etcd3.etcdrpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
 
-__all__ = ["RpcError", "Server", "Tls", "code_of", "details_of", "kv_pb2", "rpc_pb2"]
+from revstore.backend_tools import TlsFiles
+
+__all__ = ["RpcError", "Server", "code_of", "details_of", "kv_pb2", "rpc_pb2"]
 
 RpcError = grpc.RpcError
 
@@ -20,20 +21,11 @@ _MOMENT = 0.1
 _NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 
-@attrs.frozen
-class Tls:
-    """PEM texts; None: the system's roots, no certificate of one's own."""
-
-    ca: bytes | None
-    key: bytes | None
-    cert: bytes | None
-
-
 class Server:
     """One server of a cluster, and the channel to it."""
 
     def __init__(
-        self, address: str, tls: Tls | None, *, keepalive_time: float, keepalive_timeout: float
+        self, address: str, tls: TlsFiles | None, *, keepalive_time: float, keepalive_timeout: float
     ) -> None:
         self.address = address
         milliseconds = int(keepalive_timeout * 1000)
