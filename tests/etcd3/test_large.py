@@ -26,7 +26,7 @@ def test_large_values_arrive_whole(server, open_store):
         assert seen(live) == written
     with late.watch("/large/", recursive=True, after_revision=start) as history:
         assert seen(history) == written
-        assert late._hub.segment.floor >= written[-1][1], "they came by the stream of the rest"
+        assert late._hub.log.floor >= written[-1][1], "they came by the stream of the rest"
     for key, revision, _ in written:
         backend.delete(key, expected_revision=revision)
 

@@ -6,14 +6,14 @@ tells that a stream of some keys is complete. Over all keys each revision is an 
 
 from __future__ import annotations
 
+import abc
 import logging
 import threading
-from bisect import bisect_right
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import Any, TypeGuard
 
-import attrs
-
+from revstore.backend_tools import EventLog
 from revstore.errors import (
     AccessDenied,
     BackendError,
@@ -28,10 +28,7 @@ from revstore_etcd3._errors import translate
 from revstore_etcd3._stream import Batch, Stream
 from revstore_etcd3._wire import RpcError, code_of, details_of
 
-if TYPE_CHECKING:
-    from revstore_etcd3._watch import Etcd3Watch
-
-__all__ = ["Hub", "Segment"]
+__all__ = ["Hub", "Listener", "revision_of"]
 
 _log = logging.getLogger("revstore_etcd3")
 
@@ -41,18 +38,32 @@ _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
 
 
-@attrs.frozen
-class Segment:
-    """Batches with rising revisions: all above ``floor``. Only ever appended to; to drop the
-    oldest, another takes its place."""
+#: The revision of a batch.
+revision_of: Callable[[Batch], int] = itemgetter(0)
 
-    floor: int
-    revisions: list[int]
-    batches: list[Batch]
 
-    def after(self, revision: int) -> int:
-        """The index of the first batch above ``revision``."""
-        return bisect_right(self.revisions, revision)
+class Listener(abc.ABC):
+    """A watch, as the hub sees it."""
+
+    #: Whether nobody polls it any more.
+    closed = False
+
+    @abc.abstractmethod
+    def has_more(self) -> bool:
+        """Whether a poll would find something, as far as can be told without a look. Called with
+        the hub's lock held."""
+
+    @abc.abstractmethod
+    def concerned(self, batches: Iterable[Batch]) -> bool:
+        """Whether to wake for ``batches``. Called with the hub's lock held."""
+
+    @abc.abstractmethod
+    def wake(self) -> None:
+        """End the wait, if there is one."""
+
+    @abc.abstractmethod
+    def tell(self, revision: int) -> None:
+        """Deliver a mark at ``revision`` or above."""
 
 
 class Hub:
@@ -63,13 +74,13 @@ class Hub:
         self._read_header = read_header
         self._lock = threading.Lock()  # guards all below
         #: Replaced as a whole; None until the stream has begun.
-        self.segment: Segment | None = None
-        #: Everything up to it is in the segment.
+        self.log: EventLog[Batch] | None = None
+        #: Everything up to it is in the log.
         self.position = 0
         #: Why no watch goes on.
         self.ended: StorageError | None = None
-        self._waiting: set[Etcd3Watch] = set()
-        self._asking: set[Etcd3Watch] = set()
+        self._waiting: set[Listener] = set()
+        self._asking: set[Listener] = set()
         self._stream: Stream | None = None
         self._threads: list[threading.Thread] = []
         self._asked = threading.Event()
@@ -85,7 +96,7 @@ class Hub:
                 start_thread(self._run, "revstore-etcd3"),
             ]
 
-    def wait(self, watch: Etcd3Watch, waiter: threading.Event, timeout: float | None) -> None:
+    def wait(self, watch: Listener, waiter: threading.Event, timeout: float | None) -> None:
         """Return when there may be something for ``watch``, it is closed, or the time is over."""
         with self._lock:
             if watch.has_more():
@@ -95,7 +106,7 @@ class Hub:
         with self._lock:
             self._waiting.discard(watch)
 
-    def request_progress(self, watch: Etcd3Watch) -> None:
+    def request_progress(self, watch: Listener) -> None:
         """Tell the watch the store's revision, read from now on."""
         with self._lock:
             self._asking.add(watch)
@@ -124,12 +135,12 @@ class Hub:
         retry = _FIRST_RETRY
         while self.ended is None:
             try:
-                if self.segment is None:
+                if self.log is None:
                     self._begin()
                 if self._follow():
                     retry = _FIRST_RETRY
             except Compacted:
-                self.segment = None  # watches read what is left of history by themselves
+                self.log = None  # watches read what is left of history by themselves
             except Exception as error:  # noqa: BLE001 - a dead hub would be worse
                 if _is_final(error):
                     self.end(error)
@@ -145,7 +156,7 @@ class Hub:
         self._last = []
         with self._lock:
             self.position = header.revision
-            self.segment = Segment(header.revision, [], [])
+            self.log = EventLog(floor=header.revision)
             waiting = list(self._waiting)
         for watch in waiting:
             watch.wake()
@@ -172,17 +183,16 @@ class Hub:
 
     def _publish(self, batches: list[Batch]) -> None:
         batches = [batch for batch in batches if batch[0] > self.position]
-        segment = self.segment
-        if not batches or segment is None:
+        log = self.log
+        if not batches or log is None:
             return
         with self._lock:
-            segment.batches.extend(batches)
-            segment.revisions.extend([revision for revision, _ in batches])
+            log.items.extend(batches)
             self.position = batches[-1][0]
             self._client.identity.reached(self.position)
-            if len(segment.revisions) > 2 * _KEPT:
-                floor = segment.revisions[-_KEPT - 1]
-                self.segment = Segment(floor, segment.revisions[-_KEPT:], segment.batches[-_KEPT:])
+            excess = len(log.items) - _KEPT
+            if excess > _KEPT:
+                self.log = log.without(excess, revision_of(log.items[excess - 1]))
             concerned = [watch for watch in self._waiting if watch.concerned(batches)]
         for watch in concerned:
             watch.wake()
@@ -205,7 +215,7 @@ class Hub:
             for watch in asking:
                 watch.tell(revision)
 
-    def _ask_again(self, asking: set[Etcd3Watch]) -> None:
+    def _ask_again(self, asking: set[Listener]) -> None:
         """A mark that was asked for is owed also when the server is away."""
         self._client.stopping.wait(_LAST_RETRY)
         with self._lock:

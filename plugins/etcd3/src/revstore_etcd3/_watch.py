@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from revstore.backend import BackendWatch
+from revstore.backend_tools import key_matcher
 from revstore.errors import Closed, Compacted, StorageError
 from revstore.threads import start_thread
-from revstore.values import WatchBatch, WatchEvent
+from revstore.values import WatchBatch
 from revstore_etcd3._client import Client
-from revstore_etcd3._hub import Hub
+from revstore_etcd3._hub import Hub, Listener, revision_of
 from revstore_etcd3._stream import Batch, Stream
 from revstore_etcd3._wire import RpcError
 
@@ -32,7 +33,7 @@ class _History:
     """A thread that reads all revisions after ``after`` up to ``target``. What it has is in
     ``responses``: lists of batches, None at the end, or what went wrong."""
 
-    def __init__(self, client: Client, watch: Etcd3Watch, *, after: int, target: int) -> None:
+    def __init__(self, client: Client, watch: Listener, *, after: int, target: int) -> None:
         self.responses: queue.Queue[list[Batch] | StorageError | None] = queue.Queue(_AHEAD)
         self._client = client
         self._position = after
@@ -88,7 +89,7 @@ class _History:
                 return
 
 
-class Etcd3Watch(BackendWatch):
+class Etcd3Watch(BackendWatch, Listener):
     """But for ``close``, ``tell`` and what the hub calls under its lock, only who polls touches
     it."""
 
@@ -105,15 +106,14 @@ class Etcd3Watch(BackendWatch):
     ) -> None:
         self._client = client
         self._hub = hub
-        self._key = key
-        self._recursive = recursive
+        self._covers = key_matcher(key, recursive=recursive)
         self._progress = progress
         self._position = after
         self._looked = after  # every revision up to it has been looked at
         self._ready: list[Batch] = []
         self._history: _History | None = None
         self._error = error  # what ``poll`` raises
-        self._closed = False
+        self.closed = False
         self._asking = threading.Lock()
         self._asked = 0  # guarded by _asking: the revision that a mark is wanted for, 0: none is
         self._mark_at = time.monotonic() + _MARK_INTERVAL
@@ -146,7 +146,7 @@ class Etcd3Watch(BackendWatch):
         self._hub.request_progress(self)
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         history = self._history
         if history is not None:
             history.close()
@@ -155,29 +155,21 @@ class Etcd3Watch(BackendWatch):
     # --- what the hub calls, the first two under its lock --------------------------------------
 
     def has_more(self) -> bool:
-        """Whether a poll would find something, as far as can be told without a look."""
-        if self._closed or self._hub.ended is not None or self._waiter.is_set():
+        if self.closed or self._hub.ended is not None or self._waiter.is_set():
             return True
         if self._history is not None:
             return not self._history.responses.empty()
-        segment = self._hub.segment
-        return segment is not None and self._looked < self._hub.position
+        return self._hub.log is not None and self._looked < self._hub.position
 
     def concerned(self, batches: Iterable[Batch]) -> bool:
-        """Whether to wake for ``batches``."""
         return bool(self._asked) or any(
-            self._covers(event) for _, events in batches for event in events
+            self._covers(event.kv.key) for _, events in batches for event in events
         )
 
     def wake(self) -> None:
         self._waiter.set()
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def tell(self, revision: int) -> None:
-        """A mark is wanted at ``revision`` or above."""
         with self._asking:
             self._asked = max(self._asked, revision)
         self.wake()
@@ -185,7 +177,7 @@ class Etcd3Watch(BackendWatch):
     # -------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        if self._closed:
+        if self.closed:
             raise Closed("the watch is closed")
         self._client.check_open()
         if self._hub.ended is not None:
@@ -193,16 +185,12 @@ class Etcd3Watch(BackendWatch):
         if self._error is not None:
             raise self._error
 
-    def _covers(self, event: WatchEvent) -> bool:
-        key = event.kv.key
-        return key.startswith(self._key) if self._recursive else key == self._key
-
     def _next(self) -> WatchBatch | None:
         while True:
             while self._ready:
                 revision, events = self._ready.pop(0)
                 self._looked = max(self._looked, revision)
-                found = tuple(filter(self._covers, events))
+                found = tuple([event for event in events if self._covers(event.kv.key)])
                 if found and revision > self._position:
                     return WatchBatch(revision, found)
             if not self._fetch():
@@ -212,18 +200,18 @@ class Etcd3Watch(BackendWatch):
         """Get what comes next from the log, or from history; whether there was any."""
         if self._history is not None:
             return self._from_history()
-        position, segment = self._hub.position, self._hub.segment
-        if segment is None:
+        position, log = self._hub.position, self._hub.log
+        if log is None:
             return False
-        if segment.floor == 1:  # a new store's revision, which is no event
+        if log.floor == 1:  # a new store's revision, which is no event
             self._looked = max(self._looked, 1)
-        if self._looked < segment.floor:
+        if self._looked < log.floor:
             target = position
             self._history = _History(self._client, self, after=self._looked, target=target)
-            if self._closed:
+            if self.closed:
                 self._history.close()
             return False
-        self._ready = segment.batches[segment.after(self._looked) :]
+        self._ready = log.read(log.after(self._looked, revision_of))
         return bool(self._ready)
 
     def _from_history(self) -> bool:
@@ -260,7 +248,7 @@ class Etcd3Watch(BackendWatch):
     def _mark(self) -> WatchBatch | None:
         """A progress mark, if one was asked for or is due, and all events up to it are out."""
         hub = self._hub
-        if self._history is not None or hub.segment is None:
+        if self._history is not None or hub.log is None:
             return None
         reached = max(self._looked, self._position)
         if hub.position < reached:  # the watch begins in the future
