@@ -1,10 +1,28 @@
 """What every backend checks before it touches its store; pure functions.
 
 Each takes the arguments of the method it is named after, and raises ``InvalidKey`` or
-``InvalidArgument``, which names the argument, what was given and what would do.
+``InvalidArgument``, which names the argument, what was given and what would do. So every backend
+answers a number at the edge of its range in the same way:
+
+======================================== ======================= ==================================
+argument                                 range                   in the range, but beyond the store
+======================================== ======================= ==================================
+``revision`` of get, list and count      0 to 2^63 - 1           ``FutureRevision``
+``revision`` of compact                  1 to 2^63 - 1           ``FutureRevision``
+``after_revision``                       0 to 2^63 - 1           the watch waits
+``expected_revision`` of put             0 to 2^63 - 1           the write is lost
+``expected_revision`` of delete          1 to 2^63 - 1           the deletion is lost
+``limit``                                0 to 2^63 - 1           everything is listed
+``ttl``                                  0 to 4,294,967,295      ``None`` keeps the expiry
+``timeout``                              any number but NaN      below 0: it is over; infinity: none
+======================================== ======================= ==================================
+
+A ``bool``, ``float`` or ``str`` is no whole number.
 """
 
 from __future__ import annotations
+
+import math
 
 from revstore.errors import InvalidArgument, InvalidKey
 
@@ -14,9 +32,16 @@ __all__ = [
     "check_get",
     "check_key",
     "check_list",
+    "check_poll",
     "check_put",
+    "check_timeout",
     "check_watch",
 ]
+
+_MAX_REVISION = (1 << 63) - 1
+_MAX_TTL = (1 << 32) - 1
+#: Seconds that anything is asked to wait at most: locks and sockets refuse much larger numbers.
+_LONGEST = 1e6
 
 
 def check_key(key: str) -> str:
@@ -35,23 +60,31 @@ def check_key(key: str) -> str:
     return key
 
 
+def _check_number(
+    name: str, value: object, low: int, key: str = "", high: int = _MAX_REVISION
+) -> None:
+    """Raise ``InvalidArgument`` unless ``value`` is a whole number from ``low`` to ``high``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if isinstance(value, int) and value.bit_length() > 128:
+            value = f"a number of {value.bit_length()} bits"  # Python refuses to print the longest
+        raise InvalidArgument(name, value, f"a whole number from {low} to {high}", key=key)
+
+
 def check_get(key: str, revision: int) -> None:
     """Check the arguments of ``get``."""
     check_key(key)
-    if revision < 0:
-        raise InvalidArgument("revision", revision, "0 or more", key=key)
+    if type(revision) is not int or not 0 <= revision <= _MAX_REVISION:
+        _check_number("revision", revision, 0, key)
 
 
 def check_list(prefix: str, revision: int, *, start: str = "", limit: int = 0) -> None:
     """Check the arguments of ``list`` or ``count``; ``start`` may have one NUL, at its end."""
-    if prefix:
+    if prefix != "":
         check_key(prefix)
-    if start:
-        check_key(start.removesuffix("\0"))
-    if revision < 0:
-        raise InvalidArgument("revision", revision, "0 or more")
-    if limit < 0:
-        raise InvalidArgument("limit", limit, "0 or more")
+    if start != "":
+        check_key(start.removesuffix("\0") if isinstance(start, str) else start)
+    _check_number("revision", revision, 0)
+    _check_number("limit", limit, 0)
 
 
 def check_put(key: str, value: bytes, expected_revision: int, ttl: int | None) -> None:
@@ -59,28 +92,46 @@ def check_put(key: str, value: bytes, expected_revision: int, ttl: int | None) -
     check_key(key)
     if not isinstance(value, bytes):
         raise InvalidArgument("value", value, "bytes", key=key)
-    if expected_revision < 0:
-        raise InvalidArgument("expected_revision", expected_revision, "0 or more", key=key)
-    if ttl is not None and ttl < 0:
-        raise InvalidArgument("ttl", ttl, "seconds, 0 or more, or None", key=key)
+    if type(expected_revision) is not int or not 0 <= expected_revision <= _MAX_REVISION:
+        _check_number("expected_revision", expected_revision, 0, key)
+    if ttl is not None and (type(ttl) is not int or not 0 <= ttl <= _MAX_TTL):
+        _check_number("ttl", ttl, 0, key, _MAX_TTL)
 
 
 def check_delete(key: str, expected_revision: int) -> None:
     """Check the arguments of ``delete``."""
     check_key(key)
-    if expected_revision <= 0:
-        raise InvalidArgument("expected_revision", expected_revision, "above 0", key=key)
+    _check_number("expected_revision", expected_revision, 1, key)
 
 
 def check_compact(revision: int) -> None:
     """Check the arguments of ``compact``."""
-    if revision <= 0:
-        raise InvalidArgument("revision", revision, "above 0")
+    _check_number("revision", revision, 1)
 
 
 def check_watch(key: str, *, recursive: bool, after_revision: int) -> None:
     """Check the arguments of ``watch``."""
-    if key or not recursive:
+    if key != "" or not recursive:
         check_key(key)
-    if after_revision < 0:
-        raise InvalidArgument("after_revision", after_revision, "0 or more", key=key)
+    _check_number("after_revision", after_revision, 0, key)
+
+
+def check_timeout(timeout: float | None, default: float) -> float:
+    """Return the seconds that a call may take: ``default`` if ``timeout`` is None.
+
+    Every wait can take the result: infinity and numbers above a million are a million seconds.
+    Raises ``InvalidArgument`` for NaN and for what is no number.
+    """
+    if timeout is None:
+        return default
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout <= math.inf:
+        raise InvalidArgument("timeout", timeout, "a number of seconds, or None")
+    return max(0.0, min(timeout, _LONGEST))
+
+
+def check_poll(timeout: float | None) -> float | None:
+    """Return the seconds that ``poll`` may wait, None for ever: for None and for infinity.
+
+    Raises ``InvalidArgument`` as ``check_timeout``.
+    """
+    return None if timeout is None or timeout == math.inf else check_timeout(timeout, _LONGEST)

@@ -19,8 +19,10 @@ a backend adds and strips none. Order is that of their UTF-8 bytes, which is Pyt
 that names the limit.
 
 *Arguments* that no store could serve raise ``InvalidArgument`` before the store is touched: a
-negative ``revision``, ``after_revision``, ``limit``, ``ttl`` or ``expected_revision``, a deletion
-or a compaction with 0, a ``value`` that is not ``bytes``. ``revstore.arguments`` has the checks.
+number outside the range that ``revstore.arguments`` gives it, what is no whole number where one is
+asked for, a deletion or a compaction with 0, a ``value`` that is not ``bytes``, a ``timeout`` that
+is NaN. That module has the checks; a number within the range is served, whatever its size, and
+never raises an error of the driver. ``revstore.backend_tools`` has what backends need besides.
 
 *Revisions* are integers from 1, one counter for the whole store. An empty memory or sqlite store
 answers 1, an empty store of another kind any number above 0. Each write that succeeds takes a
@@ -29,7 +31,8 @@ below n appears later; none is used twice, also not after a restart or a crash. 
 reads take none. Gaps are allowed. Several keys share one revision only if the store changes them
 in one step by itself, as when they expire together.
 
-*Time.* ``timeout`` is in seconds; None means the backend's own default, which must be finite.
+*Time.* ``timeout`` is in seconds; None means the backend's own default, which must be finite, and
+infinity no limit; a call whose ``timeout`` is 0 or less may still answer at once.
 A method that cannot finish in time raises ``Timeout``; a write that was sent and whose answer did
 not come raises ``OutcomeUnknown``. A backend retries a write only if it provably never left.
 

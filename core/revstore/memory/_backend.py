@@ -14,6 +14,7 @@ from revstore.arguments import (
     check_get,
     check_list,
     check_put,
+    check_timeout,
     check_watch,
 )
 from revstore.backend import Backend, BackendWatch
@@ -71,6 +72,8 @@ class MemoryBackend(Backend):
         return _CAPABILITIES
 
     def status(self, *, timeout: float | None = None) -> BackendStatus:
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         with self._shared.lock:
             self._shared.check()
             return BackendStatus(
@@ -89,6 +92,8 @@ class MemoryBackend(Backend):
         timeout: float | None = None,
     ) -> GetResult:
         check_get(key, revision)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         state = self._state
         with self._shared.lock:
             self._shared.check()
@@ -110,6 +115,8 @@ class MemoryBackend(Backend):
         timeout: float | None = None,
     ) -> ListResult:
         check_list(prefix, revision, start=start, limit=limit)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         state = self._state
         with self._shared.lock:
             self._shared.check()
@@ -128,6 +135,8 @@ class MemoryBackend(Backend):
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
         check_list(prefix, revision)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         state = self._state
         with self._shared.lock:
             self._shared.check()
@@ -146,6 +155,8 @@ class MemoryBackend(Backend):
         timeout: float | None = None,
     ) -> PutResult:
         check_put(key, value, expected_revision, ttl)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()
@@ -165,6 +176,8 @@ class MemoryBackend(Backend):
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
         check_delete(key, expected_revision)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()
@@ -185,6 +198,8 @@ class MemoryBackend(Backend):
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
         check_compact(revision)
+        if timeout is not None:
+            check_timeout(timeout, 0.0)
         shared, state = self._shared, self._state
         with shared.lock:
             shared.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import EventLog, OpenGuard, key_matcher
 from revstore.errors import Closed, Compacted
@@ -67,6 +68,7 @@ class MemoryWatch(BackendWatch):
         return self._position
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._check()

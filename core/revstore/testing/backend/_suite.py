@@ -6,6 +6,7 @@ from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
 from revstore.testing.backend._life import LifeTests, TtlTests
+from revstore.testing.backend._numbers import NumberTests
 from revstore.testing.backend._reads import ReadTests
 from revstore.testing.backend._watch import BackendWatchTests
 from revstore.testing.backend._writes import WriteTests
@@ -16,6 +17,7 @@ __all__ = ["BackendTests"]
 class BackendTests(
     WriteTests,
     ReadTests,
+    NumberTests,
     CompactionTests,
     BackendWatchTests,
     HammerTests,

@@ -39,8 +39,12 @@ class TinyBackend(Backend):
     def _revision(self):
         return self._log.end
 
-    def status(self, *, timeout=None):
+    def _check_open(self, timeout):
         self._guard.check()
+        arguments.check_timeout(timeout, 0)  # nothing here takes time
+
+    def status(self, *, timeout=None):
+        self._check_open(timeout)
         with self._changed:
             return BackendStatus(self._store_id, self._revision, 0, "tiny")
 
@@ -52,7 +56,7 @@ class TinyBackend(Backend):
 
     def get(self, key, *, revision=0, linearizable=True, timeout=None):
         arguments.check_get(key, revision)
-        self._guard.check()
+        self._check_open(timeout)
         with self._changed:
             self._check_revision(revision)
             return GetResult(self._revision, self._keys.get(key))
@@ -70,7 +74,7 @@ class TinyBackend(Backend):
         timeout=None,
     ):
         arguments.check_list(prefix, revision, start=start, limit=limit)
-        self._guard.check()
+        self._check_open(timeout)
         with self._changed:
             self._check_revision(revision)
             at = self._revision
@@ -83,7 +87,7 @@ class TinyBackend(Backend):
         return ListResult(at, tuple(kvs), bool(rest), len(rest) if remaining else None)
 
     def count(self, prefix, *, revision=0, timeout=None):
-        listed = self.list(prefix, revision=revision, keys_only=True)
+        listed = self.list(prefix, revision=revision, keys_only=True, timeout=timeout)
         return CountResult(listed.revision, len(listed.kvs))
 
     def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
@@ -92,7 +96,7 @@ class TinyBackend(Backend):
             raise ValueTooLarge(f"the value of {key!r} has {len(value)} bytes", key=key)
         if ttl:
             raise Unsupported(Capability.TTL)
-        self._guard.check()
+        self._check_open(timeout)
         with self._changed:
             current = self._keys.get(key)
             if (current.revision if current else 0) != expected_revision:
@@ -105,7 +109,7 @@ class TinyBackend(Backend):
 
     def delete(self, key, *, expected_revision, timeout=None):
         arguments.check_delete(key, expected_revision)
-        self._guard.check()
+        self._check_open(timeout)
         with self._changed:
             current = self._keys.get(key)
             if current is None or current.revision != expected_revision:
@@ -125,7 +129,8 @@ class TinyBackend(Backend):
         return TinyWatch(self, key, recursive, after_revision)
 
     def compact(self, revision, *, timeout=None):
-        self._guard.check()
+        arguments.check_compact(revision)
+        self._check_open(timeout)
         raise Unsupported(Capability.COMPACTION)
 
     def close(self):
@@ -146,6 +151,7 @@ class TinyWatch(BackendWatch):
         self._closed = False
 
     def poll(self, timeout=None):
+        timeout = arguments.check_poll(timeout)
         self._store._guard.check()
         with self._store._changed:
             return self._store._changed.wait_for(self._next, timeout)

@@ -8,7 +8,15 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from revstore.arguments import check_delete, check_get, check_list, check_put, check_watch
+from revstore.arguments import (
+    check_compact,
+    check_delete,
+    check_get,
+    check_list,
+    check_put,
+    check_timeout,
+    check_watch,
+)
 from revstore.backend import Backend, BackendWatch
 from revstore.backend_tools import OpenGuard
 from revstore.config import StorageConfig
@@ -197,7 +205,8 @@ class Etcd2Backend(Backend):
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
-        self._guard.check()
+        check_compact(revision)
+        self._deadline(timeout)
         raise Unsupported(
             Capability.COMPACTION, "etcd v2 forgets by itself: it keeps 1,000 changes"
         )
@@ -212,7 +221,7 @@ class Etcd2Backend(Backend):
 
     def _deadline(self, timeout: float | None) -> float:
         self._guard.check()
-        return time.monotonic() + (self._client.options.timeout if timeout is None else timeout)
+        return time.monotonic() + check_timeout(timeout, self._client.options.timeout)
 
     def _check_cluster(self, cluster: str) -> None:
         known = self._cluster  # once: others may set it meanwhile

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 
+from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import OpenGuard, key_matcher
 from revstore.errors import Closed, Compacted, StorageError, Timeout, Unreachable, Unsupported
@@ -103,6 +104,7 @@ class Etcd2Watch(BackendWatch, Listener):
     # What users call
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._check()

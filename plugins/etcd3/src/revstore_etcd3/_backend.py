@@ -11,6 +11,7 @@ from revstore.arguments import (
     check_get,
     check_list,
     check_put,
+    check_timeout,
     check_watch,
 )
 from revstore.backend import Backend, BackendWatch
@@ -212,7 +213,7 @@ class Etcd3Backend(Backend):
 
     def _wait(self, timeout: float | None) -> float:
         self._client.check_open()
-        return self._options.timeout if timeout is None else timeout
+        return check_timeout(timeout, self._options.timeout)
 
     def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
         identity = self._client.identity

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import key_matcher
 from revstore.errors import Closed, Compacted, StorageError
@@ -125,6 +126,7 @@ class Etcd3Watch(BackendWatch, Listener):
         return self._position
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._waiter.clear()

@@ -14,6 +14,7 @@ from revstore.arguments import (
     check_get,
     check_list,
     check_put,
+    check_timeout,
     check_watch,
 )
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
@@ -89,7 +90,7 @@ class SQLiteBackend(Backend):
 
     def _wait(self, timeout: float | None) -> float:
         self._guard.check()
-        return DEFAULT_TIMEOUT if timeout is None else timeout
+        return DEFAULT_TIMEOUT if timeout is None else check_timeout(timeout, DEFAULT_TIMEOUT)
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -14,8 +14,6 @@ from revstore_sqlite import _sql
 __all__ = ["Compact", "Delete", "Expire", "Operation", "Put", "Sweep", "Transaction"]
 
 T = TypeVar("T")
-#: Expiry times stop here: the greatest integer that sqlite holds is near.
-_NEVER = 1 << 62
 
 
 class Transaction:
@@ -125,7 +123,7 @@ class Put(Operation[PutResult]):
             return 0, None
         # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
         expires_at = int(self.clock() * 1000) + 1 + self.ttl * 1000
-        return min(self.ttl, _NEVER), min(expires_at, _NEVER)
+        return self.ttl, expires_at
 
 
 class Delete(Operation[DeleteResult]):

@@ -30,6 +30,8 @@ from revstore_sqlite._errors import is_busy, translate
 __all__ = ["Header", "LogPage", "Reader"]
 
 T = TypeVar("T")
+#: No store has so many keys, and sqlite takes no greater numbers than twice that.
+_MOST = 1 << 62
 #: Connections kept open between calls; more than that at once are opened and closed again.
 _KEPT = 32
 #: A page of the log ends after so many bytes of values, that it fits into memory.
@@ -197,7 +199,7 @@ class Reader:
             now = _header_at(raw, revision).revision
             at = revision or now
             # One more than asked for tells whether any follow.
-            wanted = limit + 1 if limit > 0 else -1
+            wanted = min(limit, _MOST) + 1 if limit > 0 else -1
             if at == now:
                 kvs = _kvs(raw, (low, high), wanted, keys_only=keys_only)
             else:

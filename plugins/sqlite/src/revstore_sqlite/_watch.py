@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import EventLog, key_matcher
 from revstore.errors import Closed, StorageError, Timeout
@@ -63,6 +64,7 @@ class SQLiteWatch(BackendWatch, Listener):
         hub.join(self)
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
+        timeout = check_poll(timeout)
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
         # What is at hand is looked through even by a poll that does not wait, but not for long.
