@@ -562,15 +562,22 @@ def test_single_storages_of_open_storage(registry, tmp_path):
 
 
 def test_without_the_client():
-    """Without prometheus-client the module's import fails with the pip line; all else works, the
-    measuring of requests included."""
+    """Without prometheus-client the import of the module, and a configuration that asks for the
+    wrapper, fail with the pip line; the error names the wrapper. All else works."""
     code = """
 import sys
 sys.modules["prometheus_client"] = None
-import revstore, revstore.metrics_plugin, revstore.metrics._requests
+import revstore
+from revstore.errors import BackendBroken
+from revstore.plugins import open_backend
+open_backend(revstore.StorageConfig(type="memory")).close()
 try:
     import revstore.metrics
 except ModuleNotFoundError as error:
+    print(error)
+try:
+    open_backend(revstore.StorageConfig(type="memory", wrappers=["metrics"]))
+except BackendBroken as error:
     print(error)
 """
     done = subprocess.run(
@@ -578,7 +585,10 @@ except ModuleNotFoundError as error:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pip install 'revstore[metrics]'" in done.stdout
+    module, wrapper = done.stdout.splitlines()
+    assert "pip install 'revstore[metrics]'" in module
+    assert wrapper.startswith("wrapper 'metrics' ")
+    assert "pip install 'revstore[metrics]'" in wrapper
 
 
 def test_every_metric_is_described():

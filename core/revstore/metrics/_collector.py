@@ -14,8 +14,8 @@ from revstore.cacher import Cacher, CacherCounters
 from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
 from revstore.kinds import ResourceInfo
-from revstore.metrics._known import Known, noted, resource_of
 from revstore.metrics._requests import BUCKETS, MeasuredBackend, Request, RequestCounts, added
+from revstore.metrics._scraped import ScrapedStorage, opened_by, resource_of
 from revstore.metrics._sizes import Sizes, StoreSize
 from revstore.metrics._table import (
     CACHE_METRICS,
@@ -100,13 +100,13 @@ class Collector:
     ) -> None:
         self._timeout = timeout
         self._count_period = count_period
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards _factories, _backends and _storages
         self._factories: list[StorageFactory] = []
         self._backends: list[MeasuredBackend] = []
-        self._storages: dict[Storage[Any], Known] = {}
+        self._storages: dict[Storage[Any], ScrapedStorage] = {}
         # One scrape at a time, so that none counts what another is counting.
-        self._scraping = threading.Lock()  # guards the two below
-        self._known: dict[Storage[Any], Known] = {}
+        self._scraping = threading.Lock()  # guards _scraped and _stores
+        self._scraped: dict[Storage[Any], ScrapedStorage] = {}
         self._stores: dict[Backend, StoreSize] = {}
         for source in sources:
             self.add(source)
@@ -123,7 +123,7 @@ class Collector:
                 self._backends.append(source)
             elif isinstance(source, Storage):
                 sizes = Sizes(source, self._count_period)
-                self._storages[source] = Known(resource_of(resource), source, sizes)
+                self._storages[source] = ScrapedStorage(resource_of(resource), source, sizes)
             else:
                 raise InvalidArgument("source", source, "a factory, storage or measured backend")
 
@@ -144,14 +144,14 @@ class Collector:
         """The metrics now; those that nothing is known of are left out."""
         families = _Families()
         with self._scraping:
-            known = self._refreshed()
-            _tell_caches(families, known)
+            scraped = self._refreshed()
+            _tell_caches(families, scraped)
             deadline = time.monotonic() + self._timeout
-            self._tell_sizes(families, known, deadline)
+            self._tell_sizes(families, scraped, deadline)
             self._tell_stores(families, deadline)
-            every = [each.backend for each in self._known.values()]
+            every = [each.backend for each in self._scraped.values()]
             backends = [each for each in every if each is not None]
-            for each in self._known.values():
+            for each in self._scraped.values():
                 if each.sizes.ended:
                     self.remove(each.storage)
         with self._lock:
@@ -159,17 +159,17 @@ class Collector:
         _tell_requests(families, list(dict.fromkeys(backends)))
         return families.all()
 
-    def _refreshed(self) -> list[Known]:
+    def _refreshed(self) -> list[ScrapedStorage]:
         """The storages that are open. One scrape at a time."""
         with self._lock:
             factories, found = list(self._factories), dict(self._storages)
         for factory in factories:
             for resource, storage in factory.open_storages():
-                each = self._known.get(storage) or noted(factory, resource, storage)
+                each = self._scraped.get(storage) or opened_by(factory, resource, storage)
                 found.setdefault(storage, each)
         for each in found.values():
             each.notice_end()
-        self._known = found
+        self._scraped = found
         return [each for each in found.values() if not each.sizes.ended]
 
     def _tell_stores(self, families: _Families, deadline: float) -> None:
@@ -188,9 +188,11 @@ class Collector:
                 told[kind] += 1
         self._stores = found
 
-    def _tell_sizes(self, families: _Families, known: list[Known], deadline: float) -> None:
+    def _tell_sizes(
+        self, families: _Families, scraped: list[ScrapedStorage], deadline: float
+    ) -> None:
         told = set()
-        for each in known:
+        for each in scraped:
             if each.labels in told:
                 continue
             sizes = each.sizes
@@ -213,9 +215,9 @@ def register(
     return collector
 
 
-def _tell_caches(families: _Families, known: list[Known]) -> None:
+def _tell_caches(families: _Families, scraped: list[ScrapedStorage]) -> None:
     found: dict[tuple[str, str], CacherCounters] = {}
-    for each in known:
+    for each in scraped:
         if isinstance(each.storage, Cacher):
             counters, other = each.storage.counters, found.get(each.labels)
             found[each.labels] = counters if other is None else merged(counters, other)

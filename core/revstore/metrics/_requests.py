@@ -5,8 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import attrs
 
@@ -66,10 +65,15 @@ class _Series:
 
 
 class _Tally:
-    """Counts that many threads raise and read."""
+    """Counts that many threads raise and read.
+
+    Not prometheus_client's: a histogram and a counter of errors together take twice as long for
+    each request, each has a lock of its own, and neither can be read back to be added up over
+    several backends.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards _requests, _events and _marks
         self._requests: dict[tuple[str, tuple[str, str]], _Series] = {}
         self._events: dict[tuple[str, str], int] = {}
         self._marks: dict[tuple[str, str], int] = {}
@@ -160,6 +164,24 @@ class _MeasuredWatch(BackendWatch):
         self._watch.close()
 
 
+class _Request:
+    """Counts and times one request, as a context manager; faster than one made by contextlib."""
+
+    __slots__ = ("_operation", "_resource", "_start", "_tally")
+
+    def __init__(self, tally: _Tally, operation: str, resource: tuple[str, str]) -> None:
+        self._tally = tally
+        self._operation = operation
+        self._resource = resource
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        seconds = time.perf_counter() - self._start
+        self._tally.request(self._operation, self._resource, seconds, failed=kind is not None)
+
+
 class MeasuredBackend(Backend):
     """``backend`` itself, but that its requests are counted and timed, and the events of its
     watches counted. Closing it closes ``backend``.
@@ -193,16 +215,8 @@ class MeasuredBackend(Backend):
         """Progress marks that watches have delivered, by group and resource of the key watched."""
         return self._tally.marks()
 
-    @contextmanager
-    def _measured(self, operation: str, key: object = "") -> Iterator[None]:
-        start = time.perf_counter()
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            seconds = time.perf_counter() - start
-            self._tally.request(operation, self._resources.of(key), seconds, failed=failed)
+    def _measured(self, operation: str, key: object = "") -> _Request:
+        return _Request(self._tally, operation, self._resources.of(key))
 
     @property
     def capabilities(self) -> frozenset[Capability]:

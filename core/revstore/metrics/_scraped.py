@@ -1,4 +1,4 @@
-"""The storages that a collector tells of."""
+"""The storages that a scrape reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from revstore.metrics._requests import MeasuredBackend
 from revstore.metrics._sizes import Sizes
 from revstore.storage import Storage
 
-__all__ = ["Known", "noted", "resource_of"]
+__all__ = ["ScrapedStorage", "opened_by", "resource_of"]
 
 
 @attrs.frozen(eq=False)
-class Known:
-    """A storage that is told of; ``backend`` if its requests are measured."""
+class ScrapedStorage:
+    """A storage with the resource that it holds; ``backend`` if its requests are measured."""
 
     resource: ResourceInfo
     storage: Storage[Any]
@@ -31,7 +31,7 @@ class Known:
         return self.resource.group, self.resource.resource
 
     def notice_end(self) -> None:
-        """A cache tells for nothing whether it was closed."""
+        """End the figures of a cache that was closed; asking a cache costs nothing."""
         if isinstance(self.storage, Cacher):
             try:
                 self.storage.ready()
@@ -42,7 +42,11 @@ class Known:
 
 
 def resource_of(given: ResourceInfo | str) -> ResourceInfo:
-    """The resource of that name; ``InvalidArgument`` for none."""
+    """Return the resource of that name.
+
+    Raises:
+        InvalidArgument: The name is empty.
+    """
     if isinstance(given, ResourceInfo):
         return given
     if not given:
@@ -51,14 +55,16 @@ def resource_of(given: ResourceInfo | str) -> ResourceInfo:
     return ResourceInfo(resource, resource, group)
 
 
-def noted(factory: StorageFactory, resource: ResourceInfo, storage: Storage[Any]) -> Known:
-    """A storage that a factory has opened."""
+def opened_by(
+    factory: StorageFactory, resource: ResourceInfo, storage: Storage[Any]
+) -> ScrapedStorage:
+    """Describe a storage that ``factory`` has opened."""
     period = factory.config.for_resource(resource.qualified).count_metric_poll_period
     sizes = Sizes(storage, period)
     try:
         backend = factory.backend(resource.qualified)
     except Closed:
         sizes.end()
-        return Known(resource, storage, sizes)
+        return ScrapedStorage(resource, storage, sizes)
     measured = backend if isinstance(backend, MeasuredBackend) else None
-    return Known(resource, storage, sizes, measured)
+    return ScrapedStorage(resource, storage, sizes, measured)
