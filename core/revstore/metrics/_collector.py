@@ -15,7 +15,7 @@ from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
 from revstore.kinds import ResourceInfo
 from revstore.metrics._requests import BUCKETS, MeasuredBackend, Request, RequestCounts, added
-from revstore.metrics._scraped import ScrapedStorage, opened_by, resource_of
+from revstore.metrics._scraped import Scraped, opened_by, resource_of
 from revstore.metrics._sizes import Sizes, StoreSize
 from revstore.metrics._table import (
     CACHE_METRICS,
@@ -103,10 +103,10 @@ class Collector:
         self._lock = threading.Lock()  # guards _factories, _backends and _storages
         self._factories: list[StorageFactory] = []
         self._backends: list[MeasuredBackend] = []
-        self._storages: dict[Storage[Any], ScrapedStorage] = {}
+        self._storages: dict[Storage[Any], Scraped] = {}
         # One scrape at a time, so that none counts what another is counting.
         self._scraping = threading.Lock()  # guards _scraped and _stores
-        self._scraped: dict[Storage[Any], ScrapedStorage] = {}
+        self._scraped: dict[Storage[Any], Scraped] = {}
         self._stores: dict[Backend, StoreSize] = {}
         for source in sources:
             self.add(source)
@@ -123,7 +123,7 @@ class Collector:
                 self._backends.append(source)
             elif isinstance(source, Storage):
                 sizes = Sizes(source, self._count_period)
-                self._storages[source] = ScrapedStorage(resource_of(resource), source, sizes)
+                self._storages[source] = Scraped(resource_of(resource), source, sizes)
             else:
                 raise InvalidArgument("source", source, "a factory, storage or measured backend")
 
@@ -149,8 +149,7 @@ class Collector:
             deadline = time.monotonic() + self._timeout
             self._tell_sizes(families, scraped, deadline)
             self._tell_stores(families, deadline)
-            every = [each.backend for each in self._scraped.values()]
-            backends = [each for each in every if each is not None]
+            backends = [each.backend for each in self._scraped.values() if each.backend]
             for each in self._scraped.values():
                 if each.sizes.ended:
                     self.remove(each.storage)
@@ -159,7 +158,7 @@ class Collector:
         _tell_requests(families, list(dict.fromkeys(backends)))
         return families.all()
 
-    def _refreshed(self) -> list[ScrapedStorage]:
+    def _refreshed(self) -> list[Scraped]:
         """The storages that are open. One scrape at a time."""
         with self._lock:
             factories, found = list(self._factories), dict(self._storages)
@@ -188,9 +187,7 @@ class Collector:
                 told[kind] += 1
         self._stores = found
 
-    def _tell_sizes(
-        self, families: _Families, scraped: list[ScrapedStorage], deadline: float
-    ) -> None:
+    def _tell_sizes(self, families: _Families, scraped: list[Scraped], deadline: float) -> None:
         told = set()
         for each in scraped:
             if each.labels in told:
@@ -215,7 +212,7 @@ def register(
     return collector
 
 
-def _tell_caches(families: _Families, scraped: list[ScrapedStorage]) -> None:
+def _tell_caches(families: _Families, scraped: list[Scraped]) -> None:
     found: dict[tuple[str, str], CacherCounters] = {}
     for each in scraped:
         if isinstance(each.storage, Cacher):

@@ -55,13 +55,11 @@ class RequestCounts:
     durations: tuple[int, ...]
 
 
+@attrs.define(eq=False)
 class _Series:
-    __slots__ = ("durations", "errors", "seconds")
-
-    def __init__(self) -> None:
-        self.durations = [0] * (len(BUCKETS) + 1)
-        self.errors = 0
-        self.seconds = 0.0
+    durations: list[int] = attrs.field(factory=lambda: [0] * (len(BUCKETS) + 1))
+    errors: int = 0
+    seconds: float = 0.0
 
 
 class _Tally:
@@ -73,10 +71,10 @@ class _Tally:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _requests, _events and _marks
+        self._lock = threading.Lock()  # guards _requests, events and marks
         self._requests: dict[tuple[str, tuple[str, str]], _Series] = {}
-        self._events: dict[tuple[str, str], int] = {}
-        self._marks: dict[tuple[str, str], int] = {}
+        self.events: dict[tuple[str, str], int] = {}
+        self.marks: dict[tuple[str, str], int] = {}
 
     def request(
         self, operation: str, resource: tuple[str, str], seconds: float, *, failed: bool
@@ -92,7 +90,7 @@ class _Tally:
 
     def batch(self, resource: tuple[str, str], events: int) -> None:
         with self._lock:
-            counts = self._events if events else self._marks
+            counts = self.events if events else self.marks
             counts[resource] = counts.get(resource, 0) + (events or 1)
 
     def requests(self) -> dict[Request, RequestCounts]:
@@ -104,13 +102,9 @@ class _Tally:
                 for (operation, resource), each in self._requests.items()
             }
 
-    def events(self) -> dict[tuple[str, str], int]:
+    def copy(self, counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
         with self._lock:
-            return dict(self._events)
-
-    def marks(self) -> dict[tuple[str, str], int]:
-        with self._lock:
-            return dict(self._marks)
+            return dict(counts)
 
 
 class _Resources:
@@ -139,13 +133,13 @@ class _Resources:
         return found
 
 
+@attrs.define(eq=False, slots=False)
 class _MeasuredWatch(BackendWatch):
     """Counts what its owner polls."""
 
-    def __init__(self, watch: BackendWatch, tally: _Tally, resource: tuple[str, str]) -> None:
-        self._watch = watch
-        self._tally = tally
-        self._resource = resource
+    _watch: BackendWatch
+    _tally: _Tally
+    _resource: tuple[str, str]
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
         batch = self._watch.poll(timeout)
@@ -164,15 +158,14 @@ class _MeasuredWatch(BackendWatch):
         self._watch.close()
 
 
+@attrs.define(eq=False)
 class _Request:
     """Counts and times one request, as a context manager; faster than one made by contextlib."""
 
-    __slots__ = ("_operation", "_resource", "_start", "_tally")
-
-    def __init__(self, tally: _Tally, operation: str, resource: tuple[str, str]) -> None:
-        self._tally = tally
-        self._operation = operation
-        self._resource = resource
+    _tally: _Tally
+    _operation: str
+    _resource: tuple[str, str]
+    _start: float = 0.0
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
@@ -208,12 +201,12 @@ class MeasuredBackend(Backend):
     @property
     def events_received(self) -> Mapping[tuple[str, str], int]:
         """Events that watches have delivered, by group and resource of the key watched."""
-        return self._tally.events()
+        return self._tally.copy(self._tally.events)
 
     @property
     def progress_marks(self) -> Mapping[tuple[str, str], int]:
         """Progress marks that watches have delivered, by group and resource of the key watched."""
-        return self._tally.marks()
+        return self._tally.copy(self._tally.marks)
 
     def _measured(self, operation: str, key: object = "") -> _Request:
         return _Request(self._tally, operation, self._resources.of(key))

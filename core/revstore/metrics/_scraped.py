@@ -14,11 +14,11 @@ from revstore.metrics._requests import MeasuredBackend
 from revstore.metrics._sizes import Sizes
 from revstore.storage import Storage
 
-__all__ = ["ScrapedStorage", "opened_by", "resource_of"]
+__all__ = ["Scraped", "opened_by", "resource_of"]
 
 
 @attrs.frozen(eq=False)
-class ScrapedStorage:
+class Scraped:
     """A storage with the resource that it holds; ``backend`` if its requests are measured."""
 
     resource: ResourceInfo
@@ -55,9 +55,7 @@ def resource_of(given: ResourceInfo | str) -> ResourceInfo:
     return ResourceInfo(resource, resource, group)
 
 
-def opened_by(
-    factory: StorageFactory, resource: ResourceInfo, storage: Storage[Any]
-) -> ScrapedStorage:
+def opened_by(factory: StorageFactory, resource: ResourceInfo, storage: Storage[Any]) -> Scraped:
     """Describe a storage that ``factory`` has opened."""
     period = factory.config.for_resource(resource.qualified).count_metric_poll_period
     sizes = Sizes(storage, period)
@@ -65,6 +63,6 @@ def opened_by(
         backend = factory.backend(resource.qualified)
     except Closed:
         sizes.end()
-        return ScrapedStorage(resource, storage, sizes)
+        return Scraped(resource, storage, sizes)
     measured = backend if isinstance(backend, MeasuredBackend) else None
-    return ScrapedStorage(resource, storage, sizes, measured)
+    return Scraped(resource, storage, sizes, measured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -270,9 +271,8 @@ _MERGED: dict[str, Callable[[float, float], float]] = {
 
 def merged(one: CacherCounters, other: CacherCounters) -> CacherCounters:
     """Two caches of one resource as one, since a resource can be told of once only."""
-    values: dict[str, Any] = {}
-    for field in attrs.fields(CacherCounters):
-        left, right = getattr(one, field.name), getattr(other, field.name)
-        merge = _MERGED.get(field.name)
-        values[field.name] = left + right if merge is None else merge(left, right)
-    return CacherCounters(**values)
+
+    def value(name: str) -> Any:
+        return _MERGED.get(name, operator.add)(getattr(one, name), getattr(other, name))
+
+    return CacherCounters(**{name: value(name) for name in attrs.fields_dict(CacherCounters)})
