@@ -161,33 +161,49 @@ def _write(backend: Backend, revision: int, stop: threading.Event) -> None:
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory) -> Path:
-    """A folder with ca, server and client certificates, a server's for another host, and another
-    ca's."""
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca, server and client certificates, a server's for another host, another ca's;
+    and servers' of an old ca, whose certificates have no extensions but names, and of an
+    intermediate one."""
     folder = tmp_path_factory.mktemp("pki")
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    of_ca = (
+        "basicConstraints=critical,CA:TRUE\n"
+        "keyUsage=critical,digitalSignature,keyCertSign,cRLSign\n"
+    )
+    of_leaf = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+    identified = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
 
-    def openssl(*words):
+    def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    def certify(name: str, ca: str, extensions: str) -> None:
+        """Sign ``name`` by ``ca``, which may be itself."""
+        (folder / "extensions").write_text(extensions)
+        subject, key = ("-subj", f"/CN={name}"), ("-keyout", f"{name}.key")
+        openssl("req", *new_key, *key, "-out", f"{name}.csr", *subject)
+        signer = ("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial")
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-days", "2"),
+            *(("-signkey", f"{ca}.key") if ca == name else signer),
+            *("-extfile", "extensions"),
+        )
+
+    here = "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
     for ca in ("ca", "other"):
-        openssl(
-            *("req", "-x509", *new_key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem"),
-            *("-subj", f"/CN={ca}", "-days", "2"),
-        )
-    here = "IP:127.0.0.1,DNS:localhost"
-    for name, hosts in (("server", here), ("client", here), ("elsewhere", "DNS:example.com")):
-        (folder / "names").write_text(f"subjectAltName={hosts}")
-        openssl(
-            *("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            *("-subj", f"/CN={name}"),
-        )
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", "names"),
-        )
-    for key in folder.glob("*.key"):
-        key.chmod(0o600)
+        certify(ca, ca, of_ca + identified)
+    certify("old-ca", "old-ca", "basicConstraints=CA:TRUE\n")
+    certify("intermediate", "ca", of_ca + identified)
+    for name, ca, extensions in (
+        ("server", "ca", of_leaf + identified + here),
+        ("client", "ca", of_leaf + identified + here),
+        ("elsewhere", "ca", of_leaf + identified + "subjectAltName=DNS:example.com\n"),
+        ("old-server", "old-ca", here),
+        ("below-server", "intermediate", of_leaf + identified + here),
+    ):
+        certify(name, ca, extensions)
+    for key_file in folder.glob("*.key"):
+        key_file.chmod(0o600)
     return folder
 
 

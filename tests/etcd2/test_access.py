@@ -47,7 +47,10 @@ def test_tls(etcd_binary, certificates, mutual):
         with backend:  # warned of at opening, and not with each request
             assert backend.get("/t", timeout=5).kv is not None
         if mutual:
-            with opened(ca_file=f"{pki}/ca.pem") as backend, pytest.raises(AccessDenied):
+            with (
+                opened(ca_file=f"{pki}/ca.pem") as backend,
+                pytest.raises(AccessDenied, match="check cert_file and key_file"),
+            ):
                 backend.get("/t", timeout=5)
 
 

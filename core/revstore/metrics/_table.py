@@ -273,6 +273,6 @@ def merged(one: CacherCounters, other: CacherCounters) -> CacherCounters:
     """Two caches of one resource as one, since a resource can be told of once only."""
 
     def value(name: str) -> Any:
-        return _MERGED.get(name, operator.add)(getattr(one, name), getattr(other, name))
+        return (_MERGED.get(name) or operator.add)(getattr(one, name), getattr(other, name))
 
     return CacherCounters(**{name: value(name) for name in attrs.fields_dict(CacherCounters)})

@@ -118,7 +118,7 @@ class Client:
         """Raise if ``error`` must not be followed by another attempt."""
         self._check_open()
         if isinstance(error, SSLError) and _refused(error):
-            raise AccessDenied(f"TLS failed: {_text(error)}") from error
+            raise AccessDenied(f"{_tls_advice(str(error))}: {_text(error)}") from error
         never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError | SSLError)
         if not idempotent and not never_sent:
             raise MaybeSent(_text(error)) from error
@@ -225,6 +225,16 @@ def _refused(error: SSLError) -> bool:
     return "certificate" in text or "alert" in text or "handshake" in text
 
 
+def _tls_advice(text: str) -> str:
+    if "mismatch" in text:
+        return "the server's certificate is for another host: check server_list and ca_file"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "the server's certificate is not trusted: check ca_file"
+    if "ALERT" in text:
+        return "the client's certificate is missing or not accepted: check cert_file and key_file"
+    return "TLS failed"
+
+
 def _headers(config: StorageConfig) -> Mapping[str, str]:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     if config.username:
@@ -245,6 +255,11 @@ def _context(config: StorageConfig) -> ssl.SSLContext | None:
         raise ConfigError(
             "ca_file", config.ca_file or config.cert_file, f"usable PEM files: {error}"
         ) from error
+    # Python 3.13 verifies more strictly by default. A cluster's CA is not the client's choice: what
+    # etcd and its clients accept is accepted on every version, such as a CA without key usage, or
+    # an intermediate CA alone in ca_file. Chain and host name are always verified.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if config.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
