@@ -1,0 +1,40 @@
+"""How deeply stored JSON may be nested: a number of ours, whatever the interpreter could take."""
+
+from __future__ import annotations
+
+__all__ = ["MAX_DEPTH", "TOO_DEEP", "check_nesting"]
+
+#: Levels of objects and lists that a stored object may have, as in a manifest.
+MAX_DEPTH = 100
+
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+
+_TO_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_QUOTE_OR_BRACKET = bytes(set(range(256)) - set(b'"[]{}'))
+
+
+def check_nesting(data: bytes) -> None:
+    """Check that JSON is nested no more than ``MAX_DEPTH`` levels deep, at the speed of C.
+
+    Most objects have too few brackets to be examined. What is no JSON may pass.
+
+    Raises:
+        ValueError: It is nested more deeply.
+    """
+    # For few brackets this is four times as fast as count.
+    others = data.replace(b"{", b"").replace(b"[", b"")
+    if len(data) - len(others) <= MAX_DEPTH:
+        return
+    # Without escapes, quotes only open and close strings.
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = data.translate(_TO_ONE_KIND, _NO_QUOTE_OR_BRACKET).replace(b'""', b"")
+    if b'"' in brackets:  # brackets in strings
+        brackets = b"".join(brackets.split(b'"')[::2])
+    # Each round takes the innermost level away; as many levels as are left need a pair each.
+    for level in range(MAX_DEPTH):
+        if len(brackets) <= 2 * (MAX_DEPTH - level):
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise ValueError(TOO_DEEP)
