@@ -25,8 +25,8 @@ def check_nesting(data: bytes) -> None:
     others = data.replace(b"{", b"").replace(b"[", b"")
     if len(data) - len(others) <= MAX_DEPTH:
         return
-    # Without escapes, quotes only open and close strings.
-    if b"\\" in data:
+    # Without escaped quotes, quotes only open and close strings.
+    if data.rfind(b'\\"') >= 0:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = data.translate(_TO_ONE_KIND, _NO_QUOTE_OR_BRACKET).replace(b'""', b"")
     if b'"' in brackets:  # brackets in strings
