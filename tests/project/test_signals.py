@@ -32,9 +32,11 @@ def test_ctrl_c_reaches_a_process_of_a_test():
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_where_ctrl_c_is_ignored_at_the_start(workers):
+def test_where_ctrl_c_is_ignored_at_the_start(workers, tmp_path):
     """Both hold where SIGINT is ignored when pytest starts, in its workers too."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, __file__, "-k", "reaches"]
+    # A folder of its own: pytest closes the one that all share to others, which tests open.
+    options = ["-q", "-n", workers, "-k", "reaches", f"--basetemp={tmp_path}/base"]
+    command = [sys.executable, "-m", "pytest", *options, __file__]
     done = subprocess.run(
         ["sh", "-c", 'trap "" INT QUIT HUP; exec "$@"', "sh", *command],
         capture_output=True,
