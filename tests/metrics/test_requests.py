@@ -139,7 +139,7 @@ def test_errors():
     with MeasuredBackend(Unreachables()) as backend:
         with pytest.raises(Unreachable, match="nobody answered"):
             backend.get("/pods/x")
-        with pytest.raises(ValueError, match="above 0"):
+        with pytest.raises(ValueError, match="expected_revision 0"):
             backend.delete("/pods/x", expected_revision=0)
         backend.status()
     with pytest.raises(Closed):
