@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revstore._nesting import MAX_DEPTH, check_nesting
 from revstore.codec import json_codec
 from revstore.errors import CorruptObject, InvalidObject
 from revstore.manifests import _yaml_reader
 from revstore.memory import MemoryBackend
+from revstore.nesting import MAX_DEPTH, check_nesting
 from revstore.objects import ObjectMeta
+from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
 
 
@@ -74,7 +75,7 @@ def test_storage_refuses_what_is_deeper(kind, levels):
     """An object of 100 levels is stored and comes back; a deeper one is InvalidObject, and nothing
     is written. The object itself and ``spec`` are two levels."""
     codec = json_codec(kind)
-    with MemoryBackend() as backend, TypedStorage(backend, kind, resource_prefix="/t") as storage:
+    with MemoryBackend() as backend, TypedStorage(backend, ResourceType(kind, "/t")) as storage:
         spec = {"value": nested(levels - 1, "{")}
         if kind is dict:
             thing: Any = {"metadata": {"name": "a"}, "spec": spec}
@@ -96,7 +97,7 @@ def test_storage_refuses_what_is_deeper(kind, levels):
 @pytest.mark.parametrize("shape", ["[", '{"a":'])
 def test_deeper_bytes_are_corrupt(kind, levels, shape):
     """What another writer stored more deeply is CorruptObject, whole or cut off."""
-    with MemoryBackend() as backend, TypedStorage(backend, kind, resource_prefix="/t") as storage:
+    with MemoryBackend() as backend, TypedStorage(backend, ResourceType(kind, "/t")) as storage:
         whole = shape * levels + "1" + ("]" if shape == "[" else "}") * levels
         for number, data in enumerate((whole, whole[: len(whole) // 2])):
             text = f'{{"metadata":{{"name":"a"}},"spec":{data}' + "}" * (data == whole)

@@ -17,8 +17,8 @@ import cattrs.gen
 import cattrs.preconf.json
 import msgspec
 
-from revstore._nesting import TOO_DEEP, check_nesting
 from revstore.copier import FrozenDict
+from revstore.nesting import TOO_DEEP, check_nesting
 from revstore.objects import camel_case
 
 __all__ = ["AttrsCodec", "Codec", "DictCodec", "json_codec"]

@@ -15,7 +15,7 @@ CORE = ROOT / "core" / "revstore"
 
 #: Layer -> its rooms: packages of the core, and modules beside them. Every room is in exactly one.
 LAYERS = {
-    "errors": ["_nesting", "closing", "deadlines", "errors", "forks", "raising", "threads"],
+    "errors": ["closing", "deadlines", "errors", "forks", "nesting", "raising", "threads"],
     "values": ["values"],
     "backend": ["arguments", "backend", "backend_tools"],
     "memory": ["memory"],
