@@ -32,11 +32,18 @@ from revstore.errors import (
 )
 from revstore.manifests import ManifestError
 
-__all__ = ["Failed", "concerns_one_object", "exit_code_of", "one_line"]
+__all__ = ["Failed", "Misconfigured", "concerns_one_object", "exit_code_of", "one_line"]
 
 
 class Failed(click.ClickException):
     """A command cannot go on; the exit code is 1."""
+
+
+class Misconfigured(click.ClickException):
+    """The configuration is refused, whatever the command; the exit code is 2. It is no
+    ``InvalidArgument``, which a command may put down to one object."""
+
+    exit_code = 2
 
 
 _UNREACHABLE = (Unreachable, Timeout, AccessDenied, NotReady, TooLargeResourceVersion)

@@ -16,6 +16,7 @@ from click.shell_completion import shell_complete
 
 from revstore.cli._failures import exit_code_of, one_line
 from revstore.cli._session import Session, store_options
+from revstore.cli._standard_streams import Output, guarded_streams
 
 __all__ = ["run"]
 
@@ -31,6 +32,9 @@ _COMMANDS = {
     "plugins": "Show and check the installed backends; begin a new one.",
     "watch": "Show objects, then their changes as they come.",
 }
+
+#: These go on when nobody can read what they print: half the work would be worse.
+_CHANGING = frozenset({"apply", "compact", "delete", "edit"})
 
 
 class _LazyGroup(click.Group):
@@ -56,7 +60,9 @@ class _LazyGroup(click.Group):
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f": did you mean {close[0]!r}?" if close else ""
             raise click.UsageError(f"no such command {args[0]!r}{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.ensure_object(Session).output.keep_going = name in _CHANGING
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -105,45 +111,49 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with ``arguments`` (default: the process's); returns the exit code."""
     # A warning is one line here, like an error.
     warnings.showwarning = _show_warning
-    session = Session()
     words = sys.argv[1:] if arguments is None else arguments
+    with guarded_streams() as output:
+        code = _run(list(words), output)
+        output.keep_going = True
+        sys.stdout.flush()
+        return _code_of_loss(output.error, code)
+
+
+def _run(words: list[str], output: Output) -> int:
+    session = Session(output=output)
     try:
         try:
             if "_REVSTORE_COMPLETE" in os.environ:
                 return shell_complete(
                     cli, {}, "revstore", "_REVSTORE_COMPLETE", os.environ["_REVSTORE_COMPLETE"]
                 )
-            with cli.make_context("revstore", list(words), obj=session) as context:
+            with cli.make_context("revstore", words, obj=session) as context:
                 cli.invoke(context)
             sys.stdout.flush()
         finally:
             session.close()
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except BrokenPipeError:
-        return _leave_pipe()
     except (KeyboardInterrupt, click.Abort) as error:
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - the last place that can tell it
         if session.debug:
             traceback.print_exc()
-        return _tell(error)
+        if error is not output.error:
+            click.echo(f"error: {one_line(error)}", err=True)
+        return exit_code_of(error)
     return session.exit_code
 
 
-def _tell(error: Exception) -> int:
-    try:
-        sys.stdout.flush()
-        click.echo(f"error: {one_line(error)}", err=True)
-    except BrokenPipeError:
-        return _leave_pipe()
-    return exit_code_of(error)
-
-
-def _leave_pipe() -> int:
-    """Whoever read the output has gone, as `head` does; say nothing, also not at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
+def _code_of_loss(error: OSError | None, code: int) -> int:
+    """The exit code where the output could not be written: 141 if its reader has gone, as `head`
+    does, which is no error to tell."""
+    if error is None:
+        return code
+    if isinstance(error, BrokenPipeError):
+        return 141
+    click.echo(f"error: standard output cannot be written: {error.strerror}", err=True)
+    return max(code, 1)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
+from revstore.cli._failures import Misconfigured
+from revstore.cli._standard_streams import Output
+from revstore.errors import ConfigError
+
 if TYPE_CHECKING:
     from revstore.config import StorageConfig
     from revstore.factory import StorageFactory
@@ -28,6 +32,7 @@ class Session:
     config_file: str = ""
     debug: bool = False
     exit_code: int = 0
+    output: Output = attrs.field(factory=lambda: Output(1))
 
     @functools.cached_property
     def config(self) -> StorageConfig:
@@ -38,9 +43,11 @@ class Session:
             raise click.UsageError(
                 "give --store or --config, not both", click.get_current_context()
             )
-        if self.config_file:
-            return StorageConfig.load(Path(self.config_file))
-        return StorageConfig.load(self.store or None)
+        where = Path(self.config_file.strip()) if self.config_file else self.store or None
+        try:
+            return StorageConfig.load(where)
+        except ConfigError as error:
+            raise Misconfigured(str(error)) from error
 
     @functools.cached_property
     def factory(self) -> StorageFactory:
@@ -71,6 +78,9 @@ pass_session = click.make_pass_decorator(Session)
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     session = ctx.find_object(Session)
+    if isinstance(value, str) and not value.strip():
+        # As by --store "$UNSET": the default store is not meant.
+        raise click.BadParameter("it is empty", ctx, param)
     if value and session is not None and param.name:
         setattr(session, param.name, value)
 

@@ -1,0 +1,102 @@
+"""Standard streams that are closed, full, or left by their reader: each run ends in order."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Output", "guarded_streams"]
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class Output(io.RawIOBase):
+    """What is written to a descriptor. The first failure is kept in ``error``; after it, all that
+    is written is dropped, so that nothing fails a second time, at exit least of all."""
+
+    def __init__(self, descriptor: int, *, keep_going: bool = False) -> None:
+        self._descriptor = descriptor
+        #: Do not raise the first failure either: the work is worth more than its report.
+        self.keep_going = keep_going
+        self.error: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write some of ``data``; return how many bytes. Waits where the descriptor is set not
+        to block, as a pipe may be by whoever shares it."""
+        while self.error is None:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+            except OSError as error:
+                self.error = error
+                if not self.keep_going:
+                    raise
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[Output]:
+    """Put an ``Output`` behind standard output, which it gives, and standard error.
+
+    A stream that is closed becomes the null device, so that no store is opened under its number;
+    reading a standard input that is closed fails. Streams that somebody put in place of the
+    process's own stay.
+    """
+    before = sys.stdin, sys.stdout, sys.stderr
+    output = Output(_STDOUT)
+    if (sys.stdout, sys.stderr) != (sys.__stdout__, sys.__stderr__):
+        yield output
+        return
+    for descriptor in (_STDIN, _STDOUT, _STDERR):
+        _open_if_closed(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdout = _text(output, before[1])
+    sys.stderr = _text(Output(_STDERR, keep_going=True), before[2])
+    try:
+        yield output
+    finally:
+        output.keep_going = True
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdin, sys.stdout, sys.stderr = before
+
+
+def _open_if_closed(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        # Write-only for standard input too: reading it then fails, as it does with a closed one.
+        opened = os.open(os.devnull, os.O_WRONLY)
+        if opened == descriptor:
+            os.set_inheritable(opened, True)
+        else:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+
+
+def _text(output: Output, before: TextIO | None) -> TextIO:
+    # A file or pipe gets UTF-8, which every reader of YAML and JSON expects.
+    encoding = before.encoding if before is not None and output.isatty() else "utf-8"
+    buffered = io.BufferedWriter(output)
+    return io.TextIOWrapper(
+        buffered, encoding, errors="backslashreplace", line_buffering=output.isatty()
+    )
