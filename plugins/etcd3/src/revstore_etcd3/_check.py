@@ -21,7 +21,7 @@ def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
     client = Client(config, Etcd3Options())
     try:
         for server in client.servers:
-            name = f"etcd at {server.address}"
+            name = f"etcd at {server.title}"
             metadata = []
             try:
                 metadata = client.credentials(server, _TIMEOUT)
@@ -29,7 +29,7 @@ def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
                     rpc_pb2.StatusRequest(), timeout=_TIMEOUT, metadata=metadata
                 )
             except RpcError as error:
-                why = str(translate(code_of(error), details_of(error), server.address))
+                why = str(translate(code_of(error), details_of(error), server.title))
                 yield DoctorCheck(name=name, result=CheckResult.FAILED, detail=why)
                 continue
             role = "leader" if status.leader == status.header.member_id else "follower"

@@ -67,7 +67,7 @@ class Client:
 
     @property
     def addresses(self) -> str:
-        return ",".join(server.address for server in self.servers)
+        return ",".join(server.title for server in self.servers)
 
     def close(self) -> None:
         self.stopping.set()
@@ -90,7 +90,7 @@ class Client:
                 return self._call(server, method, request, share)
             except RpcError as error:
                 fate, kind = fate_of(code_of(error), details_of(error))
-                failed = translate(code_of(error), details_of(error), server.address)
+                failed = translate(code_of(error), details_of(error), server.title)
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
                     self._forget_token()
@@ -128,7 +128,7 @@ class Client:
                     self._leave(server)
                     self.check_open()
                     raise OutcomeUnknown(key, expected, details or code) from error
-                failed = translate(code, details, server.address)
+                failed = translate(code, details, server.title)
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
                     self._forget_token()
@@ -182,15 +182,15 @@ class Client:
             yield
         except ValueError as error:
             self.check_open()
-            raise BackendError(f"etcd at {server.address}: {error}") from error
+            raise BackendError(f"etcd at {server.title}: {error}") from error
 
     def _no_connection(self, server: Server) -> BackendError:
         """Why there is none."""
         with self._open_channel(server):
             error = server.trouble()
         if error is None:
-            return Unreachable(f"etcd at {server.address}: no connection")
-        failed = translate(code_of(error), details_of(error), server.address)
+            return Unreachable(f"etcd at {server.title}: no connection")
+        failed = translate(code_of(error), details_of(error), server.title)
         failed.__cause__ = error
         return failed
 

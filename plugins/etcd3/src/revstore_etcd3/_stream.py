@@ -48,7 +48,7 @@ class Stream:
             if response.canceled:
                 if response.compact_revision:
                     raise Compacted(response.compact_revision, response.header.revision)
-                raise Unreachable(f"etcd at {self.server.address}: {response.cancel_reason}")
+                raise Unreachable(f"etcd at {self.server.title}: {response.cancel_reason}")
             yield list(self._split(response.events))
 
     def _split(self, events: Iterable[Any]) -> Iterator[Batch]:

@@ -5,10 +5,13 @@ The library's own client and watcher are not used: its watcher does not outlive 
 
 from __future__ import annotations
 
+import os
+
 import grpc
 from etcd3.etcdrpc import kv_pb2, rpc_pb2, rpc_pb2_grpc
 
 from revstore.backend_tools import TlsFiles
+from revstore_etcd3._proxy import is_loopback, proxy_variable
 
 __all__ = ["RpcError", "Server", "code_of", "details_of", "kv_pb2", "rpc_pb2"]
 
@@ -28,6 +31,9 @@ class Server:
         self, address: str, tls: TlsFiles | None, *, keepalive_time: float, keepalive_timeout: float
     ) -> None:
         self.address = address
+        proxy = proxy_variable(address, os.environ)
+        #: What errors call the server.
+        self.title = f"{address} (by the proxy of {proxy})" if proxy else address
         milliseconds = int(keepalive_timeout * 1000)
         options = [
             ("grpc.keepalive_time_ms", int(keepalive_time * 1000)),
@@ -44,6 +50,8 @@ class Server:
             ("grpc.enable_retries", 0),
             # Channels of one process that look alike would share a connection, and its end.
             ("grpc.use_local_subchannel_pool", 1),
+            # A proxy of the environment reaches its own loopback, not ours.
+            ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
         ]
         if tls is None:
             self._channel = grpc.insecure_channel(address, options=options)
