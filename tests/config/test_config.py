@@ -59,6 +59,14 @@ def test_url_says_where(url, fields, options):
 
 BAD_URLS = [
     ("cluster.db", "sqlite:///cluster.db"),
+    ("sqlite://x.db", "write 'sqlite:///x.db'"),
+    ("SQLite://x.db?poll_interval=1", "write 'sqlite:///x.db'"),
+    ("sqlite://folder/x.db", "write 'sqlite:///folder/x.db'"),
+    ("sqlite://./x.db", "write 'sqlite:///./x.db'"),
+    ("sqlite://my store.db", "write 'sqlite:///my store.db'"),
+    ("sqlite:x.db", "write 'sqlite:///x.db'"),
+    ("sqlite:/var/x.db", "write 'sqlite:////var/x.db'"),
+    (f"sqlite://ann:{PLANTED}@x.db", "write 'sqlite:///PATH'"),
     ("just words", "SCHEME://"),
     ("", "SCHEME://"),
     ("sqlite:///a#b", "%23"),

@@ -293,3 +293,37 @@ def mounted(script: str) -> tuple[str, ...]:
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         pytest.skip("may not mount a file system of its own")
     return prefix
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """A dangling link, and links in a circle, are told of as what they are; nothing is made where
+    they lead."""
+    for name, target in (("dangling.db", "gone/x.db"), ("beside.db", "gone.db"), ("loop", "loop")):
+        link = tmp_path / name
+        link.symlink_to(target)
+        with pytest.raises(ConfigError, match="leads nowhere") as caught:
+            SQLiteBackend(SQLiteOptions(path=str(link)))
+        assert repr(target) in str(caught.value)
+        assert caught.value.field == "options.path"
+    with pytest.raises(ConfigError, match="links"):
+        SQLiteBackend(SQLiteOptions(path=str(tmp_path / "loop" / "x.db")))
+
+    assert not (tmp_path / "gone.db").exists()
+
+
+def test_a_link_to_a_store_is_the_store(open_store: Open, path: str, tmp_path: Path) -> None:
+    """A link that leads somewhere is as good as the file."""
+    open_store().put("/a", b"1", expected_revision=0)
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+
+    with SQLiteBackend(SQLiteOptions(path=str(link))) as backend:
+        assert backend.get("/a").kv is not None
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe, a device and a name that is too long are refused at once, by the option."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/null", "/dev/full", f"{tmp_path}/{'x' * 300}"):
+        with pytest.raises(ConfigError, match=r"options\.path"):
+            SQLiteBackend(SQLiteOptions(path=path))

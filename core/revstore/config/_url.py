@@ -107,9 +107,15 @@ _Values = dict[tuple[str, ...], str | list[str]]
 def _read_head(head: str) -> _Values:
     match = _SCHEME.match(head)
     if match is None:
-        is_file = re.search(r"\.(db|sqlite3?)$", head) and "@" not in head
-        raise _Refused(f"a URL: write {'sqlite:///' + head!r}" if is_file else _FORM)
+        # "x.db", and "sqlite:x.db" with too few slashes.
+        path = re.sub(r"^sqlite:(?!//)", "", head, flags=re.IGNORECASE)
+        is_file = re.search(r"\.(db|sqlite3?)$", path) and "@" not in head
+        raise _Refused(f"a URL: write {'sqlite:///' + path!r}" if is_file else _FORM)
     authority, slash, path = head[match.end() :].partition("/")
+    if authority and match[1].lower() == "sqlite":
+        # A path that begins after two slashes loses its first folder to the place of a host.
+        shown = "PATH" if "@" in head else head[match.end() :]
+        raise _Refused(f"no host: write {'sqlite:///' + shown!r}")
     userinfo, at, hosts = authority.rpartition("@")
     if "#" in head:
         raise _Refused("no '#': write %23")

@@ -13,6 +13,7 @@ from revstore.backend import Backend, BackendInfo
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
 from revstore.hooks import CheckResult, DoctorCheck, hookimpl
+from revstore.plugins import validate_options
 from revstore.values import Capability
 from revstore_sqlite._options import SQLiteOptions
 
@@ -27,7 +28,8 @@ def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
     newer schema; ``CorruptStore``; ``Timeout``.
     """
     if config.server_list:
-        raise ConfigError("server_list", config.server_list, "none: sqlite has no servers")
+        expected = "none: sqlite has no servers; options.path names its file"
+        raise ConfigError("server_list", config.server_list, expected)
     from revstore_sqlite._backend import SQLiteBackend
 
     return SQLiteBackend(options)
@@ -50,7 +52,8 @@ def revstore_backend() -> BackendInfo:
 @hookimpl
 def revstore_doctor(config: StorageConfig) -> Iterator[DoctorCheck]:
     """Check the file's mode, its integrity, and where it lies."""
-    path = os.path.abspath(str(dict(config.options).get("path", SQLiteOptions().path)))
+    options: SQLiteOptions = validate_options(revstore_backend(), config)
+    path = os.path.abspath(options.path)
     if not os.path.exists(path):
         yield DoctorCheck(name="file", result=CheckResult.OK, detail=f"{path} is not there yet")
         return

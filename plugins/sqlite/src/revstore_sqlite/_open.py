@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -79,11 +80,16 @@ def _make_file(path: str) -> None:
     gives -wal and -shm the mode of the file."""
     if os.path.isdir(path):
         raise ConfigError("options.path", path, "the path of a file, not of a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError("options.path", path, "a file, not a device, pipe or socket")
     folder = os.path.dirname(path)
     try:
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
+        if os.path.islink(path) and not os.path.exists(path):
+            expected = f"a file: it is a link to {os.readlink(path)!r}, which leads nowhere"
+            raise ConfigError("options.path", path, expected) from None
         return
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
@@ -92,7 +98,9 @@ def _make_file(path: str) -> None:
     except PermissionError as error:
         raise AccessDenied(f"{path}: the file cannot be made: {error.strerror}") from error
     except OSError as error:
-        kinds = {30: ReadOnly, 28: NoSpace, 122: NoSpace}  # EROFS, ENOSPC, EDQUOT
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError("options.path", path, f"another path: {error.strerror}") from error
+        kinds = {errno.EROFS: ReadOnly, errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace}
         kind = kinds.get(error.errno or 0, Unreachable)
         raise kind(f"{path}: the file cannot be made: {error.strerror}") from error
 
