@@ -52,7 +52,7 @@ class Etcd3Backend(Backend):
     def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
         self._options = options
         self._client = Client(config, options)
-        self._reader = Reader(self._client, options.page)
+        self._reader = Reader(self._client, options.page, config.prefix)
         self._hub = Hub(self._client, self._reader.header)
         self._client.identity.when_replaced = self._hub.end
         self._leases = LeaseManager(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from revstore.config import StorageConfig
+from revstore.errors import AccessDenied
 from revstore.hooks import CheckResult, DoctorCheck
-from revstore_etcd3._client import Client
+from revstore_etcd3._client import Client, Method
 from revstore_etcd3._errors import translate
 from revstore_etcd3._options import Etcd3Options
+from revstore_etcd3._requests import put_request
+from revstore_etcd3._stream import whole_store
 from revstore_etcd3._wire import RpcError, code_of, details_of, rpc_pb2
 
 __all__ = ["check_members"]
 
 _TIMEOUT = 3.0
+#: The key by which compactors agree, that of Kubernetes.
+_ELECTION = "compact_rev_key"
 
 
 def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
@@ -40,8 +46,39 @@ def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
             detail = f"{status.version}, {role}, {size:.1f} MB, revision {status.header.revision}"
             yield DoctorCheck(name=name, result=CheckResult.OK, detail=detail)
         yield from _alarms(client)
+        yield from _permissions(client, config)
     finally:
         client.close()
+
+
+def _permissions(client: Client, config: StorageConfig) -> Iterator[DoctorCheck]:
+    """What the user's roles lack. Nothing is read or written."""
+    if not config.username:
+        return
+    everything = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)
+    detail = _denied(client, lambda server: server.kv.Range, everything)
+    if detail:
+        yield DoctorCheck(
+            name="role for watches", result=CheckResult.FAILED, detail=whole_store(client.user)
+        )
+    if config.compaction_interval:
+        # No key has this revision: what is asked is only whether it may be written.
+        write = put_request(_ELECTION.encode(), b"", 2**62)
+        detail = _denied(client, lambda server: server.kv.Txn, write)
+        if detail:
+            detail = (
+                f"{detail}: compaction needs {_ELECTION!r}: `etcdctl role grant-permission ROLE "
+                f"readwrite {_ELECTION}`, or set compaction_interval to 0"
+            )
+            yield DoctorCheck(name="role for compaction", result=CheckResult.WARNING, detail=detail)
+
+
+def _denied(client: Client, method: Method, request: Any) -> str:
+    try:
+        client.read(method, request, _TIMEOUT)
+    except AccessDenied as error:
+        return str(error)
+    return ""
 
 
 def _alarms(client: Client) -> Iterator[DoctorCheck]:

@@ -48,7 +48,7 @@ class Client:
             )
         tls = tls_files(config)
         password = config.read_password()
-        self._user = config.username
+        self.user = config.username
         self._password = password.reveal() if password is not None else ""
         self.servers = [
             Server(
@@ -91,6 +91,7 @@ class Client:
             except RpcError as error:
                 fate, kind = fate_of(code_of(error), details_of(error))
                 failed = translate(code_of(error), details_of(error), server.title)
+                failed = self._with_user(failed, error, getattr(request, "key", b"").decode())
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
                     self._forget_token()
@@ -128,7 +129,7 @@ class Client:
                     self._leave(server)
                     self.check_open()
                     raise OutcomeUnknown(key, expected, details or code) from error
-                failed = translate(code, details, server.title)
+                failed = self._with_user(translate(code, details, server.title), error, key)
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
                     self._forget_token()
@@ -184,6 +185,12 @@ class Client:
             self.check_open()
             raise BackendError(f"etcd at {server.title}: {error}") from error
 
+    def _with_user(self, failed: BackendError, error: Exception, key: str) -> BackendError:
+        """Whose role lacks what, where that is the reason."""
+        if code_of(error) != "PERMISSION_DENIED" or not key:
+            return failed
+        return AccessDenied(f"{failed}: the roles of user {self.user!r} do not cover {key!r}")
+
     def _no_connection(self, server: Server) -> BackendError:
         """Why there is none."""
         with self._open_channel(server):
@@ -206,12 +213,12 @@ class Client:
 
     def credentials(self, server: Server, timeout: float) -> list[tuple[str, str]]:
         """What goes with each request: a token, if there is a user."""
-        if not self._user:
+        if not self.user:
             return []
         with self._lock:
             token = self._token
         if not token:
-            request = rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
+            request = rpc_pb2.AuthenticateRequest(name=self.user, password=self._password)
             token = server.auth.Authenticate(request, timeout=timeout).token
             with self._lock:
                 self._token = token

@@ -17,8 +17,10 @@ __all__ = ["Reader"]
 class Reader:
     """Needs no lock."""
 
-    def __init__(self, client: Client, page: int) -> None:
+    def __init__(self, client: Client, page: int, prefix: str) -> None:
         self._client = client
+        # A key that a role limited to the prefix may read.
+        self._own_key = f"{prefix.rstrip('/')}/".encode()
         self._page = page
         #: Keys met that are not UTF-8.
         self.foreign: set[bytes] = set()
@@ -34,7 +36,7 @@ class Reader:
 
     def header(self, timeout: float) -> Any:
         """The store's identity and revision now, linearizably."""
-        request = rpc_pb2.RangeRequest(key=b"\0", count_only=True)
+        request = rpc_pb2.RangeRequest(key=self._own_key, count_only=True)
         return self.range(request, timeout).header
 
     def read_pages(

@@ -7,16 +7,24 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from revstore.errors import Compacted, Unreachable
+from revstore.errors import AccessDenied, Compacted, Unreachable
 from revstore.values import WatchEvent
 from revstore_etcd3._client import Client
 from revstore_etcd3._requests import event_of, watch_request
 from revstore_etcd3._wire import Server
 
-__all__ = ["Batch", "Stream"]
+__all__ = ["Batch", "Stream", "whole_store"]
 
 #: A revision and its events in key order; none where all keys were foreign.
 Batch: TypeAlias = tuple[int, tuple[WatchEvent, ...]]
+
+
+def whole_store(user: str) -> str:
+    """What a role lacks that is limited to some keys."""
+    return (
+        f"the roles of user {user!r} do not cover all keys, which a watch follows, as only then it "
+        "knows that nothing is missing: `etcdctl role grant-permission ROLE --from-key read ''`"
+    )
 
 
 class Stream:
@@ -48,6 +56,10 @@ class Stream:
             if response.canceled:
                 if response.compact_revision:
                     raise Compacted(response.compact_revision, response.header.revision)
+                if "permission denied" in response.cancel_reason.lower():
+                    raise AccessDenied(
+                        f"etcd at {self.server.title}: {whole_store(self._client.user)}"
+                    )
                 raise Unreachable(f"etcd at {self.server.title}: {response.cancel_reason}")
             yield list(self._split(response.events))
 

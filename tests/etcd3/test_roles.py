@@ -1,0 +1,110 @@
+"""A user whose role is limited: what it may do works, and what it lacks is told."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from revstore.compactor import Compactor
+from revstore.config import StorageConfig
+from revstore.errors import AccessDenied
+from revstore.factory import StorageFactory
+from revstore.plugins import open_backend, run_doctor
+from revstore.secret import Secret
+from revstore.testing.etcd import EtcdServer
+
+PASSWORD = "hunter2"
+PREFIX = ("--prefix", "readwrite", "/registry/")
+EVERYTHING = ("--from-key", "read", "")
+ELECTION = ("readwrite", "compact_rev_key")
+
+
+@pytest.fixture
+def limited(etcd_binary: str) -> Iterator[Callable[..., StorageConfig]]:
+    """Returns limited(*grants), the configuration for a user with these alone."""
+    with EtcdServer(etcd_binary, arguments=("--bcrypt-cost", "4")) as server:
+        server.start()
+        administrator = ["--user", f"root:{PASSWORD}"]
+
+        def etcdctl(*words: str) -> None:
+            env = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+            command = ["etcdctl", "--endpoints", server.client_url, *words]
+            subprocess.run(command, env=env, check=True, capture_output=True, timeout=20)
+
+        for name in ("root", "app"):
+            etcdctl("user", "add", f"{name}:{PASSWORD}")
+            if name != "root":
+                etcdctl("role", "add", name)
+            etcdctl("user", "grant-role", name, name)
+        etcdctl("auth", "enable")
+
+        def limited(*grants: tuple[str, ...]) -> StorageConfig:
+            for grant in grants:
+                etcdctl(*administrator, "role", "grant-permission", "app", *grant)
+            return StorageConfig(
+                type="etcd3",
+                server_list=(server.address,),
+                username="app",
+                password=Secret(PASSWORD),
+            )
+
+        yield limited
+
+
+def failed(config: StorageConfig) -> dict[str, str]:
+    """What doctor finds wrong, by the check's name."""
+    return {each.name: each.detail for each in run_doctor(config) if each.result != "ok"}
+
+
+def test_a_role_limited_to_the_prefix(limited: Callable[..., StorageConfig]) -> None:
+    """Reads and writes of objects work, the store's status too. A watch ends at once with
+    AccessDenied that says what to grant; with that it works."""
+    config = limited(PREFIX)
+    with StorageFactory(config) as factory:
+        pods = factory.registry("pods")
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "x"}}
+        pods.create(pod)
+        assert [each["metadata"]["name"] for each in pods.list()] == ["a"]
+        factory.ready_check().check()
+        factory.health_check().check()
+        assert factory.backend().status().revision == 2
+        with (
+            pytest.raises(AccessDenied, match=r"user 'app'.*all keys.*--from-key") as caught,
+            pods.watch(resource_version="1") as watch,
+        ):
+            watch.poll(10)
+        assert PASSWORD not in str(caught.value)
+    assert set(failed(config)) == {"role for watches", "role for compaction"}
+    assert "--from-key" in failed(config)["role for watches"]
+
+    limited(EVERYTHING, ELECTION)
+    with open_backend(config) as backend:
+        with backend.watch("/registry/", recursive=True, after_revision=1) as watch:
+            assert watch.poll(10).events[0].kv.key == "/registry/pods/x/a"
+        Compactor(backend, interval=0).run_once()
+    assert failed(config) == {}
+
+
+def test_errors_name_the_user_and_the_key(limited: Callable[..., StorageConfig]) -> None:
+    """Reads, lists and writes outside the prefix, and the key by which compactors agree."""
+    with open_backend(limited(PREFIX)) as backend:
+        for key, call in (
+            ("/other/x", lambda: backend.get("/other/x")),
+            ("/other/", lambda: backend.list("/other/")),
+            ("/other/x", lambda: backend.put("/other/x", b"", expected_revision=0)),
+            ("compact_rev_key", Compactor(backend, interval=0).run_once),
+        ):
+            with pytest.raises(AccessDenied, match=f"user 'app' do not cover '{key}'"):
+                call()
+
+
+def test_doctor_writes_nothing(limited: Callable[..., StorageConfig]) -> None:
+    """Whether compact_rev_key may be written is asked without writing it."""
+    config = limited(PREFIX, EVERYTHING, ELECTION)
+    assert failed(config) == {}
+
+    with open_backend(config) as backend:
+        assert backend.get("compact_rev_key").kv is None
+        assert backend.status().revision == 1
