@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 
 from revstore.backend import BackendInfo
-from revstore.config import Secret, StorageConfig
+from revstore.config import ResourceConfig, Secret, StorageConfig
 from revstore.errors import ConfigError
 from revstore.plugins import list_backends, validate_options
 
@@ -277,6 +277,17 @@ def test_a_resource_name_with_a_blank_is_refused(table, name):
 
     with pytest.raises(ConfigError, match=table):
         StorageConfig(**{table: {name: content}})
+
+
+def test_resources_made_in_code_follow_the_rule():
+    """A kind with a blank would be no object's."""
+    made = ResourceConfig(kind="Widget\n", short_names=(" wd",))
+
+    config = StorageConfig(resources={"widgets": made})
+
+    assert config.resources["widgets"] == ResourceConfig(kind="Widget", short_names=("wd",))
+    with pytest.raises(ConfigError, match=r"resources\.widgets\.kind"):
+        StorageConfig(resources={"widgets": ResourceConfig(kind="Wid\u200bget")})
 
 
 @pytest.mark.parametrize("prefix", ["/x /", "/x /y", "/ /y", "/ x"])

@@ -34,11 +34,10 @@ def check_resources(
 ) -> FrozenMap[ResourceConfig]:
     """The ``resources`` tables as values, or ``ConfigError``; ``origins`` by dotted name."""
     result = {}
-    for name, table in value.items():
+    for name, given_table in value.items():
         check_resource_name("resources", name)
-        if isinstance(table, ResourceConfig):
-            result[name] = table
-            continue
+        made = isinstance(given_table, ResourceConfig)
+        table = attrs.asdict(given_table, recurse=False) if made else given_table
         field = f"resources.{name}"
         if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
             given = Given(table, origins.get(f"{field}.kind", CODE))
