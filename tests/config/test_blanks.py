@@ -261,6 +261,25 @@ def test_other_blanks_around_a_password_are_refused(tmp_path, text):
     assert StorageConfig(username="ann", password=Secret(text)).password == Secret(text)
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("field", [*sorted(VALUES), "url"])
+def test_quotes_around_a_text_are_refused(quote, field):
+    """Not everything that sets variables takes quotes off, and a prefix with quotes in it would
+    be another store; a password may have them."""
+    good = VALUES.get(field, "sqlite:///x.db")
+    beside = {variable_of(name): value for name, value in BESIDE.get(field, {}).items()}
+
+    with pytest.raises(ConfigError, match=variable_of(field)):
+        StorageConfig.from_env({variable_of(field): f"{quote}{good}{quote}", **beside})
+
+    path = validate_options(INFO, StorageConfig(type="mine", options={"path": "it's"})).path
+    assert path == "it's"
+    with pytest.raises(ConfigError, match=r"options\.path.*no quotes around it"):
+        validate_options(INFO, StorageConfig(type="mine", options={"path": f"{quote}x.db{quote}"}))
+    secret = f"{quote}x{quote}"
+    assert StorageConfig(username="ann", password=secret).password == Secret(secret)
+
+
 @pytest.mark.parametrize("blank", BLANKS)
 def test_a_blank_variable_counts_as_unset(blank):
     """As an empty one does."""

@@ -296,8 +296,8 @@ def mounted(script: str) -> tuple[str, ...]:
 
 
 def test_links_that_lead_nowhere(tmp_path: Path) -> None:
-    """A dangling link, and links in a circle, are told of as what they are; nothing is made where
-    they lead."""
+    """A dangling link, and links in a circle, are named as such; nothing is made where they
+    lead."""
     for name, target in (("dangling.db", "gone/x.db"), ("beside.db", "gone.db"), ("loop", "loop")):
         link = tmp_path / name
         link.symlink_to(target)

@@ -13,7 +13,7 @@ BLANKS = " \t\r\n\v\f"
 
 
 class Unseen(ValueError):
-    """A text holds what cannot be seen; says what was expected instead."""
+    """A text holds what cannot be seen, or is not meant; says what was expected instead."""
 
 
 def clean(text: str) -> str:
@@ -21,10 +21,12 @@ def clean(text: str) -> str:
 
     Raises:
         Unseen: a control character, a line end, a blank other than U+0020, or a character of
-            no width is in it.
+            no width is in it; or quotes are around it, which a shell would have taken off.
     """
     text = text.strip(BLANKS)
     _refuse_unseen(text)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise Unseen("no quotes around it")
     return text
 
 
