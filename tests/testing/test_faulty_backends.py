@@ -270,15 +270,19 @@ class ListAhead(MemoryBackend):
 
     def list(self, prefix, **options):
         found = super().list(prefix, **options)
-        return attrs.evolve(found, revision=super().status().revision)
+        before = self.__dict__.setdefault("before", found)
+        self.before = found
+        return attrs.evolve(found, kvs=before.kvs)
 
 
 class ListBehind(MemoryBackend):
     """A list names a revision that is older than what it shows."""
 
     def list(self, prefix, **options):
-        revision = super().status().revision
-        return attrs.evolve(super().list(prefix, **options), revision=revision)
+        found = super().list(prefix, **options)
+        before = self.__dict__.setdefault("before", found)
+        self.before = found
+        return attrs.evolve(found, revision=before.revision)
 
 
 class ListLacksKeys(MemoryBackend):
@@ -311,7 +315,9 @@ class GetAhead(MemoryBackend):
 
     def get(self, key, **options):
         found = super().get(key, **options)
-        return attrs.evolve(found, revision=super().status().revision)
+        before = self.__dict__.setdefault("before", {})
+        shown, before[key] = before.get(key, found), found
+        return attrs.evolve(found, kv=shown.kv)
 
 
 class EndsAsIfLate(Faulty):
