@@ -166,10 +166,7 @@ class MemoryBackend(Backend):
             if ttl:
                 self._start_sweeper()
             kv = state.put(key, value, ttl, self._clock)
-            if ttl:
-                shared.sweeper_wake.notify()
-            if shared.waiting:
-                shared.wake(state.log.items[-1:])
+            shared.finish()
             return PutResult(True, kv.revision)
 
     def delete(
@@ -184,8 +181,8 @@ class MemoryBackend(Backend):
             current = state.current.get(key)
             if current is None or current.revision != expected_revision:
                 return DeleteResult(False, state.revision, current)
-            events = state.delete([key])
-            shared.wake(events)
+            state.delete([key])
+            shared.finish()
             return DeleteResult(True, state.revision, current)
 
     def watch(
@@ -224,7 +221,8 @@ class MemoryBackend(Backend):
     def _sweep(self) -> int:
         keys = self._state.due(self._clock())
         if keys:
-            self._shared.wake(self._state.delete(keys))
+            self._state.delete(keys)
+            self._shared.finish()
         return len(keys)
 
     def _start_sweeper(self) -> None:

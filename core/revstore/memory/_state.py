@@ -6,8 +6,8 @@ Every method but the log's is called under the backend's lock.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
@@ -29,6 +29,20 @@ def _span(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:
     return min(low, high), high
 
 
+def _add(keys: list[str], key: str) -> None:
+    """Put ``key`` into sorted ``keys``, if it is not there."""
+    at = bisect_left(keys, key)
+    if at == len(keys) or keys[at] != key:
+        keys.insert(at, key)
+
+
+def _drop(keys: list[str], key: str) -> None:
+    """Take ``key`` out of sorted ``keys``, if it is there."""
+    at = bisect_left(keys, key)
+    if at < len(keys) and keys[at] == key:
+        del keys[at]
+
+
 class State:
     """All that is stored. The state at an older revision is read through each key's history."""
 
@@ -44,8 +58,12 @@ class State:
         # The events of the log by key.
         self._history: dict[str, list[WatchEvent]] = {}
         self._deadlines: dict[str, float] = {}
+        #: The events of a revision that is being made, and when its key expires.
+        self.noted: tuple[list[WatchEvent], float | None] | None = None
         # (deadline, key); an entry counts only if the key still has that deadline.
         self._heap: list[tuple[float, str]] = []
+        # Keys whose entries were taken off the heap, until they are deleted.
+        self._due: set[str] = set()
 
     # Reads
 
@@ -85,65 +103,71 @@ class State:
             if kv is not None:
                 yield kv
 
-    # Writes
+    # Writes. A change is made in two parts, since a signal's handler may raise between any two
+    # steps: all of it is noted in one step, and then carried out by steps that may be repeated.
 
     def put(self, key: str, value: bytes, ttl: int | None, clock: Callable[[], float]) -> KeyValue:
-        """Write one key at the next revision; ``ttl`` as in ``Backend.put``."""
+        """Note the write of one key at the next revision; ``ttl`` as in ``Backend.put``."""
         previous = self.current.get(key)
         revision = self.revision + 1
+        deadline = self._deadlines.get(key) if ttl is None else None
+        if ttl:
+            deadline = clock() + ttl
         if previous is None:
             kv = KeyValue(key, value, revision, revision, 1, ttl or 0)
-            insort(self._keys, key)
-            if key in self._history:
-                del self._gone[bisect_left(self._gone, key)]
         else:
             lease = previous.lease if ttl is None else ttl
             created, version = previous.create_revision, previous.version + 1
             kv = KeyValue(key, value, revision, created, version, lease)
-        if ttl:
-            self._expire_at(key, clock() + ttl)
-        elif ttl == 0 and previous is not None and previous.lease:
-            del self._deadlines[key]
-        self.current[key] = kv
-        self._record([WatchEvent(WatchEventType.PUT, kv, previous)])
+        self.noted = [WatchEvent(WatchEventType.PUT, kv, previous)], deadline
         return kv
 
-    def delete(self, keys: list[str]) -> list[WatchEvent]:
-        """Delete keys that exist, given in key order, in one revision."""
+    def delete(self, keys: list[str]) -> None:
+        """Note the deletion of keys that exist, given in key order, in one revision."""
         revision = self.revision + 1
-        events = []
-        for key in keys:
-            previous = self.current.pop(key)
-            if previous.lease:
-                del self._deadlines[key]
-            events.append(
-                WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), previous)
-            )
-            del self._keys[bisect_left(self._keys, key)]
-            insort(self._gone, key)
-        self._record(events)
-        return events
+        events = [
+            WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), self.current[key])
+            for key in keys
+        ]
+        self.noted = events, None
 
-    def _record(self, events: list[WatchEvent]) -> None:
+    def carry_out(self, events: list[WatchEvent], deadline: float | None) -> None:
+        """Make the revision that was noted; each step does nothing if it was done before."""
+        revision = events[0].kv.revision
         for event in events:
-            self._history.setdefault(event.kv.key, []).append(event)
+            key, kv, previous = event.kv.key, event.kv, event.previous
+            history = self._history.get(key)
+            if not history or history[-1] is not event:
+                if previous is None and history is not None:
+                    _drop(self._gone, key)
+                self._history.setdefault(key, []).append(event)
+            if deadline is not None or (previous is not None and previous.lease):
+                self._expire_at(key, deadline)
+            if event.type is WatchEventType.PUT:
+                self.current[key] = kv
+                if previous is None:
+                    _add(self._keys, key)
+            else:
+                self.current.pop(key, None)
+                _drop(self._keys, key)
+                _add(self._gone, key)
         # One step, so that a reader without the lock never meets half a revision.
-        self.log.items.extend(events)
-        self.revision += 1
+        if not self.log.items or self.log.items[-1].kv.revision < revision:
+            self.log.items.extend(events)
+        self.revision = revision
 
     def compact(self, revision: int) -> None:
         """Drop the events at or below ``revision``, which is in the readable range."""
+        # First: what is dropped in part cannot be read.
+        self.compacted = revision
         cut = self.log.after(revision, revision_of) - self.log.base
-        dropped = Counter(event.kv.key for event in self.log.items[:cut])
-        for key, count in dropped.items():
-            history = self._history[key]
-            if count == len(history):
-                del self._history[key]
-            else:
-                del history[:count]
+        for key in {event.kv.key for event in self.log.items[:cut]}:
+            history = self._history.get(key, [])
+            del history[: bisect_right(history, revision, key=revision_of)]
+            if not history:
+                self._history.pop(key, None)
         self._gone = [key for key in self._gone if key in self._history]
         self.log = self.log.without(cut, revision)
-        self.compacted = revision
 
     # Expiry
 
@@ -154,14 +178,18 @@ class State:
 
     def due(self, now: float) -> list[str]:
         """The keys whose time has come, in key order. The caller deletes them."""
-        keys = set()
         while self._heap and self._heap[0][0] <= now:
-            deadline, key = heapq.heappop(self._heap)
-            if self._deadlines.get(key) == deadline:
-                keys.add(key)
-        return sorted(keys)
+            self._due.add(self._heap[0][1])
+            heapq.heappop(self._heap)
+        self._due = {key for key in self._due if self._deadlines.get(key, math.inf) <= now}
+        return sorted(self._due)
 
-    def _expire_at(self, key: str, deadline: float) -> None:
+    def _expire_at(self, key: str, deadline: float | None) -> None:
+        if deadline is None:
+            self._deadlines.pop(key, None)
+            return
+        if self._deadlines.get(key) == deadline:
+            return
         self._deadlines[key] = deadline
         heapq.heappush(self._heap, (deadline, key))
         # Renewals leave dead entries behind: rebuild once they are the larger part.

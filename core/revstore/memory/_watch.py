@@ -28,12 +28,25 @@ class Shared:
         self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
         self.sweeper_wake = threading.Condition(self.lock)
         self.progress_interval = progress_interval
-        self.check = self.guard.check
 
-    def wake(self, events: list[WatchEvent]) -> None:
-        """Wake the watches that wait for one of ``events``. Under lock."""
-        for watch in [each for each in self.waiting if each.concerned(events)]:
-            watch.wake()
+    def check(self) -> None:
+        """Raise ``Closed`` if nothing works any more; finish what an interrupted call began. Under
+        lock."""
+        self.guard.check()
+        if self.state.noted is not None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Carry out the change that was noted, and wake who waits for it. Under lock."""
+        assert self.state.noted is not None
+        events, deadline = self.state.noted
+        self.state.carry_out(events, deadline)
+        if deadline is not None:
+            self.sweeper_wake.notify()
+        if self.waiting:
+            for watch in [each for each in self.waiting if each.concerned(events)]:
+                watch.wake()
+        self.state.noted = None
 
     def renew(self) -> None:
         """Let go of the lock, which another thread may have held at the fork, and of the data."""
@@ -53,6 +66,10 @@ class MemoryWatch(BackendWatch):
         self._covers = key_matcher(key, recursive=recursive)
         self._progress = progress
         self._position = after_revision
+        # The batch that poll returns next, and the position before it. It is returned and taken in
+        # one step, so that a poll that is interrupted loses none.
+        self._ready: list[WatchBatch] = []
+        self._before = after_revision
         # Sequence number of the next event to look at. The poller's own; under lock while it waits.
         self._cursor = state.log.after(after_revision, revision_of)
         self._error: Compacted | None = None
@@ -65,18 +82,18 @@ class MemoryWatch(BackendWatch):
 
     @property
     def position(self) -> int:
-        return self._position
+        return self._before if self._ready else self._position
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
         timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._check()
-            batch = (self._asked and self._mark()) or self._scan() or self._mark()
-            if batch:
-                self._position = batch.revision
-                self._mark_at = time.monotonic() + self._shared.progress_interval
-                return batch
+            if not self._ready:
+                self._look()
+            if self._ready:
+                self._pass(self._ready[0])
+                return self._ready.pop()
             if not self._wait(deadline):
                 return None
 
@@ -101,22 +118,40 @@ class MemoryWatch(BackendWatch):
 
     def wake(self) -> None:
         """Wake the poll, once."""
-        self._shared.waiting.discard(self)
         self._wake.notify()
+        self._shared.waiting.discard(self)
 
     def skip_to_end(self) -> None:
         """Go past events that did not concern it."""
         self._cursor = self._shared.state.log.end
 
     def _check(self) -> None:
-        self._shared.check()
+        self._shared.guard.check()
         if self._closed:
             raise Closed("the watch is closed")
         if self._error is not None:
             raise self._error
 
+    def _look(self) -> None:
+        """Note the next batch, if there is one."""
+        batch = (self._asked and self._mark()) or self._scan() or self._mark()
+        if not batch:
+            return
+        self._before = self._position
+        self._ready.append(batch)
+
+    def _pass(self, batch: WatchBatch) -> None:
+        """Note that everything up to ``batch`` is told."""
+        self._position = batch.revision
+        self._mark_at = time.monotonic() + self._shared.progress_interval
+        if not batch.events:
+            with self._shared.lock:
+                if self._asked <= batch.revision:
+                    self._asked = 0
+
     def _scan(self) -> WatchBatch | None:
-        """The next revision that has events for this watch; moves the cursor. Needs no lock."""
+        """The next revision that has events for this watch; moves the cursor up to them. Needs no
+        lock."""
         log = self._shared.state.log
         if self._cursor < log.base:
             log = self._overtaken()
@@ -138,13 +173,12 @@ class MemoryWatch(BackendWatch):
             return state.log
 
     def _collect(self, log: EventLog[WatchEvent], revision: int) -> WatchBatch:
-        """All events of ``revision`` from the cursor on, which is moved behind them."""
+        """All events of ``revision`` from the cursor on."""
         found = []
         for index in range(self._cursor - log.base, len(log.items)):
             event = log.items[index]
             if event.kv.revision != revision:
                 break
-            self._cursor += 1
             if self._covers(event.kv.key):
                 found.append(event)
         return WatchBatch(revision, tuple(found))
@@ -157,11 +191,8 @@ class MemoryWatch(BackendWatch):
                 return None
             reached = state.revision if self._cursor == state.log.end else self._position
             due = reached > self._position and time.monotonic() >= self._mark_at
-            if 0 < self._asked <= reached:
-                self._asked = 0
-            elif not (self._progress and due):
-                return None
-            return WatchBatch(reached)
+            asked = 0 < self._asked <= reached
+            return WatchBatch(reached) if asked or (self._progress and due) else None
 
     def _wait(self, deadline: float | None) -> bool:
         """Block until there may be something; False once ``deadline`` has passed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
+from revstore.testing.backend._interrupts import InterruptTests
 from revstore.testing.backend._life import LifeTests, TtlTests
 from revstore.testing.backend._numbers import NumberTests
 from revstore.testing.backend._reads import ReadTests
@@ -24,6 +25,7 @@ class BackendTests(
     TtlTests,
     LifeTests,
     ForkTests,
+    InterruptTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
