@@ -145,7 +145,7 @@ def store_in_use() -> Iterator[MemoryBackend]:
     yield backend
     stop.set()
     writer.join(10)
-    if "closed" not in backend._shared.ended:
+    if "closed" not in backend._shared.guard.ended:
         keys = {kv.key for kv in backend.list("", keys_only=True).kvs}
         assert keys == {f"/in-use/{number}" for number in range(50)}
     backend.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from revstore.arguments import check_list, check_put
+from revstore.arguments import check_compact, check_get, check_list, check_put, check_timeout
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import Unsupported
 from revstore.memory import MemoryBackend
@@ -35,6 +35,7 @@ class BareBackend(MemoryBackend):
         return frozenset()
 
     def get(self, key, *, revision=0, **options):
+        check_get(key, revision)
         self._refuse_past(revision)
         result = super().get(key, revision=revision, **options)
         return type(result)(result.revision, _without_version(result.kv))
@@ -47,8 +48,9 @@ class BareBackend(MemoryBackend):
         return type(result)(result.revision, kvs, False, 0 if remaining else None)
 
     def count(self, prefix, *, revision=0, timeout=None):
+        check_list(prefix, revision)
         self._refuse_past(revision)
-        return super().count(prefix, revision=revision)
+        return super().count(prefix, revision=revision, timeout=timeout)
 
     def put(self, key, value, *, expected_revision, ttl=0, timeout=None):
         check_put(key, value, expected_revision, ttl)
@@ -56,17 +58,19 @@ class BareBackend(MemoryBackend):
             raise Unsupported(Capability.TTL)
         if not expected_revision and super().get(key).kv is None:
             self._refuse_nested(key)
-        result = super().put(key, value, expected_revision=expected_revision)
+        result = super().put(key, value, expected_revision=expected_revision, timeout=timeout)
         return type(result)(result.succeeded, result.revision, _without_version(result.current))
 
     def delete(self, key, *, expected_revision, timeout=None):
-        result = super().delete(key, expected_revision=expected_revision)
+        result = super().delete(key, expected_revision=expected_revision, timeout=timeout)
         return type(result)(result.succeeded, result.revision, _without_version(result.kv))
 
     def watch(self, key, **options):
         return BareWatch(super().watch(key, **options))
 
     def compact(self, revision, *, timeout=None):
+        check_compact(revision)
+        check_timeout(timeout)
         raise Unsupported(Capability.COMPACTION)
 
     def _refuse_nested(self, key):
@@ -84,11 +88,16 @@ class BareWatch(BackendWatch):
 
     def __init__(self, inner: BackendWatch) -> None:
         self.inner = inner
+        self.found = []
 
     def poll(self, timeout=None):
-        batch = self.inner.poll(timeout)
-        if batch is None:
-            return None
+        if not self.found:
+            self.found.append(self.inner.poll(timeout))
+        if self.found[0] is not None:
+            self.found[0] = self._bare(self.found[0])
+        return self.found.pop()
+
+    def _bare(self, batch):
         events = (
             type(event)(event.type, _without_version(event.kv), _without_version(event.previous))
             for event in batch.events
