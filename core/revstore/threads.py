@@ -1,13 +1,48 @@
-"""How threads of this package and of backends begin."""
+"""How threads of this package and of backends begin, and wake each other."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 from revstore.errors import BackendError
 
-__all__ = ["start_thread"]
+__all__ = ["Wake", "start_thread"]
+
+
+class Wake:
+    """An event for one thread that waits, which clears it by being woken.
+
+    It is one lock, and each step one call of it: an exception that a signal handler raises at any
+    moment leaves it usable. ``threading.Event``, ``Condition`` and ``queue.Queue`` are written in
+    Python, and may keep their inner lock then, on which every other thread waits for ever.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held while there is nothing to wake for
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the thread that waits, or the next that will."""
+        with contextlib.suppress(RuntimeError):  # it is set
+            self._lock.release()
+
+    def is_set(self) -> bool:
+        """Return whether the next ``wait`` returns at once."""
+        return not self._lock.locked()
+
+    def clear(self) -> None:
+        """Forget that it was set."""
+        self._lock.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most ``timeout`` seconds, and clear it; return False if it was
+        not set."""
+        seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+        return self._lock.acquire(timeout=seconds)
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:

@@ -1,6 +1,6 @@
 """revstore's etcd v2 backend: etcd 2.x to 3.5 with the v2 keys API.
 
-Importing this module does not import urllib3; opening a store does.
+Importing this module imports no HTTP client; opening a store does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def revstore_backend() -> BackendInfo:
         description="an etcd cluster, API v2 (etcd 2.x to 3.5)",
         factory=factory,
         options_class=Etcd2Options,
-        drivers=("urllib3",),
+        drivers=("http.client", "ssl"),
     )
 
 

@@ -21,6 +21,7 @@ from revstore.backend import Backend, BackendWatch
 from revstore.backend_tools import OpenGuard
 from revstore.config import StorageConfig
 from revstore.errors import (
+    CorruptStore,
     IncompatibleStore,
     OutcomeUnknown,
     Timeout,
@@ -38,17 +39,19 @@ from revstore.values import (
     PutResult,
 )
 from revstore_etcd2 import _errors
-from revstore_etcd2._client import Client, Reply
+from revstore_etcd2._client import KEY_LIMIT, Client, Reply
 from revstore_etcd2._errors import MaybeSent, refusal
 from revstore_etcd2._hub import Hub
 from revstore_etcd2._names import key_of, path_of, prefix_folder, url_of
 from revstore_etcd2._options import CAPABILITIES, Etcd2Options
 from revstore_etcd2._results import (
     ABSENT,
+    check_list_of,
     check_revision,
     key_value,
     no_folder,
     node_of,
+    nonsense,
 )
 from revstore_etcd2._watch import Etcd2Watch
 from revstore_etcd2._wire import Answer, Node, decode_answer, encode_value, kv_of, leaves
@@ -58,7 +61,7 @@ __all__ = ["Etcd2Backend"]
 #: The server reads no more of a request.
 _MAX_BODY = 10 << 20
 #: A path that no key has: reading it costs nothing but tells the store's index.
-_PROBE = url_of("/%-/%-")
+_PROBE = "/%-/%-"
 _LOST = (*ABSENT, _errors.COMPARE_FAILED, _errors.NOT_A_FILE)
 _MAX_FOREIGN = 10_000
 #: Seconds that the hub waits for the store's index.
@@ -76,6 +79,8 @@ class Etcd2Backend(Backend):
         self._cluster = ""  # set once, by whichever answer comes first
         self._server = ""
         self._foreign: set[str] = set()
+        #: The highest index of a linearizable answer: a hint, to be read before a request is sent.
+        self._seen = 0
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -86,9 +91,9 @@ class Etcd2Backend(Backend):
         if not self._server:
             try:
                 version = msgspec.json.decode(self._client.version(), type=dict[str, str])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 version = {}
-            self._server = f"etcd {version.get('etcdserver', '')}".rstrip() + " (API v2)"
+            self._server = f"etcd {version.get('etcdserver', '')[:40]}".rstrip() + " (API v2)"
         return BackendStatus(
             store_id=self._cluster,
             revision=index,
@@ -160,15 +165,18 @@ class Etcd2Backend(Backend):
                     return PutResult(False, index, key_value(node, key))
                 if node.expiration:
                     fields["ttl"] = max(1, node.ttl)
-            body = urlencode(fields)
-            if len(body) > _MAX_BODY:
-                raise ValueTooLarge(
-                    f"the value is over the server's limit of {_MAX_BODY} bytes", key=key
-                )
             answer = self._write(
-                "PUT", url, key, expected=expected_revision, deadline=deadline, body=body
+                "PUT",
+                url,
+                key,
+                expected=expected_revision,
+                deadline=deadline,
+                body=_form(fields, key),
             )
             if answer.node is not None:
+                if answer.node.value != text:
+                    why = "the server answers with another value"
+                    raise OutcomeUnknown(key, expected_revision, why)
                 return PutResult(True, answer.node.modified_index)
             lost = self._loser(answer, key, expected_revision, deadline)
             if lost is not None:
@@ -183,9 +191,11 @@ class Etcd2Backend(Backend):
         while True:
             answer = self._write("DELETE", url, key, expected=expected_revision, deadline=deadline)
             if answer.node is not None:
-                return DeleteResult(
-                    True, answer.node.modified_index, key_value(answer.prev_node, key)
-                )
+                before = answer.prev_node
+                if before is None or before.modified_index != expected_revision:
+                    why = "the server does not say what it deleted"
+                    raise OutcomeUnknown(key, expected_revision, why)
+                return DeleteResult(True, answer.node.modified_index, key_value(before, key))
             lost = self._loser(answer, key, expected_revision, deadline)
             if lost is not None:
                 return DeleteResult(False, *lost)
@@ -212,8 +222,9 @@ class Etcd2Backend(Backend):
         )
 
     def close(self) -> None:
-        with self._guard.closing() as first:
-            if first:
+        with self._guard.closing():
+            if not self._guard.inherited:
+                # Each step may be done twice: a close that was interrupted is followed by another.
                 self._client.close()
                 self._hub.close(1.5)
 
@@ -232,30 +243,50 @@ class Etcd2Backend(Backend):
                 f"the servers belong to cluster {cluster}, but to {known} before"
             )
 
-    def _ask(self, url: str, linearizable: bool, deadline: float) -> Reply:
-        quorum = "quorum=true" if linearizable else "quorum=false"
-        reply = self._client.call("GET", f"{url}?{quorum}", timeout=deadline - time.monotonic())
+    def _ask(self, url: str, linearizable: bool, deadline: float, limit: int = KEY_LIMIT) -> Reply:
+        before = self._seen if linearizable else 0
+        sign = "&" if "?" in url else "?"
+        reply = self._client.call(
+            "GET",
+            f"{url}{sign}quorum={'true' if linearizable else 'false'}",
+            timeout=deadline - time.monotonic(),
+            limit=limit,
+        )
         self._check_cluster(reply.cluster)
+        if 0 < reply.index < before:
+            raise IncompatibleStore(
+                f"the store's index went back from {before} to {reply.index}: it was restored from "
+                "an older copy, or another one took its place"
+            )
+        if linearizable:
+            self._seen = max(self._seen, reply.index)
         return reply
 
     def _index(self, timeout: float | None) -> int:
         """The store's index, linearizably."""
-        return self._ask(_PROBE, True, self._deadline(timeout)).index
+        return self._read_path(_PROBE, True, self._deadline(timeout))[0]
 
     def _read(self, key: str, linearizable: bool, deadline: float) -> tuple[int, Node | None]:
-        reply = self._ask(url_of(path_of(key)), linearizable, deadline)
-        return reply.index, node_of(decode_answer(reply.body))
+        return self._read_path(path_of(key), linearizable, deadline)
+
+    def _read_path(self, path: str, linearizable: bool, deadline: float) -> tuple[int, Node | None]:
+        reply = self._ask(url_of(path), linearizable, deadline)
+        return reply.index, node_of(decode_answer(reply.body), path, reply.index)
 
     def _find(
         self, prefix: str, linearizable: bool, timeout: float | None
     ) -> tuple[int, Sequence[tuple[str, Node]]]:
         """The keys that start with ``prefix``, in order."""
-        deadline = self._deadline(timeout)
-        quorum = "true" if linearizable else "false"
-        url = f"{url_of(prefix_folder(prefix))}?recursive=true&quorum={quorum}"
-        reply = self._client.call("GET", url, timeout=deadline - time.monotonic())
-        self._check_cluster(reply.cluster)
-        node = node_of(decode_answer(reply.body))
+        folder = prefix_folder(prefix)
+        reply = self._ask(
+            f"{url_of(folder)}?recursive=true",
+            linearizable,
+            self._deadline(timeout),
+            self._client.options.list_limit,
+        )
+        node = node_of(decode_answer(reply.body), folder, reply.index)
+        if node is not None and folder == "/" and not node.dir:
+            raise CorruptStore("the server sent no folder for the store as a whole")
         found = []
         for leaf in leaves(node) if node is not None else ():
             key = key_of(leaf.key)
@@ -265,6 +296,7 @@ class Etcd2Backend(Backend):
             elif key.startswith(prefix):
                 found.append((key, leaf))
         found.sort(key=lambda pair: pair[0])
+        check_list_of(found, reply.index)
         return reply.index, found
 
     def _write(
@@ -280,13 +312,26 @@ class Etcd2Backend(Backend):
         left = deadline - time.monotonic()
         try:
             reply = self._client.call(method, url, body=body, timeout=left, idempotent=False)
+            answer = decode_answer(reply.body)
         except MaybeSent as error:
             raise OutcomeUnknown(key, expected, str(error)) from error.__cause__
-        self._check_cluster(reply.cluster)
-        answer = decode_answer(reply.body)
-        if answer.error_code in (300, 301):
-            raise OutcomeUnknown(key, expected, f"{answer.message}: {answer.cause}")
+        except CorruptStore as error:
+            raise OutcomeUnknown(key, expected, str(error)) from error
+        self._check_written(answer, reply, key, expected)
         return answer
+
+    def _check_written(self, answer: Answer, reply: Reply, key: str, expected: int) -> None:
+        """Raise ``OutcomeUnknown`` unless the answer tells what became of a write to ``key``."""
+        why = nonsense(answer, path_of(key), expected)
+        if not why:
+            try:
+                self._check_cluster(reply.cluster)
+            except IncompatibleStore as error:
+                if answer.node is None:
+                    raise
+                why = str(error)  # written, but into another store
+        if why:
+            raise OutcomeUnknown(key, expected, why)
 
     def _loser(
         self, answer: Answer, key: str, expected: int, deadline: float
@@ -319,3 +364,11 @@ class Etcd2Backend(Backend):
             raise no_folder(key, "there are keys below it, and etcd v2 has none at a folder")
         if answer.node is None and answer.error_code not in _LOST:
             raise refusal(answer)
+
+
+def _form(fields: dict[str, object], key: str) -> str:
+    """The body of a write; ``ValueTooLarge``."""
+    body = urlencode(fields)
+    if len(body) > _MAX_BODY:
+        raise ValueTooLarge(f"the value is over the server's limit of {_MAX_BODY} bytes", key=key)
+    return body

@@ -6,40 +6,54 @@ server; one that may have left only if it is a read.
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import http.client
 import ssl
-import threading
 import time
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import attrs
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
 
-from revstore.backend_tools import server_addresses, tls_files
 from revstore.config import StorageConfig
-from revstore.errors import AccessDenied, Closed, ConfigError, Timeout, Unreachable
-from revstore_etcd2._errors import MaybeSent, check_reply, is_passing
+from revstore.errors import (
+    AccessDenied,
+    Closed,
+    CorruptStore,
+    StorageError,
+    Timeout,
+    Unreachable,
+)
+from revstore.threads import Wake
+from revstore_etcd2._errors import (
+    BadAnswer,
+    MaybeSent,
+    check_reply,
+    is_passing,
+    refused_by_tls,
+    tls_advice,
+)
+from revstore_etcd2._http import Connection, read_body
 from revstore_etcd2._options import Etcd2Options
+from revstore_etcd2._servers import Server, headers_of, servers_of
+from revstore_etcd2._stream import Stream
+from revstore_etcd2._wire import index_of
 
-__all__ = ["Client", "Reply"]
+__all__ = ["KEY_LIMIT", "Client", "Reply"]
 
 _POOL = 100
+#: Bytes of an answer about one key. A value of 10 MiB, the most that the server takes, becomes 20
+#: where each character is escaped, and there may be the value before it.
+KEY_LIMIT = 64 << 20
+_VERSION_LIMIT = 64 << 10
+_VERSION_TIMEOUT = 2.0
+#: What a connection can fail with; the last two by sizes in an answer that are none.
+_BROKEN = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
 @attrs.frozen(slots=True)
 class Reply:
-    """An answer of the keys API: HTTP status, the store's index, the cluster, the body."""
+    """An answer of the keys API: HTTP status, the store's index (0: none was told), the cluster,
+    the body."""
 
     status: int
     index: int
@@ -47,32 +61,41 @@ class Reply:
     body: bytes
 
 
-class Client:
-    """The servers, and a pool of connections to each.
+@attrs.frozen(slots=True)
+class _Request:
+    """A request that has to be over at ``deadline``, with an answer of ``limit`` bytes at most."""
 
-    ``_first`` is read and set without a lock: any value of it will do.
+    method: str
+    url: str
+    body: bytes | None
+    deadline: float
+    limit: int
+
+
+class _NotSent(Exception):
+    """There was no connection, so that nothing has left."""
+
+
+class Client:
+    """The servers, and the connections to each.
+
+    Without a lock, so that an exception from a signal handler can leave none behind: ``_first`` is
+    a hint, and ``_active`` is changed and copied in single steps of the interpreter.
     """
 
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
         self.options = options
-        self.closed = threading.Event()
-        # Not the connections: of an answer that ends with its connection, only the answer has it.
-        self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._opened_lock = threading.Lock()
-        self._headers = _headers(config)
-        self._pools = _pools(config, self._track)
+        self.closed = Wake()
+        # Weakly: of a call that was interrupted twice nobody is left to take its connection out.
+        self._active: set[weakref.ref[Connection]] = set()
+        self._headers = headers_of(config)
+        self._servers = servers_of(config)
         self._first = 0
 
     @property
     def servers(self) -> int:
         """How many servers there are."""
-        return len(self._pools)
-
-    def _track(self, sock: socket.socket) -> None:
-        with self._opened_lock:
-            self._opened.add(sock)
-        if self.closed.is_set():
-            _cut(sock)
+        return len(self._servers)
 
     def call(
         self,
@@ -82,15 +105,18 @@ class Client:
         body: str | None = None,
         timeout: float | None = None,
         idempotent: bool = True,
+        limit: int = KEY_LIMIT,
     ) -> Reply:
         """Send a request and return what was answered, an error of the keys API included.
 
-        ``Unreachable``, ``AccessDenied``, ``IncompatibleStore``; ``Timeout``; ``MaybeSent`` if it
-        is not ``idempotent`` and nobody knows what became of it; ``Closed``.
+        Raises:
+            Unreachable, AccessDenied, IncompatibleStore, Timeout, Closed: nothing was done.
+            CorruptStore: the answer is no answer of etcd, or has more than ``limit`` bytes.
+            MaybeSent: instead of these if it is not ``idempotent`` and may have been done.
         """
         seconds = self.options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        count = len(self._pools)
+        count = len(self._servers)
         failure: Exception | None = None
         for attempt in range(2 * count):
             number = self._first
@@ -98,102 +124,181 @@ class Client:
             if left <= 0:
                 break
             share = left if not idempotent else left / max(1, min(count, 2 * count - attempt))
-            try:
-                reply = self._send(number, method, url, body, left=left, share=share)
-                if idempotent and is_passing(reply.body, reply.status):
-                    raise Unreachable(f"{self._pools[number].host}: {reply.body[:200]!r}")
-                return reply
-            except AccessDenied:  # an OSError, too
-                raise
-            except (HTTPError, OSError, Unreachable) as error:
-                failure = error
-                self._first = (number + 1) % count
-                self._judge(error, idempotent)
-        self._check_open()
+            data = body.encode() if body is not None else None
+            request = _Request(method, url, data, time.monotonic() + share, limit)
+            found = self._attempt(self._servers[number], request, idempotent)
+            if isinstance(found, Reply):
+                return found
+            failure = found
+            self._first = (number + 1) % count
+            self._check_open()
         if failure is None or deadline - time.monotonic() <= 0:
             raise Timeout(f"no answer within {seconds:g} s") from failure
         raise Unreachable(f"no server could be reached: {_text(failure)}") from failure
 
-    def _judge(self, error: Exception, idempotent: bool) -> None:
-        """Raise if ``error`` must not be followed by another attempt."""
-        self._check_open()
-        if isinstance(error, SSLError) and _refused(error):
-            raise AccessDenied(f"{_tls_advice(str(error))}: {_text(error)}") from error
-        never_sent = isinstance(error, NewConnectionError | ConnectTimeoutError | SSLError)
-        if not idempotent and not never_sent:
-            raise MaybeSent(_text(error)) from error
-
-    def _send(
-        self, number: int, method: str, url: str, body: str | None, *, left: float, share: float
-    ) -> Reply:
-        self._check_open()
-        response = self._pools[number].urlopen(
-            method,
-            url,
-            body=body,
-            headers=self._headers,
-            retries=False,
-            redirect=False,
-            timeout=urllib3.Timeout(connect=min(left, self.options.dial_timeout), read=share),
-        )
-        headers = response.headers
-        reply = Reply(
-            response.status,
-            int(headers.get("X-Etcd-Index") or 0),
-            headers.get("X-Etcd-Cluster-Id") or "",
-            response.data,
-        )
-        check_reply(reply.status, reply.body, headers.get("Content-Type") or "", self.version)
+    def _attempt(self, server: Server, request: _Request, idempotent: bool) -> Reply | Exception:
+        """The answer of one server; or why there is none, if another may be asked."""
+        try:
+            reply = self._send(server, request)
+        except _NotSent as error:
+            return error
+        except Unreachable as error:
+            return self._again(error, idempotent)
+        except StorageError:  # AccessDenied is an OSError as well
+            raise
+        except BadAnswer as error:
+            self._again(error, idempotent)
+            raise CorruptStore(f"{server}: {error}") from error
+        except _BROKEN as error:
+            return self._again(error, idempotent)
+        if idempotent and is_passing(reply.body, reply.status):
+            return Unreachable(f"{server}: {reply.body[:200]!r}")
         return reply
 
-    def open_stream(self, url: str, idle: float) -> urllib3.BaseHTTPResponse:
-        """A response whose body is still to come: of the first server that gives one. Reading
-        fails after ``idle`` seconds without anything. Errors as ``call``, and what reading it
-        raises is urllib3's; ``failed`` turns it into one of ours."""
-        failure: Exception | None = None
-        for _ in self._pools:
-            number = self._first
-            try:
-                self._check_open()
-                response = self._pools[number].urlopen(
-                    "GET",
-                    url,
-                    headers=self._headers,
-                    retries=False,
-                    redirect=False,
-                    preload_content=False,
-                    timeout=urllib3.Timeout(connect=self.options.dial_timeout, read=idle),
-                )
-                if response.status != 200:
-                    kind = response.headers.get("Content-Type") or ""
-                    check_reply(response.status, response.data, kind, self.version)
-                return response
-            except AccessDenied:  # an OSError, too
-                raise
-            except (HTTPError, OSError) as error:
-                failure = error
-                self._first = (number + 1) % len(self._pools)
-                self._judge(error, True)
+    def _again(self, error: Exception, idempotent: bool) -> Exception:
+        """Return ``error``; raise ``MaybeSent`` if what was sent must not be sent again."""
         self._check_open()
+        if not idempotent:
+            raise MaybeSent(_text(error)) from error
+        return error
+
+    def _send(self, server: Server, request: _Request) -> Reply:
+        status, headers, data = self._exchange(server, request)
+        kind = headers.get("Content-Type") or ""
+        check_reply(status, data, kind, lambda: self._version(server, request.deadline))
+        index = index_of(headers.get("X-Etcd-Index") or "")
+        return Reply(status, index, headers.get("X-Etcd-Cluster-Id") or "", data)
+
+    def _exchange(
+        self, server: Server, request: _Request
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """One request and its whole answer. Its connection is used again only after that: whatever
+        is raised, by a signal handler too, closes it."""
+        connection, fresh = self._connection(server, request.deadline)
+        whole = False
+        handle = self._enter(connection)
+        try:
+            self._check_open()
+            connection.timed.deadline = request.deadline
+            connection.request(
+                request.method, request.url, body=request.body, headers=self._headers
+            )
+            response = connection.getresponse()
+            data = read_body(response, request.limit)
+            whole = not response.will_close
+        except ssl.SSLError as error:
+            # A server that refuses the client's certificate says so after the handshake.
+            if fresh and refused_by_tls(error):
+                raise AccessDenied(f"{server}: {tls_advice(error)}: {_text(error)}") from error
+            raise
+        finally:
+            self._active.discard(handle)
+            if not whole:
+                connection.drop()
+        self._keep(server, connection)
+        return response.status, response.headers, data
+
+    def _connection(self, server: Server, deadline: float) -> tuple[Connection, bool]:
+        """A connection that nobody else uses, and whether it was just made."""
+        while server.idle:
+            try:
+                connection = server.idle.pop()
+            except IndexError:  # another thread took it
+                break
+            if not connection.is_stale:
+                return connection, False
+            connection.drop()
+        return self._dial(server, deadline), True
+
+    def _enter(self, connection: Connection) -> weakref.ref[Connection]:
+        """Have ``close`` cut it, as long as there is the connection or what this returns is in
+        ``_active``."""
+        handle = weakref.ref(connection, self._active.discard)
+        self._active.add(handle)
+        return handle
+
+    def _dial(self, server: Server, deadline: float) -> Connection:
+        self._check_open()
+        dial = min(deadline, time.monotonic() + self.options.dial_timeout)
+        address = server.address
+        try:
+            return Connection(address.host, address.port, server.context, deadline=dial)
+        except ssl.SSLError as error:
+            if refused_by_tls(error):
+                raise AccessDenied(f"{server}: {tls_advice(error)}: {_text(error)}") from error
+            raise _NotSent(f"TLS to {server} failed: {_text(error)}") from error
+        except (OSError, ValueError) as error:
+            raise _NotSent(f"{server}: {_text(error)}") from error
+
+    def _keep(self, server: Server, connection: Connection) -> None:
+        if connection.sock is None or len(server.idle) >= _POOL:
+            connection.drop()
+            return
+        server.idle.append(connection)
+        if self.closed.is_set():
+            self._drop_idle()
+
+    def open_stream(self, url: str, idle: float) -> Stream:
+        """An answer whose body is still to come: of the first server that gives one. Reading it
+        fails after ``idle`` seconds without anything. Errors as ``call``, and those of
+        ``refusal`` if the server refuses."""
+        failure: Exception | None = None
+        for _ in self._servers:
+            number = self._first
+            server = self._servers[number]
+            connection = None
+            try:
+                connection = self._dial(server, time.monotonic() + self.options.timeout)
+                return self._begin(server, connection, url, idle)
+            except BaseException as error:
+                if connection is not None:
+                    connection.drop()
+                self._check_open()
+                if isinstance(error, StorageError) and not isinstance(error, Unreachable):
+                    raise
+                if isinstance(error, BadAnswer):
+                    raise CorruptStore(f"{server}: {error}") from error
+                if not isinstance(error, (_NotSent, Unreachable, *_BROKEN)):
+                    raise
+                failure = error
+                self._first = (number + 1) % len(self._servers)
         raise Unreachable(f"no server could be reached: {_text(failure)}") from failure
+
+    def _begin(self, server: Server, connection: Connection, url: str, idle: float) -> Stream:
+        handle = self._enter(connection)
+        self._check_open()
+        timed = connection.timed
+        timed.deadline = time.monotonic() + self.options.timeout
+        timed.idle = idle
+        connection.request("GET", url, headers=self._headers)
+        stream = Stream(connection, connection.getresponse(), partial(self._active.discard, handle))
+        if stream.status != 200:
+            kind = stream.headers.get("Content-Type") or ""
+            data = stream.body()
+            check_reply(stream.status, data, kind, lambda: self._version(server, timed.deadline))
+            raise stream.refusal(data)
+        return stream
 
     def failed(self, error: Exception) -> Unreachable:
         """The error for one that came while a stream was read; the next server's turn it is,
         unless the stream was merely silent."""
         self._check_open()
-        if not isinstance(error, ReadTimeoutError):
-            self._first = (self._first + 1) % len(self._pools)
+        if not isinstance(error, TimeoutError):
+            self._first = (self._first + 1) % len(self._servers)
         return Unreachable(f"the stream broke: {_text(error)}")
 
     def version(self) -> str:
         """The server's own word for its version, "" if it does not say."""
+        return self._version(self._servers[self._first], time.monotonic() + self.options.timeout)
+
+    def _version(self, server: Server, deadline: float) -> str:
+        deadline = min(deadline, time.monotonic() + _VERSION_TIMEOUT)
         try:
-            response = self._pools[self._first].urlopen(
-                "GET", "/version", headers=self._headers, retries=False, timeout=2.0
-            )
-        except (HTTPError, OSError):
+            request = _Request("GET", "/version", None, deadline, _VERSION_LIMIT)
+            status, _, data = self._exchange(server, request)
+        except (_NotSent, BadAnswer, *_BROKEN):
             return ""
-        return response.data.decode(errors="replace") if response.status == 200 else ""
+        return data.decode(errors="replace") if status == 200 else ""
 
     def _check_open(self) -> None:
         if self.closed.is_set():
@@ -202,94 +307,20 @@ class Client:
     def close(self) -> None:
         """Close idle connections, and cut those that calls wait on."""
         self.closed.set()
-        for pool in self._pools:
-            pool.close()
-        with self._opened_lock:
-            opened = list(self._opened)
-        for sock in opened:
-            _cut(sock)
+        for handle in list(self._active):
+            connection = handle()
+            if connection is not None:
+                connection.cut()
+        self._drop_idle()
 
-
-def _cut(sock: socket.socket) -> None:
-    # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def _drop_idle(self) -> None:
+        for server in self._servers:
+            while server.idle:
+                try:
+                    server.idle.pop().drop()
+                except IndexError:
+                    break
 
 
 def _text(error: Exception | None) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _refused(error: SSLError) -> bool:
-    text = str(error).lower()
-    return "certificate" in text or "alert" in text or "handshake" in text
-
-
-def _tls_advice(text: str) -> str:
-    if "mismatch" in text:
-        return "the server's certificate is for another host: check server_list and ca_file"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "the server's certificate is not trusted: check ca_file"
-    if "ALERT" in text:
-        return "the client's certificate is missing or not accepted: check cert_file and key_file"
-    return "TLS failed"
-
-
-def _headers(config: StorageConfig) -> Mapping[str, str]:
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    if config.username:
-        password = config.read_password()
-        secret = password.reveal() if password else ""
-        headers |= urllib3.make_headers(basic_auth=f"{config.username}:{secret}")
-    return headers
-
-
-def _context(config: StorageConfig) -> ssl.SSLContext | None:
-    if tls_files(config) is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file or None)
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            "ca_file", config.ca_file or config.cert_file, f"usable PEM files: {error}"
-        ) from error
-    # Python 3.13 verifies more strictly by default. A cluster's CA is not the client's choice: what
-    # etcd and its clients accept is accepted on every version, such as a CA without key usage, or
-    # an intermediate CA alone in ca_file. Chain and host name are always verified.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if config.insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _pools(config: StorageConfig, track: Any) -> list[urllib3.HTTPConnectionPool]:
-    class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            track(self.sock)
-
-    class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            # Warned of once, at opening, and not with each request.
-            self.is_verified = self.is_verified or config.insecure_skip_verify
-            track(self.sock)
-
-    context = _context(config)
-    pools = []
-    for address in server_addresses(config, 2379):
-        pool: urllib3.HTTPConnectionPool
-        if context is not None:
-            pool = urllib3.HTTPSConnectionPool(
-                address.host, address.port, maxsize=_POOL, ssl_context=context
-            )
-            pool.ConnectionCls = Secure
-        else:
-            pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=_POOL)
-            pool.ConnectionCls = Plain
-        pools.append(pool)
-    return pools
+    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 from revstore.errors import (
@@ -23,10 +24,15 @@ __all__ = [
     "NOT_A_DIRECTORY",
     "NOT_A_FILE",
     "NOT_FOUND",
+    "RAFT",
+    "REFUSALS",
+    "BadAnswer",
     "MaybeSent",
     "check_reply",
     "is_passing",
     "refusal",
+    "refused_by_tls",
+    "tls_advice",
 ]
 
 NOT_FOUND = 100
@@ -39,12 +45,38 @@ DIRECTORY_NOT_EMPTY = 108
 _UNAUTHORIZED = 110
 _INVALID_FORM = 210
 #: The cluster's inner life: no leader, a timeout, a proposal that got lost.
-_RAFT = (300, 301)
+RAFT = (300, 301)
 _CLEARED = 401
+#: The error codes that say that a write was not done: those of commands, and of malformed requests.
+REFUSALS = frozenset({*range(100, 112), *range(200, 220)})
+#: What a server says of a client's certificate; it has not looked at any request then.
+_TLS_REFUSALS = ("unknown_ca", "access_denied", "handshake_failure", "protocol_version")
 
 
 class MaybeSent(Exception):
     """A write left, or may have left, and no answer came; its caller knows the key."""
+
+
+class BadAnswer(Exception):
+    """What answers is no etcd: too much of it, or in no form that etcd gives it."""
+
+
+def tls_advice(error: ssl.SSLError) -> str:
+    """What is wrong with which certificate, and what to check."""
+    text = str(error)
+    if "mismatch" in text:
+        return "the server's certificate is for another host: check server_list and ca_file"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "the server's certificate is not trusted: check ca_file"
+    return "the client's certificate is missing or not accepted: check cert_file and key_file"
+
+
+def refused_by_tls(error: ssl.SSLError) -> bool:
+    """Whether one side does not accept the other's certificate, or has no protocol in common."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    reason = (error.reason or "").lower()
+    return "alert" in reason and ("certificate" in reason or reason.endswith(_TLS_REFUSALS))
 
 
 def check_reply(status: int, body: bytes, kind: str, version: Callable[[], str]) -> None:
@@ -68,7 +100,7 @@ def check_reply(status: int, body: bytes, kind: str, version: Callable[[], str])
 
 def is_passing(body: bytes, status: int) -> bool:
     """Whether the cluster could not answer just now; another server, or a later try, may."""
-    return status >= 500 and any(b'"errorCode":%d,' % code in body for code in _RAFT)
+    return status >= 500 and any(b'"errorCode":%d,' % code in body for code in RAFT)
 
 
 def refusal(answer: Answer) -> BackendError:
@@ -82,7 +114,7 @@ def refusal(answer: Answer) -> BackendError:
         return ReadOnly(text)
     if answer.error_code == _INVALID_FORM:
         return ValueTooLarge(text)
-    if answer.error_code in _RAFT:
+    if answer.error_code in RAFT:
         return Unreachable(text)
     return CorruptStore(f"etcd answers {answer.error_code}: {text}")
 

@@ -9,34 +9,34 @@ between two streams is read from the server's memory, change by change.
 from __future__ import annotations
 
 import abc
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import urllib3
-from urllib3.exceptions import HTTPError, ReadTimeoutError
-
-from revstore.errors import Closed, IncompatibleStore, StorageError, Timeout, Unreachable
-from revstore.threads import start_thread
+from revstore.errors import (
+    Closed,
+    CorruptStore,
+    IncompatibleStore,
+    StorageError,
+    Timeout,
+    Unreachable,
+)
+from revstore.threads import Wake, start_thread
 from revstore_etcd2._client import Client
-from revstore_etcd2._errors import refusal
-from revstore_etcd2._wire import Action, decode_answer, event_of
+from revstore_etcd2._errors import BadAnswer
+from revstore_etcd2._history import BROKEN, Memory, change_of
+from revstore_etcd2._wire import Action
 
 __all__ = ["Hub", "Listener"]
 
 _log = logging.getLogger("revstore_etcd2")
 _STREAM = "/v2/keys/?wait=true&recursive=true&stream=true"
-_NEXT = "/v2/keys/?wait=true&recursive=true&waitIndex="
-#: Seconds of silence, after the answer's head has come, that mean that nothing is remembered: what
-#: is remembered is sent together with the head. Two such answers have to agree.
-_SILENCE = 0.5
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 1.0
 
 
 class Listener(abc.ABC):
-    """A watch, as the hub sees it. Called with the hub's lock held; must not call back."""
+    """A watch, as the hub sees it. Called by the hub's thread, or by who joins; must not block."""
 
     @abc.abstractmethod
     def begin(self, index: int) -> None:
@@ -67,66 +67,48 @@ class Hub:
         self._client = client
         self._check_cluster = check_cluster
         self._read_index = read_index
-        self._wanted = threading.Event()
-        self._lock = threading.Lock()  # guards the three below
+        self._memory = self.memory()
+        self._wanted = Wake()
+        #: Held while a listener joins, and while the thread sees that there is none.
+        self._lock = threading.Lock()
+        #: Added to under the lock; discarding and copying are single steps of the interpreter.
         self._listeners: set[Listener] = set()
         self._cursor: int | None = None  # set by the thread alone
         self._thread: threading.Thread | None = None
 
+    def memory(self) -> Memory:
+        """What another thread reads the server's memory with."""
+        return Memory(self._client, self._check_cluster)
+
     def join(self, listener: Listener) -> None:
+        """Push every change from now on to ``listener``, once it was told where that begins."""
         with self._lock:
             if self._client.closed.is_set():
                 raise Closed("the backend is closed")
             if self._thread is None:
                 self._thread = start_thread(self._run, "revstore-etcd2-watch")
             self._listeners.add(listener)
-            if self._cursor is not None:
-                listener.begin(self._cursor)
+            # Read after the listener is there: what comes after it is pushed.
+            cursor = self._cursor
+        if cursor is not None:
+            listener.begin(cursor)
         self._wanted.set()
 
     def leave(self, listener: Listener) -> None:
-        with self._lock:
-            self._listeners.discard(listener)
+        self._listeners.discard(listener)
 
     def close(self, timeout: float) -> None:
         """Wake every watch, which then finds the backend closed, and end the thread. The client
         must be closed already."""
         self._wanted.set()
-        with self._lock:
-            for listener in self._listeners:
-                listener.end(Closed("the backend is closed"))
-            thread = self._thread
+        for listener in list(self._listeners):
+            listener.end(Closed("the backend is closed"))
+        self._memory.stop()
+        # Without the lock, which whoever a signal handler that closes has interrupted may hold. A
+        # thread that begins just now ends by itself.
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-
-    def next_action(self, after: int) -> tuple[Action | None, int]:
-        """The first change after ``after`` that the server remembers, and the index that it had
-        come to; None if it remembers none. ``Compacted`` if some have been forgotten."""
-        seen = 0
-        for _ in range(2):
-            with self._answer(f"{_NEXT}{after + 1}", _SILENCE) as (response, index):
-                seen, body = index, _body(response)
-            if body == b"":
-                raise Unreachable("the server ended a watch")
-            if body is not None:
-                return event_of(decode_answer(body)), seen
-        return None, seen
-
-    @contextlib.contextmanager
-    def _answer(self, url: str, idle: float) -> Iterator[tuple[urllib3.BaseHTTPResponse, int]]:
-        """An answer that is still to be read, and the index in its head."""
-        response = self._client.open_stream(url, idle)
-        try:
-            if response.status != 200:
-                raise refusal(decode_answer(response.data))
-            self._check_cluster(response.headers.get("X-Etcd-Cluster-Id") or "")
-            yield response, int(response.headers.get("X-Etcd-Index") or 0)
-        except (HTTPError, OSError) as error:
-            if isinstance(error, StorageError):
-                raise
-            raise self._client.failed(error) from error
-        finally:
-            response.close()
 
     # The thread
 
@@ -142,10 +124,10 @@ class Hub:
             except Closed:
                 return
             except (Unreachable, Timeout) as error:
-                if isinstance(error.__cause__, ReadTimeoutError) and self._alive():
+                if isinstance(error.__cause__, TimeoutError) and self._alive():
                     continue  # merely silent
                 _log.info("the stream of changes is made anew: %s", error)
-                self._client.closed.wait(retry)
+                self._wanted.wait(retry)
                 retry = min(retry * 2, _LAST_RETRY)
             except StorageError as error:
                 self._fail(error)
@@ -176,23 +158,39 @@ class Hub:
 
     def _follow(self) -> None:
         """Open a stream, close the gap before it, and take what comes until it ends."""
-        with self._answer(_STREAM, self._client.options.idle_timeout) as (response, index):
-            if self._cursor is None:
-                self._begin(index)
-            elif index < self._cursor:
-                self._check_not_back(self._cursor)
-            else:
-                self._close_gap(index)
-            for line in _lines(response):
-                self._take(event_of(decode_answer(line)))
+        stream = self._client.open_stream(_STREAM, self._client.options.idle_timeout)
+        try:
+            self._check_cluster(stream.cluster)
+            self._begin_at(stream.index)
+            for line in stream.lines():
+                self._take(change_of(line))
                 if not self._listeners:
                     return
+        except BadAnswer as error:
+            raise CorruptStore(str(error)) from error
+        except BROKEN as error:
+            if isinstance(error, StorageError):
+                raise
+            raise self._client.failed(error) from error
+        finally:
+            stream.close()
+
+    def _begin_at(self, index: int) -> None:
+        """Go on from where the stream begins, with nothing left out before it."""
+        if not index:
+            raise CorruptStore("the server does not tell the store's index")
+        if self._cursor is None:
+            self._begin(index)
+        elif index < self._cursor:
+            self._check_not_back(self._cursor)
+        else:
+            self._close_gap(index)
 
     def _begin(self, index: int) -> None:
-        with self._lock:
-            self._cursor = index
-            for listener in self._listeners:
-                listener.begin(index)
+        # Before the listeners are copied: one that joins in between finds it.
+        self._cursor = index
+        for listener in list(self._listeners):
+            listener.begin(index)
 
     def _check_not_back(self, cursor: int) -> None:
         """A server may lag behind another; the whole store may not."""
@@ -203,7 +201,7 @@ class Hub:
 
     def _close_gap(self, upto: int) -> None:
         while self._cursor is not None and self._cursor < upto:
-            action, index = self.next_action(self._cursor)
+            action, index = self._memory.next(self._cursor)
             if action is not None and action.index <= upto:
                 self._take(action)
             elif action is not None or index >= upto:
@@ -212,32 +210,15 @@ class Hub:
                 raise Unreachable("the server asked for the gap lags behind")
 
     def _take(self, action: Action) -> None:
-        with self._lock:
-            if self._cursor is None or action.index <= self._cursor:
-                return  # of a server that lags: it came before
-            self._cursor = action.index
-            for listener in self._listeners:
-                listener.push(action)
+        if self._cursor is None or action.index <= self._cursor:
+            return  # of a server that lags: it came before
+        # Before the listeners are copied: one that joins in between reads it from history.
+        self._cursor = action.index
+        for listener in list(self._listeners):
+            listener.push(action)
 
     def _fail(self, error: StorageError) -> None:
-        with self._lock:
-            self._cursor = None
-            for listener in self._listeners:
-                listener.end(error)
-            self._listeners.clear()
-
-
-def _body(response: urllib3.BaseHTTPResponse) -> bytes | None:
-    """The whole body; None if it does not come."""
-    try:
-        return response.data
-    except ReadTimeoutError:
-        return None
-
-
-def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The whole lines of a body, as they come."""
-    rest = b""
-    for chunk in response.stream(65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from filter(None, lines)
+        self._cursor = None
+        for listener in list(self._listeners):
+            listener.end(error)
+            self._listeners.discard(listener)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from revstore.backend_tools import seconds
+from revstore.backend_tools import seconds, whole_number
 from revstore.values import Capability
 
 __all__ = ["CAPABILITIES", "Etcd2Options"]
@@ -26,9 +26,11 @@ class Etcd2Options:
 
     ``timeout``: seconds that a call may take if it was given none. ``dial_timeout``: seconds after
     which another server is tried. ``idle_timeout``: seconds of silence after which the stream of
-    changes is made anew, so that a dead server is noticed.
+    changes is made anew, so that a dead server is noticed. ``list_limit``: bytes that the answer to
+    a list may have, which v2 gives as a whole.
     """
 
     timeout: float = attrs.field(default=30.0, validator=seconds(0.1, 3600))
     dial_timeout: float = attrs.field(default=2.0, validator=seconds(0.1, 60))
     idle_timeout: float = attrs.field(default=5.0, validator=seconds(0.1, 600))
+    list_limit: int = attrs.field(default=512 << 20, validator=whole_number(1 << 20, 1 << 40))

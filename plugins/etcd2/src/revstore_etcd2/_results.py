@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from revstore.errors import FutureRevision, Unsupported
+from collections.abc import Sequence
+
+from revstore.errors import CorruptStore, FutureRevision, Unsupported
 from revstore.values import Capability, KeyValue
-from revstore_etcd2._errors import NOT_A_DIRECTORY, NOT_FOUND, refusal
+from revstore_etcd2._errors import NOT_A_DIRECTORY, NOT_FOUND, REFUSALS, refusal
 from revstore_etcd2._wire import Answer, Node, kv_of
 
-__all__ = ["ABSENT", "check_revision", "key_value", "no_folder", "node_of"]
+__all__ = [
+    "ABSENT",
+    "check_list_of",
+    "check_revision",
+    "key_value",
+    "no_folder",
+    "node_of",
+    "nonsense",
+]
 
 #: The errors that say that there is no such key.
 ABSENT = (NOT_FOUND, NOT_A_DIRECTORY)
 
 
-def node_of(answer: Answer) -> Node | None:
-    """What a read found. Errors of a cluster that cannot answer are raised."""
+def node_of(answer: Answer, path: str, index: int) -> Node | None:
+    """What a read of ``path`` found, in a store at ``index``. Errors of a cluster that cannot
+    answer are raised; ``CorruptStore`` if it is the answer to something else."""
+    if not index:
+        raise CorruptStore("the server does not tell the store's index")
     if answer.error_code in ABSENT:
         return None
-    if answer.node is None:
+    node = answer.node
+    if node is None:
         raise refusal(answer)
-    return answer.node
+    if node.key != path:
+        raise CorruptStore(f"asked for {path!r}, the server sent {node.key!r}")
+    if node.modified_index > index:
+        raise CorruptStore(f"{path!r} was changed at {node.modified_index}, in a store at {index}")
+    return node
 
 
 def key_value(node: Node | None, key: str) -> KeyValue | None:
@@ -27,9 +45,33 @@ def key_value(node: Node | None, key: str) -> KeyValue | None:
     return None if node is None or node.dir else kv_of(node, key)
 
 
+def nonsense(answer: Answer, path: str, expected: int) -> str:
+    """Why the answer does not tell what became of a write to ``path``; empty if it does."""
+    node = answer.node
+    if node is None:
+        if answer.error_code in REFUSALS:
+            return ""
+        return f"{answer.error_code}: {answer.message}: {answer.cause}"
+    rises = expected < node.modified_index and 0 < node.created_index <= node.modified_index
+    if node.key == path and rises:
+        return ""
+    return f"the server answers for {node.key!r} at {node.modified_index}"
+
+
 def no_folder(key: str, reason: str) -> Unsupported:
     """The error for a key that cannot be where it would have to be."""
     return Unsupported(Capability.NESTED_KEYS, f"cannot create {key!r}: {reason}")
+
+
+def check_list_of(found: Sequence[tuple[str, Node]], index: int) -> None:
+    """``CorruptStore`` if no store at ``index`` can hold these keys, which are in order."""
+    before = ""
+    for key, node in found:
+        if key == before:
+            raise CorruptStore(f"the server sent {key!r} twice in one list")
+        if node.modified_index > index:
+            raise CorruptStore(f"{key!r} was changed at {node.modified_index}, after {index}")
+        before = key
 
 
 def check_revision(revision: int, index: int) -> None:

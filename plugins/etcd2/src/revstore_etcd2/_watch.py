@@ -9,8 +9,10 @@ from collections import deque
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import OpenGuard, key_matcher
-from revstore.errors import Closed, Compacted, StorageError, Timeout, Unreachable, Unsupported
+from revstore.errors import BackendError, Closed, Compacted, StorageError, Unsupported
+from revstore.threads import Wake
 from revstore.values import Capability, WatchBatch, WatchEvent
+from revstore_etcd2._history import History
 from revstore_etcd2._hub import Hub, Listener
 from revstore_etcd2._names import key_of
 from revstore_etcd2._wire import Action
@@ -20,15 +22,14 @@ __all__ = ["Etcd2Watch"]
 #: A watch that nobody polls ends with ``Compacted`` when it holds so much.
 _CAPACITY = 100_000
 _CAPACITY_BYTES = 64 * 1024 * 1024
-#: Seconds between two tries to read from the server's memory.
-_RETRY = 0.05
 
 
 class Etcd2Watch(BackendWatch, Listener):
     """A watch of one key or of a prefix.
 
-    ``_looked``, ``_position`` and ``_failed`` are the polling thread's; the rest is guarded by
-    ``_changed``.
+    Without a lock, so that an exception from a signal handler can leave none behind. Each field has
+    one writer: the thread that polls, the hub's, or that of history. Those append to a queue
+    first and then tell how far it goes; who polls reads how far it goes first.
     """
 
     def __init__(
@@ -48,14 +49,17 @@ class Etcd2Watch(BackendWatch, Listener):
         self._progress = progress
         self._guard = guard
         self._after = after_revision
-        self._looked = after_revision  # up to here the server's memory was read
         self._position = after_revision
-        self._failed: StorageError | None = None
-        self._changed = threading.Condition(threading.Lock())
-        self._joined: int | None = None  # from here on the hub pushes
-        self._pushed = 0  # how far it has come
+        self._failed: StorageError | None = None  # what poll has raised
+        self._wake = Wake()
+        self._begun = threading.Lock()  # taken once, by the first ``begin``
+        self._history: History | None = None
+        self._past: deque[WatchEvent] = deque()
+        self._caught_up = False  # all that the server remembers is in ``_past``
         self._queue: deque[WatchEvent] = deque()
-        self._size = 0
+        self._pushed = 0  # how far ``_queue`` goes
+        self._bytes_in = 0
+        self._bytes_out = 0
         self._error: StorageError | None = None
         self._closed = False
         hub.join(self)
@@ -63,35 +67,55 @@ class Etcd2Watch(BackendWatch, Listener):
     # What the hub calls
 
     def begin(self, index: int) -> None:
-        with self._changed:
-            if self._joined is None:
-                self._joined = index
-            self._pushed = index
-            self._changed.notify_all()
+        if not self._begun.acquire(blocking=False):
+            return
+        self._pushed = max(self._pushed, index)
+        if index <= self._after:
+            self._caught_up = True
+        else:
+            try:
+                self._history = History(self._hub.memory(), self, after=self._after, upto=index)
+            except BackendError as error:  # no room for a thread
+                self._error = error
+        self._wake.set()
+        if self._closed:
+            self.close()
 
     def push(self, action: Action) -> None:
-        with self._changed:
-            if self._error is not None or self._closed:
-                return
-            event = action.event
-            wanted = event is not None and action.index > self._after and self._covers(event.kv.key)
-            if action.lost_folder and action.index > self._after and self._lies_in(action):
-                # What was in it is not known, only that it is gone.
+        if self._error is not None or self._closed:
+            return
+        event = action.event
+        wanted = event is not None and action.index > self._after and self._covers(event.kv.key)
+        if action.lost_folder and action.index > self._after and self._lies_in(action):
+            # What was in it is not known, only that it is gone.
+            self._error = Compacted(action.index, action.index)
+        elif wanted and event is not None:
+            self._queue.append(event)
+            self._bytes_in += len(event.kv.value)
+            held = self._bytes_in - self._bytes_out
+            if len(self._queue) > _CAPACITY or held > _CAPACITY_BYTES:
                 self._error = Compacted(action.index, action.index)
-            elif wanted and event is not None:
-                self._queue.append(event)
-                self._size += len(event.kv.value)
-                if len(self._queue) > _CAPACITY or self._size > _CAPACITY_BYTES:
-                    self._error = Compacted(action.index, action.index)
-            self._pushed = action.index
-            if wanted or self._progress or self._error is not None:
-                self._changed.notify_all()
+        self._pushed = action.index
+        if wanted or self._progress or self._error is not None:
+            self._wake.set()
+
+    # What the thread of history calls; the first also the hub
 
     def end(self, error: StorageError) -> None:
-        with self._changed:
-            if self._error is None:
-                self._error = error
-            self._changed.notify_all()
+        if self._error is None:
+            self._error = error
+        self._wake.set()
+
+    def remember(self, action: Action) -> None:
+        if action.lost_folder and self._lies_in(action):
+            raise Compacted(action.index, action.index)
+        if action.event is not None and self._covers(action.event.kv.key):
+            self._past.append(action.event)
+            self._wake.set()
+
+    def caught_up(self) -> None:
+        self._caught_up = True
+        self._wake.set()
 
     def _lies_in(self, action: Action) -> bool:
         """Whether keys of this watch may have been in the folder."""
@@ -108,12 +132,18 @@ class Etcd2Watch(BackendWatch, Listener):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._check()
-            batch = self._next(deadline)
+            batch = self._next()
             if batch is not None:
-                self._position = batch.revision
-                return batch
-            if deadline is not None and time.monotonic() >= deadline:
+                return self._hand_out(batch)
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
                 return None
+            self._wake.wait(left)
+
+    def _hand_out(self, batch: WatchBatch) -> WatchBatch:
+        # One line: no exception from a signal handler comes between the two, and what was not
+        # returned comes again.
+        self._position = batch.revision; return batch  # noqa: E702  # fmt: skip
 
     def _check(self) -> None:
         if self._closed:
@@ -122,63 +152,30 @@ class Etcd2Watch(BackendWatch, Listener):
         if self._failed is not None:
             raise self._failed
 
-    def _next(self, deadline: float | None) -> WatchBatch | None:
-        """The next batch; None if none has come by the deadline, or perhaps before it."""
-        with self._changed:
-            joined = self._joined
-            if joined is None or self._looked >= joined:
-                return self._next_pushed(deadline)
-        try:
-            return self._next_remembered(joined)
-        except (Unreachable, Timeout):
-            wait = _RETRY if deadline is None else min(_RETRY, deadline - time.monotonic())
-            with self._changed:
-                if not self._closed and wait > 0:
-                    self._changed.wait(wait)
-            return None
-        except StorageError as error:
-            self._check()
-            self._failed = error
-            self._hub.leave(self)
-            raise
-
-    def _next_pushed(self, deadline: float | None) -> WatchBatch | None:
-        if not self._queue and self._error is None and not self._has_progress():
-            wait = None if deadline is None else deadline - time.monotonic()
-            if wait is None or wait > 0:
-                self._changed.wait(wait)
-        if self._closed or (self._joined is None and self._error is None):
-            return None
-        if self._looked < (self._joined or 0):
-            return None  # what the server remembers comes first
-        if self._queue:
-            event = self._queue.popleft()
-            self._size -= len(event.kv.value)
+    def _next(self) -> WatchBatch | None:
+        """What comes next, which stays in its queue until it has been returned."""
+        # The order of these three reads is that of the writers, turned round.
+        error, pushed, caught_up = self._error, self._pushed, self._caught_up
+        event = self._first(self._past)
+        if event is None and caught_up:
+            event = self._first(self._queue)
+        if event is not None:
             return WatchBatch(event.kv.revision, (event,))
-        if self._error is not None:
-            self._failed = self._error
-            raise self._error
-        if self._has_progress():
-            return WatchBatch(self._pushed)
+        if error is not None:
+            self._hub.leave(self)
+            self._failed = error
+            raise error
+        if self._progress and caught_up and pushed > self._position:
+            return WatchBatch(pushed)
         return None
 
-    def _has_progress(self) -> bool:
-        return self._progress and self._joined is not None and self._pushed > self._position
-
-    def _next_remembered(self, joined: int) -> WatchBatch | None:
-        action, index = self._hub.next_action(self._looked)
-        if action is None:
-            if index < joined:
-                raise Unreachable("the server lags behind")
-            self._looked = joined
-        elif action.index > joined:
-            self._looked = joined
-        else:
-            self._looked = action.index
-            if action.lost_folder and self._lies_in(action):
-                raise Compacted(action.index, action.index)
-            if action.event is not None and self._covers(action.event.kv.key):
-                return WatchBatch(action.index, (action.event,))
+    def _first(self, queue: deque[WatchEvent]) -> WatchEvent | None:
+        while queue:
+            event = queue[0]
+            if event.kv.revision > self._position:
+                return event
+            self._bytes_out += len(event.kv.value) if queue is self._queue else 0
+            queue.popleft()
         return None
 
     @property
@@ -189,10 +186,10 @@ class Etcd2Watch(BackendWatch, Listener):
         raise Unsupported(Capability.PROGRESS)
 
     def close(self) -> None:
-        if self._guard.inherited:  # no lock can be taken
-            return
-        with self._changed:
-            self._closed = True
-            self._queue.clear()
-            self._changed.notify_all()
+        self._closed = True
         self._hub.leave(self)
+        history = self._history
+        if history is not None:
+            history.stop()
+        self._queue.clear()
+        self._wake.set()

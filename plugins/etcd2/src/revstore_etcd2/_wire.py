@@ -11,6 +11,7 @@ import base64
 import binascii
 import datetime
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -26,6 +27,7 @@ __all__ = [
     "decode_value",
     "encode_value",
     "event_of",
+    "index_of",
     "kv_of",
     "leaves",
 ]
@@ -33,6 +35,9 @@ __all__ = [
 _MARK = "revstore/base64:"
 _BYTES_MARK = _MARK.encode()
 _DELETIONS = frozenset({"delete", "compareAndDelete", "expire"})
+_PUTS = frozenset({"set", "create", "update", "compareAndSwap"})
+_LAST = (1 << 63) - 1
+Index = Annotated[int, msgspec.Meta(ge=0, le=_LAST)]
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -40,10 +45,10 @@ class Node(msgspec.Struct, rename="camel", gc=False):
     """A key, or with ``dir`` a folder."""
 
     key: str = "/"
-    value: str = ""
+    value: str | None = None
     dir: bool = False
-    modified_index: int = 0
-    created_index: int = 0
+    modified_index: Index = 0
+    created_index: Index = 0
     expiration: str = ""
     ttl: int = 0
     nodes: list[Node] = []
@@ -58,7 +63,7 @@ class Answer(msgspec.Struct, rename="camel"):
     error_code: int = 0
     message: str = ""
     cause: str = ""
-    index: int = 0
+    index: Index = 0
 
 
 class Action(msgspec.Struct):
@@ -73,12 +78,20 @@ class Action(msgspec.Struct):
 _answers = msgspec.json.Decoder(Answer)
 
 
+def index_of(text: str) -> int:
+    """The index that a header gives; 0 if it is none."""
+    return found if text.isascii() and text.isdigit() and (found := int(text[:20])) <= _LAST else 0
+
+
 def decode_answer(body: bytes) -> Answer:
     """``CorruptStore`` if it is not the JSON of the API."""
     try:
-        return _answers.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        answer = _answers.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptStore(f"the server's answer cannot be read: {error}") from error
+    if (answer.error_code != 0) is (answer.node is not None):
+        raise CorruptStore("the server's answer is neither a node nor an error, or both")
+    return answer
 
 
 def encode_value(value: bytes) -> str:
@@ -101,19 +114,28 @@ def decode_value(text: str) -> bytes:
 
 def _lease(expiration: str) -> int:
     """The moment of expiry in nanoseconds since 1970; it is the same in every answer."""
-    if not expiration:
-        return 0
     whole, _, rest = expiration.partition(".")
     digits = rest.rstrip("Z")[:9]
-    moment = datetime.datetime.fromisoformat(whole.rstrip("Z")[:19] + "+00:00")
+    try:
+        moment = datetime.datetime.fromisoformat(whole.rstrip("Z")[:19] + "+00:00")
+    except ValueError as error:
+        raise CorruptStore(f"the server tells an expiry that is none: {expiration!r}") from error
     seconds = (moment - _EPOCH) // datetime.timedelta(seconds=1)
     return seconds * 1_000_000_000 + int(digits.ljust(9, "0") if digits.isdigit() else 0) or 1
 
 
 def kv_of(node: Node, key: str, *, keys_only: bool = False) -> KeyValue:
+    """What is at a node. ``CorruptStore`` if it has no value, or indexes that are none."""
+    value = node.value
+    if value is None or not 0 < node.created_index <= node.modified_index:
+        raise CorruptStore(
+            f"the server's answer for {key!r} is not whole: "
+            f"{'no value' if value is None else 'a value'}, indexes "
+            f"{node.created_index} and {node.modified_index}"
+        )
     return KeyValue(
         key,
-        b"" if keys_only else decode_value(node.value),
+        b"" if keys_only else decode_value(value),
         node.modified_index,
         node.created_index,
         0,
@@ -133,20 +155,33 @@ def leaves(node: Node) -> Iterator[Node]:
 
 
 def event_of(answer: Answer) -> Action:
-    """What happened, of a change that a watch was told of."""
+    """What happened, of a change that a watch was told of. ``CorruptStore`` if it cannot have."""
     node, before = answer.node, answer.prev_node
-    if node is None:
-        raise CorruptStore("the server told of a change of nothing")
-    key = key_of(node.key)
+    if node is None or not node.modified_index:
+        raise CorruptStore("the server sent a change without a node or an index")
     gone = answer.action in _DELETIONS
+    if not gone and answer.action not in _PUTS:
+        raise CorruptStore(f"the server sent a change of an unknown kind: {answer.action!r}")
+    key, index = key_of(node.key), node.modified_index
     if node.dir and gone:
-        return Action(node.modified_index, lost_folder=node.key)
-    previous = None if before is None or before.dir or key is None else kv_of(before, key)
-    if key is None or (node.dir and previous is None):
-        return Action(node.modified_index)
+        return Action(index, lost_folder=node.key)
+    if key is None or (node.dir and (before is None or before.dir)):
+        return Action(index)
+    return Action(index, _event(key, node, None if before is None or before.dir else before, gone))
+
+
+def _event(key: str, node: Node, before: Node | None, gone: bool) -> WatchEvent:
+    previous = None if before is None else kv_of(before, key)
+    if before is not None and (
+        before.key != node.key or before.modified_index >= node.modified_index
+    ):
+        raise CorruptStore(f"the server sent a change of {key!r} with another key's past")
     if gone or node.dir:  # a folder that takes the place of a key
         if previous is None:
-            return Action(node.modified_index)
+            raise CorruptStore(f"the server sent a deletion of {key!r} without what was deleted")
         deleted = KeyValue(key, b"", node.modified_index)
-        return Action(node.modified_index, WatchEvent(WatchEventType.DELETED, deleted, previous))
-    return Action(node.modified_index, WatchEvent(WatchEventType.PUT, kv_of(node, key), previous))
+        return WatchEvent(WatchEventType.DELETED, deleted, previous)
+    kv = kv_of(node, key)
+    if previous is None and kv.create_revision != kv.revision:
+        raise CorruptStore(f"the server sent an update of {key!r} without what was there before")
+    return WatchEvent(WatchEventType.PUT, kv, previous)

@@ -1,0 +1,173 @@
+"""HTTP over sockets whose every wait ends at one deadline.
+
+The timeout of a socket bounds a single read: a server that sends a byte now and then would hold a
+call for as long as it likes. So a socket knows when its request has to be over, and each of its
+waits gets what is left until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import math
+import os
+import socket
+import ssl
+import time
+from typing import Any
+
+from revstore_etcd2._errors import BadAnswer
+
+__all__ = ["Connection", "TimedTlsSocket", "read_body"]
+
+_PIECE = 1 << 16
+#: Seconds that the system's poll can wait for.
+_LONGEST = 1e6
+
+
+class _Timed:
+    """Mixed into sockets. ``deadline``: when the request has to be over, by the monotonic clock;
+    ``idle``: seconds that a single read may wait. ``silence``: seconds without data after which
+    the writing half is shut down, which makes a server end an answer that it has nothing for;
+    ``half_closed`` then becomes true."""
+
+    deadline = math.inf
+    idle = math.inf
+    silence = 0.0
+    half_closed = False
+
+    def recv_into(self, *arguments: Any) -> int:
+        read = super().recv_into  # type: ignore[misc]
+        if self.silence and not self.half_closed:
+            self._limit(self.silence)
+            try:
+                return int(read(*arguments))
+            except TimeoutError:
+                self.half_closed = True
+                # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
+                socket.socket.shutdown(self, socket.SHUT_WR)  # type: ignore[arg-type]
+        self._limit()
+        return int(read(*arguments))
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self._limit()
+        return int(super().send(data, flags))  # type: ignore[misc]
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self._limit()  # one for all of it in the plain socket; that of TLS comes back to ``send``
+        super().sendall(data, flags)  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        # Of a call that a signal handler interrupted nobody is left to close it, and that is no
+        # mistake to warn of.
+        if self.fileno() >= 0:  # type: ignore[attr-defined]
+            os.close(self.detach())  # type: ignore[attr-defined]
+
+    def _limit(self, at_most: float = math.inf) -> None:
+        left = min(self.deadline - time.monotonic(), self.idle, at_most, _LONGEST)
+        if left <= 0:
+            raise TimeoutError("the deadline passed")
+        self.settimeout(left)  # type: ignore[attr-defined]
+
+
+class _TimedSocket(_Timed, socket.socket):
+    """A plain connection."""
+
+
+class TimedTlsSocket(_Timed, ssl.SSLSocket):
+    """What a context's ``sslsocket_class`` has to be."""
+
+
+class Connection(http.client.HTTPConnection):
+    """One connection to a server; it is connected when it is made, and never again."""
+
+    auto_open = 0
+
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, deadline: float
+    ) -> None:
+        """``OSError`` if there is no connection by ``deadline``, ``ssl.SSLError`` among them. Only
+        the resolution of names has limits of its own."""
+        super().__init__(host, port)
+        self._pid = os.getpid()
+        self.timed: _TimedSocket | TimedTlsSocket = _connect(host, port, deadline)
+        if context is not None:
+            try:
+                self.timed.settimeout(max(0.001, deadline - time.monotonic()))
+                secure = context.wrap_socket(self.timed, server_hostname=host)
+                assert isinstance(secure, TimedTlsSocket)
+                self.timed = secure
+            except BaseException:
+                self.timed.close()
+                raise
+        self.sock = self.timed
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether anything has come since the last answer: its end, or what nobody asked for."""
+        if self.sock is None:
+            return True
+        try:
+            self.sock.settimeout(0)
+            socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def cut(self) -> None:
+        """Wake a thread that waits for this connection, which then fails. Nothing in a child after
+        a fork, where it would end the parent's."""
+        if os.getpid() != self._pid:
+            return
+        # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.timed, socket.SHUT_RDWR)
+
+    def drop(self) -> None:
+        """Close it, with the answer that it is in the middle of."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self.timed.close()
+
+
+def _connect(host: str, port: int, deadline: float) -> _TimedSocket:
+    """A connection to the first of the host's addresses that accepts it."""
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        sock = _TimedSocket(family, kind, protocol)
+        try:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline passed")
+            sock.settimeout(left)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+def read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
+    """The whole body. ``BadAnswer`` if it has more than ``limit`` bytes; ``OSError`` or
+    ``HTTPException`` if it breaks off."""
+    if response.length is not None:
+        if response.length > limit:
+            raise BadAnswer(f"the answer has {response.length} bytes, over the limit of {limit}")
+        return response.read()
+    pieces = []
+    left = limit + 1
+    while left > 0 and (piece := response.read(min(left, _PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    if left <= 0:
+        raise BadAnswer(f"the answer is over the limit of {limit} bytes")
+    return b"".join(pieces)
