@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import math
 import os
+import select
 import socket
 import ssl
 import time
@@ -21,6 +22,8 @@ from revstore_etcd2._errors import BadAnswer
 __all__ = ["Connection", "TimedTlsSocket", "read_body"]
 
 _PIECE = 1 << 16
+#: Seconds in which a server that does not accept a certificate says so.
+_VERDICT = 0.25
 #: Seconds that the system's poll can wait for.
 _LONGEST = 1e6
 
@@ -97,10 +100,28 @@ class Connection(http.client.HTTPConnection):
                 secure = context.wrap_socket(self.timed, server_hostname=host)
                 assert isinstance(secure, TimedTlsSocket)
                 self.timed = secure
+                self._await_verdict(deadline)
             except BaseException:
                 self.timed.close()
                 raise
         self.sock = self.timed
+
+    def _await_verdict(self, deadline: float) -> None:
+        """Raise ``SSLError`` if the server does not accept our certificate, or that there is none.
+
+        With TLS 1.3 it says so after the handshake; a request that is on its way by then could
+        have it say nothing. If it does accept, it sends a ticket for the next connection.
+        """
+        if self.timed.version() != "TLSv1.3":  # type: ignore[union-attr]
+            return
+        waiting = select.poll()
+        waiting.register(self.timed, select.POLLIN)
+        left = min(_VERDICT, deadline - time.monotonic())
+        if waiting.poll(max(0.0, left) * 1000):
+            self.timed.settimeout(0)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                ssl.SSLSocket.recv(self.timed, 1)  # type: ignore[arg-type]
+                raise ConnectionError("the server ended the connection, or spoke out of turn")
 
     @property
     def is_stale(self) -> bool:

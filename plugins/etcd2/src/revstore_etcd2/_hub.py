@@ -113,6 +113,9 @@ class Hub:
     # The thread
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # who started it was interrupted, and another has begun or will
         retry = _FIRST_RETRY
         while not self._client.closed.is_set():
             if not self._listeners:

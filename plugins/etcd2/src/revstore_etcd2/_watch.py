@@ -62,7 +62,11 @@ class Etcd2Watch(BackendWatch, Listener):
         self._bytes_out = 0
         self._error: StorageError | None = None
         self._closed = False
-        hub.join(self)
+        try:
+            hub.join(self)
+        except BaseException:
+            self.close()
+            raise
 
     # What the hub calls
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from revstore.arguments import (
     check_compact,
@@ -19,6 +20,7 @@ from revstore.config import StorageConfig
 from revstore.errors import (
     BackendError,
     Compacted,
+    CorruptStore,
     FutureRevision,
     IncompatibleStore,
     OutcomeUnknown,
@@ -30,20 +32,25 @@ from revstore.values import (
     CountResult,
     DeleteResult,
     GetResult,
-    KeyValue,
     ListResult,
     PutResult,
 )
-from revstore_etcd3._client import Client
+from revstore_etcd3._answers import check_lease, count_of, delete_result, one_of, put_result
+from revstore_etcd3._calls import MainThreadCalls
+from revstore_etcd3._client import Client, left_of
 from revstore_etcd3._hub import Hub
 from revstore_etcd3._leases import LeaseManager
 from revstore_etcd3._options import Etcd3Options
 from revstore_etcd3._reader import Reader
-from revstore_etcd3._requests import delete_request, key_value, put_request, range_request
+from revstore_etcd3._requests import delete_request, put_request, range_request
 from revstore_etcd3._watch import Etcd3Watch
 from revstore_etcd3._wire import rpc_pb2
 
 __all__ = ["Etcd3Backend"]
+
+T = TypeVar("T")
+# Seconds for what only makes an error more precise.
+_LOOK = 2.0
 
 
 class Etcd3Backend(Backend):
@@ -60,6 +67,7 @@ class Etcd3Backend(Backend):
             reuse=config.lease_reuse_duration,
             max_objects=config.lease_max_object_count,
         )
+        self._calls = MainThreadCalls()
         self._compacted = 0  # the highest that is known
         self._server = ""
 
@@ -68,10 +76,12 @@ class Etcd3Backend(Backend):
         return frozenset(Capability)
 
     def status(self, *, timeout: float | None = None) -> BackendStatus:
-        left = self._wait(timeout)
-        header = self._reader.header(left)
+        return self._run(timeout, self._status)
+
+    def _status(self, deadline: float) -> BackendStatus:
+        header = self._reader.header(left_of(deadline))
         if not self._server:
-            self._server = f"etcd {self._member(left).version}"
+            self._server = f"etcd {self._member(deadline).version[:40]}"
         return BackendStatus(
             store_id=f"{header.cluster_id:016x}",
             revision=header.revision,
@@ -89,13 +99,17 @@ class Etcd3Backend(Backend):
         timeout: float | None = None,
     ) -> GetResult:
         check_get(key, revision)
-        request = rpc_pb2.RangeRequest(
-            key=key.encode(), revision=revision, serializable=not linearizable
-        )
-        with self._at(revision):
-            response = self._reader.range(request, self._wait(timeout))
-        found = key_value(response.kvs[0]) if response.kvs else None
-        return GetResult(response.header.revision, found)
+        name = key.encode()
+
+        def get(deadline: float) -> GetResult:
+            request = rpc_pb2.RangeRequest(
+                key=name, revision=revision, serializable=not linearizable
+            )
+            response = self._reader.range(request, left_of(deadline))
+            upto = response.header.revision
+            return GetResult(upto, one_of(response.kvs, name, upto))
+
+        return self._run(timeout, get, revision=revision)
 
     def list(
         self,
@@ -110,7 +124,8 @@ class Etcd3Backend(Backend):
         timeout: float | None = None,
     ) -> ListResult:
         check_list(prefix, revision, start=start, limit=limit)
-        with self._at(revision):
+
+        def read(deadline: float) -> ListResult:
             return self._reader.read_pages(
                 prefix,
                 start,
@@ -119,15 +134,20 @@ class Etcd3Backend(Backend):
                 keys_only=keys_only,
                 remaining=remaining,
                 serializable=not linearizable,
-                timeout=self._wait(timeout),
+                deadline=deadline,
             )
+
+        return self._run(timeout, read, revision=revision)
 
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
         check_list(prefix, revision)
-        request = range_request(prefix, revision=revision, count_only=True)
-        with self._at(revision):
-            response = self._reader.range(request, self._wait(timeout))
-        return CountResult(revision or response.header.revision, response.count)
+
+        def count(deadline: float) -> CountResult:
+            request = range_request(prefix, revision=revision, count_only=True)
+            response = self._reader.range(request, left_of(deadline))
+            return CountResult(revision or response.header.revision, count_of(response))
+
+        return self._run(timeout, count, revision=revision)
 
     def put(
         self,
@@ -139,39 +159,45 @@ class Etcd3Backend(Backend):
         timeout: float | None = None,
     ) -> PutResult:
         check_put(key, value, expected_revision, ttl)
-        deadline = time.monotonic() + self._wait(timeout)
-        lease = self._leases.get(ttl, deadline - time.monotonic()) if ttl else 0
-        request = put_request(
-            key.encode(),
-            value,
-            expected_revision,
-            lease=lease,
-            # The server refuses to keep the lease of a key that is not there.
-            ignore_lease=ttl is None and expected_revision > 0,
-        )
-        left = deadline - time.monotonic()
-        response = self._write(request, left, key, expected_revision)
-        if response.succeeded:
-            return PutResult(True, response.header.revision)
-        return PutResult(False, response.header.revision, _current(response))
+
+        def request(lease: int) -> Any:
+            return put_request(
+                key.encode(),
+                value,
+                expected_revision,
+                lease=lease,
+                # The server refuses to keep the lease of a key that is not there.
+                ignore_lease=ttl is None and expected_revision > 0,
+            )
+
+        def put(deadline: float) -> PutResult:
+            if ttl:
+                response = self._put_leased(request, ttl, key, expected_revision, deadline)
+            else:
+                response = self._write(request(0), left_of(deadline), key, expected_revision)
+            return _outcome(put_result, response, key, expected_revision)
+
+        return self._run(timeout, put)
 
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
         check_delete(key, expected_revision)
-        request = delete_request(key.encode(), expected_revision)
-        response = self._write(request, self._wait(timeout), key, expected_revision)
-        if response.succeeded:
-            (removed,) = response.responses[0].response_delete_range.prev_kvs
-            return DeleteResult(True, response.header.revision, key_value(removed))
-        return DeleteResult(False, response.header.revision, _current(response))
+
+        def delete(deadline: float) -> DeleteResult:
+            request = delete_request(key.encode(), expected_revision)
+            response = self._write(request, left_of(deadline), key, expected_revision)
+            return _outcome(delete_result, response, key, expected_revision)
+
+        return self._run(timeout, delete)
 
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
     ) -> BackendWatch:
         check_watch(key, recursive=recursive, after_revision=after_revision)
-        self._wait(None)
+        self._client.check_open()
         compacted = self._compacted
+        self._calls.run(self._hub.start)  # to its end, whatever strikes the main thread
         return Etcd3Watch(
             self._client,
             self._hub,
@@ -185,35 +211,93 @@ class Etcd3Backend(Backend):
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
         check_compact(revision)
-        left = self._wait(timeout)
-        with self._at(revision):
+
+        def compact(deadline: float) -> None:
             self._client.read(
                 lambda server: server.kv.Compact,
                 rpc_pb2.CompactionRequest(revision=revision),
-                left,
+                left_of(deadline),
             )
+
+        # What etcd refuses to compact again may be the compacted revision itself.
+        self._run(timeout, compact, revision=revision, compacted=revision)
         self._compacted = max(self._compacted, revision)
 
     def size(self, *, timeout: float | None = None) -> int | None:
         """As in the contract: that of the member's database file."""
-        return int(self._member(self._wait(timeout)).dbSize)
+        return self._run(timeout, lambda deadline: int(self._member(deadline).dbSize))
 
-    def _member(self, left: float) -> rpc_pb2.StatusResponse:
+    def _member(self, deadline: float) -> rpc_pb2.StatusResponse:
         """What a member tells of itself."""
         return self._client.read(
-            lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left
+            lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left_of(deadline)
         )
 
     def close(self) -> None:
         with self._client.guard.closing() as first:
             if first:
-                self._client.stopping.set()
-                self._hub.close(0.8)
-                self._client.close()
+                self._calls.run(self._close)
+                self._calls.close()
 
-    def _wait(self, timeout: float | None) -> float:
+    def _close(self) -> None:
+        self._client.stopping.set()
+        self._hub.close(0.8)
+        self._client.close()
+
+    def _run(
+        self,
+        timeout: float | None,
+        work: Callable[[float], T],
+        *,
+        revision: int = 0,
+        compacted: int = 0,
+    ) -> T:
+        """Call ``work`` with the deadline. What etcd says of a ``revision`` that it does not have
+        becomes the contract's error; then ``compacted`` or more is the compacted revision, 0: more
+        than ``revision``."""
         self._client.check_open()
-        return check_timeout(timeout, self._options.timeout)
+        deadline = time.monotonic() + check_timeout(timeout, self._options.timeout)
+        if not revision:
+            return self._calls.run(lambda: work(deadline))
+
+        def at_revision() -> T:
+            try:
+                return work(deadline)
+            except BackendError as error:
+                text = str(error)
+                if "has been compacted" in text:
+                    known = self._reader.compacted(revision, compacted or revision + 1, deadline)
+                    self._compacted = max(self._compacted, known)
+                    raise Compacted(self._compacted, self._current(deadline)) from error
+                if "future revision" in text:
+                    raise FutureRevision(revision, self._current(deadline)) from error
+                raise
+
+        return self._calls.run(at_revision)
+
+    def _current(self, deadline: float) -> int:
+        """The store's revision, at least as far as it is known."""
+        try:
+            return int(self._reader.header(min(_LOOK, left_of(deadline))).revision)
+        except StorageError:
+            return self._client.identity.revision
+
+    def _put_leased(
+        self, request: Callable[[int], Any], ttl: int, key: str, expected: int, deadline: float
+    ) -> Any:
+        """Put with a lease, which may be shared; if it is gone, once more with a new one. etcd
+        looks for the lease before it writes."""
+        lease = self._leases.get(ttl, left_of(deadline))
+        try:
+            return self._write(request(lease), left_of(deadline), key, expected)
+        except OutcomeUnknown:
+            raise
+        except BackendError as error:
+            if "lease not found" not in str(error):
+                raise
+        self._leases.forget(lease)
+        lease = self._leases.get(ttl, left_of(deadline))
+        return self._write(request(lease), left_of(deadline), key, expected)
 
     def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
         identity = self._client.identity
@@ -227,55 +311,20 @@ class Etcd3Backend(Backend):
             if response.succeeded:  # written, but into another store
                 raise OutcomeUnknown(key, expected, str(error)) from error
             raise
+        except CorruptStore as error:
+            raise OutcomeUnknown(key, expected, str(error)) from error
         return response
 
     def _grant(self, ttl: int, timeout: float) -> int:
         # Asking twice grants two, of which one runs out unused.
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
-        lease: int = self._client.read(lambda server: server.lease.LeaseGrant, request, timeout).ID
-        return lease
-
-    def _at(self, revision: int) -> _AtRevision:
-        return _AtRevision(self, revision)
-
-    def oldest(self, revision: int) -> int:
-        """The compacted revision, which etcd tells to watches only."""
-        found = self._reader.compacted(revision, 2.0)
-        self._compacted = max(self._compacted, found)
-        return self._compacted
-
-    def current(self) -> int:
-        """The store's revision."""
-        current: int = self._reader.header(2.0).revision
-        return current
+        response = self._client.read(lambda server: server.lease.LeaseGrant, request, timeout)
+        return check_lease(response.ID)
 
 
-class _AtRevision:
-    """Turns what etcd says of a revision that it does not have into the contract's errors."""
-
-    def __init__(self, backend: Etcd3Backend, revision: int) -> None:
-        self._backend = backend
-        self._revision = revision
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, BackendError):
-            return
-        text = str(error)
-        if "has been compacted" in text:
-            current = 0
-            try:
-                oldest = self._backend.oldest(self._revision)
-                current = self._backend.current()
-            except StorageError:
-                oldest = self._revision + 1
-            raise Compacted(oldest, current) from error
-        if "future revision" in text:
-            raise FutureRevision(self._revision, self._backend.current()) from error
-
-
-def _current(response: Any) -> KeyValue | None:
-    kvs = response.responses[0].response_range.kvs
-    return key_value(kvs[0]) if kvs else None
+def _outcome(read: Callable[[Any, bytes, int], T], response: Any, key: str, expected: int) -> T:
+    """What the answer to a write says; ``OutcomeUnknown`` if that makes no sense."""
+    try:
+        return read(response, key.encode(), expected)
+    except (CorruptStore, UnicodeDecodeError) as error:
+        raise OutcomeUnknown(key, expected, str(error)) from error

@@ -19,11 +19,12 @@ from revstore.errors import (
     Unreachable,
 )
 from revstore_etcd3._errors import Fate, fate_of, translate
+from revstore_etcd3._forks import OpenStream, calling
 from revstore_etcd3._identity import StoreIdentity
 from revstore_etcd3._options import Etcd3Options
 from revstore_etcd3._wire import RpcError, Server, code_of, details_of, rpc_pb2
 
-__all__ = ["Client", "Method"]
+__all__ = ["Client", "Method", "left_of"]
 
 #: Picks the stub of a call from a server.
 Method = Callable[[Server], Callable[..., Any]]
@@ -54,6 +55,7 @@ class Client:
             Server(
                 str(address),
                 tls,
+                dial_timeout=options.dial_timeout,
                 keepalive_time=options.keepalive_time,
                 keepalive_timeout=options.keepalive_timeout,
             )
@@ -85,19 +87,24 @@ class Client:
         deadline = time.monotonic() + timeout
         give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
+        refused: set[Server] = set()
         for server, share in self._turns(deadline):
             try:
-                return self._call(server, method, request, share)
+                until = min(deadline, time.monotonic() + share)
+                return self._call(server, method, request, until)
             except RpcError as error:
                 fate, kind = fate_of(code_of(error), details_of(error))
                 failed = translate(code_of(error), details_of(error), server.title)
-                failed = self._with_user(failed, error, getattr(request, "key", b"").decode())
+                failed = self._with_user(
+                    failed, error, getattr(request, "key", b"").decode(errors="replace")
+                )
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
                     self._forget_token()
                 elif fate is Fate.REFUSED or kind is BackendError:
                     raise failed from error
                 else:
+                    self._refuse(server, failed, refused)
                     self._leave(server)
                 if fate is Fate.NEVER_SENT and time.monotonic() > give_up:
                     break  # nobody is there: who waits would rather know
@@ -110,25 +117,30 @@ class Client:
         deadline = time.monotonic() + timeout
         give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
+        refused: set[Server] = set()
         for server, share in self._turns(deadline):
             with self._open_channel(server):
-                ready = server.wait_ready(min(share, self._options.dial_timeout))
-            if not ready:
-                failed = self._no_connection(server)
+                trouble = server.connect(min(share, self._options.dial_timeout))
+            if trouble is not None:
+                failed = self._no_connection(server, trouble)
+                self._refuse(server, failed, refused)
                 self._leave(server)
                 if time.monotonic() > give_up:
                     break
                 continue
-            left = max(0.001, deadline - time.monotonic())
+            metadata: list[tuple[str, str]] | None = None
             try:
-                return self._call(server, method, request, left)
+                with self._open_channel(server):
+                    metadata = self.credentials(server, left_of(deadline))
+                    return method(server)(request, timeout=left_of(deadline), metadata=metadata)
             except RpcError as error:
                 code, details = code_of(error), details_of(error)
                 fate, _ = fate_of(code, details)
-                if fate is Fate.UNKNOWN:
+                if fate is Fate.UNKNOWN and metadata is not None:
                     self._leave(server)
                     self.check_open()
                     raise OutcomeUnknown(key, expected, details or code) from error
+                # What goes wrong with the login has written nothing.
                 failed = self._with_user(translate(code, details, server.title), error, key)
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:
@@ -139,14 +151,17 @@ class Client:
                     self._leave(server)
         raise _too_late(failed, self.addresses)
 
-    def stream(self, requests: Iterator[Any], timeout: float | None = None) -> tuple[Any, Server]:
+    def stream(
+        self, requests: Iterator[Any], timeout: float | None = None
+    ) -> tuple[OpenStream, Server]:
         """Open a watch stream at the current server, of which a leader is required. It ends after
         ``timeout`` seconds, if any are given."""
         server = self._server()
         with self._open_channel(server):
             token = self.credentials(server, self._options.dial_timeout)
             metadata = [("hasleader", "true"), *token]
-            return server.watch.Watch(requests, timeout=timeout, metadata=metadata), server
+            call = server.watch.Watch(requests, timeout=timeout, metadata=metadata)
+            return OpenStream(call), server
 
     def stream_failed(self, server: Server, error: Exception) -> None:
         """The next stream goes to another server, with another token."""
@@ -171,16 +186,18 @@ class Client:
             if tries % len(self.servers) == 0:
                 self.stopping.wait(min(_PAUSE, max(0.0, deadline - time.monotonic())))
 
-    def _call(self, server: Server, method: Method, request: Any, timeout: float) -> Any:
+    def _call(self, server: Server, method: Method, request: Any, deadline: float) -> Any:
         with self._open_channel(server):
-            metadata = self.credentials(server, timeout)
-            return method(server)(request, timeout=timeout, metadata=metadata)
+            metadata = self.credentials(server, left_of(deadline))
+            return method(server)(request, timeout=left_of(deadline), metadata=metadata)
 
     @contextlib.contextmanager
     def _open_channel(self, server: Server) -> Iterator[None]:
-        """Within, the channel may be closed at any moment, which is a ``ValueError``."""
+        """Within, the process does not fork, and the channel may be closed at any moment, which is
+        a ``ValueError``."""
         try:
-            yield
+            with calling():
+                yield
         except ValueError as error:
             self.check_open()
             raise BackendError(f"etcd at {server.title}: {error}") from error
@@ -191,15 +208,23 @@ class Client:
             return failed
         return AccessDenied(f"{failed}: the roles of user {self.user!r} do not cover {key!r}")
 
-    def _no_connection(self, server: Server) -> BackendError:
+    def _no_connection(self, server: Server, error: Exception) -> BackendError:
         """Why there is none."""
-        with self._open_channel(server):
-            error = server.trouble()
-        if error is None:
-            return Unreachable(f"etcd at {server.title}: no connection")
-        failed = translate(code_of(error), details_of(error), server.title)
+        if code_of(error) == "UNAVAILABLE":
+            failed = translate(code_of(error), details_of(error), server.title)
+        else:
+            failed = Unreachable(f"etcd at {server.title}: no connection")
         failed.__cause__ = error
         return failed
+
+    def _refuse(self, server: Server, failed: BackendError, refused: set[Server]) -> None:
+        """Raise ``failed`` if TLS has failed with each of the servers, ``refused`` so far: time
+        does not help then."""
+        if isinstance(failed, AccessDenied):
+            server.renew()
+            refused.add(server)
+            if len(refused) == len(self.servers):
+                raise failed
 
     def _server(self) -> Server:
         with self._lock:
@@ -220,6 +245,8 @@ class Client:
         if not token:
             request = rpc_pb2.AuthenticateRequest(name=self.user, password=self._password)
             token = server.auth.Authenticate(request, timeout=timeout).token
+            if not token:
+                raise AccessDenied(f"etcd at {server.title} gives no token")
             with self._lock:
                 self._token = token
         return [("token", token)]
@@ -227,6 +254,11 @@ class Client:
     def _forget_token(self) -> None:
         with self._lock:
             self._token = ""
+
+
+def left_of(deadline: float) -> float:
+    """The seconds until ``deadline``; of one that has passed a moment, which grpc needs."""
+    return max(0.001, deadline - time.monotonic())
 
 
 def _too_late(failed: BackendError | None, addresses: str) -> BackendError:

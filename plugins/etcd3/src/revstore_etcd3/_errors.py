@@ -115,6 +115,8 @@ def translate(code: str, details: str, address: str) -> BackendError:
     """The error to raise, which the caller chains the cause to."""
     _, kind = fate_of(code, details)
     details = _refused_by_tls(code, details) or details
+    if kind is Unreachable and _NOT_CONNECTED in details and "handshake" in details.lower():
+        details = f"{details}: does it speak TLS, as server_list says by https?"
     return kind(f"etcd at {address}: {details or code.lower().replace('_', ' ')}")
 
 

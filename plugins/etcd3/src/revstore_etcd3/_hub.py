@@ -7,7 +7,9 @@ tells that a stream of some keys is complete. Over all keys each revision is an 
 from __future__ import annotations
 
 import abc
+import contextlib
 import logging
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from operator import itemgetter
@@ -19,10 +21,11 @@ from revstore.errors import (
     BackendError,
     Closed,
     Compacted,
+    CorruptStore,
     IncompatibleStore,
     StorageError,
 )
-from revstore.threads import start_thread
+from revstore.threads import Wake, start_thread
 from revstore_etcd3._client import Client
 from revstore_etcd3._errors import translate
 from revstore_etcd3._stream import Batch, Stream
@@ -36,6 +39,8 @@ _KEPT = 20_000
 # Seconds before another try, doubled each time.
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
+# Seconds for one try to read the store's revision.
+_ANSWER_TIME = 5.0
 
 
 #: The revision of a batch.
@@ -50,12 +55,12 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def has_more(self) -> bool:
-        """Whether a poll would find something, as far as can be told without a look. Called with
-        the hub's lock held."""
+        """Whether a poll would find something, as far as can be told without a look. Called by
+        who polls."""
 
     @abc.abstractmethod
     def concerned(self, batches: Iterable[Batch]) -> bool:
-        """Whether to wake for ``batches``. Called with the hub's lock held."""
+        """Whether to wake for ``batches``."""
 
     @abc.abstractmethod
     def wake(self) -> None:
@@ -72,18 +77,19 @@ class Hub:
     def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
         self._client = client
         self._read_header = read_header
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards _threads, _stream, and that a log fits position
         #: Replaced as a whole; None until the stream has begun.
         self.log: EventLog[Batch] | None = None
         #: Everything up to it is in the log.
         self.position = 0
         #: Why no watch goes on.
         self.ended: StorageError | None = None
+        # Added to, discarded from and copied in single steps of the interpreter.
         self._waiting: set[Listener] = set()
-        self._asking: set[Listener] = set()
+        #: Who asks for the store's revision; None ends the thread that answers.
+        self._asking: queue.SimpleQueue[Listener | None] = queue.SimpleQueue()
         self._stream: Stream | None = None
         self._threads: list[threading.Thread] = []
-        self._asked = threading.Event()
         self._last: list[Any] = []  # see Stream; of the stream's thread alone
 
     def start(self) -> None:
@@ -96,31 +102,31 @@ class Hub:
                 start_thread(self._run, "revstore-etcd3"),
             ]
 
-    def wait(self, watch: Listener, waiter: threading.Event, timeout: float | None) -> None:
+    def wait(self, watch: Listener, wake: Wake, timeout: float | None) -> None:
         """Return when there may be something for ``watch``, it is closed, or the time is over."""
-        with self._lock:
-            if watch.has_more():
-                return
-            self._waiting.add(watch)
-        waiter.wait(timeout)
-        with self._lock:
-            self._waiting.discard(watch)
+        # First known, then looked: what comes in between wakes it.
+        self._waiting.add(watch)
+        if not watch.has_more():
+            wake.wait(timeout)
+        self._waiting.discard(watch)
+
+    def leave(self, watch: Listener) -> None:
+        """Forget a watch that is closed; an exception may have come out of its ``wait``."""
+        self._waiting.discard(watch)
 
     def request_progress(self, watch: Listener) -> None:
         """Tell the watch the store's revision, read from now on."""
-        with self._lock:
-            self._asking.add(watch)
-        self._asked.set()
+        self._asking.put(watch)
 
     def end(self, error: StorageError) -> None:
         """End all watches."""
         with self._lock:
             self.ended = self.ended or error
-            stream, waiting = self._stream, list(self._waiting)
-        self._asked.set()
+            stream = self._stream
+        self._asking.put(None)
         if stream is not None:
             stream.close()
-        for watch in waiting:
+        for watch in list(self._waiting):
             watch.wake()
 
     def close(self, timeout: float) -> None:
@@ -157,8 +163,7 @@ class Hub:
         with self._lock:
             self.position = header.revision
             self.log = EventLog(floor=header.revision)
-            waiting = list(self._waiting)
-        for watch in waiting:
+        for watch in list(self._waiting):
             watch.wake()
 
     def _follow(self) -> bool:
@@ -174,6 +179,8 @@ class Hub:
                     self._publish(batches)
                     brought = True
         except RpcError as error:
+            if stream.paused:
+                return True
             self._client.stream_failed(stream.server, error)
             raise
         finally:
@@ -193,42 +200,40 @@ class Hub:
             excess = len(log.items) - _KEPT
             if excess > _KEPT:
                 self.log = log.without(excess, revision_of(log.items[excess - 1]))
-            concerned = [watch for watch in self._waiting if watch.concerned(batches)]
-        for watch in concerned:
-            watch.wake()
+        for watch in list(self._waiting):
+            if watch.concerned(batches):
+                watch.wake()
 
     def _answer(self) -> None:
         """Read the store's revision for whoever asks, once for all who wait for it."""
-        while self.ended is None:
-            self._asked.wait()
-            self._asked.clear()
-            with self._lock:
-                asking, self._asking = self._asking, set()
-            if not asking or self.ended is not None:
-                continue
-            try:
-                revision = self._read_header(10.0).revision
-            except StorageError as error:
-                _log.warning("the store's revision could not be read: %s", error)
-                self._ask_again(asking)
-                continue
-            for watch in asking:
-                watch.tell(revision)
+        while (first := self._asking.get()) is not None and self.ended is None:
+            asking = {first}
+            with contextlib.suppress(queue.Empty):
+                while (another := self._asking.get_nowait()) is not None:
+                    asking.add(another)
+            # A mark that was asked for is owed also when the server is away.
+            while self.ended is None:
+                try:
+                    revision = self._read_header(_ANSWER_TIME).revision
+                except Exception as error:  # noqa: BLE001 - a dead thread would never answer again
+                    _log.warning("the store's revision could not be read: %s", error)
+                    self._client.stopping.wait(_FIRST_RETRY * 4)
+                else:
+                    for watch in asking:
+                        watch.tell(revision)
+                    break
 
-    def _ask_again(self, asking: set[Listener]) -> None:
-        """A mark that was asked for is owed also when the server is away."""
-        self._client.stopping.wait(_LAST_RETRY)
-        with self._lock:
-            self._asking |= {watch for watch in asking if not watch.closed}
-            if self._asking:
-                self._asked.set()
+
+_FINAL = (IncompatibleStore, CorruptStore, AccessDenied)
 
 
 def _is_final(error: Exception) -> TypeGuard[StorageError]:
     """Not a certificate that does not fit: that is renewed without us, at a server of several."""
     cause = error.__cause__
     tls = isinstance(cause, RpcError) and code_of(cause) == "UNAVAILABLE"
-    return isinstance(error, IncompatibleStore) or (isinstance(error, AccessDenied) and not tls)
+    return isinstance(error, (IncompatibleStore, CorruptStore)) or (
+        isinstance(error, AccessDenied) and not tls
+    )
 
 
 def _described(error: Exception) -> str:

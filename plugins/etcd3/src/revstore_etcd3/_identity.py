@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revstore.errors import IncompatibleStore
+from revstore_etcd3._answers import check_header
 
 __all__ = ["StoreIdentity"]
 
@@ -32,7 +33,8 @@ class StoreIdentity:
 
     def seen(self, header: Any, before: int) -> None:
         """Take notice of an answer to a linearizable request. ``before`` is the revision known
-        when it was sent. ``IncompatibleStore``."""
+        when it was sent. ``IncompatibleStore``; ``CorruptStore`` if it is no answer of etcd."""
+        check_header(header)
         with self._lock:
             self.cluster_id = self.cluster_id or header.cluster_id
             if header.cluster_id == self.cluster_id and header.revision >= before:
@@ -44,6 +46,12 @@ class StoreIdentity:
             f"the store has gone back from revision {before} to {header.revision}: it was "
             "restored from an older copy, or another one took its place"
         )
+
+    def same(self, header: Any) -> None:
+        """Check an answer to a request that may lag: it is one of this store."""
+        check_header(header)
+        if self.cluster_id and header.cluster_id != self.cluster_id:
+            raise self.replaced("another cluster answers than the one that was opened")
 
     def reached(self, revision: int) -> None:
         """A watch brought this revision."""

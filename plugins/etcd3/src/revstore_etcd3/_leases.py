@@ -29,6 +29,13 @@ class LeaseManager:
         self._expires = 0.0
         self._count = 0
 
+    def forget(self, lease: int) -> None:
+        """Do not give ``lease`` to other keys: the server does not have it any more."""
+        with self._lock:
+            if self._lease == lease:
+                self._lease = 0
+                self._expires = 0.0
+
     def get(self, ttl: int, timeout: float) -> int:
         """A lease that lives for ``ttl`` seconds or a little longer."""
         window = reuse_window(ttl, self._reuse)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from revstore.errors import BackendError, Compacted, Timeout, ValueTooLarge
+from revstore.errors import (
+    BackendError,
+    CorruptStore,
+    StorageError,
+    Timeout,
+    ValueTooLarge,
+)
 from revstore.values import KeyValue, ListResult
-from revstore_etcd3._client import Client
-from revstore_etcd3._requests import key_value, range_request, watch_request
+from revstore_etcd3._answers import count_of, kv_of
+from revstore_etcd3._client import Client, left_of
+from revstore_etcd3._requests import range_request, watch_request
 from revstore_etcd3._wire import RpcError, rpc_pb2
 
 __all__ = ["Reader"]
+
+# Seconds for what only makes an error more precise.
+_LOOK = 2.0
 
 
 class Reader:
@@ -30,7 +40,9 @@ class Reader:
         identity = self._client.identity
         before = identity.revision
         response = self._client.read(lambda server: server.kv.Range, request, timeout)
-        if not request.serializable:
+        if request.serializable:
+            identity.same(response.header)
+        else:
             identity.seen(response.header, before)
         return response
 
@@ -49,18 +61,18 @@ class Reader:
         keys_only: bool,
         remaining: bool,
         serializable: bool,
-        timeout: float,
+        deadline: float,
     ) -> ListResult:
         """All pages at the revision of the first."""
-        deadline = time.monotonic() + timeout
         found: list[KeyValue] = []
+        low = start.encode()
         page = self._page
         at = revision
         while True:
             wanted = min(page, limit - len(found)) if limit else page
             request = range_request(
                 prefix,
-                start,
+                low,
                 limit=wanted,
                 revision=at,
                 keys_only=keys_only,
@@ -77,37 +89,47 @@ class Reader:
                 page = max(1, min(page, wanted) // 2)
                 continue
             at = at or response.header.revision
-            for kv in response.kvs:
-                self._add(found, kv)
+            self._add(found, response, request)
             if not response.more or (limit and len(found) >= limit):
-                rest = response.count - len(response.kvs)
+                rest = count_of(response) - len(response.kvs)
                 return ListResult(
                     at, tuple(found), response.more, max(0, rest) if remaining else None
                 )
-            start = response.kvs[-1].key.decode("utf-8", "surrogateescape") + "\0"
+            low = response.kvs[-1].key + b"\0"
 
-    def compacted(self, revision: int, timeout: float) -> int:
-        """The compacted revision, if ``revision`` lies below it; else ``revision``."""
+    def compacted(self, revision: int, known: int, deadline: float) -> int:
+        """The compacted revision, which etcd tells to watches only. It is ``known`` or more, and
+        that is returned if watches are not allowed or nothing is told by ``deadline``."""
         try:
-            call, _ = self._client.stream(iter([watch_request(max(revision, 1))]), timeout)
+            left = min(_LOOK, left_of(deadline))
+            stream, _ = self._client.stream(iter([watch_request(max(revision, 1))]), left)
             try:
-                for response in call:
-                    if response.canceled and response.compact_revision:
-                        found: int = response.compact_revision
-                        return found
-                    if response.events:
-                        break
+                for response in stream.call:
+                    if response.canceled or response.events:
+                        return max(known, int(response.compact_revision))
             finally:
-                call.cancel()
-        except RpcError as error:
-            raise Compacted(revision + 1) from error
-        return revision
+                stream.call.cancel()
+        except (RpcError, StorageError):
+            pass
+        return known
 
-    def _add(self, found: list[KeyValue], kv: Any) -> None:
-        try:
-            found.append(key_value(kv))
-        except UnicodeDecodeError:
-            self.foreign.add(kv.key)
+    def _add(self, found: list[KeyValue], response: Any, request: Any) -> None:
+        """Append the keys of a page. ``CorruptStore`` if they are not those asked for."""
+        low, end, upto = request.key, request.range_end, response.header.revision
+        kvs = response.kvs
+        if len(kvs) > request.limit or (response.more and not kvs):
+            raise CorruptStore(f"asked for {request.limit} keys, the server sent {len(kvs)}")
+        for kv in kvs:
+            key = kv.key
+            if key < low or (key >= end and end != b"\0"):
+                raise CorruptStore(
+                    f"asked for keys from {low!r} to {end!r}, the server sent {key!r}"
+                )
+            low = key + b"\0"
+            try:
+                found.append(kv_of(kv, upto))
+            except UnicodeDecodeError:
+                self.foreign.add(key)
 
 
 def _too_large(error: BackendError) -> bool:

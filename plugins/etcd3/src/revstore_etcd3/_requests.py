@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from revstore.errors import CorruptStore
 from revstore.values import KeyValue, WatchEvent, WatchEventType
+from revstore_etcd3._answers import kv_of
 from revstore_etcd3._wire import kv_pb2, rpc_pb2
 
 __all__ = [
     "delete_request",
     "event_of",
-    "key_value",
     "prefix_end",
     "put_request",
     "range_request",
@@ -26,10 +27,12 @@ def prefix_end(prefix: bytes) -> bytes:
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else _EVERYTHING
 
 
-def range_request(prefix: str, start: str = "", **fields: Any) -> Any:
+def range_request(prefix: str, start: bytes = b"", **fields: Any) -> Any:
     """A Range over the keys that begin with ``prefix``, from ``start`` on."""
-    low = max(prefix, start).encode() or _EVERYTHING
-    return rpc_pb2.RangeRequest(key=low, range_end=prefix_end(prefix.encode()), **fields)
+    stem = prefix.encode()
+    return rpc_pb2.RangeRequest(
+        key=max(stem, start) or _EVERYTHING, range_end=prefix_end(stem), **fields
+    )
 
 
 def put_request(
@@ -65,25 +68,24 @@ def watch_request(start: int) -> Any:
     return rpc_pb2.WatchRequest(create_request=create)
 
 
-def key_value(kv: Any) -> KeyValue:
-    """Raises ``UnicodeDecodeError`` for a foreign key."""
-    return KeyValue(
-        kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, kv.version, kv.lease
-    )
-
-
 def event_of(event: Any) -> WatchEvent | None:
-    """None for a foreign key. ``LookupError`` if the value before has been compacted."""
+    """None for a foreign key. ``LookupError`` if the value before has been compacted;
+    ``CorruptStore`` for what cannot have happened."""
+    kv, before = event.kv, event.prev_kv if event.HasField("prev_kv") else None
+    if kv.mod_revision <= 0:
+        raise CorruptStore(f"the server sent a change of {kv.key!r} at {kv.mod_revision}")
+    if before is not None and (before.key != kv.key or before.mod_revision >= kv.mod_revision):
+        raise CorruptStore(f"the server sent a change of {kv.key!r} with another past")
     try:
-        kv = key_value(event.kv)
+        previous = None if before is None else kv_of(before, kv.mod_revision)
+        if event.type == kv_pb2.Event.DELETE:
+            if previous is None:
+                raise LookupError(kv.key)
+            gone = KeyValue(kv.key.decode(), b"", kv.mod_revision)
+            return WatchEvent(WatchEventType.DELETED, gone, previous)
+        found = kv_of(kv, kv.mod_revision)
     except UnicodeDecodeError:
         return None
-    previous = key_value(event.prev_kv) if event.HasField("prev_kv") else None
-    if event.type == kv_pb2.Event.DELETE:
-        if previous is None:
-            raise LookupError(kv.key)
-        gone = KeyValue(kv.key, b"", kv.revision)
-        return WatchEvent(WatchEventType.DELETED, gone, previous)
-    if previous is None and kv.create_revision != kv.revision:
-        raise LookupError(kv.key)
-    return WatchEvent(WatchEventType.PUT, kv, previous)
+    if previous is None and found.create_revision != found.revision:
+        raise LookupError(found.key)
+    return WatchEvent(WatchEventType.PUT, found, previous)

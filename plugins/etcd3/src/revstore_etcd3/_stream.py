@@ -44,13 +44,18 @@ class Stream:
         self._requests.put(watch_request(after + (last is None)))
         self._client = client
         self.server: Server
-        self._call, self.server = client.stream(iter(self._requests.get, None))
+        self._open, self.server = client.stream(iter(self._requests.get, None))
+
+    @property
+    def paused(self) -> bool:
+        """Whether it was ended for a fork, and nothing else."""
+        return self._open.paused
 
     def batches(self) -> Iterator[list[Batch]]:
         """What came in one response each, empty at first, when the watch is there. ``Compacted``;
         ``IncompatibleStore`` if another store answers."""
         identity = self._client.identity
-        for response in self._call:
+        for response in self._open.call:
             if response.header.cluster_id != identity.cluster_id:
                 raise identity.replaced("another cluster answers than the one that was opened")
             if response.canceled:
@@ -79,8 +84,10 @@ class Stream:
                 yield batch
 
     def close(self) -> None:
-        self._requests.put(None)
-        self._call.cancel()
+        """End it; in a child after a fork, where it is the parent's, nothing."""
+        if not self._client.guard.inherited:
+            self._requests.put(None)
+            self._open.call.cancel()
 
 
 def _essence(events: list[Any]) -> list[bytes]:
@@ -90,7 +97,7 @@ def _essence(events: list[Any]) -> list[bytes]:
 
 def _events(events: Iterable[Any]) -> tuple[WatchEvent, ...]:
     try:
-        found = [each for each in map(event_of, events) if each is not None]
+        found = [each for event in events if (each := event_of(event)) is not None]
     except LookupError as error:
         raise Compacted(0) from error
     return tuple(sorted(found, key=lambda each: each.kv.key))

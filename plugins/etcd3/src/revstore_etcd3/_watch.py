@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import key_matcher
-from revstore.errors import Closed, Compacted, StorageError
-from revstore.threads import start_thread
+from revstore.errors import Closed, Compacted, CorruptStore, StorageError
+from revstore.threads import Wake, start_thread
 from revstore.values import WatchBatch
 from revstore_etcd3._client import Client
 from revstore_etcd3._hub import Hub, Listener, revision_of
@@ -28,30 +27,49 @@ _MARK_INTERVAL = 5.0
 _AHEAD = 16
 # Seconds before a stream over history that broke is opened again.
 _RETRY = 0.1
+# Seconds between two looks whether who polls has made room.
+_ROOM = 0.1
 
 
 class _History:
     """A thread that reads all revisions after ``after`` up to ``target``. What it has is in
-    ``responses``: lists of batches, None at the end, or what went wrong."""
+    ``responses``: lists of batches, None at the end, or what went wrong. Who has dealt with the
+    first takes it out by ``next``."""
 
     def __init__(self, client: Client, watch: Listener, *, after: int, target: int) -> None:
-        self.responses: queue.Queue[list[Batch] | StorageError | None] = queue.Queue(_AHEAD)
+        self.responses: deque[list[Batch] | StorageError | None] = deque()
         self._client = client
         self._position = after
         self._target = target
         self._watch = watch
-        self._closed = threading.Event()
+        self._closed = False
+        self._pause = Wake()
         self._stream: Stream | None = None
         self._last: list[Any] | None = None  # see Stream
-        start_thread(self._run, "revstore-etcd3-history")
+        self._started = False
+        self._running = threading.Lock()  # taken once
+
+    def start(self) -> None:
+        """Begin, unless it has."""
+        if not self._started:
+            start_thread(self._run, "revstore-etcd3-history")
+            self._started = True
+
+    def next(self) -> None:
+        """Take the first response out."""
+        self.responses.popleft()
+        self._pause.set()
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed = True
+        self._pause.set()
         stream = self._stream
         if stream is not None:
             stream.close()
 
     def _run(self) -> None:
+        if not self._running.acquire(blocking=False):
+            return  # a start that was interrupted was done again
         while not self._stops():
             try:
                 self._read()
@@ -59,15 +77,18 @@ class _History:
                 self._put(error)
                 return
             except RpcError as error:
-                if self._stream is not None:
+                if self._stream is not None and not self._stream.paused:
                     self._client.stream_failed(self._stream.server, error)
+            except Exception as error:  # noqa: BLE001 - a dead thread would be silent
+                self._put(CorruptStore(f"history cannot be read: {error}"))
+                return
             if self._position >= self._target:
                 self._put(None)
                 return
-            self._closed.wait(_RETRY)
+            self._pause.wait(_RETRY)
 
     def _stops(self) -> bool:
-        return self._closed.is_set() or self._client.stopping.is_set()
+        return self._closed or self._client.stopping.is_set()
 
     def _read(self) -> None:
         stream = self._stream = Stream(self._client, self._position, self._last)
@@ -83,16 +104,18 @@ class _History:
             stream.close()
 
     def _put(self, item: list[Batch] | StorageError | None) -> None:
-        while not self._stops():
-            with contextlib.suppress(queue.Full):
-                self.responses.put(item, timeout=0.1)
-                self._watch.wake()
-                return
+        while len(self.responses) >= _AHEAD and not self._stops():
+            self._pause.wait(_ROOM)
+        self.responses.append(item)
+        self._watch.wake()
 
 
 class Etcd3Watch(BackendWatch, Listener):
-    """But for ``close``, ``tell`` and what the hub calls under its lock, only who polls touches
-    it."""
+    """But for ``close``, ``tell``, ``concerned`` and ``wake``, only who polls touches it.
+
+    Without a lock, so that an exception from a signal handler can leave none behind. What ``poll``
+    has not returned stays where it is, and comes again.
+    """
 
     def __init__(
         self,
@@ -111,15 +134,17 @@ class Etcd3Watch(BackendWatch, Listener):
         self._progress = progress
         self._position = after
         self._looked = after  # every revision up to it has been looked at
-        self._ready: list[Batch] = []
+        self._ready: deque[Batch] = deque()
         self._history: _History | None = None
         self._error = error  # what ``poll`` raises
         self.closed = False
-        self._asking = threading.Lock()
-        self._asked = 0  # guarded by _asking: the revision that a mark is wanted for, 0: none is
+        # How many marks were asked for, and the highest revision that one is wanted for: replaced
+        # as a whole by the hub's thread; how many are told of.
+        self._asked = (0, 0)
+        self._telling = 0
+        self._told = 0
         self._mark_at = time.monotonic() + _MARK_INTERVAL
-        self._waiter = threading.Event()
-        hub.start()
+        self._waiter = Wake()
 
     @property
     def position(self) -> int:
@@ -133,9 +158,8 @@ class Etcd3Watch(BackendWatch, Listener):
             self._check()
             batch = self._next()
             if batch is not None:
-                self._position = batch.revision
                 self._mark_at = time.monotonic() + _MARK_INTERVAL
-                return batch
+                return self._hand_out(batch)
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return None
@@ -143,12 +167,18 @@ class Etcd3Watch(BackendWatch, Listener):
             left = max(0.0, min(moments) - now) if moments else None
             self._hub.wait(self, self._waiter, left)
 
+    def _hand_out(self, batch: WatchBatch) -> WatchBatch:
+        # One line: no exception from a signal handler comes between, and what was not returned
+        # comes again.
+        self._told = self._telling; self._position = batch.revision; return batch  # noqa: E702  # fmt: skip
+
     def request_progress(self) -> None:
         self._check()
         self._hub.request_progress(self)
 
     def close(self) -> None:
         self.closed = True
+        self._hub.leave(self)
         history = self._history
         if history is not None:
             history.close()
@@ -160,11 +190,11 @@ class Etcd3Watch(BackendWatch, Listener):
         if self.closed or self._hub.ended is not None or self._waiter.is_set():
             return True
         if self._history is not None:
-            return not self._history.responses.empty()
+            return bool(self._history.responses)
         return self._hub.log is not None and self._looked < self._hub.position
 
     def concerned(self, batches: Iterable[Batch]) -> bool:
-        return bool(self._asked) or any(
+        return self._asked[0] > self._told or any(
             self._covers(event.kv.key) for _, events in batches for event in events
         )
 
@@ -172,8 +202,8 @@ class Etcd3Watch(BackendWatch, Listener):
         self._waiter.set()
 
     def tell(self, revision: int) -> None:
-        with self._asking:
-            self._asked = max(self._asked, revision)
+        number, highest = self._asked
+        self._asked = number + 1, max(highest, revision)
         self.wake()
 
     # -------------------------------------------------------------------------------------------
@@ -188,13 +218,16 @@ class Etcd3Watch(BackendWatch, Listener):
             raise self._error
 
     def _next(self) -> WatchBatch | None:
+        self._telling = self._told
         while True:
             while self._ready:
-                revision, events = self._ready.pop(0)
+                revision, events = self._ready[0]
+                if revision > self._position:
+                    found = tuple([event for event in events if self._covers(event.kv.key)])
+                    if found:
+                        return WatchBatch(revision, found)
                 self._looked = max(self._looked, revision)
-                found = tuple([event for event in events if self._covers(event.kv.key)])
-                if found and revision > self._position:
-                    return WatchBatch(revision, found)
+                self._ready.popleft()
             if not self._fetch():
                 return self._mark()
 
@@ -212,23 +245,27 @@ class Etcd3Watch(BackendWatch, Listener):
             self._history = _History(self._client, self, after=self._looked, target=target)
             if self.closed:
                 self._history.close()
-            return False
-        self._ready = log.read(log.after(self._looked, revision_of))
+            return self._from_history()
+        self._ready = deque(log.read(log.after(self._looked, revision_of)))
         return bool(self._ready)
 
     def _from_history(self) -> bool:
-        assert self._history is not None
-        try:
-            item = self._history.responses.get_nowait()
-        except queue.Empty:
+        history = self._history
+        if history is None:
             return False
+        history.start()
+        if not history.responses:
+            return False
+        item = history.responses[0]
         if isinstance(item, StorageError):
             self._error = self._known(item)
             raise self._error
         if item is None:
             self._history = None
             return True
-        self._ready = item
+        # What was taken out twice is passed over, as it was looked at.
+        self._ready = deque(item)
+        history.next()
         return True
 
     def _known(self, error: StorageError) -> StorageError:
@@ -238,10 +275,10 @@ class Etcd3Watch(BackendWatch, Listener):
 
     def _answered(self, reached: int) -> bool:
         """Whether a mark at ``reached`` is what was asked for."""
-        with self._asking:
-            wanted = 0 < self._asked <= reached
-            if wanted:
-                self._asked = 0
+        number, highest = self._asked
+        wanted = number > self._told and highest <= reached
+        if wanted:
+            self._telling = number
         return wanted
 
     def _mark_due(self) -> float | None:

@@ -19,8 +19,6 @@ RpcError = grpc.RpcError
 
 #: No message is too large to be received: lists are read in pages, and the server bounds writes.
 _UNBOUNDED = -1
-# Seconds in which a channel says that it could not connect: it knows.
-_MOMENT = 0.1
 _NO_ANSWER = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 
@@ -28,22 +26,32 @@ class Server:
     """One server of a cluster, and the channel to it."""
 
     def __init__(
-        self, address: str, tls: TlsFiles | None, *, keepalive_time: float, keepalive_timeout: float
+        self,
+        address: str,
+        tls: TlsFiles | None,
+        *,
+        dial_timeout: float,
+        keepalive_time: float,
+        keepalive_timeout: float,
     ) -> None:
         self.address = address
         proxy = proxy_variable(address, os.environ)
         #: What errors call the server.
         self.title = f"{address} (by the proxy of {proxy})" if proxy else address
         milliseconds = int(keepalive_timeout * 1000)
-        options = [
+        self._tls = tls
+        self._options = [
             ("grpc.keepalive_time_ms", int(keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", milliseconds),
             # Without this the one above does not bound a peer that has stopped.
             ("grpc.http2.ping_timeout_ms", milliseconds),
-            ("grpc.keepalive_permit_without_calls", 1),
+            # A server takes pings without a call for an attack: it ends the connection, and grpc
+            # then asks half as often.
+            ("grpc.keepalive_permit_without_calls", 0),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 50),
-            ("grpc.min_reconnect_backoff_ms", 50),
+            # Also how long each try to connect, with TLS, may take.
+            ("grpc.min_reconnect_backoff_ms", int(dial_timeout * 1000)),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.max_receive_message_length", _UNBOUNDED),
             ("grpc.max_send_message_length", _UNBOUNDED),
@@ -53,11 +61,15 @@ class Server:
             # A proxy of the environment reaches its own loopback, not ours.
             ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
         ]
-        if tls is None:
-            self._channel = grpc.insecure_channel(address, options=options)
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._tls is None:
+            self._channel = grpc.insecure_channel(self.address, options=self._options)
         else:
+            tls = self._tls
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
-            self._channel = grpc.secure_channel(address, credentials, options=options)
+            self._channel = grpc.secure_channel(self.address, credentials, options=self._options)
         self.kv = rpc_pb2_grpc.KVStub(self._channel)
         self.watch = rpc_pb2_grpc.WatchStub(self._channel)
         self.lease = rpc_pb2_grpc.LeaseStub(self._channel)
@@ -66,30 +78,30 @@ class Server:
         self.cluster = rpc_pb2_grpc.ClusterStub(self._channel)
         self._ready = False  # a hint: the last call was answered
 
-    def wait_ready(self, timeout: float) -> bool:
-        """Connect; whether there is a connection within ``timeout`` seconds."""
+    def connect(self, timeout: float) -> Exception | None:
+        """Connect; return why there is no connection within ``timeout`` seconds, None if there
+        is."""
         if self._ready:
-            return True
+            return None
         try:
-            self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=timeout, wait_for_ready=True)
-        except RpcError as error:
-            if code_of(error) in _NO_ANSWER:
-                return False
-        self._ready = True
-        return True
-
-    def trouble(self) -> Exception | None:
-        """Why the last try to connect failed; None if no try has ended so far."""
-        try:
-            self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=_MOMENT)
+            self.maintenance.Status(rpc_pb2.StatusRequest(), timeout=timeout)
         except RpcError as error:
             failed: Exception = error
-            return failed if code_of(failed) == "UNAVAILABLE" else None
+            if code_of(failed) in _NO_ANSWER:
+                return failed
+        self._ready = True
         return None
 
     def lost(self) -> None:
         """A call was not answered: the next connects first."""
         self._ready = False
+
+    def renew(self) -> None:
+        """Have the next call try to connect at once, and not be told why the last could not.
+
+        The channel before has no connection, and ends with what still holds it.
+        """
+        self._begin()
 
     def close(self) -> None:
         self._channel.close()

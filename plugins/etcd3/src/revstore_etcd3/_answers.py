@@ -1,0 +1,95 @@
+"""What a server answers, checked once: nothing that no etcd says goes on from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revstore.errors import CorruptStore
+from revstore.values import DeleteResult, KeyValue, PutResult
+
+__all__ = [
+    "check_header",
+    "check_lease",
+    "count_of",
+    "delete_result",
+    "kv_of",
+    "one_of",
+    "put_result",
+]
+
+
+def check_header(header: Any) -> None:
+    """``CorruptStore`` unless it names a cluster and a revision."""
+    if header.revision <= 0 or not header.cluster_id:
+        raise CorruptStore(
+            f"the server answers with cluster {header.cluster_id} and revision {header.revision}"
+        )
+
+
+def kv_of(kv: Any, upto: int) -> KeyValue:
+    """The contract's value, in a store at ``upto``. ``UnicodeDecodeError`` for a foreign key."""
+    if not 0 < kv.create_revision <= kv.mod_revision <= upto or kv.version <= 0 or kv.lease < 0:
+        raise CorruptStore(
+            f"the server says that {kv.key!r} was created at {kv.create_revision} and changed at "
+            f"{kv.mod_revision}, its version {kv.version}, in a store at {upto}"
+        )
+    return KeyValue(
+        kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, kv.version, kv.lease
+    )
+
+
+def one_of(kvs: Any, key: bytes, upto: int) -> KeyValue | None:
+    """The one key that was asked for, if it is there."""
+    if not kvs:
+        return None
+    if len(kvs) > 1 or kvs[0].key != key:
+        raise CorruptStore(f"asked for {key!r}, the server sent {[kv.key for kv in kvs[:3]]}")
+    return kv_of(kvs[0], upto)
+
+
+def put_result(response: Any, key: bytes, expected: int) -> PutResult:
+    """The outcome of a put of ``put_request``."""
+    revision = response.header.revision
+    if not response.succeeded:
+        return PutResult(False, revision, _current(response, key))
+    _only(response, "response_put")
+    if revision <= expected:
+        raise CorruptStore(f"the server wrote at {revision} what was at {expected} before")
+    return PutResult(True, revision)
+
+
+def delete_result(response: Any, key: bytes, expected: int) -> DeleteResult:
+    """The outcome of a deletion of ``delete_request``."""
+    revision = response.header.revision
+    if not response.succeeded:
+        return DeleteResult(False, revision, _current(response, key))
+    removed = one_of(_only(response, "response_delete_range").prev_kvs, key, revision)
+    if removed is None or removed.revision != expected:
+        raise CorruptStore("the server does not say what it deleted")
+    return DeleteResult(True, revision, removed)
+
+
+def _current(response: Any, key: bytes) -> KeyValue | None:
+    """What stands in the way of a write that did not succeed."""
+    return one_of(_only(response, "response_range").kvs, key, response.header.revision)
+
+
+def _only(response: Any, kind: str) -> Any:
+    responses = response.responses
+    if len(responses) != 1 or not responses[0].HasField(kind):
+        raise CorruptStore("the server answers a transaction with what was not asked for")
+    return getattr(responses[0], kind)
+
+
+def count_of(response: Any) -> int:
+    """The number of keys."""
+    if response.count < 0:
+        raise CorruptStore(f"the server counts {response.count} keys")
+    return int(response.count)
+
+
+def check_lease(lease: Any) -> int:
+    """A lease that was granted."""
+    if lease <= 0:
+        raise CorruptStore(f"the server granted the lease {lease}")
+    return int(lease)

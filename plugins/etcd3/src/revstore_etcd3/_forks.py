@@ -1,0 +1,114 @@
+"""A moment without calls, in which this process may fork.
+
+grpc prepares its own threads for a fork, but only if no thread of ours is within it; else what the
+child inherits is unusable, for connections of its own as well. So before a fork streams are ended,
+which their owners open again afterwards, calls that are under way are waited for, and others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["OpenStream", "calling"]
+
+#: Seconds that a fork waits for calls and streams to end.
+_PATIENCE = 2.0
+#: Seconds between two looks.
+_LOOK = 0.0005
+
+
+class OpenStream:
+    """A stream that a fork ends; ``paused`` tells its owner so."""
+
+    def __init__(self, call: Any) -> None:
+        """``call`` was begun within ``calling``."""
+        self.call = call
+        self.paused = False
+        self._over = threading.Lock()
+        self._over.acquire()
+        _gate.streams.add(self)
+        if not call.add_callback(self._end):
+            self._end()
+
+    def _end(self) -> None:
+        _gate.streams.discard(self)
+        with contextlib.suppress(RuntimeError):
+            self._over.release()
+
+    def pause(self) -> None:
+        """End it, for now."""
+        self.paused = True
+        self.call.cancel()
+
+    def wait(self, deadline: float) -> None:
+        """Wait until no thread of grpc serves it, or ``deadline``."""
+        if self._over.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._end()
+
+
+class _Gate:
+    """Who is within grpc, and whether a fork wants nobody there. The sets are changed and copied
+    in single steps of the interpreter."""
+
+    def __init__(self) -> None:
+        self.after_in_child()
+
+    def after_in_child(self) -> None:
+        """Begin anew: those within are threads of the parent."""
+        self.calls: set[object] = set()
+        self.streams: set[OpenStream] = set()
+        self._lock = threading.Lock()  # guards the next
+        self.forks = 0
+        self.opened = threading.Event()
+        self.opened.set()
+
+    def before(self) -> None:
+        """Return when nobody is within, or it takes too long."""
+        with self._lock:
+            self.forks += 1
+            self.opened.clear()
+        deadline = time.monotonic() + _PATIENCE
+        while self.calls and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        streams = list(self.streams)
+        for stream in streams:
+            stream.pause()
+        for stream in streams:
+            stream.wait(deadline)
+
+    def after_in_parent(self) -> None:
+        with self._lock:
+            self.forks = max(0, self.forks - 1)
+            if not self.forks:
+                self.opened.set()
+
+
+_gate = _Gate()
+
+
+@contextlib.contextmanager
+def calling() -> Iterator[None]:
+    """Within, the thread may call grpc; it waits while the process forks."""
+    token = object()
+    while True:
+        _gate.calls.add(token)
+        if not _gate.forks:
+            break
+        _gate.calls.discard(token)
+        _gate.opened.wait(_PATIENCE)
+    try:
+        yield
+    finally:
+        _gate.calls.discard(token)
+
+
+os.register_at_fork(
+    before=_gate.before,
+    after_in_parent=_gate.after_in_parent,
+    after_in_child=_gate.after_in_child,
+)
