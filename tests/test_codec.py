@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from revstore.codec import json_codec
 from revstore.copier import DeepCopier, FrozenDict, SharingCopier, default_copier, is_frozen
+from revstore.errors import InvalidObject, UnsupportedType
 from revstore.objects import ObjectMeta, OwnerReference
 from revstore.transform import IdentityTransformer
 
@@ -98,10 +99,14 @@ def test_encoding_is_deterministic(order):
 
 
 def test_json_has_kubernetes_spelling():
-    """camelCase names, defaults left out, unknown fields of stored bytes ignored."""
+    """camelCase names; all fields but the empty ones of the metadata; what is absent has its
+    default; unknown fields of stored bytes are no error."""
     codec = json_codec(Pod)
     pod = Pod(ports=(Port(container_port=80),), node_name="n")
-    assert codec.encode(pod) == b'{"nodeName":"n","ports":[{"containerPort":80}]}'
+    assert codec.encode(pod) == (
+        b'{"metadata":{},"nodeName":"n","phase":"Running",'
+        b'"ports":[{"containerPort":80,"name":""}],"ready":false,"weights":{}}'
+    )
     assert codec.decode(b'{"nodeName":"n","ports":[{"containerPort":80}],"new":{}}') == pod
 
 
@@ -148,13 +153,13 @@ def test_numbers_that_json_lacks(number):
 @pytest.mark.parametrize(("object_type", "obj"), [(dict, []), (Pod, {}), (Pod, Mutable())])
 def test_objects_of_another_type(object_type, obj):
     """Refused by name."""
-    with pytest.raises(TypeError, match="expected"):
+    with pytest.raises(InvalidObject, match="expected"):
         json_codec(object_type).encode(obj)
 
 
 def test_types_without_a_codec():
-    """Only attrs classes and dict have a built-in one."""
-    with pytest.raises(TypeError, match="no built-in codec"):
+    """Only classes with fields and dict have a built-in one."""
+    with pytest.raises(UnsupportedType, match="no built-in codec"):
         json_codec(int)
 
 

@@ -18,7 +18,8 @@ already catches. The Kubernetes error each one stands for is in brackets.
     |  |- InvalidResourceVersion       version is no decimal number
     |  |- InvalidContinueToken         token was not made by this store's kind
     |  |- InvalidSelector              label or field selector does not parse
-    |  |- InvalidObject                object lacks metadata or has a bad name
+    |  |- InvalidObject                object lacks metadata, has a bad name, or a bad value
+    |  |- UnsupportedType (TypeError)  type of objects that cannot be carried exactly
     |  |- ResourceVersionSet           create of an object that has a version
     |  `- ConfigError                  configuration refused, by field
     |- Expired                         version or token is compacted      [410 Expired]
@@ -221,7 +222,15 @@ class InvalidSelector(InvalidArgument):
 
 
 class InvalidObject(InvalidArgument):
-    """An object without metadata, or with a name that cannot be part of a key."""
+    """An object without metadata, with a name that cannot be part of a key, or with a value that
+    does not fit its field: ``field`` is its path in the object."""
+
+
+class UnsupportedType(InvalidArgument, TypeError):
+    """A type of objects that the codec cannot carry exactly, refused when a storage is opened.
+
+    ``field`` names the field, such as "Pod.spec.port", ``expected`` says what would do.
+    """
 
 
 class ResourceVersionSet(InvalidArgument):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
+from revstore.codec import FrozenDict, camel_case, evolve, json_codec
 from revstore.errors import InvalidObject
 
 __all__ = [
@@ -27,9 +28,16 @@ __all__ = [
 ]
 
 
+def _frozen(given: Mapping[str, str]) -> Mapping[str, str]:
+    # Anything else is left to the codec, which refuses it by name.
+    return FrozenDict(given) if type(given) is dict else given
+
+
 @attrs.frozen(kw_only=True)
 class OwnerReference:
     """The object that owns this one (Kubernetes metav1.OwnerReference)."""
+
+    __omit_empty__: ClassVar = True
 
     api_version: str
     kind: str
@@ -45,7 +53,11 @@ class ObjectMeta:
 
     Times are RFC 3339 strings in UTC, as Kubernetes writes them. ``resource_version`` is an
     opaque string, "" on an object that was never stored; it is never part of the stored bytes.
+    Labels and annotations cannot be changed: a ``FrozenDict`` is made of those given. Fields that
+    are empty are left out of the stored bytes, as Kubernetes leaves them out.
     """
+
+    __omit_empty__: ClassVar = True
 
     name: str = ""
     generate_name: str = ""
@@ -56,17 +68,10 @@ class ObjectMeta:
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
     deletion_grace_period_seconds: int | None = None
-    labels: Mapping[str, str] = attrs.field(factory=dict)
-    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(default=FrozenDict(), converter=_frozen)
+    annotations: Mapping[str, str] = attrs.field(default=FrozenDict(), converter=_frozen)
     owner_references: tuple[OwnerReference, ...] = ()
     finalizers: tuple[str, ...] = ()
-
-
-@functools.cache
-def camel_case(name: str) -> str:
-    """``resource_version`` -> ``resourceVersion``."""
-    head, *rest = name.strip("_").split("_")
-    return head + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 @functools.cache
@@ -125,8 +130,15 @@ def with_metadata(obj: Any, **changes: Any) -> Any:
         return {**obj, "metadata": changed}
     if isinstance(metadata, dict):
         merged = {**metadata, **{camel_case(name): value for name, value in changes.items()}}
-        return attrs.evolve(obj, metadata=merged)
-    return attrs.evolve(obj, metadata=attrs.evolve(metadata, **changes))
+        return evolve(obj, metadata=merged)
+    if type(metadata) is ObjectMeta:
+        return evolve(obj, metadata=attrs.evolve(metadata, **changes))
+    for name in changes:
+        if not hasattr(metadata, name):
+            raise InvalidObject(
+                f"metadata.{name}", type(metadata).__name__, "a class with the fields of ObjectMeta"
+            )
+    return evolve(obj, metadata=evolve(metadata, **changes))
 
 
 def labels_of(obj: Any) -> Mapping[str, str]:
@@ -138,35 +150,11 @@ def labels_of(obj: Any) -> Mapping[str, str]:
     return labels if isinstance(labels, (dict, Mapping)) else {}
 
 
-def _step(value: Any, name: str) -> Any:
-    """The member ``name`` of ``value``, None if there is none."""
-    # The common kinds first: asking whether something is a Mapping takes longest.
-    if isinstance(value, dict):
-        return value.get(name)
-    if hasattr(type(value), "__attrs_attrs__"):
-        found = getattr(value, snake_case(name), None)
-        return getattr(value, name, None) if found is None else found
-    return value.get(name) if isinstance(value, Mapping) else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _names(path: str) -> tuple[str, ...]:
-    return tuple(path.split("."))
-
-
 def field_value(obj: Any, path: str) -> str:
     """The value at a dotted path in JSON spelling, such as "spec.nodeName", as a string.
 
     Booleans are "true" and "false". "" if there is nothing, or no scalar, at the path, as in
-    Kubernetes' field sets.
+    Kubernetes' field sets. Typed objects are read as they stand in JSON, so that a selector has
+    the same answer for them and for dicts.
     """
-    value = obj
-    for name in _names(path):
-        value = _step(value, name)
-    if isinstance(value, str):
-        return value
-    if value is None or isinstance(value, (Mapping, list, tuple)):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return str(json_codec(type(obj)).field_value(obj, path))

@@ -58,7 +58,8 @@ class ResourceType(Generic[T]):
 
     @codec.default
     def _default_codec(self) -> Codec[T]:
-        return json_codec(self.object_type)
+        codec: Codec[T] = json_codec(self.object_type)
+        return codec
 
     @copier.default
     def _default_copier(self) -> Copier[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol, TypeVar
 
+from revstore.codec import set_field
 from revstore.errors import InvalidResourceVersion
 from revstore.objects import metadata_value, with_metadata
 
@@ -80,10 +81,12 @@ class APIObjectVersioner:
         if hasattr(metadata, "resource_version"):
             # Past the freeze on purpose: nobody else has seen the object yet, and evolving it
             # twice would cost as much as decoding it.
-            object.__setattr__(metadata, "resource_version", format_resource_version(revision))
+            set_field(metadata, "resource_version", format_resource_version(revision))
         return obj
 
     def prepare_object_for_storage(self, obj: Any) -> Any:
         if isinstance(obj, dict):
             return with_metadata(obj, resource_version=None, self_link=None)
+        if metadata_value(obj, "resource_version") == "":
+            return obj
         return with_metadata(obj, resource_version="")

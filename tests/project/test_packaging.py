@@ -103,7 +103,7 @@ def test_metadata_of_the_wheels(wheels):
     core = metadata(wheels["revstore"])
     needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", core, re.MULTILINE)
 
-    assert sorted(needs) == ["attrs", "cattrs", "msgspec", "pluggy"]
+    assert sorted(needs) == ["attrs", "msgspec", "pluggy"]
     extras = ["cli", "testing", "metrics", "sqlite", "etcd3", "etcd2"]
     assert re.findall(r"^Provides-Extra: (.*)$", core, re.MULTILINE) == extras
     plugin = metadata(wheels["revstore-sqlite"])

@@ -6,15 +6,12 @@ object that is to be stored has no resource version: that is the storage's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
-from revstore.errors import InvalidObject
+from revstore.codec import encode_json, json_codec
 from revstore.objects import metadata_value, with_metadata
 
-__all__ = ["as_new", "as_successor", "same"]
+__all__ = ["as_new", "as_successor"]
 
 # Never stored, so that they make no difference.
 _NOT_STORED = {"resource_version": None, "self_link": None}
@@ -34,7 +31,7 @@ def as_new(obj: Any, *, namespace: str | None, uid: str, now: str) -> Any:
 def as_successor(obj: Any, current: Any, namespace: str | None) -> Any:
     """``obj`` in the place of ``current``: its uid and creation time stay, its generation rises by
     one if anything but metadata and status differs. If nothing differs at all, ``current``.
-    Raises ``InvalidObject`` for an object that is nested too deeply to compare."""
+    Raises ``InvalidObject`` for an object with a value that does not fit its field."""
     generation = metadata_value(current, "generation")
     known = generation if isinstance(generation, int) else 0
     new = _bare(
@@ -43,31 +40,19 @@ def as_successor(obj: Any, current: Any, namespace: str | None) -> Any:
         **{name: _kept(current, name) for name in ("uid", "creation_timestamp")},
         generation=_kept(current, "generation"),
     )
-    old = _bare(current)
-    try:
-        if same(new, old):
-            return current
-        if same(_content(new), _content(old)):
-            return new
-    except RecursionError:
-        raise InvalidObject(
-            "object", type(obj).__name__, "one that is nested less deeply"
-        ) from None
+    before, after = _plain(_bare(current)), _plain(new)
+    if encode_json(after) == encode_json(before):
+        return current
+    if encode_json(_content(after)) == encode_json(_content(before)):
+        return new
     return with_metadata(new, generation=known + 1)
 
 
-def same(left: Any, right: Any) -> bool:
-    """Whether both would be stored as the same bytes: a tuple is a list there, but 1 is neither
-    True nor 1.0, which Python calls equal."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return len(left) == len(right) and all(
-            key in right and same(value, right[key]) for key, value in left.items()
-        )
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    if attrs.has(type(left)) and type(left) is type(right):
-        return same(_fields(left), _fields(right))
-    return bool(left == right) and _number(left) == _number(right)
+def _plain(obj: Any) -> dict[str, Any]:
+    """The object as it is stored, so that what makes no difference there makes none here: 1 in a
+    float field is 1.0, but the same moment in another zone is another text."""
+    found: dict[str, Any] = json_codec(type(obj)).to_json(obj)
+    return found
 
 
 def _bare(obj: Any, **changes: Any) -> Any:
@@ -84,14 +69,5 @@ def _kept(current: Any, name: str) -> Any:
 _ABSENT = {"uid": "", "creation_timestamp": "", "generation": 0}
 
 
-def _content(obj: Any) -> dict[str, Any]:
-    fields = obj if isinstance(obj, dict) else _fields(obj)
+def _content(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("metadata", "status")}
-
-
-def _fields(obj: Any) -> dict[str, Any]:
-    return {field.name: getattr(obj, field.name) for field in attrs.fields(type(obj))}
-
-
-def _number(value: Any) -> type | None:
-    return next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)

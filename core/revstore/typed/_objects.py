@@ -69,6 +69,9 @@ class ObjectReader(Generic[T]):
             bare = self.versioner.prepare_object_for_storage(obj)
         try:
             return self._codec.encode(bare)
+        except InvalidObject as error:
+            error.key = error.key or key
+            raise
         except Exception as error:
             raise InvalidObject(
                 "object",
@@ -101,6 +104,49 @@ class ObjectReader(Generic[T]):
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
             raise self._corrupt(KeyValue(physical, b"", revision), error) from error
+
+    def noting(self, physical: str, data: bytes, revision: int) -> tuple[T, bool]:
+        """As ``from_plain``, and whether the bytes have fields that the type does not know."""
+        note = getattr(self._codec, "decode_noting", None)
+        if note is None:
+            return self.from_plain(physical, data, revision), False
+        try:
+            obj, unknown = note(data)
+            return self.versioner.stamp(obj, revision), unknown
+        except Exception as error:
+            raise self._corrupt(KeyValue(physical, b"", revision), error) from error
+
+    def merge(self, key: str, data: bytes, stored: bytes) -> bytes:
+        """``data`` with the fields of ``stored`` that the type does not know; ``InvalidObject``."""
+        merge: Callable[[bytes, bytes], bytes] = self._codec.merge  # type: ignore[attr-defined]
+        try:
+            return merge(data, stored)
+        except InvalidObject as error:
+            error.key = error.key or key
+            raise
+
+    @property
+    def met_unknown(self) -> bool:
+        """Whether any bytes had fields that the type does not know: an object alone then does not
+        tell what was stored."""
+        return bool(getattr(self._codec, "met_unknown", False))
+
+    def read_back(self, key: str, data: bytes) -> T:
+        """The object that readers will get for ``data``, before it is written.
+
+        Raises:
+            InvalidObject: they would get none.
+        """
+        try:
+            return self._codec.decode(data)
+        except Exception as error:
+            raise InvalidObject(
+                "object",
+                data,
+                "one that can be read back",
+                key=key,
+                message=f"the object for {key!r} could not be read back: {error}",
+            ) from error
 
     def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
         """The object in ``kv``, from the cache or into it; ``CorruptObject``."""

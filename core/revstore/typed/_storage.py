@@ -105,6 +105,7 @@ class TypedStorage(Storage[T]):
                 raise ResourceVersionSet(key, str(version))
             data = objects.encode(key, obj)
             check_ttl(ttl)
+            stored = objects.read_back(key, data)
         result = self._backend.put(
             physical,
             objects.seal(physical, data),
@@ -115,7 +116,7 @@ class TypedStorage(Storage[T]):
         if not result.succeeded:
             found = result.current.revision if result.current else ""
             raise KeyExists(key, resource_version=str(found))
-        return objects.from_plain(physical, data, result.revision)
+        return objects.versioner.stamp(stored, result.revision)
 
     def get(
         self,

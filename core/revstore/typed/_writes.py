@@ -44,6 +44,7 @@ class _State(Generic[T]):
     stale: bool = False
     expires: bool | None = False
     cached: bool = False
+    unknown: bool = False  # the bytes have fields that the type does not know
 
     @property
     def meta(self) -> ResponseMeta:
@@ -155,12 +156,15 @@ class Writer(Generic[T]):
                 (made.object, check_ttl(made.ttl)) if isinstance(made, WithTTL) else (made, None)
             )
             data = self._objects.encode(self._key, obj)
+            if state.unknown:
+                data = self._objects.merge(self._key, data, state.data)
             if state.cached and data == state.data:
                 before, state = state, self._confirm(state)
                 if state.revision != before.revision or data != state.data:
                     continue
             if self._unchanged(state, data, ttl):
                 return self._objects.from_plain(self._physical, data, state.revision)
+            stored = self._objects.read_back(self._key, data)
             result = self._backend.put(
                 self._physical,
                 self._objects.seal(self._physical, data),
@@ -169,7 +173,7 @@ class Writer(Generic[T]):
                 timeout=self._deadline.left(),
             )
             if result.succeeded:
-                return self._objects.from_plain(self._physical, data, result.revision)
+                return self._objects.versioner.stamp(stored, result.revision)
             state = self._state_of(result.current)
 
     def _check(self, preconditions: Preconditions | None, state: _State[T]) -> None:
@@ -186,7 +190,7 @@ class Writer(Generic[T]):
 
     def _suggested(self, suggestion: T | None) -> _State[T] | None:
         """The state that a suggestion stands for; None if it is of no use. (DEL-10, GU-18)"""
-        if suggestion is None:
+        if suggestion is None or self._objects.met_unknown:
             return None
         objects = self._objects
         try:
@@ -214,5 +218,6 @@ class Writer(Generic[T]):
         if kv is None:
             return _State()
         data, stale = self._objects.open(kv)
-        obj: Any = self._objects.from_plain(self._physical, data, kv.revision)
-        return _State(obj, data, kv.revision, stale=stale, expires=bool(kv.lease))
+        obj: Any
+        obj, unknown = self._objects.noting(self._physical, data, kv.revision)
+        return _State(obj, data, kv.revision, stale=stale, expires=bool(kv.lease), unknown=unknown)

@@ -280,7 +280,7 @@ class GetTests(StorageSuite):
             inner = json_codec(dict)
 
             def encode(self, obj: Any) -> bytes:
-                return self.inner.encode(obj)[::-1]
+                return bytes(self.inner.encode(obj)[::-1])
 
             def decode(self, data: bytes) -> Any:
                 return self.inner.decode(data[::-1])

@@ -1,0 +1,65 @@
+"""Codecs: objects to bytes and back (runtime.Codec).
+
+Built in is JSON, exact or refused: for classes of attrs, dataclasses, msgspec, pydantic and
+TypedDict, with fields in camelCase, and for plain dicts as they are. docs/types.md has the table
+of annotations.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol, TypeVar
+
+from revstore.codec._classes import JsonName, ListKey, camel_case, evolve, set_field
+from revstore.codec._frozen import FrozenDict
+from revstore.codec._json import encode_json
+from revstore.codec._typed import DictCodec, TypedCodec, is_frozen
+
+__all__ = [
+    "Codec",
+    "DictCodec",
+    "FrozenDict",
+    "JsonName",
+    "ListKey",
+    "TypedCodec",
+    "camel_case",
+    "encode_json",
+    "evolve",
+    "is_frozen",
+    "json_codec",
+    "set_field",
+]
+
+T = TypeVar("T")
+
+
+class Codec(Protocol[T]):
+    """Both methods are called from many threads. Any exception means that the object cannot be
+    encoded, or the bytes not decoded.
+
+    A codec may also have ``field_value(obj, path)``, what a field selector compares, and
+    ``decode_noting`` and ``merge``, which keep fields that a typed writer does not know.
+    """
+
+    def encode(self, obj: T) -> bytes:
+        """Deterministic: equal objects give equal bytes, since an update that changes no byte is
+        no write."""
+        ...
+
+    def decode(self, data: bytes) -> T:
+        """A new object, which the caller owns."""
+        ...
+
+
+def json_codec(object_type: Any) -> Any:
+    """The built-in JSON codec for ``object_type``: a ``DictCodec`` or a ``TypedCodec``.
+
+    Raises:
+        UnsupportedType: a field of the class cannot be carried exactly, or it is no class with
+            fields and not ``dict``.
+    """
+    return _dicts if object_type is dict else _typed(object_type)
+
+
+_dicts = DictCodec()
+_typed = functools.lru_cache(maxsize=512)(TypedCodec)

@@ -1,0 +1,486 @@
+"""What a class of objects consists of, whichever library made it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from revstore.errors import UnsupportedType
+
+__all__ = [
+    "ClassInfo",
+    "FieldInfo",
+    "JsonName",
+    "ListKey",
+    "camel_case",
+    "describe",
+    "evolve",
+    "is_class",
+    "set_field",
+]
+
+#: The class variable that says what becomes of fields which a class does not know.
+UNKNOWN_FIELDS = "__unknown_fields__"
+_OMIT_EMPTY = "__omit_empty__"
+
+ABSENT: Any = object()
+UNSET: Any = object()
+
+
+@attrs.frozen
+class JsonName:
+    """The name of a field in JSON: ``host_ip: Annotated[str, JsonName("hostIP")]``."""
+
+    name: str
+
+
+@attrs.frozen
+class ListKey:
+    """The field by which the elements of a list are known, under its name in JSON:
+    ``containers: Annotated[tuple[Container, ...], ListKey("name")]``."""
+
+    name: str
+
+
+@attrs.frozen
+class FieldInfo:
+    """A field: its name in Python and in JSON, its annotation, and how to fill it if absent.
+
+    ``default`` takes the unfinished object and returns the value; None: the field is required.
+    ``value`` is the default itself if it is always the same, ABSENT if it is not, UNSET if the
+    field has none and is set by the class itself.
+    """
+
+    name: str
+    json_name: str
+    annotation: Any
+    default: Callable[[Any], Any] | None = None
+    value: Any = ABSENT
+    constant: bool = False  # a tag that is no attribute; the annotation is a Literal
+    optional: bool = False  # absent from the object itself where absent (TypedDict)
+
+
+@attrs.frozen
+class ClassInfo:
+    """A class, ``unknown`` being "keep", "forbid" or "drop", and ``after`` what its ``__init__``
+    would do once the fields are set."""
+
+    cls: type[Any]
+    library: str
+    fields: tuple[FieldInfo, ...]
+    frozen: bool
+    unknown: str = "keep"
+    omit_empty: bool = False
+    after: tuple[Callable[[Any], Any], ...] = ()
+    validate: Callable[[Any], Any] | None = None
+    bindings: Mapping[str, Mapping[Any, Any]] = {}
+
+
+@functools.cache
+def camel_case(name: str) -> str:
+    """``resource_version`` -> ``resourceVersion``."""
+    head, *rest = name.strip("_").split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def library_of(cls: Any) -> str:
+    """The library that made the class, "" if none did."""
+    if not isinstance(cls, type):
+        return ""
+    if typing.is_typeddict(cls):
+        return "typeddict"
+    pydantic = sys.modules.get("pydantic")  # who has such a class has imported it
+    if pydantic is not None and issubclass(cls, pydantic.BaseModel):
+        return "pydantic"
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return "namedtuple"
+    for base in cls.__mro__:
+        for mark, library in _MARKS.items():
+            if mark in vars(base):
+                return library
+    return ""
+
+
+_MARKS = {
+    "__attrs_attrs__": "attrs",
+    "__dataclass_fields__": "dataclass",
+    "__struct_config__": "msgspec",
+}
+
+
+def is_class(cls: Any) -> bool:
+    """Whether ``cls`` is a class with fields."""
+    return bool(library_of(cls))
+
+
+def describe(cls: type[Any]) -> ClassInfo:
+    """Describe ``cls``.
+
+    Raises:
+        UnsupportedType: an annotation is missing or cannot be resolved, or a field cannot be kept.
+    """
+    return _DESCRIBERS[library_of(cls)](cls)
+
+
+@functools.cache
+def _state(cls: type[Any]) -> tuple[str, tuple[str, ...], frozenset[str]]:
+    """The library of a class, the slots that hold its state, and the names of cached properties,
+    which must not outlive a change."""
+    fields = {each.name for each in getattr(cls, "__attrs_attrs__", ())}
+    slots = []
+    for base in cls.__mro__:
+        own = base.__dict__.get("__slots__", ())
+        names = (own,) if isinstance(own, str) else tuple(own)
+        derived = "__attrs_attrs__" in base.__dict__
+        slots += [
+            name
+            for name in names
+            if name not in ("__weakref__", "__dict__") and (name in fields or not derived)
+        ]
+    cached = {
+        name
+        for base in cls.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, functools.cached_property)
+    }
+    return library_of(cls), tuple(slots), frozenset(cached)
+
+
+def evolve(obj: Any, **changes: Any) -> Any:
+    """A copy of ``obj`` with other values in these fields. Its ``__init__`` is not called: it
+    could change the values of all other fields."""
+    cls: Any = type(obj)
+    if cls is dict:
+        return {**obj, **changes}
+    library, slots, cached = _state(cls)
+    if library == "pydantic":
+        return obj.model_copy(update=changes)
+    if library == "namedtuple":
+        return obj._replace(**changes)
+    if library == "msgspec":
+        new = copy.copy(obj)
+        for name, value in changes.items():
+            msgspec.structs.force_setattr(new, name, value)
+        return new
+    new = object.__new__(cls)
+    for name in slots:
+        if hasattr(obj, name):
+            object.__setattr__(new, name, getattr(obj, name))
+    if hasattr(obj, "__dict__"):
+        state = {name: value for name, value in obj.__dict__.items() if name not in cached}
+        new.__dict__.update(state)
+    if hasattr(obj, "_attrs_cached_hash"):
+        object.__setattr__(new, "_attrs_cached_hash", None)
+    for name, value in changes.items():
+        object.__setattr__(new, name, value)
+    return new
+
+
+def set_field(obj: Any, name: str, value: Any) -> None:
+    """Set a field of an object that nobody else has seen, frozen or not."""
+    if isinstance(obj, msgspec.Struct):
+        msgspec.structs.force_setattr(obj, name, value)
+    else:
+        object.__setattr__(obj, name, value)
+
+
+def _unknown(cls: type[Any], default: str = "keep") -> str:
+    chosen = getattr(cls, UNKNOWN_FIELDS, default)
+    if chosen not in ("keep", "forbid", "drop"):
+        raise UnsupportedType(
+            f"{cls.__name__}.{UNKNOWN_FIELDS}", chosen, '"keep", "forbid" or "drop"'
+        )
+    return str(chosen)
+
+
+def _json_name(name: str, annotation: Any, metadata: Any = ()) -> str:
+    for extra in getattr(annotation, "__metadata__", ()):
+        if isinstance(extra, JsonName):
+            return extra.name
+    chosen = metadata.get("json") if isinstance(metadata, Mapping) else None
+    return str(chosen) if chosen else camel_case(name) or name
+
+
+def _annotated(cls: type[Any], name: str, given: Any, metadata: Any) -> Any:
+    """The annotation of a field with what its metadata says added."""
+    annotation = _resolve(cls, name, given)
+    key = metadata.get("list_key") if isinstance(metadata, Mapping) else None
+    return typing.Annotated[annotation, ListKey(str(key))] if key else annotation
+
+
+def _resolve(cls: type[Any], name: str, given: Any) -> Any:
+    """The annotation of a field, with names looked up where the class was defined, and type
+    variables replaced by what the base class was given."""
+    owner = next((base for base in cls.__mro__ if name in _own_annotations(base)), cls)
+    annotation = _own_annotations(owner).get(name, given) if isinstance(given, str) else given
+    if annotation is None and name not in _own_annotations(owner):
+        raise UnsupportedType(f"{cls.__name__}.{name}", None, "an annotation")
+    names = {**vars(owner), **_locals_of(owner), owner.__name__: owner}
+    try:
+        found = typing.get_type_hints(
+            types.SimpleNamespace(__annotations__={"it": annotation}),
+            vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {},
+            {**names, **{each.__name__: each for each in owner.__type_params__}}
+            if hasattr(owner, "__type_params__")
+            else names,
+            include_extras=True,
+        )["it"]
+    except Exception as error:
+        raise UnsupportedType(
+            f"{cls.__name__}.{name}",
+            annotation,
+            "a type whose names can be looked up: define it at the top of its module, or resolve "
+            f"the annotations first ({error})",
+        ) from error
+    return substitute(found, _bindings(cls).get(owner, {}))
+
+
+def _own_annotations(cls: type[Any]) -> Mapping[str, Any]:
+    found = vars(cls).get("__annotations__")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _locals_of(cls: type[Any]) -> dict[str, Any]:
+    """The names of the function that ``cls`` was defined in, if that is still running."""
+    outer, _, _ = cls.__qualname__.rpartition(".<locals>.")
+    if not outer:
+        return {}
+    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to the names of a running function
+    while frame is not None:
+        if frame.f_code.co_qualname == outer and frame.f_globals.get("__name__") == cls.__module__:
+            return dict(frame.f_locals)
+        frame = frame.f_back
+    return {}
+
+
+def _bindings(cls: type[Any]) -> dict[type[Any], dict[Any, Any]]:
+    """For each base class what its type variables stand for in ``cls``."""
+    found: dict[type[Any], dict[Any, Any]] = {}
+
+    def visit(owner: type[Any], known: Mapping[Any, Any]) -> None:
+        for base in owner.__dict__.get("__orig_bases__", owner.__bases__):
+            origin = typing.get_origin(base) or base
+            if origin in (typing.Generic, typing.Protocol, object) or not isinstance(origin, type):
+                continue
+            variables = getattr(origin, "__parameters__", ())
+            given = [substitute(arg, known) for arg in typing.get_args(base)]
+            found.setdefault(origin, dict(zip(variables, given, strict=False)))
+            visit(origin, found[origin])
+
+    visit(cls, {})
+    return found
+
+
+def substitute(annotation: Any, known: Mapping[Any, Any]) -> Any:
+    """``annotation`` with type variables replaced."""
+    if not known:
+        return annotation
+    if isinstance(annotation, typing.TypeVar):
+        return known.get(annotation, annotation)
+    variables = getattr(annotation, "__parameters__", ())
+    if not variables or isinstance(annotation, type):
+        return annotation
+    return annotation[tuple(known.get(each, each) for each in variables)]
+
+
+def _steady(value: Any) -> tuple[Callable[[Any], Any], Any]:
+    return lambda _: value, value
+
+
+_Default = tuple[Callable[[Any], Any] | None, Any]
+_REQUIRED: _Default = (None, ABSENT)
+_SET_LATER: _Default = (lambda _: UNSET, UNSET)
+
+
+def _attrs_default(field: Any) -> _Default:
+    default, converter = field.default, field.converter
+    if default is attrs.NOTHING:
+        return _REQUIRED if field.init else _SET_LATER
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        factory = default.factory
+        make = factory if default.takes_self else lambda _: factory()
+    elif converter is None:
+        return _steady(default)
+    else:
+        make = _steady(default)[0]
+    if converter is None:
+        return make, ABSENT
+    if isinstance(converter, attrs.Converter):
+        return lambda obj: _call_converter(converter, make(obj), obj, field), ABSENT
+    return lambda obj: converter(make(obj)), ABSENT
+
+
+def _call_converter(converter: Any, value: Any, obj: Any, field: Any) -> Any:
+    extra = [obj] if converter.takes_self else []
+    extra += [field] if converter.takes_field else []
+    return converter.converter(value, *extra)
+
+
+def _of_attrs(cls: type[Any]) -> ClassInfo:
+    fields = []
+    for field in attrs.fields(cls):
+        annotation = _annotated(cls, field.name, field.type, field.metadata)
+        name = _json_name(field.name, annotation, field.metadata)
+        fields.append(FieldInfo(field.name, name, annotation, *_attrs_default(field)))
+    post = getattr(cls, "__attrs_post_init__", None)
+    validated = any(field.validator for field in attrs.fields(cls))
+    return ClassInfo(
+        cls,
+        "attrs",
+        tuple(fields),
+        # attrs has no public way to ask whether a class is frozen.
+        frozen=getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
+        and not _has_more_state(cls, {field.name for field in fields}),
+        unknown=_unknown(cls),
+        omit_empty=_OMIT_EMPTY in cls.__dict__,
+        after=() if post is None else (post,),
+        validate=attrs.validate if validated else None,
+    )
+
+
+def _has_more_state(cls: type[Any], names: set[str]) -> bool:
+    """Whether instances hold more than their fields: cached properties, further slots."""
+    for base in cls.__mro__[:-1]:
+        if any(isinstance(each, functools.cached_property) for each in vars(base).values()):
+            return True
+        slots = base.__dict__.get("__slots__", ())
+        own = {slots} if isinstance(slots, str) else set(slots)
+        if own - names - {"__weakref__", "__dict__", "_attrs_cached_hash"}:
+            return True
+    return False
+
+
+def _of_dataclass(cls: type[Any]) -> ClassInfo:
+    every = cls.__dataclass_fields__.values()
+    for field in every:
+        if field._field_type is dataclasses._FIELD_INITVAR:  # type: ignore[attr-defined] # noqa: SLF001
+            raise UnsupportedType(
+                f"{cls.__name__}.{field.name}",
+                "InitVar",
+                "a field: what is given to an InitVar is not kept, so that the object cannot be "
+                "made again",
+            )
+    fields = []
+    for field in dataclasses.fields(cls):
+        annotation = _annotated(cls, field.name, field.type, field.metadata)
+        name = _json_name(field.name, annotation, field.metadata)
+        fields.append(FieldInfo(field.name, name, annotation, *_dataclass_default(field)))
+    post = getattr(cls, "__post_init__", None)
+    return ClassInfo(
+        cls,
+        "dataclass",
+        tuple(fields),
+        frozen=cls.__dataclass_params__.frozen
+        and not _has_more_state(cls, {field.name for field in fields}),
+        unknown=_unknown(cls),
+        after=() if post is None else (post,),
+    )
+
+
+def _dataclass_default(field: dataclasses.Field[Any]) -> _Default:
+    if field.default_factory is not dataclasses.MISSING:
+        factory = field.default_factory
+        return lambda _: factory(), ABSENT
+    if field.default is not dataclasses.MISSING:
+        return _steady(field.default)
+    return _REQUIRED if field.init else _SET_LATER
+
+
+def _of_struct(cls: type[Any]) -> ClassInfo:
+    config = cls.__struct_config__
+    fields = []
+    for field in msgspec.structs.fields(cls):
+        annotation = _resolve(cls, field.name, _own(cls, field.name))
+        name = _json_name(field.name, annotation)
+        if field.encode_name != field.name:
+            name = field.encode_name
+        fields.append(FieldInfo(field.name, name, annotation, *_struct_default(field)))
+    if config.tag is not None:
+        literal = typing.Literal[config.tag]  # type: ignore[name-defined]
+        fields.append(FieldInfo("", config.tag_field, literal, constant=True))
+    post = getattr(cls, "__post_init__", None)
+    return ClassInfo(
+        cls,
+        "msgspec",
+        tuple(fields),
+        frozen=config.frozen and not config.dict,
+        unknown=_unknown(cls, "forbid" if config.forbid_unknown_fields else "keep"),
+        after=() if post is None else (post,),
+    )
+
+
+def _own(cls: type[Any], name: str) -> Any:
+    return next(
+        _own_annotations(base)[name] for base in cls.__mro__ if name in _own_annotations(base)
+    )
+
+
+def _struct_default(field: Any) -> _Default:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return lambda _: field.default_factory(), ABSENT
+    return _REQUIRED if field.required else _steady(field.default)
+
+
+def _of_typeddict(cls: Any) -> ClassInfo:
+    fields = []
+    for name in cls.__required_keys__ | cls.__optional_keys__:
+        # A TypedDict has no bases at run time; its annotations hold those of its bases.
+        annotation = _resolve(cls, name, _own_annotations(cls)[name])
+        optional = name in cls.__optional_keys__
+        fields.append(FieldInfo(name, name, annotation, optional=optional))
+    return ClassInfo(cls, "typeddict", tuple(fields), frozen=False)
+
+
+def _of_namedtuple(cls: Any) -> ClassInfo:
+    fields = []
+    for name in cls._fields:
+        annotation = _resolve(cls, name, _own_annotations(cls).get(name))
+        defaults = cls._field_defaults
+        default = _steady(defaults[name]) if name in defaults else _REQUIRED
+        fields.append(FieldInfo(name, _json_name(name, annotation), annotation, *default))
+    return ClassInfo(cls, "namedtuple", tuple(fields), frozen=True)
+
+
+def _of_pydantic(cls: Any) -> ClassInfo:
+    fields = []
+    for name, field in cls.model_fields.items():
+        annotation = field.annotation
+        for extra in field.metadata:
+            if isinstance(extra, (JsonName, ListKey)):
+                annotation = typing.Annotated[annotation, extra]
+        alias = field.serialization_alias or field.alias
+        default = None if field.is_required() else _pydantic_default(field)
+        json_name = alias or _json_name(name, annotation)
+        fields.append(FieldInfo(name, json_name, annotation, default))
+    extra = cls.model_config.get("extra", "ignore")
+    return ClassInfo(
+        cls,
+        "pydantic",
+        tuple(fields),
+        # Its __dict__ and its private attributes can be changed whatever the model says.
+        frozen=bool(cls.model_config.get("frozen")) and not cls.__private_attributes__,
+        unknown=_unknown(cls, "forbid" if extra == "forbid" else "keep"),
+    )
+
+
+def _pydantic_default(field: Any) -> Callable[[Any], Any]:
+    return lambda obj: field.get_default(call_default_factory=True, validated_data=vars(obj))
+
+
+_DESCRIBERS: dict[str, Callable[[Any], ClassInfo]] = {
+    "attrs": _of_attrs,
+    "dataclass": _of_dataclass,
+    "msgspec": _of_struct,
+    "typeddict": _of_typeddict,
+    "namedtuple": _of_namedtuple,
+    "pydantic": _of_pydantic,
+}

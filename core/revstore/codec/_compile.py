@@ -1,0 +1,218 @@
+"""From annotations to shapes."""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import enum
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from revstore.codec._class_shape import ClassShape, Field, Notes
+from revstore.codec._classes import ListKey, describe, is_class, substitute
+from revstore.codec._frozen import FrozenDict
+from revstore.codec._generate import decoder, encoder
+from revstore.codec._scalars import enum_shape, literal_shape, scalar_shape
+from revstore.codec._shapes import ListShape, MapShape, PlainShape, Shape
+from revstore.codec._unions import union_shape
+from revstore.errors import UnsupportedType
+
+__all__ = ["compile_class", "shape_of"]
+
+_LISTS: dict[Any, tuple[type, bool]] = {
+    list: (list, False),
+    collections.abc.MutableSequence: (list, False),
+    collections.abc.Sequence: (tuple, False),
+    collections.deque: (collections.deque, False),
+    set: (set, True),
+    collections.abc.MutableSet: (set, True),
+    frozenset: (frozenset, True),
+    collections.abc.Set: (frozenset, True),
+}
+_MAPS: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, bool]] = {
+    dict: ((dict,), None, True),
+    collections.abc.MutableMapping: ((dict,), None, True),
+    collections.abc.Mapping: ((dict, FrozenDict), FrozenDict, False),
+    FrozenDict: ((FrozenDict,), FrozenDict, False),
+}
+_WRAPPERS = {
+    typing.Final, typing.ClassVar, typing.Required, typing.NotRequired,
+    getattr(typing, "ReadOnly", typing.Final),
+}  # fmt: skip
+_INSTEAD = {
+    collections.defaultdict: "dict: the default factory is not stored",
+    collections.OrderedDict: "dict, or a tuple of pairs: JSON objects have no order",
+    collections.Counter: "dict[..., int]",
+    complex: "two floats",
+    bytearray: "bytes",
+}
+
+
+def compile_class(cls: Any) -> ClassShape:
+    """The shape of a class of objects, with all that it consists of.
+
+    Raises:
+        UnsupportedType: a field cannot be carried exactly.
+    """
+    shape = shape_of(cls)
+    if not isinstance(shape, ClassShape):
+        raise UnsupportedType("object_type", cls, "a class with fields, or dict")
+    return shape
+
+
+def shape_of(kind: Any) -> Shape:
+    """The shape of any annotation; ``UnsupportedType``."""
+    compiler = _Compiler()
+    shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
+    for check in compiler.checks:
+        check()
+    for each in compiler.classes.values():
+        # Replaces the methods: what refers to the class looks them up when it is used.
+        for name, made in (("encode", encoder(each)), ("decode", decoder(each))):
+            setattr(each, name, made)
+    return shape
+
+
+class _Compiler:
+    def __init__(self) -> None:
+        self.classes: dict[Any, ClassShape] = {}
+        self.checks: list[Callable[[], None]] = []  # run when all classes have their fields
+        self.notes = Notes()
+        self._aliases: list[Any] = []
+
+    def shape(self, kind: Any, where: str) -> Shape:
+        """The shape of the annotation ``kind`` of the field ``where``."""
+        kind, key = _bare(kind)
+        origin, args = typing.get_origin(kind), typing.get_args(kind)
+        if kind is None:
+            kind = type(None)
+        if kind is Any or kind is object:
+            return PlainShape()
+        if kind is getattr(typing, "LiteralString", None):
+            kind = str
+        if origin in (typing.Union, types.UnionType):
+            return union_shape([self.shape(arg, where) for arg in args], where, self.checks)
+        if origin is typing.Literal:
+            return literal_shape(args, where)
+        if hasattr(origin or kind, "__value__"):
+            return self._alias(kind, origin, args, where)
+        found = scalar_shape(kind)
+        if found is not None:
+            return found
+        return self._container(kind, origin or kind, args, where, key)
+
+    def _alias(self, kind: Any, origin: Any, args: tuple[Any, ...], where: str) -> Shape:
+        if kind in self._aliases:
+            raise UnsupportedType(where, kind, "a type that does not hold itself; use a class")
+        alias = origin or kind
+        self._aliases.append(kind)
+        known = dict(zip(alias.__type_params__, args, strict=False))
+        found = self.shape(substitute(alias.__value__, known), where)
+        self._aliases.pop()
+        return found
+
+    def _container(
+        self, kind: Any, origin: Any, args: tuple[Any, ...], where: str, key: str
+    ) -> Shape:
+        name = kind.__name__ if isinstance(kind, type) and not args else str(kind)
+        if origin is tuple or kind is typing.Tuple:  # noqa: UP006
+            if kind in (tuple, typing.Tuple):  # noqa: UP006
+                args = (Any, ...)
+            return self._tuple(name, args, where, key)
+        if origin in _LISTS:
+            cls, unordered = _LISTS[origin]
+            item = self.shape(args[0] if args else Any, f"{where}[]")
+            make = _same if cls is list else cls
+            return ListShape(name, cls, make, (item,), unordered=unordered, key=key)
+        if origin in _MAPS:
+            accepted, make_map, mutable = _MAPS[origin]
+            keys, values = args or (str, Any)
+            return MapShape(
+                name,
+                accepted,
+                make_map,
+                self._keys(keys, where),
+                self.shape(values, f"{where}.*"),
+                mutable=mutable,
+            )
+        if isinstance(origin, type) and issubclass(origin, enum.Enum):
+            return enum_shape(origin, where)
+        if is_class(origin):
+            return self._class(kind, origin, args, where)
+        raise UnsupportedType(where, kind, _advice(kind, origin))
+
+    def _tuple(self, name: str, args: tuple[Any, ...], where: str, key: str) -> Shape:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return ListShape(name, tuple, tuple, (self.shape(args[0], f"{where}[]"),), key=key)
+        items = tuple(self.shape(arg, f"{where}[{at}]") for at, arg in enumerate(args))
+        return ListShape(name, tuple, tuple, items, fixed=True)
+
+    def _keys(self, kind: Any, where: str) -> Shape | None:
+        shape = self.shape(kind, f"{where} (its keys)")
+        if shape is scalar_shape(str):
+            return None
+        if shape.mutable or len(shape.kinds) != 1 or not shape.kinds <= {"str", "int", "bool"}:
+            raise UnsupportedType(
+                where, kind, "a mapping whose keys are str, int, bool, an Enum, or one text in JSON"
+            )
+        return shape
+
+    def _class(self, kind: Any, cls: type[Any], args: tuple[Any, ...], where: str) -> ClassShape:
+        known = self.classes.get(kind)
+        if known is not None:
+            return known
+        info = describe(cls)
+        shape = self.classes[kind] = ClassShape(info, self.notes)
+        parameters = getattr(cls, "__parameters__", ())
+        variables = dict(zip(parameters, args, strict=False))
+        for field in info.fields:
+            place = f"{where}.{field.name or field.json_name}"
+            annotation = cls if field.annotation is typing.Self else field.annotation
+            found = self.shape(substitute(annotation, variables), place)
+            twin = shape.fields.get(field.json_name)
+            if twin is not None:
+                raise UnsupportedType(
+                    place,
+                    field.json_name,
+                    f"a name of its own in JSON: {twin.name!r} is {field.json_name!r} there too; "
+                    "give one of them another name",
+                )
+            shape.fields[field.json_name] = Field(field, found)
+        return shape
+
+
+def _bare(kind: Any) -> tuple[Any, str]:
+    """The annotation without what says nothing about values, and the key of its elements."""
+    key = ""
+    while True:
+        origin = typing.get_origin(kind)
+        if origin is typing.Annotated:
+            key = next((each.name for each in kind.__metadata__ if isinstance(each, ListKey)), key)
+            kind = kind.__origin__
+        elif origin in _WRAPPERS:
+            kind = typing.get_args(kind)[0]
+        elif isinstance(kind, typing.NewType):
+            kind = kind.__supertype__
+        else:
+            return kind, key
+
+
+def _same(value: list[Any]) -> list[Any]:
+    return value
+
+
+def _advice(kind: Any, origin: Any) -> str:
+    if origin in _INSTEAD:
+        return _INSTEAD[origin]
+    if isinstance(kind, typing.TypeVar):
+        return f"a type for {kind}, as in Box[int]"
+    bases = (str, int, float, dict, list, tuple, set, frozenset, bytes)
+    if isinstance(origin, type) and issubclass(origin, bases):
+        base = next(each for each in bases if issubclass(origin, each))
+        return f"{base.__name__}: a subclass would come back as its base"
+    return (
+        "a type that JSON can carry exactly: see the table in docs/types.md, or give the storage "
+        "a codec of its own"
+    )

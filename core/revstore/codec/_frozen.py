@@ -1,0 +1,35 @@
+"""A dict that cannot be changed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NoReturn, TypeVar
+
+__all__ = ["FrozenDict"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class FrozenDict(dict[K, V]):
+    """A dict that cannot be changed: what ``Mapping`` fields of decoded objects hold.
+
+    Equal to a dict with the same items; copies, pickles and encodes as one does.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("this mapping is shared and cannot be changed; make a dict of it first")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse
+    __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    def __copy__(self) -> FrozenDict[K, V]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict[K, V]:
+        return type(self)(copy.deepcopy(dict(self), memo))

@@ -1,0 +1,375 @@
+"""Functions made for one class: a loop over its fields would cost several times as much."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from revstore.codec._class_shape import ClassShape, Field
+from revstore.codec._classes import ABSENT, UNSET
+from revstore.codec._json import Misfit, check_plain
+from revstore.codec._shapes import ListShape, MapShape, Shape, UnionShape
+
+__all__ = ["decoder", "encoder"]
+
+
+class _Source:
+    """Lines of a function and the values that they name."""
+
+    def __init__(self, head: str) -> None:
+        self.lines = [head]
+        self.names: dict[str, Any] = {"Misfit": Misfit, "isfinite": math.isfinite}
+
+    def add(self, indent: int, line: str, **names: Any) -> None:
+        self.lines.append("    " * indent + line)
+        self.names.update(names)
+
+    def build(self, file: str) -> Any:
+        code = compile("\n".join(self.lines), f"<revstore codec of {file}>", "exec")
+        exec(code, self.names)  # noqa: S102 - our own lines; names of fields are quoted in them
+        return self.names["made"]
+
+
+def encoder(shape: ClassShape) -> Callable[[Any], Any]:
+    """A function from an object to its JSON value."""
+    info = shape.info
+    source = _Source("def made(o):")
+    source.names |= {"cls": info.cls, "shape": shape}
+    is_dict = info.library == "typeddict"
+    source.add(1, f"if type(o) is not {'dict' if is_dict else 'cls'}:")
+    source.add(2, f"raise Misfit(o, {shape.name!r})")
+    if info.validate is not None:
+        source.add(1, "validate(o, shape)", validate=_validated)
+    if is_dict:
+        source.names["plain"] = _typeddict_encoder(shape)
+        source.add(1, "return plain(o)")
+        return source.build(shape.name)  # type: ignore[no-any-return]
+    source.add(1, "at = ''")
+    source.add(1, "try:")
+    fields = list(shape.fields.values())
+    for index, field in enumerate(fields):
+        _encode_field(source, index, field)
+    if not fields:
+        source.add(2, "pass")
+    source.add(1, "except Misfit as error:")
+    source.add(2, "raise error.under(at) from None")
+    source.add(1, "except AttributeError as error:")
+    source.add(2, "raise Misfit(o, f'a value for every field ({error})') from None")
+    if info.omit_empty:
+        _return_filled(source, fields)
+    else:
+        items = sorted((field.json_name, index) for index, field in enumerate(fields))
+        source.add(1, "return {" + ", ".join(f"{name!r}: v{at}" for name, at in items) + "}")
+    if info.library == "pydantic" and info.cls.model_config.get("extra") == "allow":
+        return _with_extras(source.build(shape.name))
+    return source.build(shape.name)  # type: ignore[no-any-return]
+
+
+def _encode_field(source: _Source, index: int, field: Field) -> None:
+    v, name = f"v{index}", field.json_name
+    if field.constant:
+        source.add(2, f"{v} = c{index}", **{f"c{index}": field.get(None)})
+        return
+    source.add(2, f"{v} = o.{field.name}")
+    shape, indent = field.shape, 2
+    inner = _optional(shape)
+    if inner is not None and not shape.check:
+        source.add(indent, f"if {v} is not None:")
+        shape, indent = inner, 3
+    names = {f"e{index}": shape.encode if not isinstance(shape, ClassShape) else _late(shape)}
+    slow = f"at = {name!r}; {v} = e{index}({v})"
+    if shape.check:
+        source.add(indent, f"if not ({shape.check.format(v=v)}): {slow}", **names)
+    elif _plain_list(shape, tuple):
+        source.add(indent, f"if type({v}) is not tuple: {slow}", **names)
+        source.add(indent, "else:")
+        source.add(indent + 1, f"for x in {v}:")
+        source.add(indent + 2, f"if not ({shape.items[0].check.format(v='x')}):")  # type: ignore[attr-defined]
+        source.add(indent + 3, f"{slow}; break")
+    elif _text_map(shape):
+        source.names |= {f"t{index}": shape.types}
+        source.add(indent, f"if type({v}) not in t{index}: {slow}", **names)
+        source.add(indent, "else:")
+        source.add(indent + 1, f"for k, x in {v}.items():")
+        source.add(indent + 2, "if type(k) is not str or type(x) is not str:")
+        source.add(indent + 3, f"{slow}; break")
+    elif isinstance(shape, ClassShape):
+        source.add(indent, f"at = {name!r}; {v} = e{index}.encode({v})", **names)
+    else:
+        source.add(indent, slow, **names)
+
+
+def _late(shape: ClassShape) -> ClassShape:
+    """A class's function may not be made yet: it is looked up when it is needed."""
+    return shape
+
+
+def _optional(shape: Shape) -> Shape | None:
+    """X of ``X | None``."""
+    if not isinstance(shape, UnionShape) or len(shape.members) != 2:
+        return None
+    rest = [each for each in shape.members if each.kinds != {"null"}]
+    return rest[0] if len(rest) == 1 else None
+
+
+def _plain_list(shape: Shape, cls: type) -> bool:
+    return (
+        isinstance(shape, ListShape)
+        and shape.types == {cls}
+        and not shape.fixed
+        and bool(shape.items[0].check)
+        and "float" not in shape.items[0].kinds
+    )
+
+
+def _text_map(shape: Shape) -> bool:
+    return isinstance(shape, MapShape) and shape.plain_text
+
+
+def _return_filled(source: _Source, fields: list[Field]) -> None:
+    """As Kubernetes does it: what is empty is left out."""
+    source.add(1, "d = {}")
+    for field_name, index in sorted((field.json_name, at) for at, field in enumerate(fields)):
+        field = fields[index]
+        if field.default is None:
+            source.add(1, f"d[{field_name!r}] = v{index}")
+            continue
+        empty = f"v{index} is not None" if field.default(None) is None else f"v{index}"
+        source.add(1, f"if {empty}: d[{field_name!r}] = v{index}")
+    source.add(1, "return d")
+
+
+def _validated(obj: Any, shape: ClassShape) -> None:
+    try:
+        shape.info.validate(obj)  # type: ignore[misc]
+    except Exception as error:
+        raise Misfit(obj, f"what the validators of {shape.name} accept ({error})") from error
+
+
+def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
+    def encode(obj: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        at: object = ""
+        for name, field in shape.fields.items():
+            if name not in obj and not field.optional:
+                raise Misfit(obj, f"a dict with {name!r}")
+        try:
+            for at, value in obj.items():
+                if type(at) is not str:
+                    raise Misfit(at, "a key of type str")
+                known = shape.fields.get(at)
+                if known is None:
+                    check_plain(value)
+                found[at] = value if known is None else known.shape.encode(value)
+        except Misfit as error:
+            raise error.under(at) from None
+        return found
+
+    return encode
+
+
+def _with_extras(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def with_extras(obj: Any) -> Any:
+        found = encode(obj)
+        for name, value in (obj.__pydantic_extra__ or {}).items():
+            try:
+                check_plain(value)
+            except Misfit as error:
+                raise error.under(name) from None
+            found[name] = value
+        return found
+
+    return with_extras
+
+
+def decoder(shape: ClassShape) -> Callable[[Any], Any]:
+    """A function from a JSON value, which it uses up, to an object."""
+    info = shape.info
+    source = _Source("def made(d):")
+    source.names |= {"cls": info.cls, "new": object.__new__, "ABSENT": ABSENT, "shape": shape}
+    source.add(1, "if type(d) is not dict:")
+    source.add(2, f"raise Misfit(d, {shape.name!r})")
+    if info.library == "typeddict":
+        source.names["plain"] = _typeddict_decoder(shape)
+        source.add(1, "return plain(d)")
+        return source.build(shape.name)  # type: ignore[no-any-return]
+    source.add(1, "pop = d.pop")
+    source.add(1, "at = ''")
+    own = info.library in ("attrs", "dataclass")
+    source.add(1, "o = new(cls)" if own else "o = None")
+    setter = _set_fields(source, shape)
+    source.add(1, "try:")
+    fields = list(shape.fields.values())
+    for index, field in enumerate(fields):
+        _decode_field(source, index, field)
+        if own:
+            setter(2, index, field)
+    if not fields:
+        source.add(2, "pass")
+    source.add(1, "except Misfit as error:")
+    source.add(2, "raise error.under(at) from None")
+    if not (info.library == "pydantic" and info.cls.model_config.get("extra") == "allow"):
+        source.add(1, "if d: leftover(d)", leftover=shape.leftover)
+    _FINISHERS[info.library](source, shape)
+    source.add(1, "return o")
+    return source.build(shape.name)  # type: ignore[no-any-return]
+
+
+def _decode_field(source: _Source, index: int, field: Field) -> None:
+    v, name = f"v{index}", field.json_name
+    source.add(2, f"{v} = pop({name!r}, ABSENT)")
+    shape = field.shape
+    inner = _optional(shape)
+    condition = ""
+    if inner is not None and not shape.check:
+        shape, condition = inner, f"{v} is not None"
+    late = isinstance(shape, ClassShape)
+    source.names[f"e{index}"] = shape if late else shape.decode
+    call = f"e{index}.decode({v})" if late else f"e{index}({v})"
+    slow = f"at = {name!r}; {v} = {call}"
+    fast = shape.check.format(v=v)
+    if fast:
+        source.add(2, f"if not ({fast}):")
+        _absent(source, 3, index, field)
+        source.add(3, f"else: {slow}")
+        return
+    _absent(source, 2, index, field)
+    source.add(2, f"elif {condition or 'True'}:")
+    if _plain_list(shape, tuple):
+        source.add(3, f"if type({v}) is not list: {slow}")
+        source.add(3, "else:")
+        source.add(4, f"for x in {v}:")
+        source.add(5, f"if not ({shape.items[0].check.format(v='x')}):")  # type: ignore[attr-defined]
+        source.add(6, f"{slow}; break")
+        source.add(4, f"else: {v} = tuple({v})")
+    else:
+        source.add(3, slow)
+
+
+def _absent(source: _Source, indent: int, index: int, field: Field) -> None:
+    source.add(indent, f"if v{index} is ABSENT:")
+    if field.default is None:
+        missing = f"a field {field.json_name!r}, which is required"
+        source.add(indent + 1, f"raise Misfit({{}}, {missing!r})")
+        return
+    if type(field.value) in (str, int, bool, float, type(None)) or field.value == ():
+        source.add(indent + 1, f"v{index} = f{index}", **{f"f{index}": field.value})
+    else:
+        source.add(indent + 1, f"v{index} = f{index}(o)", **{f"f{index}": field.default})
+
+
+def _set_fields(source: _Source, shape: ClassShape) -> Callable[[int, int, Field], None]:
+    """How the fields of an object are set, frozen or not, without its ``__init__``, whose
+    converters would change what was stored."""
+    cls: Any = shape.info.cls
+    plain = cls.__setattr__ is object.__setattr__
+
+    def add(indent: int, index: int, field: Field) -> None:
+        v, name = f"v{index}", field.name
+        slot = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+        if field.unset:
+            source.add(indent, f"if {v} is not UNSET:", UNSET=UNSET)
+            indent += 1
+        if isinstance(slot, types.MemberDescriptorType):
+            source.add(indent, f"s{index}(o, {v})", **{f"s{index}": slot.__set__})
+        elif plain and name.isidentifier():
+            source.add(indent, f"o.{name} = {v}")
+        else:
+            source.add(indent, f"setfield(o, {name!r}, {v})", setfield=object.__setattr__)
+
+    return add
+
+
+def _finish_object(source: _Source, shape: ClassShape) -> None:
+    """What ``__init__`` does when the fields are set. A ``__post_init__`` may change fields: they
+    are set again."""
+    info = shape.info
+    if _caches_hash(info.cls):
+        source.add(1, "setfield(o, '_attrs_cached_hash', None)", setfield=object.__setattr__)
+    if info.validate is not None:
+        source.add(1, "validate(o)", validate=info.validate)
+    for at, function in enumerate(info.after):
+        source.add(1, f"after{at}(o)", **{f"after{at}": function})
+    if info.after:
+        add = _set_fields(source, shape)
+        for index, field in enumerate(shape.fields.values()):
+            add(1, index, field)
+
+
+def _caches_hash(cls: type[Any]) -> bool:
+    properties = getattr(cls, "__attrs_props__", None)
+    return hasattr(cls, "_attrs_cached_hash") or "CACHED" in str(
+        getattr(properties, "hashability", "")
+    )
+
+
+def _finish_struct(source: _Source, shape: ClassShape) -> None:
+    fields = [(at, each) for at, each in enumerate(shape.fields.values()) if not each.constant]
+    source.add(1, "o = cls(" + ", ".join(f"{each.name}=v{at}" for at, each in fields) + ")")
+    if shape.info.after:
+        for at, each in fields:
+            source.add(1, f"force(o, {each.name!r}, v{at})", force=msgspec.structs.force_setattr)
+
+
+def _finish_tuple(source: _Source, shape: ClassShape) -> None:
+    values = "".join(f"v{at}, " for at in range(len(shape.fields)))
+    source.add(1, f"o = new(cls, ({values}))", new=tuple.__new__)
+
+
+def _finish_model(source: _Source, shape: ClassShape) -> None:
+    fields = list(enumerate(shape.fields.values()))
+    source.add(1, "values = {" + ", ".join(f"{each.name!r}: v{at}" for at, each in fields) + "}")
+    extra = "d" if shape.info.cls.model_config.get("extra") == "allow" else "None"
+    source.add(1, f"o = make(cls, values, {extra})", make=_make_model)
+
+
+def _make_model(cls: Any, values: dict[str, Any], extra: dict[str, Any] | None) -> Any:
+    obj = cls.__new__(cls)
+    object.__setattr__(obj, "__dict__", values)
+    object.__setattr__(obj, "__pydantic_fields_set__", set(values))
+    object.__setattr__(obj, "__pydantic_extra__", extra)
+    object.__setattr__(obj, "__pydantic_private__", None)
+    if cls.__pydantic_post_init__:
+        obj.model_post_init(None)
+        object.__setattr__(obj, "__dict__", {**obj.__dict__, **values})
+    # The validators see the object; what they would change stays as it was stored.
+    cls.__pydantic_validator__.validate_python(
+        {_input_name(cls, name): value for name, value in values.items()}
+    )
+    return obj
+
+
+def _input_name(cls: Any, name: str) -> str:
+    alias = cls.model_fields[name].validation_alias or cls.model_fields[name].alias
+    return alias if isinstance(alias, str) else name
+
+
+def _typeddict_decoder(shape: ClassShape) -> Callable[[Any], Any]:
+    def decode(value: dict[str, Any]) -> dict[str, Any]:
+        at = ""
+        for name, field in shape.fields.items():
+            if name not in value and not field.optional:
+                raise Misfit({}, f"a field {name!r}, which is required")
+        try:
+            for at, item in value.items():
+                known = shape.fields.get(at)
+                if known is not None:
+                    value[at] = known.shape.decode(item)
+        except Misfit as error:
+            raise error.under(at) from None
+        return value
+
+    return decode
+
+
+_FINISHERS: dict[str, Callable[[_Source, ClassShape], None]] = {
+    "attrs": _finish_object,
+    "dataclass": _finish_object,
+    "msgspec": _finish_struct,
+    "namedtuple": _finish_tuple,
+    "pydantic": _finish_model,
+}

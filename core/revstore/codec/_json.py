@@ -1,0 +1,153 @@
+"""JSON bytes, and the plain values that they stand for, exactly."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any, NoReturn
+
+import msgspec
+
+from revstore.nesting import MAX_DEPTH, check_nesting
+from revstore.codec._frozen import FrozenDict
+
+__all__ = ["Misfit", "check_plain", "decode_json", "encode_json", "kind_of", "seen"]
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_decoder = msgspec.json.Decoder(dict[str, Any])
+
+_KINDS = {
+    dict: "object", list: "list", str: "str", bool: "bool", int: "int", float: "float",
+    type(None): "null",
+}  # fmt: skip
+
+
+class _Seen(threading.local):
+    """What the decoding in this thread has met."""
+
+    unknown = False
+
+
+seen = _Seen()
+
+
+class Misfit(ValueError):
+    """A value that does not fit its place. ``path`` is built from the inside to the outside."""
+
+    def __init__(self, value: Any, expected: str) -> None:
+        super().__init__()
+        self.value = value
+        self.expected = expected
+        self.path = ""
+
+    def under(self, name: object) -> Misfit:
+        """The same, seen from one level up: ``name`` is a field, a key, or an index."""
+        step = f"[{name}]" if isinstance(name, int) else str(name)
+        dot = "." if self.path and not self.path.startswith("[") else ""
+        self.path = f"{step}{dot}{self.path}"
+        return self
+
+    @property
+    def given(self) -> str:
+        """The value, short enough for a message."""
+        text = repr(self.value)
+        return text if len(text) <= 80 else f"{text[:60]}... ({type(self.value).__name__})"
+
+    def __str__(self) -> str:
+        place = f"{self.path}: " if self.path else ""
+        return f"{place}expected {self.expected}, not {self.given}"
+
+
+def kind_of(value: Any) -> str:
+    """The JSON kind of a decoded value; a float and an int are two."""
+    return _KINDS.get(type(value), "")
+
+
+def encode_json(value: Any) -> bytes:
+    """The bytes of plain values; keys are sorted, so that equal objects give equal bytes.
+
+    Raises:
+        Misfit: a text has lone surrogates, or the value is nested too deeply.
+    """
+    try:
+        data = _encoder.encode(value)
+    except UnicodeEncodeError:
+        _refuse_surrogates(value)
+    except RecursionError:
+        raise _too_deep() from None
+    try:
+        check_nesting(data)
+    except ValueError:
+        raise _too_deep() from None
+    return data
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """The object in ``data``; ``ValueError`` if there is none, or it is nested too deeply."""
+    check_nesting(data)
+    found: dict[str, Any] = _decoder.decode(data)
+    return found
+
+
+def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Check that ``value`` is what JSON brings back as it is.
+
+    Raises:
+        Misfit: it is, or holds, anything but dicts with str keys, lists, str, int, finite float,
+            bool and None; an instance of a subclass would come back as another type.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return
+    at: object = ""
+    try:
+        if kind is dict or kind is FrozenDict:
+            if not depth:
+                raise _too_deep()
+            for at, item in value.items():
+                if type(at) is not str:
+                    raise Misfit(at, "a key of type str")
+                kind = type(item)
+                if not (kind is str or kind is int or kind is bool or item is None):
+                    check_plain(item, depth - 1)
+            return
+        if kind is list:
+            if not depth:
+                raise _too_deep()
+            for at, item in enumerate(value):  # noqa: B007 - names the place of a Misfit
+                check_plain(item, depth - 1)
+            return
+    except Misfit as error:
+        raise error.under(at) from None
+    if kind is not float:
+        raise Misfit(value, "a JSON value (dict, list, str, int, float, bool or None)")
+    if not math.isfinite(value):
+        raise Misfit(value, "a number that JSON has: NaN and infinity cannot be stored")
+
+
+def _too_deep() -> Misfit:
+    return Misfit("...", f"one that is not nested more than {MAX_DEPTH} levels deep")
+
+
+def _refuse_surrogates(value: Any) -> NoReturn:
+    error = _surrogates(value)
+    raise error if error is not None else Misfit(value, "text that is valid Unicode")
+
+
+def _surrogates(value: Any) -> Misfit | None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return Misfit(value, "text without lone surrogates")
+        return None
+    items = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, (list, tuple)):
+        items = enumerate(value)  # type: ignore[assignment]
+    for at, item in items:
+        if isinstance(at, str) and _surrogates(at) is not None:
+            return Misfit(at, "a key without lone surrogates")
+        found = _surrogates(item)
+        if found is not None:
+            return found.under(at)
+    return None

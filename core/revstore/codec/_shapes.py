@@ -1,0 +1,386 @@
+"""How the values of one annotation stand in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from revstore.codec._frozen import FrozenDict
+from revstore.codec._json import Misfit, check_plain, encode_json
+from revstore.codec._unknown import merge_items
+
+__all__ = ["ListShape", "MapShape", "PlainShape", "Shape", "UnionShape"]
+
+NoneType = type(None)
+
+
+class Shape:
+    """The values of one annotation.
+
+    ``kinds`` are the JSON kinds they have, ``types`` the exact Python types. ``values`` are their
+    JSON values if there are few, as (kind, value). ``check`` is an expression of ``{v}``, true
+    for values that are the same in Python and in JSON; "" if there is no such test.
+    """
+
+    kinds: frozenset[str]
+    types: frozenset[type]
+    values: Mapping[tuple[str, Any], Any] | None = None
+    check = ""
+    mutable = False
+
+    def __init__(self, name: str, kind: str, *types: type, check: str = "") -> None:
+        self.name = name
+        self.kinds = frozenset([kind])
+        self.types = frozenset(types)
+        self.check = check
+
+    def encode(self, value: Any) -> Any:
+        """The JSON value of ``value``; ``Misfit``."""
+        if type(value) not in self.types:
+            raise Misfit(value, self.name)
+        return value
+
+    def decode(self, value: Any) -> Any:
+        """The value that a JSON value stands for; any exception if it stands for none."""
+        if type(value) not in self.types:
+            raise Misfit(value, self.name)
+        return value
+
+    def parts(self) -> Iterator[Shape]:
+        """The shapes that it is made of."""
+        return iter(())
+
+    def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
+        """The member ``name`` of ``value``, in JSON spelling; None if there is none."""
+        return None
+
+    def merge(self, old: Any, new: Any) -> Any:
+        """``new`` with those fields of ``old`` that no class here knows; both are JSON."""
+        return new
+
+
+class PlainShape(Shape):
+    """``Any``: what JSON brings back as it is."""
+
+    mutable = True
+
+    def __init__(self) -> None:
+        super().__init__("a JSON value", "")
+        self.kinds = frozenset(["null", "bool", "int", "float", "str", "list", "object"])
+        self.types = frozenset([NoneType, bool, int, float, str, list, dict, FrozenDict])
+
+    def encode(self, value: Any) -> Any:
+        check_plain(value)
+        return value
+
+    def decode(self, value: Any) -> Any:
+        return value
+
+    def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
+        return (self, value[name]) if isinstance(value, dict) and name in value else None
+
+
+class ScalarShape(Shape):
+    """A type that is a text or number in JSON. ``read`` undoes ``write``."""
+
+    def __init__(
+        self,
+        cls: type,
+        write: Callable[[Any], Any],
+        read: Callable[[Any], Any],
+        *,
+        kind: str = "str",
+        name: str = "",
+    ) -> None:
+        super().__init__(name or cls.__name__, kind, cls)
+        self._cls, self._write, self._read = cls, write, read
+        self._json = {"str": str, "int": int}[kind]
+
+    def encode(self, value: Any) -> Any:
+        if type(value) is not self._cls:
+            raise Misfit(value, self.name)
+        return self._write(value)
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is not self._json:
+            raise Misfit(value, self.name)
+        try:
+            found = self._read(value)
+        except (ValueError, ArithmeticError) as error:
+            raise Misfit(value, self.name) from error
+        if type(found) is not self._cls:
+            raise Misfit(value, self.name)
+        return found
+
+
+class FloatShape(Shape):
+    """``float``: an int that is as good as a float is stored as one."""
+
+    def __init__(self) -> None:
+        super().__init__("float", "float", float, check="type({v}) is float and {v} - {v} == 0.0")
+        self.kinds = frozenset(["float", "int"])
+
+    def encode(self, value: Any) -> Any:
+        if type(value) is float and value - value == 0.0:  # finite
+            return value
+        if type(value) is int:
+            try:
+                if float(value) == value:
+                    return float(value)
+            except OverflowError:
+                pass
+        raise Misfit(
+            value,
+            "a float, or an int that is one exactly (NaN and infinity cannot be stored)",
+        )
+
+    decode = encode
+
+
+class ValuesShape(Shape):
+    """Some values only: a Literal, the members of an Enum."""
+
+    def __init__(self, name: str, members: Mapping[tuple[str, Any], Any]) -> None:
+        super().__init__(name, "")
+        self.values = members
+        self.kinds = frozenset(kind for kind, _ in members)
+        self.types = frozenset(type(value) for value in members.values())
+        # By type as well: 1 and True are one key of a dict.
+        self._json = {(type(value), value): json for (_, json), value in members.items()}
+        self._values = {(type(json), json): value for (_, json), value in members.items()}
+
+    def encode(self, value: Any) -> Any:
+        try:
+            return self._json[type(value), value]
+        except (KeyError, TypeError):
+            raise Misfit(value, self.name) from None
+
+    def decode(self, value: Any) -> Any:
+        try:
+            return self._values[type(value), value]
+        except (KeyError, TypeError):
+            raise Misfit(value, self.name) from None
+
+
+class ListShape(Shape):
+    """A list in JSON: ``make`` builds the container from decoded items. ``items`` are the shapes
+    of a tuple of that length, or one for all."""
+
+    def __init__(
+        self,
+        name: str,
+        cls: type,
+        make: Callable[[Any], Any],
+        items: tuple[Shape, ...],
+        *,
+        fixed: bool = False,
+        unordered: bool = False,
+        key: str = "",
+    ) -> None:
+        super().__init__(name, "list", cls)
+        self._cls, self._make, self.items = cls, make, items
+        self.fixed, self.unordered, self.key = fixed, unordered, key
+        self.mutable = cls not in (tuple, frozenset)
+        self._plain = items[0].check if items and not fixed else ""
+
+    def encode(self, value: Any) -> list[Any]:
+        if type(value) is not self._cls:
+            raise Misfit(value, self.name)
+        if getattr(value, "maxlen", None) is not None:
+            raise Misfit(value, "a deque without maxlen, which is not stored")
+        found = self._each(value, "encode")
+        if self.unordered:
+            found.sort(key=_sort_key)
+        return found
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is not list:
+            raise Misfit(value, self.name)
+        return self._make(self._each(value, "decode"))
+
+    def _each(self, value: Any, way: str) -> list[Any]:
+        at = 0
+        try:
+            if self.fixed:
+                if len(value) != len(self.items):
+                    raise Misfit(value, f"{len(self.items)} items")
+                found = []
+                for at, (shape, item) in enumerate(zip(self.items, value, strict=True)):  # noqa: B007
+                    found.append(getattr(shape, way)(item))
+                return found
+            items = iter(value)
+            change = getattr(self.items[0], way)
+            return [change(item) for item in items]
+        except Misfit as error:
+            if not self.fixed:
+                at = len(value) - items.__length_hint__() - 1
+            raise error.under(at) from None
+
+    def parts(self) -> Iterator[Shape]:
+        return iter(self.items)
+
+    def merge(self, old: Any, new: Any) -> Any:
+        if self.fixed:
+            return [
+                shape.merge(before, after)
+                for shape, before, after in zip(self.items, old, new, strict=True)
+            ]
+        return merge_items(self.items[0], old, new, key=self.key, unordered=self.unordered)
+
+
+class MapShape(Shape):
+    """An object in JSON, without fixed names. ``keys`` is None for keys of type str."""
+
+    def __init__(
+        self,
+        name: str,
+        types: tuple[type, ...],
+        make: Callable[[Any], Any] | None,
+        keys: Shape | None,
+        values: Shape,
+        *,
+        mutable: bool,
+    ) -> None:
+        super().__init__(name, "object", *types)
+        self._make, self._keys, self.items = make, keys, values
+        self.mutable = mutable
+        self.plain_text = keys is None and values.check == "type({v}) is str"
+
+    def encode(self, value: Any) -> dict[str, Any]:
+        if type(value) not in self.types:
+            raise Misfit(value, self.name)
+        at: object = ""
+        found = {}
+        change = self.items.encode
+        try:
+            for at, item in value.items():
+                if self._keys is not None:
+                    name = key_text(self._keys.encode(at))
+                elif type(at) is str:
+                    name = at
+                else:
+                    raise Misfit(at, "a key of type str")
+                found[name] = item if self.plain_text and type(item) is str else change(item)
+        except Misfit as error:
+            raise error.under(at) from None
+        return found
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is not dict:
+            raise Misfit(value, self.name)
+        change = self.items.decode
+        at: object = ""
+        try:
+            if self.plain_text:
+                for at, item in value.items():  # noqa: B007 - names the place of a Misfit
+                    if type(item) is not str:
+                        raise Misfit(item, "str")
+                found = value
+            elif self._keys is None:
+                found = {}
+                for at, item in value.items():
+                    found[at] = change(item)
+            else:
+                found = {}
+                for at, item in value.items():
+                    found[key_value(self._keys, str(at))] = change(item)
+        except Misfit as error:
+            raise error.under(at) from None
+        return found if self._make is None else self._make(found)
+
+    def parts(self) -> Iterator[Shape]:
+        yield self.items
+
+    def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
+        if self._keys is None:
+            return (self.items, value[name]) if name in value else None
+        for key, item in value.items():
+            if key_text(self._keys.encode(key)) == name:
+                return self.items, item
+        return None
+
+    def merge(self, old: Any, new: Any) -> Any:
+        merge = self.items.merge
+        for name, value in new.items():
+            if name in old:
+                new[name] = merge(old[name], value)
+        return new
+
+
+class UnionShape(Shape):
+    """One of several, told apart by their Python type and by their JSON."""
+
+    def __init__(self, name: str, members: tuple[Shape, ...], choose: Any) -> None:
+        super().__init__(name, "")
+        self.members = members
+        self.kinds = frozenset().union(*(each.kinds for each in members))
+        self.types = frozenset().union(*(each.types for each in members))
+        self._by_type = {cls: each for each in members for cls in each.types}
+        self._by_type |= {cls: each for each in members for cls in each.types if each.values}
+        for each in members:
+            if isinstance(each, FloatShape) and int not in self._by_type:
+                self._by_type[int] = each
+        self._choose = choose
+        checks = [f"({each.check})" for each in members if each.check]
+        self.check = " or ".join(checks) if len(checks) == len(members) else ""
+
+    def member_of(self, value: Any) -> Shape | None:
+        """The member that a Python value belongs to."""
+        found = self._by_type.get(type(value))
+        if type(value) is dict and sum(dict in each.types for each in self.members) > 1:
+            found = self._choose(value)  # TypedDicts: the same dict in JSON
+        return found
+
+    def encode(self, value: Any) -> Any:
+        found = self.member_of(value)
+        if found is None:
+            raise Misfit(value, self.name)
+        return found.encode(value)
+
+    def decode(self, value: Any) -> Any:
+        found = self._choose(value)
+        if found is None:
+            raise Misfit(value, self.name)
+        return found.decode(value)
+
+    def parts(self) -> Iterator[Shape]:
+        return iter(self.members)
+
+    def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
+        found = self.member_of(value)
+        return None if found is None else found.step(value, name)
+
+    def merge(self, old: Any, new: Any) -> Any:
+        before, after = self._choose(old), self._choose(new)
+        return new if before is None or before is not after else before.merge(old, new)
+
+
+def key_text(value: Any) -> str:
+    """A scalar of JSON as a key."""
+    if type(value) is str:
+        return value
+    return ("true" if value else "false") if type(value) is bool else str(value)
+
+
+def key_value(shape: Shape, text: str) -> Any:
+    """The key that ``text`` stands for; ``Misfit``."""
+    value: Any = text
+    if "int" in shape.kinds:
+        try:
+            value = int(text)
+        except ValueError:
+            raise Misfit(text, "a key that is a whole number") from None
+        if str(value) != text:
+            raise Misfit(text, "a key that is a whole number")
+    elif "bool" in shape.kinds:
+        value = {"true": True, "false": False}.get(text, text)
+    return shape.decode(value)
+
+
+def _sort_key(value: Any) -> tuple[str, Any]:
+    """An order of JSON values that does not depend on the run."""
+    if isinstance(value, str):
+        return "s", value
+    if isinstance(value, (int, float)):
+        return "n", value
+    return "z", encode_json([value])

@@ -1,0 +1,188 @@
+"""The built-in codecs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from revstore.codec._class_shape import ClassShape
+from revstore.codec._classes import is_class
+from revstore.codec._compile import compile_class, shape_of
+from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen
+from revstore.codec._shapes import Shape
+from revstore.errors import InvalidObject, UnsupportedType
+
+__all__ = ["DictCodec", "TypedCodec", "is_frozen"]
+
+T = TypeVar("T")
+
+
+class DictCodec:
+    """JSON for Kubernetes-shaped dicts. What comes back equals what went in; keys are sorted."""
+
+    def encode(self, obj: dict[str, Any]) -> bytes:
+        """Return the bytes; ``InvalidObject`` for what JSON would bring back as something else."""
+        try:
+            return encode_json(self.to_json(obj))
+        except Misfit as error:
+            raise _invalid(error) from None
+
+    def to_json(self, obj: dict[str, Any]) -> dict[str, Any]:
+        """Return the dict itself; ``InvalidObject`` as for ``encode``."""
+        try:
+            if not isinstance(obj, dict):
+                raise Misfit(obj, "a dict")
+            check_plain(obj)
+        except Misfit as error:
+            raise _invalid(error) from None
+        return obj
+
+    def field_value(self, obj: dict[str, Any], path: str) -> str:
+        """The value at a dotted path, as text; "" if there is nothing, or no scalar."""
+        value: Any = obj
+        for name in _split(path):
+            value = value.get(name) if isinstance(value, dict) else None
+        return text_of(value)
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """Return the dict; any exception means that the bytes are corrupt."""
+        return decode_json(data)
+
+
+class TypedCodec(Generic[T]):
+    """JSON for one class: attrs, dataclass, ``msgspec.Struct``, TypedDict or pydantic.
+
+    Names are in camelCase unless a field gives its own. Every field is stored; one that is absent
+    was written before it was there, and gets its default.
+
+    Raises:
+        UnsupportedType: a field of the class cannot be carried exactly.
+    """
+
+    def __init__(self, object_type: type[T]) -> None:
+        self.object_type = object_type
+        self._shape = _shape_of(object_type)
+        self._type = next(iter(self._shape.types))
+        _check_metadata(self._shape)
+        self._encode, self._decode = self._shape.encode, self._shape.decode
+
+    def encode(self, obj: T) -> bytes:
+        """Return the bytes; ``InvalidObject`` naming the field whose value does not fit."""
+        try:
+            return encode_json(self._encode(obj))
+        except Misfit as error:
+            raise _invalid(error) from None
+        except RecursionError:
+            raise _invalid(Misfit("...", "one that is nested less deeply")) from None
+
+    def decode(self, data: bytes) -> T:
+        """Return the object; any exception means that the bytes are corrupt."""
+        return cast("T", self._decode(decode_json(data)))
+
+    def decode_noting(self, data: bytes) -> tuple[T, bool]:
+        """The object, and whether the bytes have fields that the class does not know and keeps."""
+        seen.unknown = False
+        obj = self.decode(data)
+        return obj, seen.unknown
+
+    @property
+    def met_unknown(self) -> bool:
+        """Whether any object of this class was stored with unknown fields."""
+        return self._shape.notes.met_unknown
+
+    def merge(self, data: bytes, stored: bytes) -> bytes:
+        """``data`` with those fields of ``stored`` that the class does not know and keeps.
+
+        Raises:
+            InvalidObject: it does not tell which item of a list they belong to.
+        """
+        try:
+            return encode_json(self._shape.merge(decode_json(stored), decode_json(data)))
+        except Misfit as error:
+            raise _invalid(error) from None
+
+    def to_json(self, obj: T) -> dict[str, Any]:
+        """The object as plain values; ``InvalidObject``."""
+        try:
+            return cast("dict[str, Any]", self._encode(obj))
+        except Misfit as error:
+            raise _invalid(error) from None
+
+    def field_value(self, obj: T, path: str) -> str:
+        """The value at a dotted path such as "spec.nodeName" as it stands in the JSON, as text;
+        "" if there is nothing, or no scalar."""
+        shape: Shape = self._shape
+        value: Any = obj
+        if type(obj) is not self._type:
+            return ""
+        for name in _split(path):
+            if value is None:
+                return ""
+            found = shape.step(value, name)
+            if found is None:
+                return ""
+            shape, value = found
+        return text_of(shape.encode(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _split(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+def text_of(value: Any) -> str:
+    """A JSON value as a field selector compares it: "" for what is no scalar."""
+    if type(value) is str:
+        return value
+    if value is None or isinstance(value, (Mapping, list, tuple)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _shape_of(object_type: Any) -> ClassShape:
+    if not is_class(getattr(object_type, "__origin__", object_type)):
+        raise UnsupportedType(
+            "object_type",
+            object_type,
+            "a class with fields, or dict",
+            message=f"no built-in codec for {object_type!r}: expected a class made by attrs, "
+            "dataclasses, msgspec, pydantic or TypedDict, or dict",
+        )
+    return compile_class(object_type)
+
+
+def _check_metadata(shape: ClassShape) -> None:
+    """Without a resource version of its own, an object would be overwritten unseen."""
+    field = shape.fields.get("metadata")
+    if field is None or shape.info.library == "typeddict":
+        return
+    for each in getattr(field.shape, "members", (field.shape,)):
+        names = {every.name for every in getattr(each, "fields", {}).values()}
+        if each.kinds != {"null"} and not {"name", "resource_version"} <= names:
+            raise UnsupportedType(
+                f"{shape.name}.metadata", each.name, "ObjectMeta, or a class with its fields"
+            )
+
+
+def is_frozen(object_type: Any) -> bool:
+    """Whether no instance of ``object_type``, decoded by the built-in codec, can be changed."""
+    try:
+        return not _changeable(shape_of(object_type), set())
+    except UnsupportedType:
+        return False
+
+
+def _changeable(shape: Shape, above: set[int]) -> bool:
+    if id(shape) in above:
+        return False  # a class that holds itself is as frozen as the rest of it
+    above.add(id(shape))
+    return shape.mutable or any(_changeable(each, above) for each in shape.parts())
+
+
+def _invalid(error: Misfit) -> InvalidObject:
+    field = error.path or "object"
+    message = f"invalid {field} {error.given}: expected {error.expected}"
+    return InvalidObject(field, error.value, error.expected, message=message)

@@ -1,0 +1,132 @@
+"""Which member of a union a JSON value belongs to."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from revstore.codec._json import kind_of
+from revstore.codec._shapes import Shape, UnionShape
+from revstore.errors import UnsupportedType
+
+__all__ = ["union_shape"]
+
+
+def union_shape(members: Sequence[Shape], where: str, checks: list[Callable[[], None]]) -> Shape:
+    """The shape of a union, whose members are told apart by their JSON kind, by a tag, or by
+    required names. ``checks`` gets what must run once all classes have their fields.
+
+    Raises:
+        UnsupportedType: two of them cannot be told apart.
+    """
+    flat = [
+        part
+        for each in members
+        for part in (each.members if isinstance(each, UnionShape) else (each,))
+    ]
+    unique = [each for index, each in enumerate(flat) if each not in flat[:index]]
+    open_types = {cls for each in unique if each.values is None for cls in each.types}
+    # Literal["a"] | str is str.
+    kept = [each for each in unique if each.values is None or not each.types <= open_types]
+    if len(kept) == 1:
+        return kept[0]
+    objects = [each for each in kept if "object" in each.kinds]
+    for left, right in itertools.combinations(kept, 2):
+        if left in objects and right in objects and _are_classes(left, right):
+            continue
+        _check_apart(left, right, where)
+    chooser = _Chooser(kept)
+    if len(objects) > 1:
+        checks.append(lambda: chooser.set_objects(_by_names(objects, where)))
+    return UnionShape(" or ".join(each.name for each in kept), tuple(kept), chooser.choose)
+
+
+def _are_classes(*shapes: Shape) -> bool:
+    return all(hasattr(each, "fields") for each in shapes)
+
+
+def _check_apart(left: Shape, right: Shape, where: str) -> None:
+    shared = left.kinds & right.kinds
+    if "float" in left.kinds ^ right.kinds:
+        shared -= {"int"}  # int | float: a number without a point is the int
+    if left.values is not None and right.values is not None:
+        shared = frozenset(kind for kind, _ in left.values.keys() & right.values.keys())
+    if shared:
+        raise UnsupportedType(
+            where,
+            f"{left.name} | {right.name}",
+            f"types that differ in JSON: both are a {min(shared)} there; use one of them, or "
+            "classes with a tag",
+        )
+
+
+class _Chooser:
+    def __init__(self, members: Sequence[Shape]) -> None:
+        self._values: dict[tuple[str, Any], Shape] = {}
+        self._kinds: dict[str, Shape] = {}
+        self._choose_object: Callable[[Any], Shape | None] | None = None
+        # Floats last, so that an int is an int where both are members.
+        for each in sorted(members, key=lambda each: "float" in each.kinds):
+            if each.values is not None:
+                self._values.update(dict.fromkeys(each.values, each))
+            else:
+                for kind in each.kinds:
+                    self._kinds.setdefault(kind, each)
+
+    def set_objects(self, choose: Callable[[Any], Shape | None]) -> None:
+        """Give what chooses between several classes."""
+        self._choose_object = choose
+
+    def choose(self, value: Any) -> Shape | None:
+        """The member for a JSON value, None if there is none."""
+        kind = kind_of(value)
+        if kind == "object" and self._choose_object is not None:
+            return self._choose_object(value)
+        if self._values and kind not in ("list", "object"):
+            found = self._values.get((kind, value))
+            if found is not None:
+                return found
+        return self._kinds.get(kind)
+
+
+def _by_names(members: Sequence[Any], where: str) -> Callable[[Any], Shape | None]:
+    tag = _common_tag(members)
+    if tag:
+        table = {
+            (kind, value): each for each in members for kind, value in each.fields[tag].shape.values
+        }
+        return lambda value: table.get(_hashable(value.get(tag)))
+    required = {each: frozenset(each.required) for each in members}
+    for left, right in itertools.permutations(members, 2):
+        # All fields are always stored, so that names of the one may be optional in the other.
+        if required[left] <= set(right.fields):
+            raise UnsupportedType(
+                where,
+                f"{left.name} | {right.name}",
+                f"classes that can be told apart: every required field of {left.name} is a field "
+                f'of {right.name} too; give both a tag such as type: Literal["..."]',
+            )
+
+    def choose(value: Any) -> Shape | None:
+        found = [each for each in members if required[each] <= value.keys()]
+        return found[0] if len(found) == 1 else None
+
+    return choose
+
+
+def _hashable(value: Any) -> tuple[str, Any]:
+    kind = kind_of(value)
+    return (kind, None) if kind in ("list", "object") else (kind, value)
+
+
+def _common_tag(members: Sequence[Any]) -> str:
+    """The name of a field whose values differ between all members, "" if there is none."""
+    for name in members[0].fields:
+        others = [each.fields.get(name) for each in members]
+        if any(each is None or each.shape.values is None for each in others):
+            continue
+        values = [set(each.shape.values) for each in others]
+        if all(not left & right for left, right in itertools.combinations(values, 2)):
+            return str(name)
+    return ""
