@@ -435,7 +435,11 @@ def _of_typeddict(cls: Any) -> ClassInfo:
     for name in cls.__required_keys__ | cls.__optional_keys__:
         # A TypedDict has no bases at run time; its annotations hold those of its bases.
         annotation = _resolve(cls, name, _own_annotations(cls)[name])
+        # NotRequired in an annotation that is a string is not seen when the class is made.
+        mark = typing.get_origin(annotation)
         optional = name in cls.__optional_keys__
+        if mark in (typing.Required, typing.NotRequired):
+            optional = mark is typing.NotRequired
         fields.append(FieldInfo(name, name, annotation, optional=optional))
     return ClassInfo(cls, "typeddict", tuple(fields), frozen=False)
 
@@ -473,7 +477,7 @@ def _of_pydantic(cls: Any) -> ClassInfo:
 
 
 def _pydantic_default(field: Any) -> Callable[[Any], Any]:
-    return lambda obj: field.get_default(call_default_factory=True, validated_data=vars(obj))
+    return lambda _: field.get_default(call_default_factory=True, validated_data={})
 
 
 _DESCRIBERS: dict[str, Callable[[Any], ClassInfo]] = {

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from revstore.nesting import MAX_DEPTH, check_nesting
 from revstore.codec._frozen import FrozenDict
+from revstore.nesting import MAX_DEPTH, check_nesting
 
 __all__ = ["Misfit", "check_plain", "decode_json", "encode_json", "kind_of", "seen"]
 

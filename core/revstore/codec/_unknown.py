@@ -19,8 +19,9 @@ def merge_items(
     Raises:
         Misfit: an item with unknown fields was changed, moved or removed, and the list has no key.
     """
-    if key:
-        by_key = {_key(each, key): each for each in old}
+    by_key = {_key(each, key): each for each in old} if key else {}
+    # Two items with one key, or one without, are told apart by their place.
+    if key and len(by_key) == len(old) and None not in by_key:
         return [
             item.merge(by_key[_key(each, key)], each) if _key(each, key) in by_key else each
             for each in new
@@ -54,4 +55,4 @@ def _known_part(item: Any, stored: Any) -> tuple[Any, bool]:
 
 def _key(value: Any, name: str) -> Any:
     found = value.get(name) if isinstance(value, dict) else None
-    return (type(found), found) if isinstance(found, (str, int)) else (None, id(value))
+    return (type(found), found) if isinstance(found, (str, int)) else None
