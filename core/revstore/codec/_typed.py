@@ -17,6 +17,8 @@ __all__ = ["DictCodec", "TypedCodec", "is_frozen"]
 
 T = TypeVar("T")
 
+_TYPE_META = frozenset(["apiVersion", "kind"])
+
 
 class DictCodec:
     """JSON for Kubernetes-shaped dicts. What comes back equals what went in; keys are sorted."""
@@ -56,21 +58,28 @@ class TypedCodec(Generic[T]):
     Names are in camelCase unless a field gives its own. Every field is stored; one that is absent
     was written before it was there, and gets its default.
 
+    ``type_meta`` are the apiVersion and kind that are stored with each object of a class which
+    has no such fields, so that dicts and manifests of it are whole.
+
     Raises:
         UnsupportedType: a field of the class cannot be carried exactly.
     """
 
-    def __init__(self, object_type: type[T]) -> None:
+    def __init__(self, object_type: type[T], *, type_meta: Mapping[str, str] | None = None) -> None:
         self.object_type = object_type
         self._shape = _shape_of(object_type)
         self._type = next(iter(self._shape.types))
+        hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
+        self._type_meta = dict(type_meta or ()) if hidden else {}
         _check_metadata(self._shape)
         self._encode, self._decode = self._shape.encode, self._shape.decode
 
     def encode(self, obj: T) -> bytes:
         """Return the bytes; ``InvalidObject`` naming the field whose value does not fit."""
         try:
-            return encode_json(self._encode(obj))
+            value = self._encode(obj)
+            value.update(self._type_meta)
+            return encode_json(value)
         except Misfit as error:
             raise _invalid(error) from None
         except RecursionError:
@@ -78,13 +87,22 @@ class TypedCodec(Generic[T]):
 
     def decode(self, data: bytes) -> T:
         """Return the object; any exception means that the bytes are corrupt."""
-        return cast("T", self._decode(decode_json(data)))
+        value = decode_json(data)
+        for name, text in self._type_meta.items():
+            # Any other is as unknown as the rest, and not lost even where the rest is.
+            if value.get(name, text) == text or self._shape.info.unknown != "keep":
+                value.pop(name, None)
+        return cast("T", self._decode(value))
 
     def decode_noting(self, data: bytes) -> tuple[T, bool]:
         """The object, and whether the bytes have fields that the class does not know and keeps."""
         seen.unknown = False
         obj = self.decode(data)
         return obj, seen.unknown
+
+    def with_type_meta(self, api_version: str, kind: str) -> TypedCodec[T]:
+        """The same codec, with these stored beside the fields of each object."""
+        return TypedCodec(self.object_type, type_meta={"apiVersion": api_version, "kind": kind})
 
     @property
     def met_unknown(self) -> bool:
@@ -98,7 +116,9 @@ class TypedCodec(Generic[T]):
             InvalidObject: it does not tell which item of a list they belong to.
         """
         try:
-            return encode_json(self._shape.merge(decode_json(stored), decode_json(data)))
+            old, new = decode_json(stored), decode_json(data)
+            new.update((name, old[name]) for name in self._type_meta if name in old)
+            return encode_json(self._shape.merge(old, new))
         except Misfit as error:
             raise _invalid(error) from None
 
@@ -114,8 +134,8 @@ class TypedCodec(Generic[T]):
         "" if there is nothing, or no scalar."""
         shape: Shape = self._shape
         value: Any = obj
-        if type(obj) is not self._type:
-            return ""
+        if type(obj) is not self._type or path in self._type_meta:
+            return self._type_meta.get(path, "")
         for name in _split(path):
             if value is None:
                 return ""

@@ -13,6 +13,7 @@ from revstore import kinds
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.closing import Closing
+from revstore.codec import TypedCodec
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
@@ -82,10 +83,15 @@ class StorageFactory(Closing):
         by default. Change it by ``attrs.evolve`` to have other functions for ``labels``, say."""
         info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
+        codec = load_codec(config.codec)(object_type)
+        if isinstance(codec, TypedCodec):
+            # So that what the command line prints of a typed object can be applied.
+            version = f"{info.group}/v1" if info.group else "v1"
+            codec = codec.with_type_meta(version, info.kind)
         return ResourceType(
             object_type,
             info.prefix,
-            codec=load_codec(config.codec)(object_type),
+            codec=codec,
             copier=_copier(config.copier, object_type),
         )
 
