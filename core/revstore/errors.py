@@ -90,6 +90,7 @@ __all__ = [
     "TooLargeResourceVersion",
     "Unreachable",
     "Unsupported",
+    "UnsupportedType",
     "ValueTooLarge",
     "WatchClosed",
 ]

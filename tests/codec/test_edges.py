@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypedDict, TypeVar
 
 import attrs
 import pytest
@@ -18,7 +18,9 @@ from revstore.cli._main import run
 from revstore.codec import json_codec
 from revstore.errors import Conflict, InvalidObject, UnsupportedType
 from revstore.kinds import ResourceInfo
-from revstore.objects import field_value, with_metadata
+from revstore.objects import field_value, metadata_value, with_metadata
+
+T = TypeVar("T")
 
 
 class Phase(enum.StrEnum):
@@ -198,3 +200,38 @@ def test_typed_and_plain_registries_share_a_store(url):
         typed.update(attrs.evolve(typed.get("a"), x_2=4))
         assert plain.get("a")["extra"] == {"n": 1}
         assert plain.get("a")["x2"] == 4
+
+
+@attrs.frozen
+class Boxed(Generic[T]):
+    metadata: ObjectMeta
+    content: T
+
+
+def test_types_of_every_kind_in_a_registry():
+    """GU-3: a generic class, a TypedDict, and a model are updated like any other."""
+
+    class Plain(TypedDict):
+        metadata: dict[str, Any]
+        content: int
+
+    boxes: Any = open_registry("memory://", Boxed[int])
+    dicts: Any = open_registry("memory://", Plain, resource="plains")
+    with boxes, dicts:
+        for registry, first in (
+            (boxes, Boxed(ObjectMeta(name="a"), 1)),
+            (dicts, {"metadata": {"name": "a"}, "content": 1}),
+        ):
+            created = registry.create(first)
+            assert registry.apply(first).outcome == "unchanged"
+            changed = {"content": 2}
+            second = (
+                {**created, **changed}
+                if isinstance(created, dict)
+                else attrs.evolve(created, **changed)
+            )
+            updated = registry.update(second)
+            assert metadata_value(updated, "generation") == 2
+            assert registry.list(field_selector="content=2").items == (registry.get("a"),)
+        with pytest.raises(InvalidObject):
+            boxes.create(Boxed(ObjectMeta(name="b"), "x"))

@@ -30,7 +30,7 @@ from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta, metadata_value, with_metadata
 from revstore.preconditions import Preconditions
 from revstore.registry import ApplyOutcome, Registry, _registry
-from revstore.registry._fields import as_new, as_successor
+from revstore.registry._fields import as_new, as_successor, built_in
 from revstore.registry._keys import Keys
 from revstore.resource_type import ResourceType
 from revstore.storage import EventType, WithTTL
@@ -617,7 +617,7 @@ def test_what_counts_as_a_difference(left, right, expected):
     """Whatever would be stored as other bytes, and nothing else."""
     for one, other in ((left, right), (right, left)):
         stored = unstructured(spec=one)
-        found = as_successor(unstructured(spec=other), stored, None)
+        found = as_successor(unstructured(spec=other), stored, None, built_in)
         assert (found is stored) is expected
 
 
@@ -631,8 +631,8 @@ def test_pure_functions_change_nothing():
             make_object(), namespace="a", uid="u", creation_timestamp="t", generation=1
         )
         stored = with_metadata(first, resource_version="3")
-        assert as_successor(obj, stored, "a") is stored
-        assert as_successor(make_object(image="x"), stored, "a") == changed(
+        assert as_successor(obj, stored, "a", built_in) is stored
+        assert as_successor(make_object(image="x"), stored, "a", built_in) == changed(
             with_metadata(first, generation=2), image="x"
         )
         assert obj == before

@@ -81,6 +81,7 @@ class _Compiler:
         self.checks: list[Callable[[], None]] = []  # run when all classes have their fields
         self.notes = Notes()
         self._aliases: list[Any] = []
+        self._owners: list[Any] = []  # the classes whose fields are looked at
 
     def shape(self, kind: Any, where: str) -> Shape:
         """The shape of the annotation ``kind`` of the field ``where``."""
@@ -88,6 +89,8 @@ class _Compiler:
         origin, args = typing.get_origin(kind), typing.get_args(kind)
         if kind is None:
             kind = type(None)
+        if kind is typing.Self and self._owners:
+            kind = self._owners[-1]
         if kind is Any or kind is object:
             return PlainShape()
         if kind is getattr(typing, "LiteralString", None):
@@ -167,10 +170,10 @@ class _Compiler:
         shape = self.classes[kind] = ClassShape(info, self.notes)
         parameters = getattr(cls, "__parameters__", ())
         variables = dict(zip(parameters, args, strict=False))
+        self._owners.append(kind)
         for field in info.fields:
             place = f"{where}.{field.name or field.json_name}"
-            annotation = cls if field.annotation is typing.Self else field.annotation
-            found = self.shape(substitute(annotation, variables), place)
+            found = self.shape(substitute(field.annotation, variables), place)
             twin = shape.fields.get(field.json_name)
             if twin is not None:
                 raise UnsupportedType(
@@ -180,6 +183,7 @@ class _Compiler:
                     "give one of them another name",
                 )
             shape.fields[field.json_name] = Field(field, found)
+        self._owners.pop()
         return shape
 
 

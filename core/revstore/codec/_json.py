@@ -11,7 +11,7 @@ import msgspec
 from revstore.codec._frozen import FrozenDict
 from revstore.nesting import MAX_DEPTH, check_nesting
 
-__all__ = ["Misfit", "check_plain", "decode_json", "encode_json", "kind_of", "seen"]
+__all__ = ["Misfit", "check_plain", "decode_json", "encode_json", "kind_of", "seen", "too_deep"]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -74,11 +74,11 @@ def encode_json(value: Any) -> bytes:
     except UnicodeEncodeError:
         _refuse_surrogates(value)
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     try:
         check_nesting(data)
     except ValueError:
-        raise _too_deep() from None
+        raise too_deep() from None
     return data
 
 
@@ -103,7 +103,7 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
     try:
         if kind is dict or kind is FrozenDict:
             if not depth:
-                raise _too_deep()
+                raise too_deep()
             for at, item in value.items():
                 if type(at) is not str:
                     raise Misfit(at, "a key of type str")
@@ -113,7 +113,7 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
             return
         if kind is list:
             if not depth:
-                raise _too_deep()
+                raise too_deep()
             for at, item in enumerate(value):  # noqa: B007 - names the place of a Misfit
                 check_plain(item, depth - 1)
             return
@@ -125,7 +125,8 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
         raise Misfit(value, "a number that JSON has: NaN and infinity cannot be stored")
 
 
-def _too_deep() -> Misfit:
+def too_deep() -> Misfit:
+    """The error for what is nested too deeply."""
     return Misfit("...", f"one that is not nested more than {MAX_DEPTH} levels deep")
 
 

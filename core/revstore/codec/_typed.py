@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 from revstore.codec._class_shape import ClassShape
 from revstore.codec._classes import is_class
 from revstore.codec._compile import compile_class, shape_of
-from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen
+from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen, too_deep
 from revstore.codec._shapes import Shape
 from revstore.errors import InvalidObject, UnsupportedType
 
@@ -83,7 +83,7 @@ class TypedCodec(Generic[T]):
         except Misfit as error:
             raise _invalid(error) from None
         except RecursionError:
-            raise _invalid(Misfit("...", "one that is nested less deeply")) from None
+            raise _invalid(too_deep()) from None
 
     def decode(self, data: bytes) -> T:
         """Return the object; any exception means that the bytes are corrupt."""

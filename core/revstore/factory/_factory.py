@@ -202,14 +202,20 @@ class StorageFactory(Closing):
                     del self._registries[key]
                 self._storages = [each for each in self._storages if each[1] is not storage]
 
+        resource_type = self.resource_type(object_type, info)
         storage = self.storage(
-            object_type,
+            resource_type,
             resource=info,
             cached=cached,
             indexed_fields=indexed_fields,
             on_close=on_close or forget,
         )
-        registry = Registry(storage, resource_prefix=info.prefix, namespaced=info.namespaced)
+        registry = Registry(
+            storage,
+            resource_prefix=info.prefix,
+            namespaced=info.namespaced,
+            encode=resource_type.codec.encode,
+        )
         if on_close is None:
             with self._lock:
                 first = self._registries.setdefault(key, registry)

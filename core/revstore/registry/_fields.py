@@ -6,12 +6,13 @@ object that is to be stored has no resource version: that is the storage's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from revstore.codec import encode_json, json_codec
+from revstore.codec import evolve, json_codec
 from revstore.objects import metadata_value, with_metadata
 
-__all__ = ["as_new", "as_successor"]
+__all__ = ["as_new", "as_successor", "built_in"]
 
 # Never stored, so that they make no difference.
 _NOT_STORED = {"resource_version": None, "self_link": None}
@@ -28,10 +29,15 @@ def as_new(obj: Any, *, namespace: str | None, uid: str, now: str) -> Any:
     )
 
 
-def as_successor(obj: Any, current: Any, namespace: str | None) -> Any:
+def as_successor(
+    obj: Any, current: Any, namespace: str | None, encode: Callable[[Any], bytes]
+) -> Any:
     """``obj`` in the place of ``current``: its uid and creation time stay, its generation rises by
     one if anything but metadata and status differs. If nothing differs at all, ``current``.
-    Raises ``InvalidObject`` for an object with a value that does not fit its field."""
+
+    Objects are the same if ``encode`` makes the same bytes of them: 1 in a float field is 1.0, but
+    the same moment in another zone is another value. Raises what ``encode`` raises.
+    """
     generation = metadata_value(current, "generation")
     known = generation if isinstance(generation, int) else 0
     new = _bare(
@@ -40,19 +46,28 @@ def as_successor(obj: Any, current: Any, namespace: str | None) -> Any:
         **{name: _kept(current, name) for name in ("uid", "creation_timestamp")},
         generation=_kept(current, "generation"),
     )
-    before, after = _plain(_bare(current)), _plain(new)
-    if encode_json(after) == encode_json(before):
+    old = _bare(current)
+    stored = encode(old)
+    if encode(new) == stored:
         return current
-    if encode_json(_content(after)) == encode_json(_content(before)):
+    if encode(_with_content(old, new)) == stored:
         return new
     return with_metadata(new, generation=known + 1)
 
 
-def _plain(obj: Any) -> dict[str, Any]:
-    """The object as it is stored, so that what makes no difference there makes none here: 1 in a
-    float field is 1.0, but the same moment in another zone is another text."""
-    found: dict[str, Any] = json_codec(type(obj)).to_json(obj)
-    return found
+def built_in(obj: Any) -> bytes:
+    """The bytes of an object by the built-in codec of its type."""
+    data: bytes = json_codec(type(obj)).encode(obj)
+    return data
+
+
+def _with_content(old: Any, new: Any) -> Any:
+    """``old`` with everything of ``new`` but metadata and status."""
+    kept = ("metadata", "status")
+    if isinstance(old, dict):
+        content = {name: value for name, value in new.items() if name not in kept}
+        return content | {name: old[name] for name in kept if name in old}
+    return evolve(new, **{name: getattr(old, name) for name in kept if hasattr(old, name)})
 
 
 def _bare(obj: Any, **changes: Any) -> Any:
@@ -67,7 +82,3 @@ def _kept(current: Any, name: str) -> Any:
 
 
 _ABSENT = {"uid": "", "creation_timestamp": "", "generation": 0}
-
-
-def _content(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in ("metadata", "status")}

@@ -18,7 +18,7 @@ from revstore.errors import Conflict, InvalidObject, KeyExists, KeyNotFound
 from revstore.objects import metadata_value, with_metadata
 from revstore.preconditions import Preconditions
 from revstore.raising import ErrorsAbout
-from revstore.registry._fields import as_new, as_successor
+from revstore.registry._fields import as_new, as_successor, built_in
 from revstore.registry._keys import Keys
 from revstore.selectors import FieldSelector, LabelSelector
 from revstore.storage import ObjectList, ResponseMeta, Storage, UpdateFunc, Watch, WithTTL
@@ -71,7 +71,7 @@ class Registry(Closing, Generic[T]):
     Further errors are those of the method of ``Storage`` with the same name.
 
     ``clock`` gives seconds since 1970 for creation times, ``new_uid`` the uids, by default
-    random UUIDs.
+    random UUIDs. ``encode`` is that of the storage's codec: objects of the same bytes are the same.
     """
 
     def __init__(
@@ -82,7 +82,9 @@ class Registry(Closing, Generic[T]):
         namespaced: bool = True,
         clock: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        encode: Callable[[T], bytes] = built_in,
     ) -> None:
+        self._encode = encode
         self._storage = storage
         self._keys = Keys(resource_prefix, namespaced=namespaced)
         self._clock = clock
@@ -169,7 +171,7 @@ class Registry(Closing, Generic[T]):
             if current is None:
                 raise KeyNotFound(key)
             _check_uid(key, obj, current, meta)
-            return as_successor(obj, current, namespace)
+            return as_successor(obj, current, namespace, self._encode)
 
         with ErrorsAbout(key):
             return self._storage.guaranteed_update(
@@ -190,7 +192,7 @@ class Registry(Closing, Generic[T]):
             if current is None:
                 outcome = ApplyOutcome.CREATED
                 return new
-            made = as_successor(obj, current, namespace)
+            made = as_successor(obj, current, namespace, self._encode)
             outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
             return made
 
@@ -226,7 +228,7 @@ class Registry(Closing, Generic[T]):
             if self._keys.of(obj) != key:
                 raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")
             _check_uid(key, obj, current, meta)
-            obj = as_successor(obj, current, self._keys.namespace_of(obj))
+            obj = as_successor(obj, current, self._keys.namespace_of(obj), self._encode)
             return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
 
         with ErrorsAbout(key):
