@@ -13,34 +13,22 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 from operator import itemgetter
-from typing import Any, TypeGuard
+from typing import Any
 
-from revstore.backend_tools import EventLog
-from revstore.errors import (
-    AccessDenied,
-    BackendError,
-    Closed,
-    Compacted,
-    CorruptStore,
-    IncompatibleStore,
-    StorageError,
-)
+from revstore.errors import Closed, StorageError
 from revstore.threads import Wake, start_thread
 from revstore_etcd3._client import Client
-from revstore_etcd3._errors import translate
-from revstore_etcd3._stream import Batch, Stream
-from revstore_etcd3._wire import RpcError, code_of, details_of
+from revstore_etcd3._reconnect import Reconnecting
+from revstore_etcd3._stream import Batch
 
 __all__ = ["Hub", "Listener", "revision_of"]
 
 _log = logging.getLogger("revstore_etcd3")
 
 _KEPT = 20_000
-# Seconds before another try, doubled each time.
-_FIRST_RETRY = 0.05
-_LAST_RETRY = 2.0
-# Seconds for one try to read the store's revision.
+# Seconds for one try to read the store's revision, and before another.
 _ANSWER_TIME = 5.0
+_RETRY = 0.2
 
 
 #: The revision of a batch.
@@ -71,26 +59,16 @@ class Listener(abc.ABC):
         """Deliver a mark at ``revision`` or above."""
 
 
-class Hub:
+class Hub(Reconnecting):
     """The stream's thread, and the log of what it brought. Both begin with the first watch."""
 
     def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
-        self._client = client
-        self._read_header = read_header
-        self._lock = threading.Lock()  # guards _threads, _stream, and that a log fits position
-        #: Replaced as a whole; None until the stream has begun.
-        self.log: EventLog[Batch] | None = None
-        #: Everything up to it is in the log.
-        self.position = 0
-        #: Why no watch goes on.
-        self.ended: StorageError | None = None
+        super().__init__(client, read_header)
         # Added to, discarded from and copied in single steps of the interpreter.
         self._waiting: set[Listener] = set()
         #: Who asks for the store's revision; None ends the thread that answers.
         self._asking: queue.SimpleQueue[Listener | None] = queue.SimpleQueue()
-        self._stream: Stream | None = None
-        self._threads: list[threading.Thread] = []
-        self._last: list[Any] = []  # see Stream; of the stream's thread alone
+        self._threads: list[threading.Thread] = []  # guarded by _lock
 
     def start(self) -> None:
         """Begin, unless it has."""
@@ -99,7 +77,7 @@ class Hub:
                 return
             self._threads = [
                 start_thread(self._answer, "revstore-etcd3-progress"),
-                start_thread(self._run, "revstore-etcd3"),
+                start_thread(self._keep_following, "revstore-etcd3"),
             ]
 
     def wait(self, watch: Listener, wake: Wake, timeout: float | None) -> None:
@@ -126,8 +104,7 @@ class Hub:
         self._asking.put(None)
         if stream is not None:
             stream.close()
-        for watch in list(self._waiting):
-            watch.wake()
+        self._wake_all()
 
     def close(self, timeout: float) -> None:
         self.end(Closed("the backend is closed"))
@@ -137,56 +114,9 @@ class Hub:
             if thread is not threading.current_thread():
                 thread.join(timeout)
 
-    def _run(self) -> None:
-        retry = _FIRST_RETRY
-        while self.ended is None:
-            try:
-                if self.log is None:
-                    self._begin()
-                if self._follow():
-                    retry = _FIRST_RETRY
-            except Compacted:
-                self.log = None  # watches read what is left of history by themselves
-            except Exception as error:  # noqa: BLE001 - a dead hub would be worse
-                if _is_final(error):
-                    self.end(error)
-                    return
-                if self.ended is None and not self._client.stopping.is_set():
-                    _log.warning("the watch stream broke: %s", _described(error))
-            self._client.stopping.wait(retry)
-            retry = min(retry * 2, _LAST_RETRY)
-
-    def _begin(self) -> None:
-        """From the store's revision on."""
-        header = self._read_header(5.0)
-        self._last = []
-        with self._lock:
-            self.position = header.revision
-            self.log = EventLog(floor=header.revision)
+    def _wake_all(self) -> None:
         for watch in list(self._waiting):
             watch.wake()
-
-    def _follow(self) -> bool:
-        """Take what the stream brings until it breaks; whether it brought anything."""
-        self._read_header(5.0)  # tells whether it is the store that it was
-        stream = Stream(self._client, self.position, self._last)
-        with self._lock:
-            self._stream = stream
-        brought = False
-        try:
-            if self.ended is None:
-                for batches in stream.batches():
-                    self._publish(batches)
-                    brought = True
-        except RpcError as error:
-            if stream.paused:
-                return True
-            self._client.stream_failed(stream.server, error)
-            raise
-        finally:
-            stream.close()
-            self._last = stream.last or []
-        return brought
 
     def _publish(self, batches: list[Batch]) -> None:
         batches = [batch for batch in batches if batch[0] > self.position]
@@ -217,26 +147,8 @@ class Hub:
                     revision = self._read_header(_ANSWER_TIME).revision
                 except Exception as error:  # noqa: BLE001 - a dead thread would never answer again
                     _log.warning("the store's revision could not be read: %s", error)
-                    self._client.stopping.wait(_FIRST_RETRY * 4)
+                    self._client.stopping.wait(_RETRY)
                 else:
                     for watch in asking:
                         watch.tell(revision)
                     break
-
-
-_FINAL = (IncompatibleStore, CorruptStore, AccessDenied)
-
-
-def _is_final(error: Exception) -> TypeGuard[StorageError]:
-    """Not a certificate that does not fit: that is renewed without us, at a server of several."""
-    cause = error.__cause__
-    tls = isinstance(cause, RpcError) and code_of(cause) == "UNAVAILABLE"
-    return isinstance(error, (IncompatibleStore, CorruptStore)) or (
-        isinstance(error, AccessDenied) and not tls
-    )
-
-
-def _described(error: Exception) -> str:
-    if isinstance(error, RpcError):
-        return str(translate(code_of(error), details_of(error), "the current server"))
-    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
