@@ -22,8 +22,7 @@ A ``bool``, ``float`` or ``str`` is no whole number.
 
 from __future__ import annotations
 
-import math
-
+from revstore.deadlines import check_poll, check_timeout
 from revstore.errors import InvalidArgument, InvalidKey
 
 __all__ = [
@@ -40,8 +39,6 @@ __all__ = [
 
 _MAX_REVISION = (1 << 63) - 1
 _MAX_TTL = (1 << 32) - 1
-#: Seconds that anything is asked to wait at most: locks and sockets refuse much larger numbers.
-_LONGEST = 1e6
 
 
 def check_key(key: str) -> str:
@@ -114,24 +111,3 @@ def check_watch(key: str, *, recursive: bool, after_revision: int) -> None:
     if key != "" or not recursive:
         check_key(key)
     _check_number("after_revision", after_revision, 0, key)
-
-
-def check_timeout(timeout: float | None, default: float) -> float:
-    """Return the seconds that a call may take: ``default`` if ``timeout`` is None.
-
-    Every wait can take the result: infinity and numbers above a million are a million seconds.
-    Raises ``InvalidArgument`` for NaN and for what is no number.
-    """
-    if timeout is None:
-        return default
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout <= math.inf:
-        raise InvalidArgument("timeout", timeout, "a number of seconds, or None")
-    return max(0.0, min(timeout, _LONGEST))
-
-
-def check_poll(timeout: float | None) -> float | None:
-    """Return the seconds that ``poll`` may wait, None for ever: for None and for infinity.
-
-    Raises ``InvalidArgument`` as ``check_timeout``.
-    """
-    return None if timeout is None or timeout == math.inf else check_timeout(timeout, _LONGEST)

@@ -23,6 +23,7 @@ from types import MethodType
 from typing import Any
 
 from revstore.closing import Closing
+from revstore.deadlines import check_poll
 from revstore.errors import Closed, InvalidArgument
 from revstore.storage import Watch
 
@@ -80,6 +81,7 @@ class WatchSelector(Closing):
         ended. A watch that was returned is not returned again before it has been polled. Raises
         ``Closed`` once the selector is closed, also if that happens while it waits.
         """
+        timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._check_open()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from revstore.aio._wakeups import wakeups_of
+from revstore.deadlines import check_poll
 from revstore.errors import Closed
 from revstore.storage import Event
 
@@ -88,6 +89,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         if not events and self._told:
             await asyncio.sleep(0)  # a watch that always has something lets others run all the same
             events = self._take()
+        timeout = check_poll(timeout)
         if timeout is None:
             while not events:
                 await self._wait()

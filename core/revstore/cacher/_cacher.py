@@ -13,7 +13,7 @@ from revstore.cacher._consistency import ConsistencyReport, check_consistency
 from revstore.cacher._content import Content
 from revstore.cacher._counters import CacherCounters
 from revstore.cacher._fallback import Fallbacks
-from revstore.deadlines import Deadline
+from revstore.deadlines import Deadline, check_poll, check_timeout
 from revstore.errors import (
     InvalidKey,
     InvalidResourceVersion,
@@ -228,7 +228,7 @@ class Cacher(Storage[T]):
             with ErrorsAbout(key):
                 content.wait_ready(deadline.rest())
             try:
-                return content.begin_watch(scope, plan, predicate, timeout)
+                return content.begin_watch(scope, plan, predicate, check_poll(timeout, key))
             except NotReady:
                 continue  # it has just begun to be filled anew
 
@@ -307,7 +307,7 @@ class Cacher(Storage[T]):
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Return once the cache is filled; ``NotReady`` after ``timeout`` seconds."""
-        self._content.wait_ready(timeout)
+        self._content.wait_ready(check_timeout(timeout, 30.0))
 
     @property
     def counters(self) -> CacherCounters:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from revstore.cacher._generation import Generation
 from revstore.cacher._view import Listener, Reading, View
 from revstore.cacher._watch_start import WatchStart
-from revstore.deadlines import LONGEST
+from revstore.deadlines import check_poll
 from revstore.errors import Closed, Expired, StorageError
 from revstore.raising import fresh_copy
 from revstore.storage import Event, EventType, Watch
@@ -83,7 +83,7 @@ class CacheWatch(Listener[T], Watch[T]):
         events = self._take_plain() if self.plain else ()
         if not events:
             events = self._take()
-            if not events and (timeout is None or timeout > 0):
+            if not events and timeout != 0:
                 events = self._wait(timeout)
         callback = self._callback
         if callback is not None:
@@ -155,12 +155,13 @@ class CacheWatch(Listener[T], Watch[T]):
         return min(moments, default=None)
 
     def _wait(self, timeout: float | None) -> tuple[Event[T], ...]:
+        timeout = check_poll(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             waiter = threading.Event()
             self._generation.arm(self, waiter.set)
             moments = [each for each in (end, self._due()) if each is not None]
-            left = min(max(0.0, min(moments) - time.monotonic()), LONGEST) if moments else None
+            left = max(0.0, min(moments) - time.monotonic()) if moments else None
             try:
                 waiter.wait(left)
             finally:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from revstore.backend import Backend
-from revstore.deadlines import Deadline
+from revstore.deadlines import Deadline, check_poll
 from revstore.errors import (
     BackendError,
     Closed,
@@ -247,7 +247,7 @@ class TypedStorage(Storage[T]):
                 plan=plan,
                 predicate=predicate,
                 on_close=self._forget,
-                lifetime=timeout,
+                lifetime=check_poll(timeout, key),
             )
         )
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.backend import Backend, BackendWatch
-from revstore.deadlines import LONGEST
+from revstore.deadlines import check_poll
 from revstore.errors import (
     Closed,
     Compacted,
@@ -188,6 +188,7 @@ class TypedWatch(Watch[T]):
         return str(self._position)
 
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
+        timeout = check_poll(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             self._raw.raise_if_ended()
@@ -369,4 +370,4 @@ def _nothing() -> None:
 def _least(end: float | None, deadline: float | None, now: float) -> float | None:
     """Seconds from ``now`` until the earlier of two moments, None if there is neither."""
     moments = [moment for moment in (end, deadline) if moment is not None]
-    return min(max(0.0, min(moments) - now), LONGEST) if moments else None
+    return max(0.0, min(moments) - now) if moments else None
