@@ -185,14 +185,6 @@ def test_import_direction(name):
     assert wrong == []
 
 
-#: Room -> what it still takes from inside another, and should not.
-STILL_OPEN = {
-    "factory": "revstore.config._fields.",
-    "metrics_plugin": "revstore.metrics._requests.",
-    "plugins": "revstore.config._values.",
-}
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_rooms_are_closed(name):
     """A room uses only the public modules and names of another: what several share is public."""
@@ -201,7 +193,6 @@ def test_rooms_are_closed(name):
         for imported in imports_of(MODULES[name])
         if room_of(module_of(imported)) != room_of(name)
         and any(part.startswith("_") for part in imported.split("."))
-        and not imported.startswith(STILL_OPEN.get(room_of(name), "-"))
     ]
     assert private == []
 

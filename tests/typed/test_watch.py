@@ -15,7 +15,7 @@ from revstore.errors import (
     InternalError,
     TooLargeResourceVersion,
 )
-from revstore.factory._stores import resource_prefixes
+from revstore.factory._resource_prefixes import resource_prefixes
 from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
 from revstore.testing.storage._parts import ForwardingBackend

@@ -29,16 +29,20 @@ relative to the current directory.
 
 from __future__ import annotations
 
+from revstore.config._layers import list_of_environ
 from revstore.config._storage_config import (
     ResourceConfig,
     Secret,
     StorageConfig,
     redact_url,
 )
+from revstore.config._values import Origin
 
 __all__ = [
+    "Origin",
     "ResourceConfig",
     "Secret",
     "StorageConfig",
+    "list_of_environ",
     "redact_url",
 ]

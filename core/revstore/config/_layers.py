@@ -6,6 +6,7 @@ A path is a tuple of names, ("prefix",), ("options", "poll_interval") or ("overr
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,18 @@ from typing import Any
 from revstore.config._fields import CREDENTIALS, LISTS, LOCATING, PLAIN, check_field
 from revstore.config._text import BLANKS
 from revstore.config._url import parse_url, scheme_of
-from revstore.config._values import Given, Origin, refuse, unknown_name
+from revstore.config._values import Given, Origin, convert, refuse, unknown_name
 from revstore.errors import ConfigError
 
-__all__ = ["Layer", "expand_url", "layer_of_environ", "layer_of_file", "layer_of_table", "merge"]
+__all__ = [
+    "Layer",
+    "expand_url",
+    "layer_of_environ",
+    "layer_of_file",
+    "layer_of_table",
+    "list_of_environ",
+    "merge",
+]
 
 Layer = dict[tuple[str, ...], Given]
 
@@ -59,6 +68,17 @@ def layer_of_file(path: Path) -> Layer:
             "config", str(path), "TOML", message=f"{path}: not valid TOML: {reason}"
         ) from None
     return layer_of_table(table, origin)
+
+
+def list_of_environ(variable: str) -> tuple[str, ...]:
+    """Return the texts that an environment variable lists, separated by commas.
+
+    Raises:
+        ConfigError: one has a character in it that cannot be seen.
+    """
+    given = Given(os.environ.get(variable, ""), Origin(variable, text=True))
+    texts: tuple[str, ...] = convert(given, tuple[str, ...], variable)
+    return texts
 
 
 def layer_of_environ(environ: Mapping[str, str]) -> Layer:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import attrs
 
-from revstore.config._fields import PLAIN, SERVER, PlainFields, Rule, check_field
+from revstore.config._fields import PLAIN, SERVER, PlainFields, Rule, check_field, rule_of
 from revstore.config._layers import (
     Layer,
     expand_url,
@@ -23,7 +23,7 @@ from revstore.config._layers import (
 from revstore.config._resources import ResourceConfig, check_resource_name, check_resources
 from revstore.config._text import Unseen, clean_secret
 from revstore.config._url import is_url, redact_url
-from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse
+from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse, unknown_name
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
@@ -200,6 +200,29 @@ class StorageConfig(PlainFields):
             origin = self.sources.get(".".join(("overrides", name, *path)), CODE)
             layer[path] = Given(given.value, origin)
         return layer
+
+    def backend_part(self) -> StorageConfig:
+        """Return the config with only what a backend is opened by: configs that agree in it can
+        share one."""
+        plain = StorageConfig()
+        above = [each.name for each in attrs.fields(StorageConfig) if rule_of(each).above_backend]
+        return attrs.evolve(self, **{name: getattr(plain, name) for name in above})
+
+    def typed_options(self, wanted: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """Return ``options`` with the types that ``wanted`` gives by name.
+
+        Raises:
+            ConfigError: an option is not in ``wanted``, the options of ``what``, or has a value of
+                another type. It names ``options.NAME`` and the source.
+        """
+        values = {}
+        for name, value in self.options.items():
+            path = f"options.{name}"
+            origin = self.sources.get(path, CODE)
+            if name not in wanted:
+                raise unknown_name(path, origin, wanted, f"option of {what}:")
+            values[name] = convert(Given(value, origin), wanted[name], path)
+        return values
 
     def read_password(self) -> Secret | None:
         """The password, from ``password_file`` if that is set.

@@ -18,7 +18,7 @@ from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
 from revstore.errors import Closed, InvalidArgument
-from revstore.factory._stores import resource_prefixes, transport
+from revstore.factory._resource_prefixes import resource_prefixes
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
 from revstore.plugins import load_codec, load_transformer, open_backend
@@ -236,7 +236,7 @@ class StorageFactory(Closing):
                 # from before it had one: nobody reaches those by its name.
                 name = kinds.for_prefix(prefix, self.config.resources).qualified
                 own = self.config.for_resource(name)
-                if transport(own) == transport(config) and own.prefix == config.prefix:
+                if own.backend_part() == config.backend_part() and own.prefix == config.prefix:
                     found.add(prefix)
         return tuple(sorted(found))
 
@@ -295,7 +295,7 @@ class StorageFactory(Closing):
 
     def _open(self, config: StorageConfig) -> Backend:
         self._check_open()
-        shared = transport(config)
+        shared = config.backend_part()
         opened = self._opened.get(shared)
         if opened is None:
             backend = open_backend(config)
@@ -310,7 +310,9 @@ class StorageFactory(Closing):
     def _compaction_interval(self, shared: StorageConfig) -> float:
         """The smallest that is asked for; 0 if all say off. (CMP-5)"""
         intervals = [
-            config.compaction_interval for config in self._configs() if transport(config) == shared
+            config.compaction_interval
+            for config in self._configs()
+            if config.backend_part() == shared
         ]
         return min(filter(None, intervals), default=0.0)
 

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from revstore.backend import BackendInfo
-from revstore.config._values import Given, Origin, convert
+from revstore.config import list_of_environ
 from revstore.errors import BackendConflict, BackendNotInstalled, InvalidArgument
 from revstore.plugins._distributions import Unreadable, declared, normal
 
@@ -204,8 +204,7 @@ def _absent(
 
 
 def _names(variable: str) -> set[str]:
-    given = Given(os.environ.get(variable, ""), Origin(variable, text=True))
-    names = set(convert(given, tuple[str, ...], variable))
+    names = set(list_of_environ(variable))
     return names | {normal(name) for name in names}
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from revstore.config._values import CODE, Given, convert, unknown_name
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
@@ -28,19 +27,14 @@ def validate_options(info: BackendInfo, config: StorageConfig) -> Any:
     a value of a wrong type, and a value that the class itself refuses with ``ValueError``.
     """
     hints = typing.get_type_hints(info.options_class)
-    fields = {field.alias or field.name: field for field in attrs.fields(info.options_class)}
-    values = {}
-    for name, value in config.options.items():
-        path = f"options.{name}"
-        origin = config.sources.get(path, CODE)
-        if name not in fields:
-            raise unknown_name(path, origin, fields, f"option of backend {info.name!r}:")
-        values[name] = convert(Given(value, origin), hints[fields[name].name], path)
+    fields = attrs.fields(info.options_class)
+    wanted = {field.alias or field.name: hints[field.name] for field in fields}
+    values = config.typed_options(wanted, f"backend {info.name!r}")
     try:
         return info.options_class(**values)
     except ConfigError as error:
-        origin = config.sources.get(error.field, CODE)
-        if not origin.label:
+        origin = config.sources.get(error.field)
+        if origin is None or not origin.label:
             raise
         message = f"{origin.label}: {error}"
         raise ConfigError(error.field, error.value, error.expected, message=message) from error

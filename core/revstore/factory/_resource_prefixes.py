@@ -1,30 +1,13 @@
-"""Which configurations share a store, and which resources a store holds."""
+"""Which resources a store holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import attrs
 
 from revstore.backend import Backend
-from revstore.config import StorageConfig
-from revstore.config._fields import rule_of
 from revstore.errors import InternalError
 
-__all__ = ["resource_prefixes", "transport"]
-
-# Configs that differ in no other fields share a backend.
-_ABOVE_BACKEND = tuple(
-    field.name for field in attrs.fields(StorageConfig) if rule_of(field).above_backend
-)
-_PLAIN = StorageConfig()
-
-
-def transport(config: StorageConfig) -> StorageConfig:
-    """``config`` with only what the backend is opened by."""
-    plain: dict[str, Any] = {name: getattr(_PLAIN, name) for name in _ABOVE_BACKEND}
-    return attrs.evolve(config, **plain)
+__all__ = ["resource_prefixes"]
 
 
 def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
