@@ -12,11 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from revstore.backend import Backend
 from revstore.errors import BackendError
 from revstore.memory import MemoryBackend
 from revstore.testing._support import collect
+
+# How long an example takes is the machine's matter: a deadline fails on a busy one.
+settings.register_profile("revstore", parent=settings(), deadline=None)
+settings.load_profile("revstore")
 
 # The fixtures that users have.
 pytest_plugins = ["revstore.testing.fixtures"]

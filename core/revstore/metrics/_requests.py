@@ -140,16 +140,23 @@ class _MeasuredWatch(BackendWatch):
     _watch: BackendWatch
     _tally: _Tally
     _resource: tuple[str, str]
+    # What the watch gave, until it is counted and returned, and the position before it: a poll
+    # that is interrupted in between loses nothing.
+    _found: list[WatchBatch | None] = attrs.field(factory=list)
+    _before: int = 0
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
-        batch = self._watch.poll(timeout)
+        if not self._found:
+            self._before = self._watch.position
+            self._found.append(self._watch.poll(timeout))
+        batch = self._found[0]
         if batch is not None:
             self._tally.batch(self._resource, len(batch.events))
-        return batch
+        return self._found.pop()
 
     @property
     def position(self) -> int:
-        return self._watch.position
+        return self._before if self._found else self._watch.position
 
     def request_progress(self) -> None:
         self._watch.request_progress()
