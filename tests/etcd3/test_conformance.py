@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from revstore.backend import Backend
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
 from revstore.testing import (
     BackendTests,
     CachedStorageTests,
     CachedWatchTests,
     CacherTests,
+    Peer,
     Stall,
     StorageTests,
     WatchTests,
@@ -37,6 +40,13 @@ class OnEtcd:
     @pytest.fixture
     def stall(self, server) -> Stall:
         return server.halted
+
+    @pytest.fixture
+    def peer(self, server) -> Peer:
+        def open_at(address: str) -> Backend:
+            return open_backend(StorageConfig.from_url(f"etcd3://{address}"))
+
+        return Peer(server.address, open_at)
 
 
 class TestBackend(OnEtcd, BackendTests):

@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
 
 from revstore.testing.backend import BackendTests  # noqa: E402 - see above
 from revstore.testing.backend._base import OpenBackend, Stall  # noqa: E402 - see above
+from revstore.testing.backend._peers import Peer  # noqa: E402
 from revstore.testing.cached import CachedStorageTests, CachedWatchTests  # noqa: E402
 from revstore.testing.cacher import CacherTests  # noqa: E402
 from revstore.testing.storage import StorageTests  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "CachedWatchTests",
     "CacherTests",
     "OpenBackend",
+    "Peer",
     "Stall",
     "StorageTests",
     "WatchTests",

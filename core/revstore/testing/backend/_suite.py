@@ -8,6 +8,7 @@ from revstore.testing.backend._hammer import HammerTests
 from revstore.testing.backend._interrupts import InterruptTests
 from revstore.testing.backend._life import LifeTests, TtlTests
 from revstore.testing.backend._numbers import NumberTests
+from revstore.testing.backend._peers import PeerTests
 from revstore.testing.backend._reads import ReadTests
 from revstore.testing.backend._watch import BackendWatchTests
 from revstore.testing.backend._writes import WriteTests
@@ -26,6 +27,7 @@ class BackendTests(
     LifeTests,
     ForkTests,
     InterruptTests,
+    PeerTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
@@ -35,6 +37,8 @@ class BackendTests(
     same process, and after it was closed.
     ``stall`` is a function that keeps the store from answering while a ``with`` block lasts, as by
     a lock held elsewhere or a server that was stopped; without it deadlines are not tried.
+    ``peer`` is a ``Peer``, for a store that is a server: its address, and a function that opens a
+    handle at another. Then the server is tried slow, dripping, silent and away.
     The store need not be empty: all keys lie under a random prefix, and revisions are compared
     with that at the test's start. Class attributes:
 
