@@ -315,3 +315,16 @@ def test_metadata_has_a_resource_version():
         with pytest.raises(UnsupportedType, match="ObjectMeta"):
             json_codec(cls)
     assert json_codec(attrs.make_class("Thing", {"metadata": attrs.field(type=ObjectMeta)}))
+
+
+def test_numbers_beyond_what_python_writes():
+    """CREATE: an int of 5,000 digits, wherever it stands."""
+    big = 10**5000
+    for annotation, value in (
+        (int, big), (tuple[int, ...], (1, big)), (dict[int, str], {big: ""}), (Any, [{"a": big}]),
+    ):  # fmt: skip
+        cls = holder(annotation)
+        with pytest.raises(InvalidObject) as caught:
+            json_codec(cls).encode(cls(value))
+        assert caught.value.field.startswith("it")
+        assert len(str(caught.value)) < 1000

@@ -69,6 +69,12 @@ class ClassShape(Shape):
             if field.default is None and not field.optional
         ]
 
+    @property
+    def has_all_fields(self) -> bool:
+        """Whether every field is an attribute that is stored whatever it is."""
+        constant = any(field.constant or field.unset for field in self.fields.values())
+        return not (self.info.omit_empty or constant or self.info.library == "typeddict")
+
     def leftover(self, rest: dict[str, Any]) -> None:
         """Note JSON fields that the class does not have; ``Misfit`` if it forbids them."""
         if self.info.unknown == "forbid":

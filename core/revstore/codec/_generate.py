@@ -256,7 +256,8 @@ def _absent(source: _Source, indent: int, index: int, field: Field) -> None:
         missing = f"a field {field.json_name!r}, which is required"
         source.add(indent + 1, f"raise Misfit({{}}, {missing!r})")
         return
-    if type(field.value) in (str, int, bool, float, type(None)) or field.value == ():
+    plain = type(field.value) in (str, int, bool, float, type(None))
+    if plain or (type(field.value) is tuple and not field.value):
         source.add(indent + 1, f"v{index} = f{index}", **{f"f{index}": field.value})
     else:
         source.add(indent + 1, f"v{index} = f{index}(o)", **{f"f{index}": field.default})

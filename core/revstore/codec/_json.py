@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -42,7 +42,10 @@ class Misfit(ValueError):
 
     def under(self, name: object) -> Misfit:
         """The same, seen from one level up: ``name`` is a field, a key, or an index."""
-        step = f"[{name}]" if isinstance(name, int) else str(name)
+        try:
+            step = f"[{name}]" if isinstance(name, int) else str(name)
+        except ValueError:  # a key of more digits than Python writes
+            step = "[...]"
         dot = "." if self.path and not self.path.startswith("[") else ""
         self.path = f"{step}{dot}{self.path}"
         return self
@@ -50,7 +53,10 @@ class Misfit(ValueError):
     @property
     def given(self) -> str:
         """The value, short enough for a message."""
-        text = repr(self.value)
+        try:
+            text = repr(self.value)
+        except ValueError:  # an int of more digits than Python writes
+            return f"a large {type(self.value).__name__}"
         return text if len(text) <= 80 else f"{text[:60]}... ({type(self.value).__name__})"
 
     def __str__(self) -> str:
@@ -71,10 +77,10 @@ def encode_json(value: Any) -> bytes:
     """
     try:
         data = _encoder.encode(value)
-    except UnicodeEncodeError:
-        _refuse_surrogates(value)
     except RecursionError:
         raise too_deep() from None
+    except ValueError as error:  # lone surrogates; an int of more digits than Python writes
+        raise _culprit(value) or Misfit(value, f"a value that JSON has ({error})") from None
     try:
         check_nesting(data)
     except ValueError:
@@ -130,25 +136,20 @@ def too_deep() -> Misfit:
     return Misfit("...", f"one that is not nested more than {MAX_DEPTH} levels deep")
 
 
-def _refuse_surrogates(value: Any) -> NoReturn:
-    error = _surrogates(value)
-    raise error if error is not None else Misfit(value, "text that is valid Unicode")
-
-
-def _surrogates(value: Any) -> Misfit | None:
-    if isinstance(value, str):
+def _culprit(value: Any) -> Misfit | None:
+    """What cannot be encoded in ``value``, with its path."""
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            return Misfit(value, "text without lone surrogates")
-        return None
-    items = value.items() if isinstance(value, dict) else ()
-    if isinstance(value, (list, tuple)):
-        items = enumerate(value)  # type: ignore[assignment]
+            _encoder.encode(value)
+        except ValueError as error:
+            return Misfit(value, f"a value that JSON has ({error})")
     for at, item in items:
-        if isinstance(at, str) and _surrogates(at) is not None:
-            return Misfit(at, "a key without lone surrogates")
-        found = _surrogates(item)
+        found = _culprit(at) or _culprit(item)
         if found is not None:
             return found.under(at)
     return None

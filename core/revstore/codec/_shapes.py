@@ -359,7 +359,12 @@ def key_text(value: Any) -> str:
     """A scalar of JSON as a key."""
     if type(value) is str:
         return value
-    return ("true" if value else "false") if type(value) is bool else str(value)
+    if type(value) is bool:
+        return "true" if value else "false"
+    try:
+        return str(value)
+    except ValueError:  # more digits than Python writes
+        raise Misfit(value, "a key of fewer digits") from None
 
 
 def key_value(shape: Shape, text: str) -> Any:

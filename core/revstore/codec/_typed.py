@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import operator
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from revstore.codec._class_shape import ClassShape
@@ -17,6 +19,7 @@ __all__ = ["DictCodec", "TypedCodec", "is_frozen"]
 
 T = TypeVar("T")
 
+_TEXT = shape_of(str)
 _TYPE_META = frozenset(["apiVersion", "kind"])
 
 
@@ -72,6 +75,7 @@ class TypedCodec(Generic[T]):
         hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
         self._type_meta = dict(type_meta or ()) if hidden else {}
         _check_metadata(self._shape)
+        self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
         self._encode, self._decode = self._shape.encode, self._shape.decode
 
     def encode(self, obj: T) -> bytes:
@@ -132,18 +136,36 @@ class TypedCodec(Generic[T]):
     def field_value(self, obj: T, path: str) -> str:
         """The value at a dotted path such as "spec.nodeName" as it stands in the JSON, as text;
         "" if there is nothing, or no scalar."""
-        shape: Shape = self._shape
-        value: Any = obj
         if type(obj) is not self._type or path in self._type_meta:
             return self._type_meta.get(path, "")
+        known = self._getters.get(path)
+        if known is None:
+            known = self._getters[path] = self._getter(path)
+        get, shape = known
+        if get is not None:
+            value = get(obj)
+            return value if type(value) is str and shape is _TEXT else text_of(shape.encode(value))
+        value, shape = obj, self._shape
         for name in _split(path):
-            if value is None:
-                return ""
-            found = shape.step(value, name)
+            found = None if value is None else shape.step(value, name)
             if found is None:
                 return ""
             shape, value = found
         return text_of(shape.encode(value))
+
+    def _getter(self, path: str) -> tuple[Callable[[Any], Any] | None, Shape]:
+        """What gets the value at once, if only fields that are always there lie on the way."""
+        if len(self._getters) >= 256:  # paths come from whoever selects
+            self._getters.clear()
+        shape: Shape = self._shape
+        names = []
+        for name in _split(path):
+            field = shape.fields.get(name) if isinstance(shape, ClassShape) else None
+            if field is None or not shape.has_all_fields:  # type: ignore[attr-defined]
+                return None, shape
+            names.append(field.name)
+            shape = field.shape
+        return operator.attrgetter(".".join(names)), shape
 
 
 @functools.lru_cache(maxsize=1024)
@@ -162,6 +184,10 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+_compiling = threading.Lock()  # one shape for each class, since it notes what was met
+_compile = functools.lru_cache(maxsize=512)(compile_class)
+
+
 def _shape_of(object_type: Any) -> ClassShape:
     if not is_class(getattr(object_type, "__origin__", object_type)):
         raise UnsupportedType(
@@ -171,7 +197,8 @@ def _shape_of(object_type: Any) -> ClassShape:
             message=f"no built-in codec for {object_type!r}: expected a class made by attrs, "
             "dataclasses, msgspec, pydantic or TypedDict, or dict",
         )
-    return compile_class(object_type)
+    with _compiling:
+        return _compile(object_type)
 
 
 def _check_metadata(shape: ClassShape) -> None:
