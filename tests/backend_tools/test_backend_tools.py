@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revstore.backend_tools import (
-    EventLog,
     OpenGuard,
+    SharedLog,
     key_matcher,
     prefix_end,
     seconds,
@@ -134,7 +134,7 @@ def test_prefix_end(prefix, key):
 def test_event_log(steps, cut, revision):
     """Numbers stay when the oldest events go, and lead to the same events."""
     revisions = [sum(steps[: n + 1]) for n in range(len(steps))]
-    log: EventLog[int] = EventLog(floor=0, base=5, items=revisions)
+    log: SharedLog[int] = SharedLog(floor=0, base=5, items=revisions)
     cut = min(cut, len(revisions))
     rest = log.without(cut, revisions[cut - 1] if cut else 0)
 

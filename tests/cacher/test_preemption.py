@@ -19,6 +19,7 @@ from revstore.cacher import Cacher, CacherConfig, _event_log
 from revstore.errors import CorruptObject, Expired
 from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
+from revstore.shared_log import SharedLog
 from revstore.storage import ObjectList
 from revstore.testing._support import PATIENCE, run_threads, wait_until
 from revstore.testing.cacher._base import INDEXED, SELECTIONS, labelled
@@ -44,7 +45,7 @@ _ASKS = [
 def often_in_the_log(code: CodeType) -> float:
     """Every other line of the log, of its readers some."""
     name = Path(code.co_filename).name
-    if name.startswith("_event_log") or code.co_name == "segment":
+    if name.startswith(("_event_log", "shared_log")) or code.co_name == "segment":
         return 0.5
     return 0.03 if Path(code.co_filename).parent.name == "cacher" else 0.0
 
@@ -176,13 +177,13 @@ class TwoFields(_event_log.EventLog):
         base = self._base
         floor = self._floor
         entries = self._entries
-        return _event_log.Segment(base, floor, entries)
+        return SharedLog(floor=floor, base=base, items=entries)
 
     @segment.setter
     def segment(self, segment):
         self._base = segment.base
         self._floor = segment.floor
-        self._entries = segment.entries
+        self._entries = segment.items
 
 
 def test_a_wrong_log_is_found(monkeypatch):

@@ -16,7 +16,7 @@ CORE = ROOT / "core" / "revstore"
 #: Layer -> its rooms: packages of the core, and modules beside them. Every room is in exactly one.
 LAYERS = {
     "errors": ["closing", "deadlines", "errors", "forks", "nesting", "raising", "threads"],
-    "values": ["values"],
+    "values": ["shared_log", "values"],
     "backend": ["arguments", "backend", "backend_tools"],
     "memory": ["memory"],
     "config": ["config", "secret"],

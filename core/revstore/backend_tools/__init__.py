@@ -2,7 +2,7 @@
 
 ======================== =========================================================================
 ``OpenGuard``            raises ``Closed`` after ``close``, and in a child after a fork
-``EventLog``             the latest events of a store, in memory, shared by all its watches
+``SharedLog``            the latest events of a store, in memory, shared by all its watches
 ``key_matcher``          whether a watch of a key or of a prefix covers a key
 ``prefix_end``           where the range of keys with a prefix ends
 ``seconds``              an option that is a number of seconds within bounds
@@ -29,22 +29,22 @@ whole within two seconds, and not the thread that calls it.
 deadline down; each step gets what is left of it. No step begins a timeout of its own.
 
 *Watches.* A hub of your own follows the store in the way that the store allows, and puts what comes
-into an ``EventLog``. A watch is a cursor in that log: it costs the writers nothing until it waits,
+into a ``SharedLog``. A watch is a cursor in that log: it costs the writers nothing until it waits,
 and a slow reader delays nobody.
 """
 
 from __future__ import annotations
 
-from revstore.backend_tools._event_log import EventLog
 from revstore.backend_tools._keys import key_matcher, prefix_end
 from revstore.backend_tools._option_checks import seconds, whole_number
 from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
 from revstore.forks import OpenGuard
+from revstore.shared_log import SharedLog
 
 __all__ = [
-    "EventLog",
     "OpenGuard",
     "ServerAddress",
+    "SharedLog",
     "TlsFiles",
     "key_matcher",
     "prefix_end",

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from revstore.cacher._cache_or_store import Horizon
 from revstore.cacher._config import CacherConfig, log_capacity
 from revstore.cacher._counters import CacherCounters, Counting
-from revstore.cacher._event_log import Entry, EventLog
+from revstore.cacher._event_log import Entry, EventLog, revision_of
 from revstore.cacher._feed import Feed
 from revstore.cacher._freshness import Freshness
 from revstore.cacher._generation import Generation
@@ -191,7 +191,7 @@ class Content(Generic[T]):
             segment = self._ready().log.segment
             if revision < segment.floor:
                 return None
-            later = segment.entries[segment.after(revision) - segment.base :]
+            later = segment.items[segment.after(revision, revision_of) - segment.base :]
             found = self.state.at(revision, resource_type.root, later)
             corrupt = set(self.state.corrupt)
         if found is None:
@@ -207,7 +207,7 @@ class Content(Generic[T]):
             received, unreadable = self._events_received, len(self.state.corrupt)
         values = self.counting.values()
         if generation is not None:
-            length = len(generation.log.segment.entries)
+            length = len(generation.log.segment.items)
             self.counting.log_length_max.raise_to(length)
             values["log_length_max"] = self.counting.log_length_max.value
             values["terminated_watches"] += generation.terminated_watches
@@ -257,7 +257,7 @@ class Content(Generic[T]):
         end = revision if plan.end_bookmark else None
         sent = self.counting.init_events
         events = initial_events(found, self._config.resource_type, end, sent)
-        return WatchStart(segment.head, revision, events, error)
+        return WatchStart(segment.end, revision, events, error)
 
     def _ready(self) -> Generation[T]:
         """The generation there is, else ``NotReady``. Under the lock."""

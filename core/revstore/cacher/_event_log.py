@@ -1,22 +1,24 @@
-"""The shared log of the latest events. One thread appends; readers need no lock."""
+"""The growth and cutting of the log of the latest events, which all watches read."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from revstore.errors import CorruptObject
+from revstore.shared_log import SharedLog
 from revstore.storage import Event, EventType
 
-__all__ = ["Entry", "EventLog", "Item", "Segment"]
+__all__ = ["Entry", "EventLog", "Item", "revision_of"]
 
 T = TypeVar("T")
 
-_revision = attrgetter("revision")
+#: The revision of an entry.
+revision_of: Callable[[Entry[Any]], int] = attrgetter("revision")
 _time = attrgetter("time")
 
 # However old they are, so many events are kept. (HIST-1)
@@ -49,31 +51,12 @@ class Entry(msgspec.Struct, Generic[T], frozen=True, gc=False):
     previous_error: CorruptObject | None = None
 
 
-class Segment(msgspec.Struct, Generic[T], frozen=True):
-    """``entries[0]`` has the sequence number ``base``; all with a revision above ``floor`` are
-    there. Entries are only ever appended; to drop the oldest, another segment takes its place, so
-    that whoever holds one sees base and entries that belong together."""
-
-    base: int
-    floor: int
-    entries: list[Entry[T]]
-
-    @property
-    def head(self) -> int:
-        """The sequence number of the next entry."""
-        return self.base + len(self.entries)
-
-    def after(self, revision: int) -> int:
-        """The sequence number of the first entry above ``revision``."""
-        return self.base + bisect_right(self.entries, revision, key=_revision)
-
-
 class EventLog(Generic[T]):
     """Keeps events for ``window`` seconds, but at least 100 and at most ``capacity``."""
 
     def __init__(self, revision: int, *, base: int, capacity: int, window: float) -> None:
         #: Replaced as a whole, by the appending thread only.
-        self.segment: Segment[T] = Segment(base, revision, [])
+        self.segment: SharedLog[Entry[T]] = SharedLog(floor=revision, base=base)
         self._capacity = capacity
         self._window = window
         #: How many watches replay a state that this log goes on from: while there are any, age
@@ -84,14 +67,14 @@ class EventLog(Generic[T]):
     def append(self, entries: Sequence[Entry[T]]) -> None:
         """Add the events of one revision, in one step for whoever reads."""
         segment = self.segment
-        segment.entries.extend(entries)
-        length = len(segment.entries)
+        segment.items.extend(entries)
+        length = len(segment.items)
         # An eighth is dropped at a time, so that an append moves a few entries on average.
         if length % 128 < len(entries):
-            cut = self._superfluous(segment.entries)
+            cut = self._superfluous(segment.items)
             if cut >= max(length // 8, 1) or length > self._capacity + self._capacity // 8:
-                floor = segment.entries[cut - 1].revision
-                self.segment = Segment(segment.base + cut, floor, segment.entries[cut:])
+                floor = segment.items[cut - 1].revision
+                self.segment = segment.without(cut, floor)
 
     def _superfluous(self, entries: list[Entry[T]]) -> int:
         """How many of the oldest may go; never a part of a revision's."""
@@ -100,4 +83,4 @@ class EventLog(Generic[T]):
         cut = max(0 if self.held else min(old, spare), len(entries) - self._capacity)
         if cut <= 0:
             return 0
-        return bisect_right(entries, entries[cut - 1].revision, key=_revision)
+        return bisect_right(entries, entries[cut - 1].revision, key=revision_of)

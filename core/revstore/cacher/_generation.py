@@ -41,7 +41,7 @@ class Generation(Generic[T]):
         self.revision = revision
         #: What watches may read: up to which sequence number, and up to which revision that is.
         #: Replaced as a whole, so that both belong together.
-        self.shown = (log.segment.head, revision)
+        self.shown = (log.segment.end, revision)
         #: Set once no more will come: what every watch ends with.
         self.ended: StorageError | None = None
         self._root = config.resource_type.root

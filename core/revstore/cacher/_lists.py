@@ -6,11 +6,12 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from revstore.cacher._event_log import Segment
+from revstore.cacher._event_log import Entry, revision_of
 from revstore.cacher._state import CacheState, Range
 from revstore.paging import encode_continue
 from revstore.plans import ListPlan
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate, everything
+from revstore.shared_log import SharedLog
 
 __all__ = ["Candidates", "find", "select"]
 
@@ -29,7 +30,7 @@ class Candidates(Generic[T]):
 
 def find(
     state: CacheState[T],
-    segment: Segment[T],
+    segment: SharedLog[Entry[T]],
     scope: str,
     plan: ListPlan,
     predicate: SelectionPredicate[T],
@@ -45,7 +46,7 @@ def find(
     if plan.revision:
         if plan.revision < segment.floor:
             return None
-        later = segment.entries[segment.after(plan.revision) - segment.base :]
+        later = segment.items[segment.after(plan.revision, revision_of) - segment.base :]
         then = state.at(plan.revision, scope, later)
         return None if then is None else Candidates(then.page(plan.start, page), predicate)
     if plan.start or predicate.empty:

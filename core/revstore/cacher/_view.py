@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from revstore.cacher._config import CacherConfig
-from revstore.cacher._event_log import Entry, EventLog, Item
+from revstore.cacher._event_log import Entry, EventLog, Item, revision_of
 from revstore.cacher._match import is_pure, matcher
 from revstore.errors import CorruptObject
 from revstore.selectors import SelectionPredicate
@@ -167,7 +167,7 @@ class View(Generic[T]):
             segment = self._log.segment
             if cursor < segment.base:
                 return Reading((), cursor, lost=True)
-            entries = segment.entries[cursor - segment.base : head - segment.base]
+            entries = segment.items[cursor - segment.base : head - segment.base]
             if self._whole and not after:
                 events = tuple(map(_event, entries))
                 if None not in events:
@@ -178,7 +178,7 @@ class View(Generic[T]):
         base = segment.base
         if numbers and numbers[0] < base:
             return Reading((), cursor, lost=True)
-        return self._map(((n, segment.entries[n - base]) for n in numbers), head, after)
+        return self._map(((n, segment.items[n - base]) for n in numbers), head, after)
 
     def _numbers(self, known: Numbers, cursor: int, head: int) -> list[int] | range:
         """The numbers of the events that may concern this view. Before the bucket's first look,
@@ -211,7 +211,7 @@ class View(Generic[T]):
     ) -> Reading[T]:
         """First what came before the error, revisions as a whole; the next time the error."""
         segment = self._log.segment
-        start = segment.after(revision - 1)
+        start = segment.after(revision - 1, revision_of)
         shown = [event for event in found if event.resource_version != str(revision)]
         if not shown:
             return Reading((), min(number, start), error=error)

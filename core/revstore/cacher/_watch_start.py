@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.cacher._counters import Counter
+from revstore.cacher._event_log import revision_of
 from revstore.cacher._generation import Generation
 from revstore.cacher._lists import Candidates
 from revstore.errors import Expired, StorageError
@@ -43,7 +44,7 @@ def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
             f"after {segment.floor}; list again and watch from there",
             resource_version=str(generation.revision),
         )
-    cursor = max(segment.after(revision), segment.base)
+    cursor = max(segment.after(revision, revision_of), segment.base)
     return WatchStart(cursor, revision, None, error, ahead=revision > generation.revision)
 
 

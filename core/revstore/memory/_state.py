@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
-from revstore.backend_tools import EventLog, prefix_end
+from revstore.backend_tools import SharedLog, prefix_end
 from revstore.errors import Compacted, FutureRevision
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
@@ -50,7 +50,7 @@ class State:
         self.revision = 1
         self.compacted = 0
         self.current: dict[str, KeyValue] = {}
-        self.log: EventLog[WatchEvent] = EventLog(floor=0)
+        self.log: SharedLog[WatchEvent] = SharedLog(floor=0)
         # Sorted. A flat list beats trees up to several hundred thousand keys.
         self._keys: list[str] = []
         # Sorted: the keys that do not exist now, but did at a revision that can still be read.

@@ -7,7 +7,7 @@ import time
 
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
-from revstore.backend_tools import EventLog, OpenGuard, key_matcher
+from revstore.backend_tools import OpenGuard, SharedLog, key_matcher
 from revstore.errors import Closed, Compacted
 from revstore.memory._state import State, revision_of
 from revstore.values import WatchBatch, WatchEvent
@@ -22,7 +22,7 @@ class Shared:
     """What the backend, its watches and its sweeper have in common."""
 
     def __init__(self, progress_interval: float) -> None:
-        self.state = State()  # guarded by lock, but for state.log: see EventLog
+        self.state = State()  # guarded by lock, but for state.log: see SharedLog
         self.lock = threading.Lock()
         self.guard = OpenGuard(self, in_child=Shared.renew)
         self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
@@ -162,7 +162,7 @@ class MemoryWatch(BackendWatch):
                 self._cursor += 1
         return None
 
-    def _overtaken(self) -> EventLog[WatchEvent]:
+    def _overtaken(self) -> SharedLog[WatchEvent]:
         """Raise if compaction took events from this watch; else go to the start of the log."""
         with self._shared.lock:
             state = self._shared.state
@@ -172,7 +172,7 @@ class MemoryWatch(BackendWatch):
             self._cursor = state.log.base
             return state.log
 
-    def _collect(self, log: EventLog[WatchEvent], revision: int) -> WatchBatch:
+    def _collect(self, log: SharedLog[WatchEvent], revision: int) -> WatchBatch:
         """All events of ``revision`` from the cursor on."""
         found = []
         for index in range(self._cursor - log.base, len(log.items)):

@@ -3,7 +3,7 @@ import uuid
 
 from revstore import arguments
 from revstore.backend import Backend, BackendWatch
-from revstore.backend_tools import EventLog, OpenGuard, key_matcher
+from revstore.backend_tools import SharedLog, OpenGuard, key_matcher
 from revstore.errors import Closed, FutureRevision, Unsupported, ValueTooLarge
 from revstore.values import (
     BackendStatus,
@@ -29,7 +29,7 @@ class TinyBackend(Backend):
         self._guard = OpenGuard(self, what="tiny store")
         self._changed = threading.Condition()  # guards the two below
         self._keys = {}
-        self._log = EventLog(floor=1, base=1)  # the event with number n has revision n + 1
+        self._log = SharedLog(floor=1, base=1)  # the event with number n has revision n + 1
 
     @property
     def capabilities(self):

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from revstore.backend_tools import EventLog
+from revstore.backend_tools import SharedLog
 from revstore.errors import (
     AccessDenied,
     BackendError,
@@ -45,7 +45,7 @@ class Reconnecting(abc.ABC):
         self._read_header = read_header
         self._lock = threading.Lock()  # guards _stream, and that a log fits position
         #: Replaced as a whole; None until the stream has begun.
-        self.log: EventLog[Batch] | None = None
+        self.log: SharedLog[Batch] | None = None
         #: Everything up to it is in the log.
         self.position = 0
         #: Why no watch goes on.
@@ -90,7 +90,7 @@ class Reconnecting(abc.ABC):
         self._last = []
         with self._lock:
             self.position = header.revision
-            self.log = EventLog(floor=header.revision)
+            self.log = SharedLog(floor=header.revision)
         self._wake_all()
 
     def _follow(self) -> bool:

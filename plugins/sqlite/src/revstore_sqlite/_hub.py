@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from revstore.backend_tools import EventLog
+from revstore.backend_tools import SharedLog
 from revstore.errors import (
     AccessDenied,
     Closed,
@@ -76,7 +76,7 @@ class Hub:
         self._thread: threading.Thread | None = None
         #: None until something is known; read without the lock. Event number n has revision n + 1,
         #: so that its ``end`` is the last revision that it has.
-        self.tail: EventLog[WatchEvent] | None = None
+        self.tail: SharedLog[WatchEvent] | None = None
         #: What ended the hub, and with it every watch.
         self.error: StorageError | None = None
 
@@ -120,7 +120,7 @@ class Hub:
                 self._append(tail, events[tail.end + 1 - first :])
             return True
 
-    def _append(self, tail: EventLog[WatchEvent], events: list[WatchEvent]) -> None:
+    def _append(self, tail: SharedLog[WatchEvent], events: list[WatchEvent]) -> None:
         tail.items.extend(events)
         self._size += sum(map(_size, events))
         if len(tail.items) > _CAPACITY or self._size > _CAPACITY_BYTES:
@@ -152,7 +152,7 @@ class Hub:
                 elif not self._read_on(tail, header.revision):
                     return header.revision
 
-    def _read_on(self, tail: EventLog[WatchEvent], revision: int) -> bool:
+    def _read_on(self, tail: SharedLog[WatchEvent], revision: int) -> bool:
         """Read a page of what the tail lacks up to ``revision``; False if it lacks nothing."""
         after = tail.end
         if after >= revision:
@@ -171,7 +171,7 @@ class Hub:
         """Begin the tail anew: watches that lag behind it find their events in the log."""
         with self.lock:
             if self.tail is None or self.tail.end < revision:
-                self.tail = EventLog(floor=revision, base=revision)
+                self.tail = SharedLog(floor=revision, base=revision)
                 self._size = 0
             for listener in self._listeners:
                 listener.wake()

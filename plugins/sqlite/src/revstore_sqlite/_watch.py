@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
-from revstore.backend_tools import EventLog, key_matcher
+from revstore.backend_tools import SharedLog, key_matcher
 from revstore.errors import Closed, StorageError, Timeout
 from revstore.values import WatchBatch, WatchEvent
 from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener
@@ -127,7 +127,7 @@ class SQLiteWatch(BackendWatch, Listener):
         """Whether a mark is wanted and the store, at ``head``, has come to where this begins."""
         return self._mark_at is not None and head >= self._cursor
 
-    def _follow_log(self, tail: EventLog[WatchEvent]) -> bool:
+    def _follow_log(self, tail: SharedLog[WatchEvent]) -> bool:
         """Look at a page of the log. The first look is always here: it tells whether what comes
         after ``after_revision`` is compacted, which the tail does not know."""
         upto = max(self._cursor, min(self._cursor + _PAGE, tail.end))
@@ -139,7 +139,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._in_tail = self._cursor >= tail.base
         return self._cursor >= tail.end
 
-    def _follow_tail(self, tail: EventLog[WatchEvent]) -> bool:
+    def _follow_tail(self, tail: SharedLog[WatchEvent]) -> bool:
         events = tail.read(self._cursor, _PAGE)
         if events:
             self._cursor += len(events)

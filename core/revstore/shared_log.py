@@ -1,4 +1,4 @@
-"""A log of events that one thread appends to and many watches read without a lock."""
+"""A log of events in memory that one thread appends to and many watches read without a lock."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["EventLog"]
+__all__ = ["SharedLog"]
 
 T = TypeVar("T")
 
 
-class EventLog(Generic[T]):
+class SharedLog(Generic[T]):
     """Events in revision order, numbered from ``base`` on; the numbers stay when the oldest go.
 
     A watch keeps a cursor: the number of the next event that it will look at. It is the owner's
@@ -47,6 +47,6 @@ class EventLog(Generic[T]):
         ``revision``."""
         return self.base + bisect_right(self.items, revision, key=revision_of)
 
-    def without(self, count: int, floor: int) -> EventLog[T]:
+    def without(self, count: int, floor: int) -> SharedLog[T]:
         """Return a log that lacks the oldest ``count`` events, up to the revision ``floor``."""
-        return EventLog(floor=floor, base=self.base + count, items=self.items[count:])
+        return SharedLog(floor=floor, base=self.base + count, items=self.items[count:])
