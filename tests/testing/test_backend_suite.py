@@ -70,7 +70,7 @@ class BareBackend(MemoryBackend):
 
     def compact(self, revision, *, timeout=None):
         check_compact(revision)
-        check_timeout(timeout)
+        check_timeout(timeout, 0.0)
         raise Unsupported(Capability.COMPACTION)
 
     def _refuse_nested(self, key):
