@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
 import attrs
 import msgspec
@@ -219,6 +219,21 @@ def test_generic_bases_with_one_variable():
     for bad in (Third("x", "x"), Third(1, 1)):
         with pytest.raises(InvalidObject):
             json_codec(Third).encode(bad)
+
+
+@attrs.frozen
+class Marked:
+    fixed: Final[int] = 3
+    shared: ClassVar[Final[int]] = 5
+    inner: Self | None = None
+    many: tuple[Self, ...] = ()
+
+
+def test_marks_around_annotations():
+    """Final, ClassVar and Self, in annotations that are strings."""
+    assert again(Marked(1, Marked(2), (Marked(),))) == Marked(1, Marked(2), (Marked(),))
+    with pytest.raises(InvalidObject):
+        json_codec(Marked).encode(Marked(1, 5))
 
 
 def test_init_var():

@@ -227,7 +227,7 @@ def _resolve(cls: type[Any], name: str, given: Any) -> Any:
     names = {**vars(owner), **_locals_of(owner), owner.__name__: owner}
     try:
         found = typing.get_type_hints(
-            types.SimpleNamespace(__annotations__={"it": annotation}),
+            type("Holder", (), {"__annotations__": {"it": annotation}}),
             vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {},
             {**names, **{each.__name__: each for each in owner.__type_params__}}
             if hasattr(owner, "__type_params__")
