@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Protocol, TypeVar
 
-from revstore.codec._classes import JsonName, ListKey, camel_case, evolve, set_field
+from revstore.codec._classes import JsonName, ListKey, camel_case
+from revstore.codec._evolve import evolve, set_field
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._json import encode_json
 from revstore.codec._typed import DictCodec, TypedCodec, is_frozen

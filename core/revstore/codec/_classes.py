@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import sys
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,18 +12,20 @@ from typing import Any
 import attrs
 import msgspec
 
+from revstore.codec._annotations import own_annotations, resolve
 from revstore.errors import UnsupportedType
 
 __all__ = [
+    "ABSENT",
+    "UNSET",
     "ClassInfo",
     "FieldInfo",
     "JsonName",
     "ListKey",
     "camel_case",
     "describe",
-    "evolve",
     "is_class",
-    "set_field",
+    "library_of",
 ]
 
 #: The class variable that says what becomes of fields which a class does not know.
@@ -131,68 +131,6 @@ def describe(cls: type[Any]) -> ClassInfo:
     return _DESCRIBERS[library_of(cls)](cls)
 
 
-@functools.cache
-def _state(cls: type[Any]) -> tuple[str, tuple[str, ...], frozenset[str]]:
-    """The library of a class, the slots that hold its state, and the names of cached properties,
-    which must not outlive a change."""
-    fields = {each.name for each in getattr(cls, "__attrs_attrs__", ())}
-    slots = []
-    for base in cls.__mro__:
-        own = base.__dict__.get("__slots__", ())
-        names = (own,) if isinstance(own, str) else tuple(own)
-        derived = "__attrs_attrs__" in base.__dict__
-        slots += [
-            name
-            for name in names
-            if name not in ("__weakref__", "__dict__") and (name in fields or not derived)
-        ]
-    cached = {
-        name
-        for base in cls.__mro__
-        for name, value in vars(base).items()
-        if isinstance(value, functools.cached_property)
-    }
-    return library_of(cls), tuple(slots), frozenset(cached)
-
-
-def evolve(obj: Any, **changes: Any) -> Any:
-    """A copy of ``obj`` with other values in these fields. Its ``__init__`` is not called: it
-    could change the values of all other fields."""
-    cls: Any = type(obj)
-    if cls is dict:
-        return {**obj, **changes}
-    library, slots, cached = _state(cls)
-    if library == "pydantic":
-        return obj.model_copy(update=changes)
-    if library == "namedtuple":
-        return obj._replace(**changes)
-    if library == "msgspec":
-        new = copy.copy(obj)
-        for name, value in changes.items():
-            msgspec.structs.force_setattr(new, name, value)
-        return new
-    new = object.__new__(cls)
-    for name in slots:
-        if hasattr(obj, name):
-            object.__setattr__(new, name, getattr(obj, name))
-    if hasattr(obj, "__dict__"):
-        state = {name: value for name, value in obj.__dict__.items() if name not in cached}
-        new.__dict__.update(state)
-    if hasattr(obj, "_attrs_cached_hash"):
-        object.__setattr__(new, "_attrs_cached_hash", None)
-    for name, value in changes.items():
-        object.__setattr__(new, name, value)
-    return new
-
-
-def set_field(obj: Any, name: str, value: Any) -> None:
-    """Set a field of an object that nobody else has seen, frozen or not."""
-    if isinstance(obj, msgspec.Struct):
-        msgspec.structs.force_setattr(obj, name, value)
-    else:
-        object.__setattr__(obj, name, value)
-
-
 def _unknown(cls: type[Any], default: str = "keep") -> str:
     chosen = getattr(cls, UNKNOWN_FIELDS, default)
     if chosen not in ("keep", "forbid", "drop"):
@@ -212,84 +150,9 @@ def _json_name(name: str, annotation: Any, metadata: Any = ()) -> str:
 
 def _annotated(cls: type[Any], name: str, given: Any, metadata: Any) -> Any:
     """The annotation of a field with what its metadata says added."""
-    annotation = _resolve(cls, name, given)
+    annotation = resolve(cls, name, given)
     key = metadata.get("list_key") if isinstance(metadata, Mapping) else None
     return typing.Annotated[annotation, ListKey(str(key))] if key else annotation
-
-
-def _resolve(cls: type[Any], name: str, given: Any) -> Any:
-    """The annotation of a field, with names looked up where the class was defined, and type
-    variables replaced by what the base class was given."""
-    owner = next((base for base in cls.__mro__ if name in _own_annotations(base)), cls)
-    annotation = _own_annotations(owner).get(name, given) if isinstance(given, str) else given
-    if annotation is None and name not in _own_annotations(owner):
-        raise UnsupportedType(f"{cls.__name__}.{name}", None, "an annotation")
-    names = {**vars(owner), **_locals_of(owner), owner.__name__: owner}
-    try:
-        found = typing.get_type_hints(
-            type("Holder", (), {"__annotations__": {"it": annotation}}),
-            vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {},
-            {**names, **{each.__name__: each for each in owner.__type_params__}}
-            if hasattr(owner, "__type_params__")
-            else names,
-            include_extras=True,
-        )["it"]
-    except Exception as error:
-        raise UnsupportedType(
-            f"{cls.__name__}.{name}",
-            annotation,
-            "a type whose names can be looked up: define it at the top of its module, or resolve "
-            f"the annotations first ({error})",
-        ) from error
-    return substitute(found, _bindings(cls).get(owner, {}))
-
-
-def _own_annotations(cls: type[Any]) -> Mapping[str, Any]:
-    found = vars(cls).get("__annotations__")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _locals_of(cls: type[Any]) -> dict[str, Any]:
-    """The names of the function that ``cls`` was defined in, if that is still running."""
-    outer, _, _ = cls.__qualname__.rpartition(".<locals>.")
-    if not outer:
-        return {}
-    frame: types.FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to the names of a running function
-    while frame is not None:
-        if frame.f_code.co_qualname == outer and frame.f_globals.get("__name__") == cls.__module__:
-            return dict(frame.f_locals)
-        frame = frame.f_back
-    return {}
-
-
-def _bindings(cls: type[Any]) -> dict[type[Any], dict[Any, Any]]:
-    """For each base class what its type variables stand for in ``cls``."""
-    found: dict[type[Any], dict[Any, Any]] = {}
-
-    def visit(owner: type[Any], known: Mapping[Any, Any]) -> None:
-        for base in owner.__dict__.get("__orig_bases__", owner.__bases__):
-            origin = typing.get_origin(base) or base
-            if origin in (typing.Generic, typing.Protocol, object) or not isinstance(origin, type):
-                continue
-            variables = getattr(origin, "__parameters__", ())
-            given = [substitute(arg, known) for arg in typing.get_args(base)]
-            found.setdefault(origin, dict(zip(variables, given, strict=False)))
-            visit(origin, found[origin])
-
-    visit(cls, {})
-    return found
-
-
-def substitute(annotation: Any, known: Mapping[Any, Any]) -> Any:
-    """``annotation`` with type variables replaced."""
-    if not known:
-        return annotation
-    if isinstance(annotation, typing.TypeVar):
-        return known.get(annotation, annotation)
-    variables = getattr(annotation, "__parameters__", ())
-    if not variables or isinstance(annotation, type):
-        return annotation
-    return annotation[tuple(known.get(each, each) for each in variables)]
 
 
 def _steady(value: Any) -> tuple[Callable[[Any], Any], Any]:
@@ -399,7 +262,7 @@ def _of_struct(cls: type[Any]) -> ClassInfo:
     config = cls.__struct_config__
     fields = []
     for field in msgspec.structs.fields(cls):
-        annotation = _resolve(cls, field.name, _own(cls, field.name))
+        annotation = resolve(cls, field.name, _own(cls, field.name))
         name = _json_name(field.name, annotation)
         if field.encode_name != field.name:
             name = field.encode_name
@@ -420,7 +283,7 @@ def _of_struct(cls: type[Any]) -> ClassInfo:
 
 def _own(cls: type[Any], name: str) -> Any:
     return next(
-        _own_annotations(base)[name] for base in cls.__mro__ if name in _own_annotations(base)
+        own_annotations(base)[name] for base in cls.__mro__ if name in own_annotations(base)
     )
 
 
@@ -434,7 +297,7 @@ def _of_typeddict(cls: Any) -> ClassInfo:
     fields = []
     for name in cls.__required_keys__ | cls.__optional_keys__:
         # A TypedDict has no bases at run time; its annotations hold those of its bases.
-        annotation = _resolve(cls, name, _own_annotations(cls)[name])
+        annotation = resolve(cls, name, own_annotations(cls)[name])
         # NotRequired in an annotation that is a string is not seen when the class is made.
         mark = typing.get_origin(annotation)
         optional = name in cls.__optional_keys__
@@ -447,7 +310,7 @@ def _of_typeddict(cls: Any) -> ClassInfo:
 def _of_namedtuple(cls: Any) -> ClassInfo:
     fields = []
     for name in cls._fields:
-        annotation = _resolve(cls, name, _own_annotations(cls).get(name))
+        annotation = resolve(cls, name, own_annotations(cls).get(name))
         defaults = cls._field_defaults
         default = _steady(defaults[name]) if name in defaults else _REQUIRED
         fields.append(FieldInfo(name, _json_name(name, annotation), annotation, *default))

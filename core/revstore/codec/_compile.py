@@ -10,8 +10,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from revstore.codec._annotations import substitute
 from revstore.codec._class_shape import ClassShape, Field, Notes
-from revstore.codec._classes import ListKey, describe, is_class, substitute
+from revstore.codec._classes import ListKey, describe, is_class
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._generate import decoder, encoder
 from revstore.codec._scalars import enum_shape, literal_shape, scalar_shape
