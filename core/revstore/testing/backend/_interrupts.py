@@ -95,8 +95,10 @@ class InterruptTests(BackendSuite):
         """Opening and closing watches, and asking them for progress, leaves others as they are,
         and no thread behind."""
         steady = space.watch()
-        before = threading.active_count()
         numbers = iter(range(1 << 30))
+        space.create(f"{next(numbers):05}")
+        collect(steady, 1)  # what it needs is there by now
+        before = threading.active_count()
         opened: list[BackendWatch] = []
 
         def attempt() -> None:

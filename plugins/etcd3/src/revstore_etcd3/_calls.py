@@ -22,6 +22,10 @@ __all__ = ["MainThreadCalls"]
 T = TypeVar("T")
 #: Seconds that ``close`` waits for a worker.
 _PATIENCE = 0.5
+#: Seconds between two looks whether there is anybody left who does the call.
+_LOOK = 1.0
+#: How many workers wait for calls at most.
+_SPARE = 2
 
 
 class _Job(Generic[T]):
@@ -43,27 +47,20 @@ class _Job(Generic[T]):
             self.error = error
 
 
-class _Worker:
-    """A thread, and its queue, in which None ends it."""
-
-    __slots__ = ("jobs", "thread")
-
-    def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
-        self.thread: threading.Thread | None = None
-
-
 class MainThreadCalls:
-    """Workers for the main thread. Each field is a list, changed in single steps.
+    """Workers for the main thread, which take jobs from one queue, in which None ends one.
 
-    There is a worker to spare while one works: a call that was interrupted goes on until it ends
-    by itself, and the next one does not wait for it, nor does the main thread start a thread.
+    Every step that the main thread takes is one of the interpreter, so that an exception before or
+    after it loses nothing. There is a worker to spare while one works: a call that was interrupted
+    goes on until it ends by itself, and the next one does not wait for it.
     """
 
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
-        self._all: list[_Worker] = []
-        self._free: list[_Worker] = []
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        # Changed and copied in single steps; the second has an entry for each that waits for a job.
+        self._workers: set[threading.Thread] = set()
+        self._waiting: list[None] = []
         self._closed = False
 
     def run(self, work: Callable[[], T]) -> T:
@@ -74,15 +71,13 @@ class MainThreadCalls:
         """
         if threading.get_ident() != self._main:
             return work()
+        if not self._workers:
+            self._hire()
         job = _Job(work)
-        while True:
-            try:
-                worker = self._free.pop()
-                break
-            except IndexError:
-                self._hire()
-        worker.jobs.put(job)
-        job.done.acquire()
+        self._jobs.put(job)
+        while not job.done.acquire(timeout=_LOOK):
+            if self._closed and not self._workers:
+                raise Closed("the backend is closed")
         if job.error is not None:
             try:
                 raise job.error
@@ -91,29 +86,35 @@ class MainThreadCalls:
         return job.result  # type: ignore[return-value]
 
     def _hire(self) -> None:
-        if self._closed:
-            raise Closed("the backend is closed")
-        worker = _Worker()
-        self._all.append(worker)
-        worker.thread = start_thread(lambda: self._serve(worker), "revstore-etcd3-call")
-        self._free.append(worker)
+        start_thread(self._serve, "revstore-etcd3-call")
 
-    def _serve(self, worker: _Worker) -> None:
-        while (job := worker.jobs.get()) is not None:
-            if not self._free:
-                with contextlib.suppress(BackendError, Closed):  # closed, or no room for a thread
-                    self._hire()
-            job.do()
-            self._free.append(worker)
-            job.done.release()
-            del job
+    def _serve(self) -> None:
+        me = threading.current_thread()
+        self._workers.add(me)
+        try:
+            while not self._closed:
+                self._waiting.append(None)
+                job = self._jobs.get()
+                self._waiting.pop()
+                if job is None:
+                    return
+                if not self._waiting:
+                    with contextlib.suppress(BackendError):  # no room for a thread
+                        self._hire()
+                job.do()
+                job.done.release()
+                del job
+                if len(self._waiting) >= _SPARE:
+                    return
+        finally:
+            self._workers.discard(me)
 
     def close(self) -> None:
         """End the workers. Calls that are under way are ended by what they wait for."""
         self._closed = True
-        for worker in list(self._all):
-            worker.jobs.put(None)
-        for worker in list(self._all):
-            thread = worker.thread
-            if thread is not None and thread is not threading.current_thread():
-                thread.join(_PATIENCE)
+        workers = list(self._workers)
+        for _ in workers:
+            self._jobs.put(None)
+        for worker in workers:
+            if worker is not threading.current_thread():
+                worker.join(_PATIENCE)
