@@ -3,7 +3,7 @@ import uuid
 
 from revstore import arguments
 from revstore.backend import Backend, BackendWatch
-from revstore.backend_tools import SharedLog, OpenGuard, key_matcher
+from revstore.backend_tools import OpenGuard, SharedLog, key_matcher
 from revstore.errors import Closed, FutureRevision, Unsupported, ValueTooLarge
 from revstore.values import (
     BackendStatus,
@@ -27,9 +27,10 @@ class TinyBackend(Backend):
         self._max_value = max_value
         self._store_id = uuid.uuid4().hex
         self._guard = OpenGuard(self, what="tiny store")
-        self._changed = threading.Condition()  # guards the two below
-        self._keys = {}
+        self._changed = threading.Condition()  # guards _log, _keys and _applied
         self._log = SharedLog(floor=1, base=1)  # the event with number n has revision n + 1
+        self._keys = {}
+        self._applied = 1  # the revision of the last event that is in _keys
 
     @property
     def capabilities(self):
@@ -59,7 +60,7 @@ class TinyBackend(Backend):
         self._check_open(timeout)
         with self._changed:
             self._check_revision(revision)
-            return GetResult(self._revision, self._keys.get(key))
+            return GetResult(self._revision, self._current().get(key))
 
     def list(
         self,
@@ -79,7 +80,9 @@ class TinyBackend(Backend):
             self._check_revision(revision)
             at = self._revision
             found = [
-                kv for key, kv in sorted(self._keys.items()) if key.startswith(prefix) and key >= start
+                kv
+                for key, kv in sorted(self._current().items())
+                if key.startswith(prefix) and key >= start
             ]
         kvs, rest = (found[:limit], found[limit:]) if limit else (found, [])
         if keys_only:
@@ -98,30 +101,38 @@ class TinyBackend(Backend):
             raise Unsupported(Capability.TTL)
         self._check_open(timeout)
         with self._changed:
-            current = self._keys.get(key)
+            current = self._current().get(key)
             if (current.revision if current else 0) != expected_revision:
                 return PutResult(False, self._revision, current)
             revision = self._revision + 1
             created = current.create_revision if current else revision
-            kv = self._keys[key] = KeyValue(key, value, revision, created)
-            self._tell(WatchEvent(WatchEventType.PUT, kv, current))
+            kv = KeyValue(key, value, revision, created)
+            self._write(WatchEvent(WatchEventType.PUT, kv, current))
             return PutResult(True, revision)
 
     def delete(self, key, *, expected_revision, timeout=None):
         arguments.check_delete(key, expected_revision)
         self._check_open(timeout)
         with self._changed:
-            current = self._keys.get(key)
+            current = self._current().get(key)
             if current is None or current.revision != expected_revision:
                 return DeleteResult(False, self._revision, current)
-            del self._keys[key]
             kv = KeyValue(key, b"", self._revision + 1)
-            self._tell(WatchEvent(WatchEventType.DELETED, kv, current))
+            self._write(WatchEvent(WatchEventType.DELETED, kv, current))
             return DeleteResult(True, kv.revision, current)
 
-    def _tell(self, event):
+    def _write(self, event):
+        self._changed.notify_all()  # they look when the lock is free
         self._log.items.append(event)
-        self._changed.notify_all()
+
+    def _current(self):
+        for event in self._log.read(self._applied):
+            if event.type is WatchEventType.PUT:
+                self._keys[event.kv.key] = event.kv
+            else:
+                self._keys.pop(event.kv.key, None)
+            self._applied = event.kv.revision
+        return self._keys
 
     def watch(self, key, *, recursive, after_revision, progress=True):
         arguments.check_watch(key, recursive=recursive, after_revision=after_revision)
@@ -146,30 +157,36 @@ class TinyWatch(BackendWatch):
     def __init__(self, store, key, recursive, after_revision):
         self._store = store
         self._covers = key_matcher(key, recursive=recursive)
-        self._position = after_revision
+        self._position = self._before = after_revision
         self._cursor = max(after_revision, store._log.base)
+        self._ready = []  # the batch that poll returns next
         self._closed = False
 
     def poll(self, timeout=None):
         timeout = arguments.check_poll(timeout)
         self._store._guard.check()
         with self._store._changed:
-            return self._store._changed.wait_for(self._next, timeout)
+            if not self._store._changed.wait_for(self._look, timeout):
+                return None
+        self._cursor = self._position = self._ready[0].revision
+        return self._ready.pop()  # taken and returned in one step
 
-    def _next(self):
+    def _look(self):
         self._store._guard.check()
         if self._closed:
             raise Closed("the watch was closed")
-        for event in self._store._log.read(self._cursor):
-            self._cursor += 1
-            if self._covers(event.kv.key):
-                self._position = event.kv.revision
-                return WatchBatch(event.kv.revision, (event,))
-        return None
+        if not self._ready:
+            for event in self._store._log.read(self._cursor):
+                if self._covers(event.kv.key):
+                    self._before = self._position
+                    self._ready.append(WatchBatch(event.kv.revision, (event,)))
+                    break
+                self._cursor += 1
+        return bool(self._ready)
 
     @property
     def position(self):
-        return self._position
+        return self._before if self._ready else self._position
 
     def request_progress(self):
         raise Unsupported(Capability.PROGRESS)
