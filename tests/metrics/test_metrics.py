@@ -23,7 +23,7 @@ from revstore.factory import StorageFactory, open_storage
 from revstore.kinds import ResourceInfo
 from revstore.memory import MemoryBackend
 from revstore.metrics import Collector
-from revstore.metrics._table import CACHE_METRICS, METRICS, merged
+from revstore.metrics._table import CACHE_METRICS, METRICS
 from revstore.objects import ObjectMeta
 from revstore.resource_type import ResourceType
 from revstore.storage import Stats
@@ -463,8 +463,8 @@ def test_merging():
         "resource_version": 3,
     }
 
-    assert attrs.asdict(merged(one, two)) == {**dict.fromkeys(attrs.asdict(one), 8), **apart}
-    assert merged(one, two) == merged(two, one)
+    assert attrs.asdict(one.merged(two)) == {**dict.fromkeys(attrs.asdict(one), 8), **apart}
+    assert one.merged(two) == two.merged(one)
 
 
 def test_long_versions(registry):

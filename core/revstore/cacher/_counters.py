@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 __all__ = ["CacherCounters", "Counter", "Counting"]
+
+
+def _merged_by(merge: Callable[[float, float], float], default: float) -> Any:
+    """Declare a number that does not add up over several caches."""
+    return attrs.field(default=default, metadata={_merged_by: merge})
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +31,7 @@ class CacherCounters:
     initializations: int = 0
     initialization_errors: int = 0
     #: Seconds that the last filling took (..._initialization_duration_seconds).
-    initialization_seconds: float = 0.0
+    initialization_seconds: float = _merged_by(max, 0.0)
     #: Initial events that watches began with (apiserver_init_events_total).
     init_events: int = 0
     #: Lists answered from memory, and handed on to the store.
@@ -48,10 +55,22 @@ class CacherCounters:
     watches: int = 0
     log_length: int = 0
     log_capacity: int = 0
-    watches_max: int = 0
-    log_length_max: int = 0
+    watches_max: int = _merged_by(max, 0)
+    log_length_max: int = _merged_by(max, 0)
     #: Up to which the cache shows everything (..._resource_version); 0: it is not ready.
-    resource_version: int = 0
+    resource_version: int = _merged_by(min, 0)
+
+    def merged(self, other: CacherCounters) -> CacherCounters:
+        """Return the counters of two caches of one resource as those of one: sums, the higher of
+        two maxima, and the version of the cache that is further behind."""
+        return CacherCounters(
+            **{
+                field.name: field.metadata.get(_merged_by, operator.add)(
+                    getattr(self, field.name), getattr(other, field.name)
+                )
+                for field in attrs.fields(CacherCounters)
+            }
+        )
 
 
 class Counter:

@@ -30,7 +30,6 @@ from revstore.metrics._table import (
     SIZE,
     STORE_SIZE,
     Metric,
-    merged,
 )
 from revstore.storage import Storage
 
@@ -217,7 +216,7 @@ def _tell_caches(families: _Families, scraped: list[Scraped]) -> None:
     for each in scraped:
         if isinstance(each.storage, Cacher):
             counters, other = each.storage.counters, found.get(each.labels)
-            found[each.labels] = counters if other is None else merged(counters, other)
+            found[each.labels] = counters if other is None else counters.merged(other)
     for labels, counters in found.items():
         for cache_metric in CACHE_METRICS:
             metric = cache_metric.metric

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import operator
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import attrs
 
@@ -27,7 +25,6 @@ __all__ = [
     "Metric",
     "MetricKind",
     "Sample",
-    "merged",
 ]
 
 
@@ -259,20 +256,3 @@ METRICS = (
     EVENTS,
     MARKS,
 )
-
-# The rest adds up. Of versions that of the cache furthest behind counts.
-_MERGED: dict[str, Callable[[float, float], float]] = {
-    "initialization_seconds": max,
-    "watches_max": max,
-    "log_length_max": max,
-    "resource_version": min,
-}
-
-
-def merged(one: CacherCounters, other: CacherCounters) -> CacherCounters:
-    """Two caches of one resource as one, since a resource can be told of once only."""
-
-    def value(name: str) -> Any:
-        return (_MERGED.get(name) or operator.add)(getattr(one, name), getattr(other, name))
-
-    return CacherCounters(**{name: value(name) for name in attrs.fields_dict(CacherCounters)})

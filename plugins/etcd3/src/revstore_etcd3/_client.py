@@ -63,7 +63,7 @@ class Client:
         ]
         self.stopping = threading.Event()
         self.identity = StoreIdentity()
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _current and _token
         self._current = 0
         self._token = ""
 

@@ -17,7 +17,7 @@ class StoreIdentity:
     raises: revisions that callers still hold would mean other things there."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards cluster_id, revision and _replaced
         #: 0 until a server has answered.
         self.cluster_id = 0
         #: The highest that was answered. To be read before a request is sent.

@@ -24,7 +24,7 @@ class LeaseManager:
         self._grant = grant
         self._reuse = reuse
         self._max_objects = max_objects if max_objects > 0 else 1000
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards _lease, _expires and _count
         self._lease = 0
         self._expires = 0.0
         self._count = 0
