@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from revstore.continue_token import decode_continue
 from revstore.errors import InvalidArgument
-from revstore.paging import decode_continue
 from revstore.versioner import parse_resource_version
 
 __all__ = ["ListPlan", "WatchPlan", "plan_list", "plan_watch"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from revstore.cacher._cache_or_store import CURRENT, Horizon, serve_list
-from revstore.paging import encode_continue
+from revstore.continue_token import encode_continue
 from revstore.plans import plan_list
 
 CACHE = 0

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from revstore.continue_token import decode_continue
 from revstore.errors import (
     Expired,
     KeyNotFound,
     TooLargeResourceVersion,
 )
 from revstore.memory import MemoryBackend
-from revstore.paging import decode_continue
 from revstore.storage import ObjectList
 from revstore.testing.storage._parts import ForwardingBackend, name_of, on_node, pod
 

@@ -21,6 +21,7 @@ from revstore.arguments import check_key
 from revstore.cli._main import run
 from revstore.codec import json_codec
 from revstore.config import StorageConfig
+from revstore.continue_token import decode_continue, encode_continue
 from revstore.errors import (
     ConfigError,
     CorruptObject,
@@ -36,7 +37,6 @@ from revstore.errors import (
 from revstore.manifests import ManifestError, parse
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta
-from revstore.paging import decode_continue, encode_continue
 from revstore.resource_type import ResourceType
 from revstore.selectors import parse_field_selector, parse_label_selector
 from revstore.testing.seeds import SEED

@@ -27,6 +27,7 @@ LAYERS = {
         "codec",
         "copier",
         "objects",
+        "continue_token",
         "paging",
         "plans",
         "preconditions",

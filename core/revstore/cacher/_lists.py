@@ -8,7 +8,7 @@ import attrs
 
 from revstore.cacher._event_log import Entry, revision_of
 from revstore.cacher._state import CacheState, Range
-from revstore.paging import encode_continue
+from revstore.continue_token import encode_continue
 from revstore.plans import ListPlan
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate, everything
 from revstore.shared_log import SharedLog

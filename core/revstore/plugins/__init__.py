@@ -14,7 +14,7 @@ Variables, names separated by commas, of plugins or of distributions:
 
 from __future__ import annotations
 
-from revstore.plugins._lookup import (
+from revstore.plugins._plugins import (
     PluginState,
     PluginStatus,
     check_backend,

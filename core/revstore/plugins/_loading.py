@@ -16,7 +16,7 @@ import pluggy
 from revstore import hooks
 from revstore.backend import API_VERSION, BackendInfo
 from revstore.errors import BackendBroken, BackendIncompatible
-from revstore.plugins._entry_points import Found, kind_of, trace
+from revstore.plugins._find import Found, kind_of, trace
 from revstore.plugins._options import check_options_class
 from revstore.values import Capability
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from revstore.backend import Backend
+from revstore.continue_token import encode_continue
 from revstore.deadlines import Deadline
 from revstore.errors import (
     Compacted,
@@ -16,7 +17,6 @@ from revstore.errors import (
     TooLargeResourceVersion,
     Unsupported,
 )
-from revstore.paging import encode_continue
 from revstore.plans import ListPlan
 from revstore.selectors import SelectionPredicate
 from revstore.storage import ObjectList

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from revstore.backend import Backend
+from revstore.continue_token import encode_continue
 from revstore.errors import Expired, Unreachable
-from revstore.paging import encode_continue
 from revstore.testing.storage._base import OpenStorage, Pods, StorageSuite
 from revstore.testing.storage._paging import read_token
 from revstore.testing.storage._parts import SpyBackend, name_of

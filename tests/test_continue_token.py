@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revstore.continue_token import ContinueToken, decode_continue, encode_continue
 from revstore.errors import InvalidContinueToken
-from revstore.paging import ContinueToken, decode_continue, encode_continue
 
 
 def raw(value: object) -> str:

@@ -14,8 +14,8 @@ from revstore.backend import Backend, BackendInfo
 from revstore.config import StorageConfig
 from revstore.errors import BackendIncompatible, PluginError, StorageError
 from revstore.hooks import CheckResult, CodecFactory, DoctorCheck, TransformerFactory, hookimpl
-from revstore.plugins import _entry_points as entry_points
-from revstore.plugins._entry_points import (
+from revstore.plugins import _find
+from revstore.plugins._find import (
     Found,
     find_one,
     register_backend,
@@ -102,9 +102,9 @@ def open_backend(config: StorageConfig) -> Backend:
     ``BackendIncompatible`` if the backend or a wrapper cannot be had, ``ConfigError`` if the
     configuration does not fit it, and what the backend raises on opening (``BackendError``).
     """
-    if entry_points.strict():
+    if _find.strict():
         _check_all()
-    found = find_one(entry_points.BACKENDS, config.resolved_type)
+    found = find_one(_find.BACKENDS, config.resolved_type)
     info, manager = load_backend(found)
     config.check_files()
     if config.insecure_skip_verify:
@@ -132,7 +132,7 @@ def _manager_for_opening(core: _Core, wrappers: tuple[str, ...]) -> pluggy.Plugi
     manager.register(core, "revstore")
     # pluggy puts what is registered last outermost.
     for name in reversed(wrappers):
-        found = find_one(entry_points.WRAPPERS, name)
+        found = find_one(_find.WRAPPERS, name)
         alone = load(found)
         impl = implementation(alone, found, "revstore_open_backend")
         if not impl.wrapper:
@@ -147,7 +147,7 @@ def list_backends(*, fast: bool = False) -> list[PluginStatus]:
     """
     return [
         _status(found, same, fast=fast)
-        for _, same in sorted(entry_points.find_all(entry_points.BACKENDS).items())
+        for _, same in sorted(_find.find_all(_find.BACKENDS).items())
         for found in same
     ]
 
@@ -155,35 +155,35 @@ def list_backends(*, fast: bool = False) -> list[PluginStatus]:
 def check_backend(name: str) -> PluginStatus:
     """Load the backend ``name`` with its drivers and tell how it stands; what is wrong with it is
     in the result. ``BackendNotInstalled`` if it is not there or switched off."""
-    same = entry_points.find_all(entry_points.BACKENDS).get(name)
+    same = _find.find_all(_find.BACKENDS).get(name)
     if not same:
-        find_one(entry_points.BACKENDS, name)
+        find_one(_find.BACKENDS, name)
         raise AssertionError("find_one raises for a name that is not there")
     return _status(same[0], same, drivers=True)
 
 
 def load_codec(name: str) -> CodecFactory:
     """The factory of the codec ``name``; errors as ``open_backend`` has for plugins."""
-    return registrations(find_one(entry_points.CODECS, name), "revstore_codecs")
+    return registrations(find_one(_find.CODECS, name), "revstore_codecs")
 
 
 def load_transformer(name: str) -> TransformerFactory:
     """The factory of the value transformer ``name``; errors as for ``load_codec``."""
-    return registrations(find_one(entry_points.TRANSFORMERS, name), "revstore_transformers")
+    return registrations(find_one(_find.TRANSFORMERS, name), "revstore_transformers")
 
 
 def command_names() -> tuple[str, ...]:
     """The subcommands that plugins add, sorted, without those that are switched off. Nothing is
     imported."""
-    every = entry_points.find_all(entry_points.COMMANDS)
+    every = _find.find_all(_find.COMMANDS)
     return tuple(
-        sorted(name for name, same in every.items() if not all(map(entry_points.blocked_by, same)))
+        sorted(name for name, same in every.items() if not all(map(_find.blocked_by, same)))
     )
 
 
 def load_command(name: str, cli: Any) -> None:
     """Let the plugin of the subcommand ``name`` add it to the click group ``cli``."""
-    found = find_one(entry_points.COMMANDS, name)
+    found = find_one(_find.COMMANDS, name)
     manager = load(found, "revstore_commands")
     try:
         manager.hook.revstore_commands(cli=cli)
@@ -194,7 +194,7 @@ def load_command(name: str, cli: Any) -> None:
 def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
     """What the configured backend's plugin checks by itself. Errors as ``open_backend`` has for
     plugins; an error of the plugin's checks comes back as a failed check."""
-    found = find_one(entry_points.BACKENDS, config.resolved_type)
+    found = find_one(_find.BACKENDS, config.resolved_type)
     info, manager = load_backend(found)
     try:
         answers = manager.hook.revstore_doctor(config=config)
@@ -213,11 +213,11 @@ def _status(
         version=found.version,
         status=PluginState.UNCHECKED,
     )
-    blocked = entry_points.blocked_by(found)
+    blocked = _find.blocked_by(found)
     if blocked:
         return attrs.evolve(row, status=PluginState.BLOCKED, reason=f"by {blocked}")
-    rivals = [other for other in same if not entry_points.blocked_by(other)]
-    conflict = entry_points.conflict(rivals)
+    rivals = [other for other in same if not _find.blocked_by(other)]
+    conflict = _find.conflict(rivals)
     if conflict is not None:
         return attrs.evolve(row, status=PluginState.CONFLICT, reason=str(conflict))
     if fast:
@@ -244,9 +244,9 @@ def _status(
 
 
 def _check_all() -> None:
-    for name, same in sorted(entry_points.find_all(entry_points.BACKENDS).items()):
-        if not all(map(entry_points.blocked_by, same)):
-            load_backend(find_one(entry_points.BACKENDS, name))
+    for name, same in sorted(_find.find_all(_find.BACKENDS).items()):
+        if not all(map(_find.blocked_by, same)):
+            load_backend(find_one(_find.BACKENDS, name))
 
 
 def _shown(error: Exception, info: BackendInfo, config: StorageConfig) -> str:

@@ -1,0 +1,87 @@
+"""Continue tokens: where a paged list goes on, and at which revision.
+
+The format is Kubernetes' own, so that a token reads the same whoever made it: unpadded base64url
+of ``{"v":"meta.k8s.io/v1","rv":<revision>,"start":"<key relative to the prefix>"}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import posixpath
+import re
+
+import attrs
+
+from revstore.errors import InvalidContinueToken
+
+__all__ = ["ContinueToken", "decode_continue", "encode_continue"]
+
+
+_VERSION = "meta.k8s.io/v1"
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_MAX_LENGTH = 64 * 1024
+
+
+@attrs.frozen
+class ContinueToken:
+    """``start`` is the whole key to go on from; ``revision`` that of the first page, or -1:
+    go on at the current revision."""
+
+    start: str
+    revision: int
+
+
+def encode_continue(start: str, prefix: str, revision: int) -> str:
+    """The token that goes on at ``start``, a key under ``prefix``; ``ValueError`` if it is not.
+    (LIST-14)"""
+    if not start.startswith(prefix) or start == prefix:
+        raise ValueError(f"{start!r} is not below {prefix!r}")
+    token = {"v": _VERSION, "rv": revision, "start": start[len(prefix) :]}
+    text = json.dumps(token, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def decode_continue(token: str, prefix: str) -> ContinueToken:
+    """What ``token`` says, for a list of ``prefix``; ``InvalidContinueToken`` if it was not made
+    by ``encode_continue``'s rules or would leave the prefix. (LIST-15)"""
+    revision, start = _unpack(token)
+    if not start:
+        raise _invalid(token)
+    # Cleaning the path must not change it: else "../x" would leave the prefix. The NUL that ends
+    # a start key, and one leading or trailing slash, are legal.
+    relative = start.removeprefix("/")
+    cleaned = posixpath.normpath("/" + relative).replace("//", "/", 1)
+    if cleaned != (
+        "/" + relative if relative.strip("/") == relative else "/" + relative.rstrip("/")
+    ):
+        raise _invalid(token)
+    return ContinueToken(prefix + relative, revision)
+
+
+def _unpack(token: str) -> tuple[int, str]:
+    if len(token) > _MAX_LENGTH or not _BASE64URL.fullmatch(token):
+        raise _invalid(token)
+    try:
+        fields = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        raise _invalid(token) from None
+    if not isinstance(fields, dict) or fields.get("v") != _VERSION:
+        raise _invalid(token)
+    revision, start = fields.get("rv"), fields.get("start")
+    # bool is an int in Python, not in JSON. We give out -1 only; others read any negative as it.
+    if type(revision) is not int or revision == 0 or not -(2**63) <= revision < 2**63:
+        raise _invalid(token)
+    if not isinstance(start, str) or any(0xD800 <= ord(char) <= 0xDFFF for char in start):
+        raise _invalid(token)
+    return revision, start
+
+
+def _invalid(token: str) -> InvalidContinueToken:
+    return InvalidContinueToken(
+        "continue",
+        token if len(token) <= 80 else token[:77] + "...",
+        "a token from an earlier page of the same list",
+        message="invalid continue token: expected one from an earlier page of the same list",
+    )
