@@ -1,4 +1,4 @@
-"""A cache that is filled anew while calls and connections are under way."""
+"""A cache that is filled again while calls and connections are under way."""
 
 from __future__ import annotations
 
