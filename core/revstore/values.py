@@ -62,7 +62,8 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False):
     ``lease`` is a number that is not 0 exactly if the key expires; its meaning is the store's
     own (etcd: the lease id; memory and sqlite: the ttl in seconds it was last written with).
     In the ``kv`` of a DELETED event, ``revision`` is that of the deletion, ``value`` is b"" and
-    the other numbers are 0.
+    the other numbers are 0. ``damaged``: what is stored for the key does not fit its checksum, so
+    that neither ``value`` nor the numbers can be trusted; typed storage raises ``CorruptObject``.
     """
 
     key: str
@@ -71,6 +72,7 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False):
     create_revision: int = 0
     version: int = 0
     lease: int = 0
+    damaged: bool = False
 
 
 class WatchEventType(enum.StrEnum):

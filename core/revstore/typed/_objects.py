@@ -93,6 +93,7 @@ class ObjectReader(Generic[T]):
 
     def open(self, kv: KeyValue) -> tuple[bytes, bool]:
         """The plain bytes, and whether they are stale; ``CorruptObject``."""
+        self._refuse_damaged(kv)
         try:
             return self._transformer.transform_from_storage(kv.value, kv.key.encode())
         except Exception as error:
@@ -150,7 +151,7 @@ class ObjectReader(Generic[T]):
 
     def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
         """The object in ``kv``, from the cache or into it; ``CorruptObject``."""
-        if self._cache is None:
+        if self._cache is None or kv.damaged:
             return self.decode_at(kv, kv.revision)
         cached = self._cache.get(kv)
         if cached is not None:
@@ -161,11 +162,16 @@ class ObjectReader(Generic[T]):
 
     def decode_at(self, kv: KeyValue, revision: int) -> T:
         """A new object from ``kv``, but at ``revision``; ``CorruptObject``."""
+        self._refuse_damaged(kv)
         try:
             data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
             raise self._corrupt(kv, error) from error
+
+    def _refuse_damaged(self, kv: KeyValue) -> None:
+        if kv.damaged:
+            raise self._corrupt(kv, ValueError("what is stored does not fit its checksum"))
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         text: Any = str(error) or type(error).__name__
