@@ -53,8 +53,9 @@ def interrupt_every_line(
     place of the interrupt, such as ``"_writer.py:120 in submit"``, and checks what is left. A run
     that nothing interrupts is the last. Returns how many runs were interrupted.
 
-    Left out, since no signal can strike there: the way out of a ``with`` block, before
-    ``__exit__`` is called. And finalizers (``__del__``), from which no exception comes out.
+    Left out, since no signal can strike there: a bare ``try:``, and the way out of a ``with``
+    block, before ``__exit__`` is called. And finalizers (``__del__``), from which no exception
+    comes out.
 
     Raises:
         AssertionError: ``attempt`` swallowed the exception or turned it into another.
@@ -109,7 +110,7 @@ class _Strike:
         return self._line
 
     def _line(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event != "line" or self.spot or frame.f_lasti in _ways_out(frame.f_code):
+        if event != "line" or self.spot or frame.f_lasti in _spared(frame.f_code):
             return self._line
         here = frame.f_code, frame.f_lineno
         self._seen[here] += 1
@@ -133,11 +134,12 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 
 @functools.cache
-def _ways_out(code: CodeType) -> frozenset[int]:
-    """The offsets at which the ways out of ``with`` blocks begin: ``__exit__(None, None, None)``,
-    before it what turns the stack for a ``return``."""
+def _spared(code: CodeType) -> frozenset[int]:
+    """The offsets of what does nothing, which the interpreter leaves out of its table of handlers,
+    and those at which the ways out of ``with`` blocks begin: ``__exit__(None, None, None)``, before
+    it what turns the stack for a ``return``."""
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-    found: set[int] = set()
+    found = {step.offset for step in steps if step.opname == "NOP"}
     for index in range(len(steps) - 3):
         nones = steps[index : index + 3]
         call = steps[index + 3]
@@ -147,7 +149,7 @@ def _ways_out(code: CodeType) -> frozenset[int]:
             continue
         found.add(nones[0].offset)
         before = index - 1
-        while before >= 0 and steps[before].opname in ("SWAP", "NOP", "POP_TOP"):
+        while before >= 0 and steps[before].opname in ("SWAP", "POP_TOP"):
             found.add(steps[before].offset)
             before -= 1
     return frozenset(found)
