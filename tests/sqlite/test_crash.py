@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import time
@@ -55,6 +56,36 @@ def test_acknowledged_writes_survive_kills(start: Start, open_store: Open, fault
             assert last > max(known, default=1)
             known[last] = ("put", f"/round/{number}", "-")
     assert len(known) > 5 * ROUNDS
+
+
+def test_acknowledged_writes_survive_kills_of_forked_processes(
+    start: Start, open_store: Open, fault_seed: int
+) -> None:
+    """DURABLE, BASE-1: the same with processes that fork children while a thread writes, and whose
+    main thread is interrupted by signals in its reads: the children write too, and parent and
+    children are killed at one moment."""
+    dice = random.Random(fault_seed)
+    known: dict[int, tuple[str, str, str]] = {}
+    for number in range(5 * LONG):
+        processes = [
+            start("forked_write", f"{fault_seed}-{number}-{each}", start_new_session=True)
+            for each in "ab"
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        time.sleep(dice.uniform(0.1, 0.5))  # the moment of the kill; nothing is waited for
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+        for process in processes:
+            output, errors = process.communicate(timeout=60)
+            assert errors == ""
+            for line in output.split("\n")[:-1]:
+                kind, revision, key, value = line.split("\t")
+                assert int(revision) not in known, "a revision was used twice"
+                known[int(revision)] = (kind, key, value)
+        with open_store() as backend:
+            check(backend, known)
+    assert {key[:3] for _, key, _ in known.values()} == {"/p/", "/c/"}
 
 
 def check(backend: SQLiteBackend, known: dict[int, tuple[str, str, str]]) -> None:

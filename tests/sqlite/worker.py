@@ -6,8 +6,10 @@ acknowledged. A line on standard input lets a task go on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import sqlite3
 import sys
 import threading
@@ -169,6 +171,39 @@ def write(path: str, seed: str) -> None:
                     tell("put", done, key, value)
 
         run_threads(4, work, patience=600)
+
+
+def forked_write(path: str, seed: str) -> None:
+    """As ``write``, in a child that is forked, again and again, while a thread of the parent
+    writes too; both are killed together. A signal's handler raises in the parent's main thread."""
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    signal.signal(signal.SIGALRM, interrupt)
+    with open_store(path) as backend:
+        threading.Thread(target=write_one, args=(backend, seed, "p"), daemon=True).start()
+        tell("ready")
+        for number in range(1_000_000):
+            child = os.fork()
+            if not child:
+                with open_store(path) as mine:
+                    write_one(mine, f"{seed}-{number}", "c", rounds=20)
+                os._exit(0)
+            signal.setitimer(signal.ITIMER_REAL, 0.003)
+            with contextlib.suppress(InterruptedError):
+                while True:
+                    backend.list("")
+            assert os.waitpid(child, 0)[1] == 0
+
+
+def write_one(backend: SQLiteBackend, seed: str, who: str, rounds: int = 1_000_000) -> None:
+    """Write keys that nobody else writes, telling each acknowledged write."""
+    for number in range(rounds):
+        key, value = f"/{who}/{seed}/{number}", f"{seed}-{number}"
+        done = backend.put(key, value.encode(), expected_revision=0, timeout=20)
+        assert done.succeeded
+        os.write(1, f"put\t{done.revision}\t{key}\t{value}\n".encode())
 
 
 def compact(path: str) -> None:

@@ -29,7 +29,6 @@ from revstore.values import (
     ListResult,
     PutResult,
 )
-from revstore_sqlite._connect import Link
 from revstore_sqlite._housekeeper import Housekeeper, sweep_log
 from revstore_sqlite._hub import Hub
 from revstore_sqlite._open import open_store
@@ -72,19 +71,31 @@ class SQLiteBackend(Backend):
         self._clock = clock
         self._guard = OpenGuard(self)
         self._stop = threading.Event()
-        self._store, engine = open_store(options, timeout, self._stop)
-        self.path = self._store.path
-        self._reader = Reader(engine, self._store, self._stop)
+        self._closed = False
+        self._closes: list[Callable[[], None]] = []  # what close() does, in order
         try:
-            self._reader.header(timeout)  # a damaged file shows here at the latest
-            link = Link(engine.raw_connection(), self._stop)
+            self._open(options, timeout)
         except BaseException:
-            self._stop.set()
-            self._reader.close(0.0)
+            self.close()
             raise
+
+    def _open(self, options: SQLiteOptions, timeout: float) -> None:
+        self._store, link = open_store(options, timeout, self._stop)
+        self._closes.append(link.close)
+        self.path = self._store.path
+        self._reader = Reader(self._store, self._stop)
+        self._closes.insert(0, lambda: self._reader.close(0.5))
+        self._reader.header(timeout)  # a damaged file shows here at the latest
         self._hub = Hub(self._reader, self._store, options.poll_interval, self._stop)
-        self._writer = Writer(link, self._store, self._stop, self._hub.watched, self._hub.publish)
-        self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, clock)
+        self._writer = Writer(link, self._store, self._stop, self._hub)
+        self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, self._clock)
+        self._closes[:] = [
+            lambda: self._hub.close(0.4),
+            self._housekeeper.wake,
+            lambda: self._writer.close(0.6),
+            lambda: self._housekeeper.close(0.4),
+            lambda: self._reader.close(0.5),
+        ]
         durable = {Capability.DURABLE} if options.synchronous == "FULL" else set()
         self._capabilities = _CAPABILITIES | durable
 
@@ -160,7 +171,7 @@ class SQLiteBackend(Backend):
         operation = Put(key, value, expected_revision, ttl, self._clock)
         result = self._writer.submit(operation, self._wait(timeout))
         if ttl:
-            self._housekeeper.expiry_set()
+            self._housekeeper.wake()
         return result
 
     def delete(
@@ -201,12 +212,11 @@ class SQLiteBackend(Backend):
         return self._reader.size(self._wait(timeout))
 
     def close(self) -> None:
-        with self._guard.closing() as first:
-            if not first:
+        # Each step may be done again: an interrupted close is finished by the next.
+        with self._guard.closing():
+            if self._closed or self._guard.inherited:
                 return
             self._stop.set()
-            self._hub.close(0.4)
-            self._housekeeper.expiry_set()
-            self._writer.close(0.6)
-            self._housekeeper.close(0.4)
-            self._reader.close(0.5)
+            for close in self._closes:
+                close()
+            self._closed = True

@@ -8,7 +8,7 @@ from contextlib import closing
 from urllib.parse import quote
 
 from revstore.hooks import CheckResult, DoctorCheck
-from revstore_sqlite._connect import network_file_system
+from revstore_sqlite._place import network_file_system
 
 __all__ = ["check_file"]
 

@@ -1,4 +1,4 @@
-"""Connections to a store's file, through SQLAlchemy's engine, and waiting for other processes."""
+"""Connections to a store's file, their deadlines, and waiting for other processes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import attrs
-from sqlalchemy import Engine, PoolProxiedConnection, create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
-from revstore.errors import Closed, IncompatibleStore, Timeout
-from revstore_sqlite._errors import is_busy, translate
+from revstore.errors import Closed, IncompatibleStore, Timeout, Unreachable
+from revstore_sqlite._errors import DRIVER_ERRORS, is_busy, translate
+from revstore_sqlite._locks import Identity, identity_of, process
 
-__all__ = ["Link", "StoreFile", "network_file_system", "patiently", "read_only_file_system"]
+__all__ = ["Cutoff", "Link", "StoreFile", "open_file", "patiently"]
 
 T = TypeVar("T")
 
-#: Virtual machine steps between two looks at a reader's deadline: a few milliseconds.
+#: Virtual machine steps between two looks at a call's deadline: a few milliseconds.
 _STEPS = 50_000
 #: The -wal file is cut back to this after a checkpoint, else it keeps its greatest size.
 _WAL_KEPT = 64 * 1024 * 1024
-#: Seconds between two looks whether the file is still the one that was opened.
+#: Seconds between two looks whether the files are still those that were opened.
 _FILE_CHECK = 0.05
 #: Page cache of a connection. Values of keys that are often overwritten lie on a page each, and
 #: sqlite's own 2 MB hold 500 of them.
@@ -36,19 +34,6 @@ _CACHE_KIB = 32 * 1024
 #: Pages (of 4 KiB) in the -wal file after which a commit moves them into the file. sqlite's 1000
 #: make compaction a third slower, and single writes no faster.
 _WAL_PAGES = 4000
-_NETWORK = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "lustre",
-    "glusterfs",
-    "fuse.sshfs",
-)
 
 
 def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading.Event) -> T:
@@ -62,7 +47,7 @@ def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading
     while True:
         try:
             return step()
-        except (sqlite3.Error, DBAPIError) as error:
+        except DRIVER_ERRORS as error:
             if not is_busy(error):
                 if stop.is_set():
                     raise Closed("the backend is closed") from error
@@ -77,28 +62,57 @@ def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading
         pause = min(pause * 1.5, 0.005)
 
 
-class Link:
-    """One connection and, while a statement of a reader runs on it, the reader's deadline."""
+class Cutoff:
+    """When the statements of a connection are cut off: at ``deadline``, and once ``stop`` is set.
 
-    __slots__ = ("_proxied", "_stop", "deadline", "raw")
+    ``failure`` is what a signal's handler raised during the look at it. SQLite's callback cannot
+    let it out, so the caller of the statement raises it.
+    """
 
-    def __init__(self, proxied: PoolProxiedConnection, stop: threading.Event) -> None:
-        self._proxied = proxied
-        self._stop = stop
-        self.raw: Final = cast("sqlite3.Connection", proxied.dbapi_connection)
+    __slots__ = ("deadline", "failure", "stop")
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
         self.deadline = float("inf")
+        self.failure: BaseException | None = None
 
-    def watch_deadline(self) -> None:
-        """From now on, cut statements off at ``deadline`` and when the store is closed."""
-        self.raw.set_progress_handler(self._overdue, _STEPS)
+    def looks(self) -> Iterator[bool]:
+        """Yield whether to cut off, for each look. A generator, since it is resumed inside the
+        ``try``: an exception may strike at the first instruction of a function, before any."""
+        over = False
+        while True:
+            try:
+                while True:
+                    yield over
+                    over = self.stop.is_set() or time.monotonic() > self.deadline
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller
+                self.failure = error
+                over = True
 
-    def _overdue(self) -> bool:
-        return self._stop.is_set() or time.monotonic() > self.deadline
+
+class Link:
+    """One connection, and when its statements are cut off.
+
+    An open one is never put back after an exception, but closed; see ``Reader`` and ``Writer``.
+    If even that is interrupted, it is closed with its last reference.
+    """
+
+    __slots__ = ("__weakref__", "_identity", "cutoff", "raw")
+
+    def __init__(self, raw: sqlite3.Connection, identity: Identity, stop: threading.Event) -> None:
+        self.raw: Final = raw
+        self.cutoff: Final = Cutoff(stop)  # knows nothing of the link: no circle of references
+        self._identity = identity
+        looks = self.cutoff.looks()
+        next(looks)
+        raw.set_progress_handler(looks.__next__, _STEPS)
 
     def rollback(self) -> None:
-        """End the transaction that is open, if any; never raises."""
-        with contextlib.suppress(sqlite3.Error):
-            if self.raw.in_transaction:
+        """End the transaction that is open, if any."""
+        if self.raw.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
                 self.raw.execute("ROLLBACK")
 
     def interrupt(self) -> None:
@@ -106,35 +120,68 @@ class Link:
         with contextlib.suppress(sqlite3.Error):
             self.raw.interrupt()
 
+    def disconnect(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.raw.close()
+
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error, DBAPIError):
-            self.raw.set_progress_handler(None, 0)
-            self._proxied.close()
+        process.close(self._identity, self)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class StoreFile:
     """Where the store is and how to connect to it.
 
-    ``immutable`` is for a store on a read-only file system: nobody can write it, so sqlite may
-    read it without locks and without the -shm file that it could not make there.
-    ``identity`` is device and inode of the file that was opened.
+    ``path`` is the name that was given, ``real`` the file that it led to: ``-wal`` and ``-shm``
+    lie beside that. ``immutable`` is for a store on a read-only file system: nobody can write it,
+    so sqlite may read it without locks and without the -shm file that it could not make there.
     """
 
     path: str
+    real: str
+    identity: Identity
     synchronous: str
     immutable: bool = False
-    identity: tuple[int, int] | None = None
-    _checked: float = 0.0
+    #: Before this time, of the monotonic clock, ``check`` need not be called again.
+    check_at: float = 0.0
 
-    def engine(self) -> Engine:
-        # NullPool: links are held for long, and pooled by the reader itself.
-        return create_engine("sqlite+pysqlite://", creator=self._connect, poolclass=NullPool)
+    def connect(self, stop: threading.Event) -> Link:
+        """A new connection, which is counted in ``process``.
+
+        Raises:
+            IncompatibleStore: the file is gone, or there is another in its place.
+            Unreachable: this process was forked while the file was in use.
+            sqlite3.Error: what sqlite says.
+        """
+        if self.identity in process.torn:
+            raise Unreachable(
+                f"{self.path}: this process was forked in the middle of a call to the store, and "
+                "cannot open it; fork outside of calls, or use spawn"
+            )
+        with process.guard:
+            self.check()
+            try:
+                link = Link(self._connect(), self.identity, stop)
+            except DRIVER_ERRORS:
+                self.check()  # it may have gone this very moment
+                raise
+            try:
+                process.add(self.identity, self.real, link)
+            except BaseException:
+                link.disconnect()
+                raise
+        return link
+
+    def lock(self) -> None:
+        """Take locks of our own, once the log is there and while a connection is open."""
+        if not self.immutable:
+            with process.guard:
+                process.lock(self.identity)
 
     def _connect(self) -> sqlite3.Connection:
         mode = "ro&immutable=1" if self.immutable else "rw"
         connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode={mode}",
+            f"file:{quote(self.real)}?mode={mode}",
             uri=True,
             timeout=0,
             isolation_level=None,  # transactions begin and end where we say
@@ -151,41 +198,32 @@ class StoreFile:
             raise
         return connection
 
-    def check(self, *, now: bool = False) -> None:
-        """Raise ``IncompatibleStore`` if the file was removed, or another one put in its place:
-        what is written to the old one would be lost. Looks at most every 50 ms but for ``now``."""
-        clock = time.monotonic()
-        if now or clock - self._checked > _FILE_CHECK:
-            if self._replaced():
-                raise IncompatibleStore(f"{self.path}: the file was removed or replaced")
-            self._checked = clock
+    def check(self) -> None:
+        """Look whether the files are still those that were opened.
 
-    def _replaced(self) -> bool:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return True
-        return (found.st_dev, found.st_ino) != self.identity
+        Raises:
+            IncompatibleStore: one was removed, or another one put in its place: what is written
+                to the old one would be lost.
+        """
+        lost = self.lost()
+        if lost:
+            raise IncompatibleStore(f"{lost}: the file was removed or replaced")
+        self.check_at = time.monotonic() + _FILE_CHECK
+
+    def lost(self) -> str:
+        """The path of the file that was removed or replaced; "" if none was."""
+        if identity_of(self.path) != self.identity:
+            return self.path
+        beside = process.beside(self.identity)
+        if beside is not None:
+            for end, identity in zip(("-wal", "-shm"), beside, strict=True):
+                if identity_of(self.real + end) != identity:
+                    return self.real + end
+        return ""
 
 
-def read_only_file_system(path: str) -> bool:
-    """Whether ``path`` lies on a file system that is mounted read-only."""
-    try:
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
-
-
-def network_file_system(path: str) -> str:
-    """The kind of network file system that ``path`` lies on, "" if it is local or not known.
-
-    WAL needs memory that all processes share, and locks there are often not to be trusted.
-    """
-    best, kind = "", ""
-    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
-        for line in mounts:
-            _, point, kind_here, *_ = line.split(" ")
-            inside = path == point or path.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, kind_here
-    return kind if kind in _NETWORK else ""
+def open_file(path: str, synchronous: str) -> StoreFile:
+    """The file at ``path``, which exists."""
+    real = os.path.realpath(path)
+    found = os.stat(real)
+    return StoreFile(path, real, (found.st_dev, found.st_ino), synchronous)

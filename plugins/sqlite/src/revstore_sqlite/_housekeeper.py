@@ -52,8 +52,8 @@ class Housekeeper:
         self._swept = -1  # only the thread uses it
         self._thread = start_thread(self._run, "revstore-sqlite-housekeeper")
 
-    def expiry_set(self) -> None:
-        """A key was given a ttl: it may be the next to expire."""
+    def wake(self) -> None:
+        """Look at once: a key was given a ttl and may be the next to expire, or it is the end."""
         self._news.set()
 
     def _run(self) -> None:
@@ -68,6 +68,9 @@ class Housekeeper:
                 return
             except StorageError as error:
                 _log.warning("housekeeping failed, trying again: %s", error)
+                pause = _LOOK_EVERY
+            except Exception:  # noqa: BLE001 - of the clock, say: other keys must expire
+                _log.exception("housekeeping failed, trying again")
                 pause = _LOOK_EVERY
             self._news.wait(pause)
 
@@ -84,8 +87,10 @@ class Housekeeper:
         left = due / 1000 - self._clock()
         if left > 0:
             return min(left, _LOOK_EVERY)
-        self._writer.submit(Expire(_BATCH, self._clock), DEFAULT_TIMEOUT)
-        return 0.0
+        # Nothing to delete although something is due: another process was faster, or the file
+        # holds nonsense.
+        gone = self._writer.submit(Expire(_BATCH, self._clock), DEFAULT_TIMEOUT)
+        return 0.0 if gone else _LOOK_EVERY
 
     def close(self, timeout: float) -> None:
         """End the thread; ``stop`` has been set before."""

@@ -27,6 +27,7 @@ from revstore.errors import (
 from revstore.threads import start_thread
 from revstore.values import WatchEvent
 from revstore_sqlite._connect import Link, StoreFile, patiently
+from revstore_sqlite._fork import Turn
 from revstore_sqlite._reader import Reader
 
 __all__ = ["READ_TIMEOUT", "Hub", "Listener"]
@@ -74,6 +75,9 @@ class Hub:
         self._size = 0
         self._store_id = ""
         self._thread: threading.Thread | None = None
+        self._torn = False  # somebody was interrupted before all were woken
+        # Only the thread uses the connection, in turn with forks.
+        self._turn = Turn()
         #: None until something is known; read without the lock. Event number n has revision n + 1,
         #: so that its ``end`` is the last revision that it has.
         self.tail: SharedLog[WatchEvent] | None = None
@@ -103,7 +107,7 @@ class Hub:
     def publish(self, first: int, last: int, events: list[WatchEvent] | None) -> None:
         """Take over the events ``first`` to ``last`` of a commit, or have the thread read them.
 
-        Never raises, and never waits for a reader of the log.
+        Raises nothing of its own, and never waits for a reader of the log.
         """
         if not self._listeners:
             return
@@ -112,17 +116,21 @@ class Hub:
 
     def _take(self, first: int, last: int, events: list[WatchEvent]) -> bool:
         """Append what is new; False if something before ``first`` is missing."""
-        with self.lock:
-            tail = self.tail
-            if tail is None or first > tail.end + 1:
-                return False
-            if last > tail.end:
-                self._append(tail, events[tail.end + 1 - first :])
-            return True
+        try:
+            with self.lock:
+                tail = self.tail
+                if tail is None or first > tail.end + 1:
+                    return False
+                if last > tail.end:
+                    self._append(tail, events[tail.end + 1 - first :])
+                return True
+        except BaseException:
+            self._wake_all_later()
+            raise
 
     def _append(self, tail: SharedLog[WatchEvent], events: list[WatchEvent]) -> None:
-        tail.items.extend(events)
         self._size += sum(map(_size, events))
+        tail.items.extend(events)
         if len(tail.items) > _CAPACITY or self._size > _CAPACITY_BYTES:
             cut = len(tail.items) // 2
             self.tail = tail.without(cut, tail.floor + cut)
@@ -131,6 +139,11 @@ class Hub:
         for listener in self._listeners:
             if listener.concerns(events, head):
                 listener.wake()
+
+    def _wake_all_later(self) -> None:
+        """The caller was interrupted, and may not have woken all: the thread does."""
+        self._torn = True
+        self._kick.set()
 
     def catch_up(self) -> int:
         """Read the store's revision and whatever the tail lacks up to it; returns it.
@@ -169,12 +182,19 @@ class Hub:
 
     def _restart(self, revision: int) -> None:
         """Begin the tail anew: watches that lag behind it find their events in the log."""
-        with self.lock:
-            if self.tail is None or self.tail.end < revision:
-                self.tail = SharedLog(floor=revision, base=revision)
-                self._size = 0
-            for listener in self._listeners:
-                listener.wake()
+        try:
+            with self.lock:
+                if self.tail is None or self.tail.end < revision:
+                    self._size = 0
+                    self.tail = SharedLog(floor=revision, base=revision)
+                self._wake_all()
+        except BaseException:
+            self._wake_all_later()
+            raise
+
+    def _wake_all(self) -> None:
+        for listener in self._listeners:
+            listener.wake()
 
     def _poll(self) -> None:
         link: Link | None = None
@@ -183,9 +203,12 @@ class Hub:
             kicked = self._kick.wait(self._poll_interval if self._listeners else None)
             if kicked:
                 self._kick.clear()
+            if self._torn:
+                self._torn = False
+                with self.lock:
+                    self._wake_all()
             try:
-                link = link or self._reader.connect(time.monotonic() + READ_TIMEOUT)
-                version = self._data_version(link)
+                link, version = self._data_version(link)
                 if kicked or version != seen:
                     self.catch_up()
                     seen = version
@@ -197,33 +220,33 @@ class Hub:
                 break
             except StorageError as error:
                 _log.warning("cannot look for other processes' writes, going on: %s", error)
-        if link is not None:
-            self._reader.release(link)
+        with self._turn.lock:
+            if link is not None:
+                link.close()
 
-    def _data_version(self, link: Link) -> int:
-        """A number that changes when any other connection has committed."""
-        link.deadline = deadline = time.monotonic() + READ_TIMEOUT
-        raw = link.raw
-        row = patiently(
-            lambda: raw.execute("PRAGMA data_version").fetchone(),
-            self._store.path,
-            deadline,
-            self._stop,
-        )
-        return int(row[0])
+    def _data_version(self, link: Link | None) -> tuple[Link, int]:
+        """A connection, and a number that changes when any other connection has committed."""
+
+        def ask() -> tuple[Link, int]:
+            with self._turn.lock:
+                asked = link or self._store.connect(self._stop)
+                asked.cutoff.deadline = deadline
+                row = asked.raw.execute("PRAGMA data_version").fetchone()
+                return asked, int(row[0])
+
+        deadline = time.monotonic() + READ_TIMEOUT
+        return patiently(ask, self._store.path, deadline, self._stop)
 
     def _fail(self, error: StorageError) -> None:
         with self.lock:
             self.error = error
-            for listener in self._listeners:
-                listener.wake()
+            self._wake_all()
 
     def close(self, timeout: float) -> None:
         """Wake every watch, which then finds the backend closed, and end the thread."""
         self._kick.set()
         with self.lock:
-            for listener in self._listeners:
-                listener.wake()
+            self._wake_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)

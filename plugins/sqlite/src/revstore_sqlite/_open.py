@@ -1,4 +1,4 @@
-"""Opening a file: making it, recognising it, bringing its layout up to date."""
+"""Opening a file: making it, recognising it, giving it its layout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+import uuid
 
 from revstore.errors import (
     AccessDenied,
@@ -20,55 +18,73 @@ from revstore.errors import (
     ReadOnly,
     Unreachable,
 )
-from revstore_sqlite._connect import (
-    StoreFile,
-    network_file_system,
-    patiently,
-    read_only_file_system,
-)
-from revstore_sqlite._errors import error_code
+from revstore_sqlite._connect import Link, StoreFile, open_file, patiently
+from revstore_sqlite._errors import DRIVER_ERRORS, error_code
+from revstore_sqlite._fork import Turn
+from revstore_sqlite._locks import process
 from revstore_sqlite._options import SQLiteOptions
-from revstore_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION, STEPS
+from revstore_sqlite._place import match_modes, network_file_system, read_only_file_system
+from revstore_sqlite._schema import APPLICATION_ID, CREATE, SCHEMA_VERSION, check_schema
 
 __all__ = ["open_store"]
 
 _log = logging.getLogger("revstore_sqlite")
-
-# Closing any descriptor of a file drops all locks that the process holds on it, those of sqlite
-# too; so no thread may connect before the one that makes the file has closed its descriptor.
-_opening = threading.Lock()
-os.register_at_fork(
-    before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
-)
+_opening = Turn()
+_NOT_MADE = {
+    errno.EACCES: AccessDenied,
+    errno.EPERM: AccessDenied,
+    errno.EROFS: ReadOnly,
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+}
 
 
 def open_store(
     options: SQLiteOptions, timeout: float, stop: threading.Event
-) -> tuple[StoreFile, Engine]:
-    """The store's file, ready for use, and its engine.
+) -> tuple[StoreFile, Link]:
+    """The store's file, ready for use, and a connection to it.
 
-    ``ConfigError`` if the folder is missing or the path is a folder; ``AccessDenied``,
-    ``ReadOnly``, ``NoSpace``; ``IncompatibleStore`` for a file that is no revstore store (it is
-    left untouched) or of a newer schema; ``CorruptStore``; ``Timeout``.
+    Raises:
+        ConfigError: the folder is missing, or the path is a folder.
+        AccessDenied, ReadOnly, NoSpace: as the file system says.
+        IncompatibleStore: the file is no revstore store (it is left untouched), one of a newer
+            schema, has more than one name, or something in it that is not ours.
+        CorruptStore: the store is damaged.
+        Timeout: other processes held it for too long.
     """
     path = os.path.abspath(options.path)
     deadline = time.monotonic() + timeout
-    with _opening:
+    with process.guard:  # no connection may be made before the file's descriptor is closed again
         _make_file(path)
-    store = StoreFile(path=path, synchronous=options.synchronous)
-    store.immutable = read_only_file_system(path) and not _has_log(path)
-    engine = store.engine()
-    try:
-        patiently(lambda: _prepare(engine, store), path, deadline, stop)
-    except BaseException:
-        engine.dispose()
-        raise
-    found = os.stat(path)
-    store.identity = (found.st_dev, found.st_ino)
-    kind = network_file_system(path)
+    store = _find_file(path, options)
+    if read_only_file_system(store.real):
+        store.immutable = not _has_log(store.real)
+    else:
+        match_modes(store.real)
+
+    def prepare() -> Link:
+        with _opening.lock:
+            return _prepare(store, deadline, stop)
+
+    link = patiently(prepare, path, deadline, stop)
+    kind = network_file_system(store.real)
     if kind:
         _log.warning("%s lies on a network file system (%s): use it from one machine", path, kind)
-    return store, engine
+    return store, link
+
+
+def _find_file(path: str, options: SQLiteOptions) -> StoreFile:
+    try:
+        store = open_file(path, options.synchronous)
+        names = os.stat(store.real).st_nlink
+    except OSError as error:
+        raise _not_opened(path, error) from error
+    if names > 1:
+        raise IncompatibleStore(
+            f"{path}: the file has {names} names (hard links), but the log beside it belongs to "
+            "one of them: remove the others"
+        )
+    return store
 
 
 def _has_log(path: str) -> bool:
@@ -95,80 +111,95 @@ def _make_file(path: str) -> None:
         raise ConfigError(
             "options.path", path, f"a path in a folder that exists: {folder!r} does not"
         ) from error
-    except PermissionError as error:
-        raise AccessDenied(f"{path}: the file cannot be made: {error.strerror}") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise ConfigError("options.path", path, f"another path: {error.strerror}") from error
-        kinds = {errno.EROFS: ReadOnly, errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace}
-        kind = kinds.get(error.errno or 0, Unreachable)
-        raise kind(f"{path}: the file cannot be made: {error.strerror}") from error
+        raise _not_opened(path, error) from error
 
 
-def _prepare(engine: Engine, store: StoreFile) -> None:
+def _not_opened(path: str, error: OSError) -> Exception:
+    kind = _NOT_MADE.get(error.errno or 0, Unreachable)
+    return kind(f"{path}: the file cannot be made or found: {error.strerror}")
+
+
+def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
+    """A connection to the file as a store, with our locks held if it has a log."""
+    first = store.connect(stop)
     try:
-        with engine.connect() as connection:
-            current = _look(connection, store.path) == SCHEMA_VERSION
-            if store.immutable and not current:
-                raise ReadOnly(f"{store.path}: the store must be brought to a newer schema first")
-            if current and (store.immutable or _is_wal(connection)):
-                return
-            mode = connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()
-            if mode != "wal":
-                raise Unreachable(f"{store.path}: this place does not allow write-ahead logs")
-            _migrate(connection, store.path)
-    except (DBAPIError, sqlite3.Error) as error:
+        first.cutoff.deadline = deadline
+        _make_store(first.raw, store)
+        store.lock()
+        # Only a connection made under the locks is sure to have the log that lies there.
+        link = store.connect(stop)
+        try:
+            link.cutoff.deadline = deadline
+            _look(link.raw, store.path)
+        except BaseException:
+            link.close()
+            raise
+        return link
+    except DRIVER_ERRORS as error:
+        if first.cutoff.failure is not None:
+            raise first.cutoff.failure from error
         if error_code(error) & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            _explain_access(store.path, error)
+            _explain_access(store.real, error)
         raise
+    finally:
+        first.close()
 
 
-def _is_wal(connection: Connection) -> bool:
-    return bool(connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal")
+def _make_store(raw: sqlite3.Connection, store: StoreFile) -> None:
+    current = _look(raw, store.path) == SCHEMA_VERSION
+    if store.immutable and not current:
+        raise ReadOnly(f"{store.path}: the file is no store yet, and cannot be made one here")
+    if current and (store.immutable or _journal(raw, "journal_mode") == "wal"):
+        return
+    if _journal(raw, "journal_mode=WAL") != "wal":
+        raise Unreachable(f"{store.path}: this place does not allow write-ahead logs")
+    raw.execute("BEGIN IMMEDIATE")
+    # Looked at again: another process may have done it while this one waited for the lock.
+    if _version(raw, store.path, os.path.getsize(store.real)) == 0:
+        for statement in CREATE.values():
+            raw.execute(statement)
+        raw.execute("INSERT INTO meta VALUES (1, ?, 1, 0, 0)", (uuid.uuid4().hex,))
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    raw.execute("COMMIT")
 
 
-def _look(connection: Connection, path: str) -> int:
+def _journal(raw: sqlite3.Connection, pragma: str) -> object:
+    return raw.execute(f"PRAGMA {pragma}").fetchone()[0]
+
+
+def _look(raw: sqlite3.Connection, path: str) -> int:
     """``_version`` of one state of the file, while other processes may be making it."""
     size = os.path.getsize(path)  # before the state is fixed, so that it is never newer than that
-    connection.exec_driver_sql("BEGIN")
-    try:
-        return _version(connection, path, size)
-    finally:
-        connection.exec_driver_sql("ROLLBACK")
-
-
-def _version(connection: Connection, path: str, size: int) -> int:
-    """The layout's version, 0 for an empty file; ``IncompatibleStore`` if it is not ours. Within a
-    transaction: the numbers it compares must be of one moment."""
-    application = connection.exec_driver_sql("PRAGMA application_id").scalar()
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar() or 0)
-    if application != APPLICATION_ID:
-        # sqlite takes a file that is shorter than a header for an empty database.
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
-        if application or version or tables or (size and not pages):
-            raise IncompatibleStore(f"{path}: not a revstore store, but something else")
-        return 0
-    if version > SCHEMA_VERSION:
-        raise IncompatibleStore(
-            f"{path}: the store has schema version {version}, this revstore-sqlite knows up to "
-            f"{SCHEMA_VERSION}: upgrade it"
-        )
+    raw.execute("BEGIN")
+    version = _version(raw, path, size)
+    raw.execute("ROLLBACK")
     return version
 
 
-def _migrate(connection: Connection, path: str) -> None:
-    """Take the steps that the file has not seen, all in one transaction."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-    try:
-        # Looked at again: another process may have done it while this one waited for the lock.
-        for step in STEPS[_version(connection, path, os.path.getsize(path)) :]:
-            step(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
+def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
+    """The layout's version, 0 for an empty file; ``IncompatibleStore`` if it is not ours. Within a
+    transaction: the numbers it compares must be of one moment."""
+    (application,) = raw.execute("PRAGMA application_id").fetchone()
+    (version,) = raw.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        # sqlite takes a file that is shorter than a header for an empty database.
+        (pages,) = raw.execute("PRAGMA page_count").fetchone()
+        (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application or version or tables or (size and not pages):
+            raise IncompatibleStore(f"{path}: not a revstore store, but something else")
+        return 0
+    if version != SCHEMA_VERSION:
+        raise IncompatibleStore(
+            f"{path}: the store has schema version {version}, this revstore-sqlite knows only "
+            f"{SCHEMA_VERSION}: upgrade it"
+        )
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+    check_schema(path, raw.execute(schema).fetchall())
+    return int(version)
 
 
 def _explain_access(path: str, error: Exception) -> None:

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from revstore.errors import Compacted, FutureRevision
+from revstore.errors import Compacted, FutureRevision, NoSpace
 from revstore.values import DeleteResult, KeyValue, PutResult, WatchEvent, WatchEventType
 from revstore_sqlite import _sql
+from revstore_sqlite._rows import GREATEST_REVISION, checksum, header_of, key_value
 
 __all__ = ["Compact", "Delete", "Expire", "Operation", "Put", "Sweep", "Transaction"]
 
@@ -17,37 +18,63 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """One write transaction, maybe shared by many operations.
+    """One write transaction, maybe shared by many operations; ``CorruptStore``.
 
     ``revision`` rises with every write. ``events`` collects them for the watches, one for each
     revision above ``first``; None while nobody watches.
     """
 
-    __slots__ = ("compacted", "events", "first", "raw", "revision", "swept")
-    revision: int
-    compacted: int
-    swept: int
+    __slots__ = ("compacted", "events", "first", "path", "raw", "revision", "swept")
 
-    def __init__(self, raw: sqlite3.Connection, *, watched: bool) -> None:
+    def __init__(self, raw: sqlite3.Connection, path: str, *, watched: bool) -> None:
+        header = header_of(raw.execute(_sql.HEADER).fetchone(), path)
         self.raw = raw
-        self.revision, self.compacted, self.swept, _ = raw.execute(_sql.HEADER).fetchone()
+        self.path = path
+        self.revision, self.compacted, self.swept = (
+            header.revision,
+            header.compacted,
+            header.swept,
+        )
         self.first = self.revision + 1
         self.events: list[WatchEvent] | None = [] if watched else None
 
-    def current(self, key: str, row: tuple[int, ...]) -> KeyValue:
-        """The key as it stands; ``row`` is what FIND brought."""
-        (value,) = self.raw.execute(_sql.FIND_VALUE, (row[0],)).fetchone()
-        return KeyValue(key, value, row[0], row[1], row[2], row[3])
+    def next_revision(self) -> int:
+        """The revision of the next write; ``NoSpace`` if there is none."""
+        if self.revision >= GREATEST_REVISION:
+            raise NoSpace(f"{self.path}: the store has used up its {GREATEST_REVISION} revisions")
+        return self.revision + 1
+
+    def current(self, key: str) -> KeyValue | None:
+        """The key as it stands."""
+        row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
+        return None if row is None else key_value(*row)
+
+    def log(self, kv: KeyValue, replaced: int | None) -> None:
+        """Add a write to the log: ``kv``, or a deletion if its version is 0."""
+        value = kv.value if kv.version else None
+        self.raw.execute(
+            _sql.INSERT_LOG,
+            (
+                kv.revision,
+                kv.key,
+                value,
+                kv.create_revision,
+                kv.version,
+                replaced,
+                kv.lease,
+                checksum(kv),
+            ),
+        )
 
     def remove(self, key: str, previous: KeyValue) -> int:
         """Delete ``key``, which stands as ``previous``; the revision of it."""
-        self.revision = revision = self.revision + 1
-        self.raw.execute(_sql.INSERT_LOG, (revision, key, None, 0, 0, previous.revision, 0))
+        kv = KeyValue(key, b"", self.next_revision())
+        self.log(kv, previous.revision)
         self.raw.execute(_sql.DELETE_STATE, (key,))
+        self.revision = kv.revision
         if self.events is not None:
-            kv = KeyValue(key, b"", revision)
             self.events.append(WatchEvent(WatchEventType.DELETED, kv, previous))
-        return revision
+        return kv.revision
 
 
 class Operation(abc.ABC, Generic[T]):
@@ -86,34 +113,34 @@ class Put(Operation[PutResult]):
             return PutResult(True, txn.revision)
         row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
         if row is None or row[0] != self.expected_revision:
-            return PutResult(False, txn.revision, txn.current(self.key, row) if row else None)
+            return PutResult(False, txn.revision, txn.current(self.key) if row else None)
         self._replace(txn, row)
         return PutResult(True, txn.revision)
 
     def _create(self, txn: Transaction) -> bool:
-        key, value, revision = self.key, self.value, txn.revision + 1
+        revision = txn.next_revision()
         lease, expires_at = self._expiry(None)
-        entry = (key, revision, revision, 1, lease, expires_at)
+        entry = (self.key, revision, revision, 1, lease, expires_at)
         if not txn.raw.execute(_sql.INSERT_STATE, entry).rowcount:
             return False
-        txn.raw.execute(_sql.INSERT_LOG, (revision, key, value, revision, 1, None, lease))
-        txn.revision = revision
-        if txn.events is not None:
-            kv = KeyValue(key, value, revision, revision, 1, lease)
-            txn.events.append(WatchEvent(WatchEventType.PUT, kv))
+        self._log(txn, KeyValue(self.key, self.value, revision, revision, 1, lease), None)
         return True
 
     def _replace(self, txn: Transaction, row: tuple[int, ...]) -> None:
-        key, value, revision = self.key, self.value, txn.revision + 1
-        previous = txn.current(key, row) if txn.events is not None else None
-        replaced, created, version = row[0], row[1], row[2] + 1
+        revision = txn.next_revision()
+        previous = txn.current(self.key) if txn.events is not None else None
+        created, version = row[1], min(row[2] + 1, GREATEST_REVISION)
         lease, expires_at = self._expiry(row)
-        entry = (revision, key, value, created, version, replaced, lease)
-        txn.raw.execute(_sql.INSERT_LOG, entry)
-        txn.raw.execute(_sql.UPDATE_STATE, (revision, version, lease, expires_at, key))
-        txn.revision = revision
+        txn.raw.execute(_sql.UPDATE_STATE, (revision, version, lease, expires_at, self.key))
+        kv = KeyValue(self.key, self.value, revision, created, version, lease)
+        self._log(txn, kv, previous, row[0])
+
+    def _log(
+        self, txn: Transaction, kv: KeyValue, previous: KeyValue | None, replaced: int | None = None
+    ) -> None:
+        txn.log(kv, replaced)
+        txn.revision = kv.revision
         if txn.events is not None:
-            kv = KeyValue(key, value, revision, created, version, lease)
             txn.events.append(WatchEvent(WatchEventType.PUT, kv, previous))
 
     def _expiry(self, row: tuple[int, ...] | None) -> tuple[int, int | None]:
@@ -134,8 +161,7 @@ class Delete(Operation[DeleteResult]):
         self.expected_revision = expected_revision
 
     def run(self, txn: Transaction) -> DeleteResult:
-        row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
-        current = txn.current(self.key, row) if row else None
+        current = txn.current(self.key)
         if current is None or current.revision != self.expected_revision:
             return DeleteResult(False, txn.revision, current)
         return DeleteResult(True, txn.remove(self.key, current), current)
@@ -156,11 +182,13 @@ class Expire(Operation[int]):
 
     def run(self, txn: Transaction) -> int:
         now = int(self.clock() * 1000)
-        due = txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall()
-        for key, _ in due:
-            row = txn.raw.execute(_sql.FIND, (key,)).fetchone()
-            txn.remove(key, txn.current(key, row))
-        return len(due)
+        gone = 0
+        for (key,) in txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall():
+            current = txn.current(key)
+            if current is not None:
+                txn.remove(key, current)
+                gone += 1
+        return gone
 
 
 class Compact(Operation[None]):
@@ -198,7 +226,8 @@ class Sweep(Operation[bool]):
         if upto <= txn.swept:
             return False
         gone: list[tuple[int]] = []
-        for revision, replaced, deletion in txn.raw.execute(_sql.SUPERSEDED, (txn.swept, upto)):
+        superseded = txn.raw.execute(_sql.SUPERSEDED, (txn.swept, upto)).fetchall()
+        for revision, replaced, deletion in superseded:
             if replaced is not None:
                 gone.append((replaced,))
             if deletion:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
-from itertools import starmap
-from typing import Any, TypeVar
+from contextlib import closing
+from typing import TypeVar, cast
 
 import attrs
-from sqlalchemy import Engine
+import msgspec
 
 from revstore.backend_tools import prefix_end
-from revstore.errors import Closed, Compacted, FutureRevision
+from revstore.errors import (
+    Closed,
+    Compacted,
+    CorruptStore,
+    FutureRevision,
+    StorageError,
+    Timeout,
+)
 from revstore.values import (
     CountResult,
     GetResult,
     KeyValue,
     ListResult,
     WatchEvent,
-    WatchEventType,
 )
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
-from revstore_sqlite._errors import is_busy, translate
+from revstore_sqlite._errors import DRIVER_ERRORS, busy, error_code, is_busy, translate
+from revstore_sqlite._fork import enlist
+from revstore_sqlite._rows import (
+    GREATEST_REVISION,
+    Header,
+    event,
+    header_of,
+    key_value,
+    key_values,
+)
 
 __all__ = ["Header", "LogPage", "Reader"]
 
@@ -34,18 +51,10 @@ T = TypeVar("T")
 _MOST = 1 << 62
 #: Connections kept open between calls; more than that at once are opened and closed again.
 _KEPT = 32
+#: Seconds that a read may go on while a fork waits for it.
+_CUT_OFF = 0.05
 #: A page of the log ends after so many bytes of values, that it fits into memory.
 _PAGE_BYTES = 8 * 1024 * 1024
-
-
-@attrs.frozen(slots=True)
-class Header:
-    """The store's counters in one snapshot."""
-
-    revision: int
-    compacted: int
-    swept: int
-    store_id: str
 
 
 @attrs.frozen(slots=True)
@@ -62,55 +71,46 @@ def _range_end(prefix: str) -> str | bytes:
     return prefix_end(prefix) or b""
 
 
-def _event(row: tuple[Any, ...]) -> WatchEvent:
-    key, value, revision, created, version, lease, *old = row
-    previous = None if old[1] is None else KeyValue(key, *old)
-    if value is None:
-        return WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), previous)
-    kv = KeyValue(key, value, revision, created, version, lease)
-    return WatchEvent(WatchEventType.PUT, kv, previous)
-
-
-def _header_at(raw: sqlite3.Connection, revision: int) -> Header:
-    """The counters, if the store can be read at ``revision`` (0: now)."""
-    header = Header(*raw.execute(_sql.HEADER).fetchone())
-    if revision > header.revision:
-        raise FutureRevision(revision, header.revision)
-    if 0 < revision < header.compacted:
-        raise Compacted(header.compacted, header.revision)
-    return header
-
-
 class Reader:
-    """Answers reads from the committed state; writers are not disturbed and do not disturb."""
+    """Answers reads from the committed state; writers are not disturbed and do not disturb.
 
-    def __init__(self, engine: Engine, store: StoreFile, stop: threading.Event) -> None:
-        self._engine = engine
+    A connection goes back to the pool only after a call that went through, or ended with an error
+    of the contract; after anything else that was raised, by a signal's handler at whatever line,
+    it is closed. So none is left in a transaction.
+    """
+
+    def __init__(self, store: StoreFile, stop: threading.Event) -> None:
         self._store = store
         self._stop = stop
         self._idle: deque[Link] = deque()  # its own operations are atomic
         self._changed = threading.Condition()
-        self._links: set[Link] = set()  # guarded by _changed: every link that is open
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # open ones; guarded by _changed
+        self._open = threading.Event()  # cleared while a fork is at hand: no new connections
+        self._open.set()
+        self._held: list[Link] = []  # kept from use over a fork; only the forking thread uses it
+        self._awaited = False  # somebody waits for connections to come back
+        enlist(self)
 
-    def connect(self, deadline: float) -> Link:
-        """A new connection, which close() waits for and which ``release`` gives back."""
-
-        def connect() -> Link:
-            return Link(self._engine.raw_connection(), self._stop)
-
-        self._store.check(now=True)  # else this link would be one to another store
-        link = patiently(connect, self._store.path, deadline, self._stop)
-        link.watch_deadline()
+    def _connect(self, deadline: float) -> Link:
+        """A new connection, which close() waits for."""
+        path = self._store.path
+        left = max(0.0, deadline - time.monotonic())
+        if not self._open.wait(min(left, threading.TIMEOUT_MAX)):
+            raise Timeout(f"{path}: the process was being forked until the deadline")
+        link = patiently(lambda: self._store.connect(self._stop), path, deadline, self._stop)
         with self._changed:
             self._links.add(link)
         return link
 
-    def release(self, link: Link) -> None:
+    def _give_back(self, link: Link) -> None:
         """Keep the connection for the next call, or close it."""
         if len(self._idle) < _KEPT:
             self._idle.append(link)
             if self._stop.is_set():
                 self._drain()
+            if self._awaited:
+                with self._changed:
+                    self._changed.notify_all()
         else:
             self._discard(link)
 
@@ -130,41 +130,84 @@ class Reader:
 
     def run(self, query: Callable[[sqlite3.Connection], T], timeout: float) -> T:
         """``query`` on a connection of the pool; it may be run more than once."""
-        deadline = time.monotonic() + timeout
+        now = time.monotonic()
+        deadline = now + timeout
         if self._stop.is_set():
             raise Closed("the backend is closed")
+        if now > self._store.check_at:
+            self._store.check()
         try:
-            link = self._idle.pop()
-        except IndexError:
-            link = self.connect(deadline)
-        link.deadline = deadline
-        try:
-            return query(link.raw)
-        except sqlite3.Error as error:
-            link.rollback()
+            return self._once(query, deadline)
+        except DRIVER_ERRORS as error:
             if is_busy(error):
-                return patiently(lambda: query(link.raw), self._store.path, deadline, self._stop)
+                return patiently(
+                    lambda: self._once(query, deadline), self._store.path, deadline, self._stop
+                )
             if self._stop.is_set():
                 raise Closed("the backend is closed") from error
             raise translate(error, self._store.path) from error
-        finally:
-            self.release(link)
+
+    def _once(self, query: Callable[[sqlite3.Connection], T], deadline: float) -> T:
+        link: Link | None = None
+        try:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                link = self._connect(deadline)
+            link.cutoff.deadline = deadline
+            result = query(link.raw)
+            # From here on an exception may cost the connection, but leaves no closed one in the
+            # pool.
+            done, link = link, None
+            self._give_back(done)
+        except DRIVER_ERRORS as error:
+            if link is not None:
+                self._fail(link, error, deadline)
+            raise
+        except BaseException:
+            if link is not None:
+                self._discard(link)
+            raise
+        return result
+
+    def _fail(self, link: Link, error: Exception, deadline: float) -> None:
+        """Close the connection, and raise what is behind sqlite's error, if anything is."""
+        self._discard(link)
+        if link.cutoff.failure is not None:
+            raise link.cutoff.failure
+        cut_off = error_code(error) & 0xFF == sqlite3.SQLITE_INTERRUPT
+        if cut_off and not self._stop.is_set() and time.monotonic() <= deadline:
+            raise busy(f"{self._store.path}: a fork came in the way") from error
 
     def _snapshot(self, query: Callable[[sqlite3.Connection], T], timeout: float) -> T:
         """``query`` with all its statements seeing one state of the store."""
 
-        def both(raw: sqlite3.Connection) -> T:
+        def both(raw: sqlite3.Connection) -> T | StorageError:
             raw.execute("BEGIN")
             try:
-                return query(raw)
-            finally:
-                if raw.in_transaction:
-                    raw.execute("ROLLBACK")
+                result: T | StorageError = query(raw)
+            except StorageError as error:
+                result = error
+            raw.execute("ROLLBACK")
+            return result
 
-        return self.run(both, timeout)
+        found = self.run(both, timeout)
+        if isinstance(found, StorageError):
+            raise found
+        return found
 
     def header(self, timeout: float) -> Header:
-        return self.run(lambda raw: Header(*raw.execute(_sql.HEADER).fetchone()), timeout)
+        row = self.run(lambda raw: raw.execute(_sql.HEADER).fetchone(), timeout)
+        return header_of(row, self._store.path)
+
+    def _header_at(self, raw: sqlite3.Connection, revision: int) -> Header:
+        """The counters, if the store can be read at ``revision`` (0: now)."""
+        header = header_of(raw.execute(_sql.HEADER).fetchone(), self._store.path)
+        if revision > header.revision:
+            raise FutureRevision(revision, header.revision)
+        if 0 < revision < header.compacted:
+            raise Compacted(header.compacted, header.revision)
+        return header
 
     def size(self, timeout: float) -> int:
         return self.run(lambda raw: int(raw.execute(_sql.SIZE).fetchone()[0]), timeout)
@@ -173,14 +216,15 @@ class Reader:
         if revision:
             return self._snapshot(lambda raw: self._get_at(raw, key, revision), timeout)
         row = self.run(lambda raw: raw.execute(_sql.GET, (key,)).fetchone(), timeout)
-        return GetResult(row[0], None if row[1] is None else KeyValue(*row[1:]))
+        if row is None or type(row[0]) is not int or not 0 < row[0] <= GREATEST_REVISION:
+            raise CorruptStore(f"{self._store.path}: the store is damaged (its counters are {row})")
+        return GetResult(row[0], None if row[1] is None else key_value(*row[1:]))
 
-    @staticmethod
-    def _get_at(raw: sqlite3.Connection, key: str, revision: int) -> GetResult:
-        header = _header_at(raw, revision)
+    def _get_at(self, raw: sqlite3.Connection, key: str, revision: int) -> GetResult:
+        header = self._header_at(raw, revision)
         row = raw.execute(_sql.GET_AT, (key, revision)).fetchone()
-        found = row is not None and row[1] is not None
-        return GetResult(header.revision, KeyValue(*row) if found else None)
+        found = row is not None and (row[1] is not None or row[4])
+        return GetResult(header.revision, key_value(*row) if found else None)
 
     def list(
         self,
@@ -196,7 +240,7 @@ class Reader:
         low, high = max(prefix, start), _range_end(prefix)
 
         def query(raw: sqlite3.Connection) -> ListResult:
-            now = _header_at(raw, revision).revision
+            now = self._header_at(raw, revision).revision
             at = revision or now
             # One more than asked for tells whether any follow.
             wanted = min(limit, _MOST) + 1 if limit > 0 else -1
@@ -216,7 +260,7 @@ class Reader:
 
     def count(self, prefix: str, revision: int, timeout: float) -> CountResult:
         def query(raw: sqlite3.Connection) -> CountResult:
-            now = _header_at(raw, revision).revision
+            now = self._header_at(raw, revision).revision
             at = revision or now
             return CountResult(at, _count(raw, prefix, _range_end(prefix), at, now))
 
@@ -225,7 +269,7 @@ class Reader:
     def next_expiry(self, timeout: float) -> int | None:
         """When the first key expires, in milliseconds since 1970; None if none does."""
         found = self.run(lambda raw: raw.execute(_sql.NEXT_EXPIRY).fetchone(), timeout)
-        return None if found[0] is None else int(found[0])
+        return cast("int | None", found[0])
 
     def events(
         self, after: int, upto: int, prefix: str, *, recursive: bool, timeout: float
@@ -234,7 +278,7 @@ class Reader:
         order; fewer, with a lower ``upto``, if they are large. ``Compacted`` if some are gone."""
 
         def query(raw: sqlite3.Connection) -> LogPage:
-            header = Header(*raw.execute(_sql.HEADER).fetchone())
+            header = self._header_at(raw, 0)
             if after < header.compacted:
                 raise Compacted(header.compacted, header.revision)
             last = min(upto, header.revision)
@@ -246,11 +290,14 @@ class Reader:
                 rows = raw.execute(_sql.KEY_EVENTS, (after, last, prefix))
             events: list[WatchEvent] = []
             size = 0
-            for row in rows:
-                events.append(_event(row))
-                size += len(row[1] or b"") + len(row[6] or b"")
-                if size > _PAGE_BYTES:
-                    return LogPage(header, row[2], events)
+            with closing(rows):
+                for row in rows:
+                    found = event(row)
+                    events.append(found)
+                    size += len(found.kv.value)
+                    size += len(found.previous.value) if found.previous else 0
+                    if size > _PAGE_BYTES:
+                        return LogPage(header, row[2], events)
             return LogPage(header, last, events)
 
         return self._snapshot(query, timeout)
@@ -261,22 +308,54 @@ class Reader:
 
     def close(self, timeout: float) -> None:
         """Close the pool; calls that are under way end with ``Closed``, since ``stop`` is set."""
+        self._open.set()
         self._drain()
         deadline = time.monotonic() + timeout
         with self._changed:
-            for link in self._links:
+            for link in list(self._links):
                 link.interrupt()
             self._changed.wait_for(
                 lambda: not self._links, timeout=max(0.0, deadline - time.monotonic())
             )
-        self._engine.dispose()
+
+    def pause(self, deadline: float) -> bool:
+        """Keep all connections from use, and cut off those that do not come back by themselves."""
+        self._open.clear()
+        self._awaited = True
+        patience = min(deadline, time.monotonic() + _CUT_OFF)
+        while not self.paused():
+            now = time.monotonic()
+            if now > deadline:
+                return False
+            with self._changed:
+                if now > patience:
+                    for link in list(self._links):
+                        link.interrupt()
+                self._changed.wait(0.01)
+        return True
+
+    def paused(self) -> bool:
+        while self._idle:
+            with contextlib.suppress(IndexError):
+                self._held.append(self._idle.pop())
+        with self._changed:
+            return len(self._links) == len(self._held)
+
+    def resume(self) -> None:
+        self._awaited = False
+        while self._held:
+            self._idle.append(self._held.pop())
+        self._open.set()
+
+    def begin_anew(self) -> None:
+        self._held.clear()  # closed, or the parent's
 
 
 def _kvs(
     raw: sqlite3.Connection, bounds: tuple[str, str | bytes], limit: int, *, keys_only: bool
 ) -> tuple[KeyValue, ...]:
     statement = _sql.LIST_KEYS if keys_only else _sql.LIST
-    return tuple(starmap(KeyValue, raw.execute(statement, (*bounds, limit))))
+    return key_values(raw.execute(statement, (*bounds, limit)), checked=not keys_only)
 
 
 def _kvs_at(
@@ -287,10 +366,10 @@ def _kvs_at(
     *,
     keys_only: bool,
 ) -> tuple[KeyValue, ...]:
-    rows = raw.execute(_sql.LIST_AT, (*bounds, bounds[1], revision, limit))
+    kvs = key_values(raw.execute(_sql.LIST_AT, (*bounds, bounds[1], revision, limit)))
     if keys_only:
-        return tuple(KeyValue(key, b"", *numbers) for key, _, *numbers in rows)
-    return tuple(starmap(KeyValue, rows))
+        return tuple(msgspec.structs.replace(kv, value=b"", damaged=False) for kv in kvs)
+    return kvs
 
 
 def _count(raw: sqlite3.Connection, low: str, high: str | bytes, at: int, now: int) -> int:

@@ -1,4 +1,4 @@
-"""The layout of a store's file, and how a file of an older layout is brought up to it.
+"""The layout of a store's file.
 
 ``log`` has one row for every write that is left, its revision being the rowid; ``state`` has one
 row for every key that exists and points to its last write in ``log``. So values are stored once,
@@ -8,12 +8,11 @@ through ``prev_revision``. ``meta`` has one row: the store's identity and its co
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Final
 
 from sqlalchemy import (
     Column,
-    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -23,10 +22,22 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "STEPS", "log", "meta", "metadata", "state"]
+from revstore.errors import CorruptStore, IncompatibleStore
+
+__all__ = [
+    "APPLICATION_ID",
+    "CREATE",
+    "SCHEMA_VERSION",
+    "check_schema",
+    "log",
+    "meta",
+    "metadata",
+    "state",
+]
 
 #: "RVST" in the file's header: what tells a revstore store from any other sqlite file.
-APPLICATION_ID = 0x52565354
+APPLICATION_ID: Final = 0x52565354
+SCHEMA_VERSION: Final = 1
 
 metadata = MetaData()
 
@@ -65,42 +76,48 @@ log = Table(
     Column("version", Integer, nullable=False),
     Column("prev_revision", Integer),  # NULL: the key did not exist
     Column("lease", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),  # see _checksum
 )
 # An index entry carries the rowid, so this one is ordered by (key, revision).
 Index("log_key", log.c.key)
 
-
-def _create(connection: Connection) -> None:
-    connection.exec_driver_sql(
-        "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store_id TEXT NOT NULL,"
-        " revision INTEGER NOT NULL, compacted INTEGER NOT NULL)"
-    )
-    connection.exec_driver_sql(
-        "CREATE TABLE state (key TEXT NOT NULL PRIMARY KEY, revision INTEGER NOT NULL,"
-        " create_revision INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID"
-    )
-    connection.exec_driver_sql(
-        "CREATE TABLE log (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB,"
-        " create_revision INTEGER NOT NULL, version INTEGER NOT NULL, prev_revision INTEGER)"
-    )
-    connection.exec_driver_sql("CREATE INDEX log_key ON log (key)")
-    connection.exec_driver_sql("INSERT INTO meta VALUES (1, ?, 1, 0)", (uuid.uuid4().hex,))
-    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+#: What makes an empty file a store; a file's own schema must read the same. A schema of version n
+#: that was released is never changed: version n + 1 gets statements that bring it up to date.
+CREATE: Final[dict[str, str]] = {
+    "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store_id TEXT NOT NULL,"
+    " revision INTEGER NOT NULL, compacted INTEGER NOT NULL, swept INTEGER NOT NULL)",
+    "state": "CREATE TABLE state (key TEXT NOT NULL PRIMARY KEY, revision INTEGER NOT NULL,"
+    " create_revision INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL,"
+    " expires_at INTEGER) WITHOUT ROWID",
+    "state_expires_at": "CREATE INDEX state_expires_at ON state (expires_at)"
+    " WHERE expires_at IS NOT NULL",
+    "log": "CREATE TABLE log (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB,"
+    " create_revision INTEGER NOT NULL, version INTEGER NOT NULL, prev_revision INTEGER,"
+    " lease INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+    "log_key": "CREATE INDEX log_key ON log (key)",
+}
 
 
-def _add_expiry_and_sweep(connection: Connection) -> None:
-    for statement in (
-        "ALTER TABLE state ADD COLUMN lease INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE state ADD COLUMN expires_at INTEGER",
-        "ALTER TABLE log ADD COLUMN lease INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX state_expires_at ON state (expires_at) WHERE expires_at IS NOT NULL",
-        "ALTER TABLE meta ADD COLUMN swept INTEGER NOT NULL DEFAULT 0",
-        "UPDATE meta SET swept = compacted",
-    ):
-        connection.exec_driver_sql(statement)
+def check_schema(path: str, found: Iterable[tuple[object, object, object, object]]) -> None:
+    """Check the rows (type, name, tbl_name, sql) of sqlite_master.
 
+    Tables of others beside ours do no harm. What would run or apply when ours are used does:
+    SQLite runs a trigger within our statements, and reads a view as if it were the table.
 
-#: Step n makes schema version n + 1 out of version n; a new file takes all of them, so that old
-#: and new files have one layout. A step, once released, is never changed.
-STEPS: tuple[Callable[[Connection], None], ...] = (_create, _add_expiry_and_sweep)
-SCHEMA_VERSION = len(STEPS)
+    Raises:
+        CorruptStore: one of ours is missing.
+        IncompatibleStore: one of ours was changed, or there is a trigger, a view, or an index of
+            others on a table of ours.
+    """
+    missing = set(CREATE)
+    for kind, name, table, sql in found:
+        if name in CREATE:
+            if sql != CREATE[str(name)]:
+                raise IncompatibleStore(f"{path}: {kind} {name!r} is not as revstore made it")
+            missing.discard(str(name))
+        elif kind in ("trigger", "view") or (table in CREATE and sql is not None):
+            raise IncompatibleStore(
+                f"{path}: the store has a {kind} {name!r} that revstore did not make: drop it"
+            )
+    if missing:
+        raise CorruptStore(f"{path}: the store is damaged (no {', '.join(sorted(missing))})")

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, bindparam, func, literal_column, select, text
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
+from revstore_sqlite._rows import FOLD
 from revstore_sqlite._schema import log, meta, state
 
 __all__ = [
@@ -58,15 +67,42 @@ _rev: _Parameter = bindparam("rev")
 _after: _Parameter = bindparam("after")
 _upto: _Parameter = bindparam("upto")
 _LIMIT: Final = " LIMIT ?"  # Core's own limit() drags an OFFSET parameter along
-_numbers = (state.c.revision, state.c.create_revision, state.c.version, state.c.lease)
-_current = state.join(log, log.c.revision == state.c.revision)
+_current = state.outerjoin(log, log.c.revision == state.c.revision)
+
+
+def _integer(column: str) -> str:
+    """The column as an integer, whatever somebody put there."""
+    return f"ifnull(CAST({column} AS INTEGER), 0)"
+
+
+def _numbers(table: str) -> list[str]:
+    columns = ("revision", "create_revision", "version", "lease")
+    return [_integer(f"{table}.{column}") for column in columns]
+
+
+def _crc(table: str, written: str) -> str:
+    """What the CRC of key and value must be for the numbers of a row of ``table``, by the checksum
+    in its log entry ``written``; see ``_rows.checksum``."""
+    revision, created, version, lease = _numbers(table)
+    fold = f"({revision} + 3 * {created} + 5 * {version} + 7 * {lease}) % {FOLD}"
+    return f"({written}.checksum - {fold}) & 4294967295"
+
+
+def _columns(*texts: str) -> list[ColumnElement[Any]]:
+    return [literal_column(text) for text in texts]
+
+
+#: A current KeyValue's fields and the CRC of key and value; for ``_rows.key_value``.
+_now = _columns("state.key", "log.value", *_numbers("state"), _crc("state", "log"))
+#: The same of a write in the log.
+_LOGGED: Final = ("log.key", "log.value", *_numbers("log"), _crc("log", "log"))
 
 #: revision, compacted, swept, store_id
 HEADER: Final = _compile(select(meta.c.revision, meta.c.compacted, meta.c.swept, meta.c.store_id))
 
-#: (key) -> the store's revision, then a KeyValue's fields, all NULL if the key does not exist
+#: (key) -> the store's revision, then a current key, its name NULL if it does not exist
 GET: Final = _compile(
-    select(meta.c.revision.label("now"), state.c.key, log.c.value, *_numbers).select_from(
+    select(meta.c.revision.label("now"), *_now).select_from(
         meta.outerjoin(state, state.c.key == _key).outerjoin(
             log, log.c.revision == state.c.revision
         )
@@ -75,22 +111,20 @@ GET: Final = _compile(
 )
 
 _in_range = (state.c.key >= _lo, state.c.key < _hi)
-#: (lo, hi, limit) -> KeyValue fields in key order; limit -1 is none
+#: (lo, hi, limit) -> current keys in order; limit -1 is none
 LIST: Final = (
     _compile(
-        select(state.c.key, log.c.value, *_numbers)
-        .select_from(_current)
-        .where(*_in_range)
-        .order_by(state.c.key),
+        select(*_now).select_from(_current).where(*_in_range).order_by(state.c.key),
         "lo",
         "hi",
     )
     + _LIMIT
 )
-#: the same with empty values
+#: the same with empty values, and without what checks them
 LIST_KEYS: Final = (
     _compile(
-        select(state.c.key, literal_column("x''"), *_numbers)
+        select(*_columns("state.key", "x''", *_numbers("state")))
+        .select_from(state)
         .where(*_in_range)
         .order_by(state.c.key),
         "lo",
@@ -101,11 +135,11 @@ LIST_KEYS: Final = (
 #: (lo, hi)
 COUNT: Final = _compile(select(func.count()).select_from(state).where(*_in_range), "lo", "hi")
 
-_logged = (log.c.key, log.c.value, log.c.revision, log.c.create_revision, log.c.version)
-#: (key, rev) -> KeyValue fields of the last write at or below rev; value NULL: deleted by it
+#: (key, rev) -> the last write at or below rev; its version is 0 if it is a deletion
 GET_AT: Final = (
     _compile(
-        select(*_logged, log.c.lease)
+        select(*_columns(*_LOGGED))
+        .select_from(log)
         .where(log.c.key == _key, log.c.revision <= _rev)
         .order_by(log.c.revision.desc()),
         "key",
@@ -125,28 +159,23 @@ WITH RECURSIVE walk(key) AS (
   FROM walk WHERE walk.key IS NOT NULL
 )
 SELECT {columns} FROM walk CROSS JOIN log
-WHERE walk.key IS NOT NULL AND log.value IS NOT NULL AND log.revision =
+WHERE walk.key IS NOT NULL AND log.version IS NOT 0 AND log.revision =
   (SELECT max(revision) FROM log WHERE key = walk.key AND revision <= ?)
 """
-#: (lo, hi, hi, rev, limit) -> KeyValue fields in key order as they were at rev
-LIST_AT: Final = (
-    _WALK.format(
-        columns="log.key, log.value, log.revision, log.create_revision, log.version, log.lease"
-    )
-    + _LIMIT
-)
+#: (lo, hi, hi, rev, limit) -> the writes in key order that were current at rev
+LIST_AT: Final = _WALK.format(columns=", ".join(_LOGGED)) + _LIMIT
 #: (lo, hi, hi, rev)
 COUNT_AT: Final = _WALK.format(columns="count(*)")
 
 _previous = log.alias("previous")
 _change = select(
-    *_logged,
-    log.c.lease,
-    _previous.c.value,
-    _previous.c.revision,
-    _previous.c.create_revision,
-    _previous.c.version,
-    _previous.c.lease,
+    *_columns(
+        *_LOGGED,
+        "CAST(log.prev_revision AS INTEGER)",
+        "previous.value",
+        *_numbers("previous"),
+        _crc("previous", "previous"),
+    )
 ).select_from(log.outerjoin(_previous, _previous.c.revision == log.c.prev_revision))
 _between = (log.c.revision > _after, log.c.revision <= _upto)
 #: (after, upto, lo, hi) -> a write and what it replaced, in revision order. The + keeps sqlite
@@ -166,10 +195,15 @@ KEY_EVENTS: Final = _compile(
 )
 
 #: (key) -> revision, create_revision, version, lease, expires_at
-FIND: Final = _compile(select(*_numbers, state.c.expires_at).where(state.c.key == _key), "key")
-#: (rev) -> value
-FIND_VALUE: Final = _compile(select(log.c.value).where(log.c.revision == _rev), "rev")
-#: (revision, key, value, create_revision, version, prev_revision, lease)
+FIND: Final = _compile(
+    select(*_columns(*_numbers("state"), "CAST(state.expires_at AS INTEGER)"))
+    .select_from(state)
+    .where(state.c.key == _key),
+    "key",
+)
+#: (key) -> a current key
+FIND_VALUE: Final = _compile(select(*_now).select_from(_current).where(state.c.key == _key), "key")
+#: (revision, key, value, create_revision, version, prev_revision, lease, checksum)
 INSERT_LOG: Final = _compile(log.insert(), *log.c.keys())
 #: (key, revision, create_revision, version, lease, expires_at); no row is changed if the key
 #: exists
@@ -196,18 +230,20 @@ SET_REVISION: Final = _compile(meta.update().values(revision=_rev), "rev")
 SET_COMPACTED: Final = _compile(meta.update().values(compacted=_rev), "rev")
 SET_SWEPT: Final = _compile(meta.update().values(swept=_rev), "rev")
 
-#: (upto, limit) -> key and revision, the earliest expiry first
+#: (upto, limit) -> key, the earliest expiry first
 DUE: Final = (
     _compile(
-        select(state.c.key, state.c.revision)
-        .where(state.c.expires_at <= _upto)
+        select(state.c.key)
+        .where(state.c.expires_at <= _upto, literal_column("typeof(state.key) = 'text'"))
         .order_by(state.c.expires_at),
         "upto",
     )
     + _LIMIT
 )
 NEXT_EXPIRY: Final = _compile(
-    select(func.min(state.c.expires_at)).where(state.c.expires_at.is_not(None))
+    select(literal_column("CAST(min(state.expires_at) AS INTEGER)"))
+    .select_from(state)
+    .where(state.c.expires_at.is_not(None))
 )
 #: () -> bytes of the file, once all of the write-ahead log is in it
 SIZE: Final = _compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -57,6 +58,8 @@ class SQLiteWatch(BackendWatch, Listener):
         self._mark_at: int | None = None
         self._error: StorageError | None = None
         self._mark_wanted = False
+        self._mark_owed = False  # asked for and not handed out
+        self._torn = False  # a poll is under way, or was interrupted
         self._closed = False
         self._waiting = False
         self._wakeup = threading.Lock()
@@ -65,6 +68,25 @@ class SQLiteWatch(BackendWatch, Listener):
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
         timeout = check_poll(timeout)
+        if self._torn:
+            self._rewind()
+        self._torn = True
+        batch = self._poll(timeout)
+        position = self._position if batch is None else batch.revision
+        owed = self._mark_owed and (batch is None or bool(batch.events))
+        try:
+            return batch
+        finally:  # an interrupt before this line gives the batch to the next call
+            self._position, self._mark_owed, self._torn = position, owed, False
+
+    def _rewind(self) -> None:
+        """The last poll was interrupted: begin again after what it and those before handed out."""
+        self._ready.clear()
+        self._cursor = self._position
+        with self._hub.lock:
+            self._mark_wanted = self._mark_owed
+
+    def _poll(self, timeout: float | None) -> WatchBatch | None:
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
         # What is at hand is looked through even by a poll that does not wait, but not for long.
@@ -81,7 +103,6 @@ class SQLiteWatch(BackendWatch, Listener):
                 self._hub.leave(self)
                 raise
             if batch is not None:
-                self._position = batch.revision
                 return batch
             if looked_at_all and not self._wait(deadline):
                 self._check()
@@ -163,10 +184,8 @@ class SQLiteWatch(BackendWatch, Listener):
         finally:
             if not woken:
                 with self._hub.lock:
-                    if self._waiting:
-                        self._waiting = False
-                    else:  # woken in the last moment
-                        woken = self._wakeup.acquire()
+                    self._waiting = False
+                    woken = self._wakeup.acquire(blocking=False)  # in the last moment
         return woken
 
     def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
@@ -180,8 +199,10 @@ class SQLiteWatch(BackendWatch, Listener):
 
     def wake(self) -> None:
         if self._waiting:
+            # Released already if a wait was interrupted, before it or in it.
+            with contextlib.suppress(RuntimeError):
+                self._wakeup.release()
             self._waiting = False
-            self._wakeup.release()
 
     @property
     def position(self) -> int:
@@ -190,7 +211,7 @@ class SQLiteWatch(BackendWatch, Listener):
     def request_progress(self) -> None:
         self._check()
         with self._hub.lock:
-            self._mark_wanted = True
+            self._mark_owed = self._mark_wanted = True
             self.wake()
 
     def close(self) -> None:

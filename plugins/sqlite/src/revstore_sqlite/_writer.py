@@ -4,6 +4,9 @@ There is no writer thread. The first caller that finds nobody writing leads: it 
 write lock, executes all operations that are queued by then in one transaction, its own first,
 commits once, hands the lead to the first caller that came in the meantime, and returns. So one
 thread alone pays no hop, many share each commit, and nobody leads for more than one commit.
+
+Any caller may be interrupted at any line, the leader too: then the transaction is rolled back by
+closing the connection, the others go back into the queue, and the next of them leads.
 """
 
 from __future__ import annotations
@@ -23,18 +26,16 @@ from revstore.errors import (
     StorageError,
     Timeout,
 )
-from revstore.values import WatchEvent
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
-from revstore_sqlite._errors import error_code, translate
+from revstore_sqlite._errors import DRIVER_ERRORS, error_code, is_busy, translate
+from revstore_sqlite._fork import Turn
+from revstore_sqlite._hub import Hub
 from revstore_sqlite._ops import Operation, Transaction
 
-__all__ = ["Publish", "Writer"]
+__all__ = ["Writer"]
 
 T = TypeVar("T")
-#: Called after a commit, before its callers return, with the first new revision, the last one,
-#: and the events between them (None: they were not collected).
-Publish = Callable[[int, int, "list[WatchEvent] | None"], None]
 
 #: Operations in one commit, so that one batch does not keep its callers long.
 _MAX_BATCH = 256
@@ -43,18 +44,20 @@ _NOT_COMMITTED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READO
 
 
 class _Ticket:
-    """An operation and its caller, who waits on ``wake``. Guarded by the writer's lock, but for
-    ``result`` and ``error``, which the leader sets before ``done``."""
+    """An operation and its caller, who waits for ``wake`` to be released.
 
-    __slots__ = ("deadline", "done", "error", "leads", "operation", "result", "taken", "wake")
+    ``batch`` is what the caller leads. The leader sets the other fields, and ``done`` last.
+    """
+
+    __slots__ = ("batch", "committing", "deadline", "done", "error", "operation", "result", "wake")
 
     def __init__(self, operation: Operation[Any], deadline: float) -> None:
         self.operation = operation
         self.deadline = deadline
         self.wake = threading.Lock()
         self.wake.acquire()
-        self.leads = False
-        self.taken = False
+        self.batch: list[_Ticket] = []
+        self.committing = False
         self.done = False
         self.result: Any = None
         self.error: StorageError | None = None
@@ -62,28 +65,33 @@ class _Ticket:
     def unknown(self, reason: str) -> OutcomeUnknown:
         return OutcomeUnknown(self.operation.key, self.operation.expected_revision, reason)
 
+    def settle(self, result: Any) -> None:
+        """Take what the operation came to; an error of the contract is one."""
+        if isinstance(result, StorageError):
+            self.error = result
+        else:
+            self.result = result
+        self.done = True
+
+    def rouse(self) -> None:
+        """Wake the caller; twice does no harm."""
+        with contextlib.suppress(RuntimeError):
+            self.wake.release()
+
 
 class Writer:
     """Executes operations, each atomically, in the order in which they came."""
 
-    def __init__(
-        self,
-        link: Link,
-        store: StoreFile,
-        stop: threading.Event,
-        watched: Callable[[], bool],
-        publish: Publish,
-    ) -> None:
-        self._link = link
+    def __init__(self, link: Link, store: StoreFile, stop: threading.Event, hub: Hub) -> None:
         self._store = store
         self._stop = stop
-        self._watched = watched
-        self._publish = publish
+        self._hub = hub
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()  # guarded by _lock
-        self._leading = False  # guarded by _lock: somebody leads or was just told to
-        # Held by the leader while it uses the connection; close() takes it to close that.
-        self._connection = threading.Lock()
+        self._leader: _Ticket | None = None  # guarded by _lock; whom one caller is to lead
+        self._turn = Turn()
+        self._link: Link | None = link  # guarded by _turn
+        self._sound = True  # guarded by _turn: the link is in no transaction
 
     def submit(self, operation: Operation[T], timeout: float) -> T:
         """The result of ``operation``, once it is committed.
@@ -97,12 +105,13 @@ class Writer:
                 if self._stop.is_set():
                     raise Closed("the backend is closed")
                 self._queue.append(ticket)
-                ticket.leads = not self._leading
-                self._leading = True
-            if ticket.leads or self._wait(ticket):
+                if self._leader is None:
+                    self._leader = ticket
+            if self._leader is ticket or self._wait(ticket):
                 self._lead(ticket)
+                self._settle(ticket)
         except BaseException:
-            self._abandon(ticket)
+            self._settle(ticket)
             raise
         if ticket.error is not None:
             raise ticket.error
@@ -110,151 +119,188 @@ class Writer:
 
     def _wait(self, ticket: _Ticket) -> bool:
         """Wait until the ticket is done (False) or has to lead (True)."""
-        left = max(0.0, ticket.deadline - time.monotonic())
-        woken = ticket.wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
-        return ticket.leads if woken else self._overdue(ticket)
+        while True:
+            left = max(0.0, ticket.deadline - time.monotonic())
+            woken = ticket.wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            if self._leader is ticket or ticket.done:
+                return not ticket.done
+            if not woken:
+                return self._overdue(ticket)
 
     def _overdue(self, ticket: _Ticket) -> bool:
         with self._lock:
-            if ticket.done or ticket.leads:
-                return ticket.leads
-            if ticket.taken:
-                ticket.error = ticket.unknown("the deadline passed during the commit")
-                raise ticket.error
-            self._queue.remove(ticket)
-        raise Timeout(f"{self._store.path}: the deadline passed in the queue; nothing was done")
-
-    def _abandon(self, ticket: _Ticket) -> None:
-        """The caller leaves (with an error, or interrupted): nobody may wait for it to lead."""
-        with self._lock:
-            with contextlib.suppress(ValueError):
+            if ticket.done or self._leader is ticket:
+                return not ticket.done
+            queued = ticket in self._queue
+            if queued:
                 self._queue.remove(ticket)
-            if ticket.leads:
-                self._hand_over(ticket)
+        if queued:
+            raise Timeout(f"{self._store.path}: the deadline passed in the queue; nothing was done")
+        raise ticket.unknown("the deadline passed during the commit")
 
-    def _hand_over(self, ticket: _Ticket) -> None:
-        """Make the first in the queue the leader. The caller holds the lock."""
-        ticket.leads = False
-        if self._queue:
-            self._queue[0].leads = True
-            self._queue[0].wake.release()
-        else:
-            self._leading = False
+    def _settle(self, ticket: _Ticket) -> None:
+        """The caller leaves, with a result or interrupted at whatever line: what it led and did
+        not begin to commit is queued again, the others are woken, and somebody else leads. May be
+        called again after it was interrupted itself."""
+        with self._lock:
+            again = []
+            for other in ticket.batch:
+                if other.done or other is ticket:
+                    continue
+                if other.committing:
+                    other.settle(other.unknown("the writer was interrupted"))
+                else:
+                    again.append(other)
+            rest = (each for each in self._queue if each not in again)
+            if again or ticket in self._queue:
+                self._queue = deque(each for each in (*again, *rest) if each is not ticket)
+            if self._leader is ticket:
+                self._leader = self._queue[0] if self._queue else None
+            leader = self._leader
+        for other in ticket.batch:
+            other.rouse()
+        if leader is not None:
+            leader.rouse()
 
     def _lead(self, ticket: _Ticket) -> None:
-        """Commit one batch, the ticket's operation among it, and hand over."""
-        batch: list[_Ticket] = []
+        """Commit one batch, the ticket's operation among it."""
         try:
-            with self._connection:
+            self._patiently(ticket, lambda: self._take_queue(ticket))
+        except StorageError as error:  # nothing was begun
+            ticket.settle(error)
+            return
+        # If sqlite failed one operation, the others must not suffer: each gets its own transaction.
+        for other in ticket.batch:
+            if not other.done:
                 try:
-                    self._take_lock(ticket.deadline)
-                    self._take_queue(batch)
-                    self._commit(batch)
-                finally:
-                    self._link.rollback()
-        except StorageError as error:
-            ticket.error = error
-        finally:
-            self._settle(ticket, batch)
+                    self._patiently(other, lambda other=other: [other])  # type: ignore[misc]
+                except StorageError as error:
+                    other.settle(error)
 
-    def _take_queue(self, batch: list[_Ticket]) -> None:
-        # Only now that the transaction is open: until then a caller may still give up.
-        with self._lock:
-            batch.extend(itertools.islice(self._queue, _MAX_BATCH))
-            for other in batch:
-                other.taken = True
-                self._queue.popleft()
-
-    def _settle(self, ticket: _Ticket, batch: list[_Ticket]) -> None:
-        """Wake the batch's callers and hand over, also after the leader was interrupted."""
-        with self._lock:
-            if not ticket.done:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(ticket)
-            for other in batch:
-                if other.error is None and not other.done:
-                    other.error = other.unknown("the writer was interrupted")
-                other.done = True
-            self._hand_over(ticket)
-        for other in batch:
-            if other is not ticket:
-                other.wake.release()
-
-    def _take_lock(self, deadline: float) -> None:
-        self._store.check()
+    def _patiently(self, ticket: _Ticket, take: Callable[[], list[_Ticket]]) -> None:
         patiently(
-            lambda: self._link.raw.execute("BEGIN IMMEDIATE"),
-            self._store.path,
-            deadline,
-            self._stop,
+            lambda: self._attempt(ticket, take), self._store.path, ticket.deadline, self._stop
         )
 
-    def _commit(self, batch: list[_Ticket]) -> None:
-        """Execute the batch in the transaction that was begun, and settle its tickets. If sqlite
-        fails one operation, the others must not suffer: then each gets its own transaction."""
-        try:
-            self._execute(batch)
-            return
-        except sqlite3.Error as error:
-            self._link.rollback()
-            if len(batch) == 1:
-                batch[0].error = self._explain(error)
-                return
-        for ticket in batch:
+    def _attempt(self, ticket: _Ticket, take: Callable[[], list[_Ticket]]) -> None:
+        """One transaction, if nobody else is in one: sqlite's busy error then."""
+        with self._turn.lock:
+            link = self._connected()
+            self._sound = False
             try:
-                self._take_lock(ticket.deadline)
-                self._execute([ticket])
-            except sqlite3.Error as error:
-                self._link.rollback()
-                ticket.error = self._explain(error)
-            except StorageError as error:
-                ticket.error = error
-
-    def _explain(self, error: Exception) -> StorageError:
-        mine: StorageError = translate(error, self._store.path)
-        mine.__cause__ = error
-        return mine
-
-    def _execute(self, batch: list[_Ticket]) -> None:
-        raw = self._link.raw
-        txn = Transaction(raw, watched=self._watched())
-        results: list[Any] = []
-        for ticket in batch:
-            try:
-                results.append(ticket.operation.run(txn))
-            except StorageError as error:
-                results.append(error)
-        if txn.revision >= txn.first:
-            raw.execute(_sql.SET_REVISION, (txn.revision,))
-        try:
-            raw.execute("COMMIT")
-        except sqlite3.Error as error:
-            if error_code(error) & 0xFF in _NOT_COMMITTED:
+                if time.monotonic() > self._store.check_at:
+                    self._store.check()
+                link.cutoff.deadline = ticket.deadline
+                link.raw.execute("BEGIN IMMEDIATE")
+                self._execute(link, take())
+                self._sound = not link.raw.in_transaction
+            except DRIVER_ERRORS as error:
+                link.rollback()
+                if link.cutoff.failure is not None:
+                    raise link.cutoff.failure from error
+                self._sound = is_busy(error) and not link.raw.in_transaction
                 raise
+            except StorageError:
+                self._sound = not link.raw.in_transaction
+                raise
+            finally:
+                if not self._sound or self._stop.is_set():
+                    self._disconnect()
+
+    def _connected(self) -> Link:
+        if not self._sound:
+            self._disconnect()  # its owner was interrupted a second time
+        if self._link is None:
+            self._link = self._store.connect(self._stop)
+            self._sound = True
+        return self._link
+
+    def _disconnect(self) -> None:
+        link = self._link
+        if link is not None:
+            link.close()
+            self._link = None
+
+    def _take_queue(self, ticket: _Ticket) -> list[_Ticket]:
+        # Only now that the transaction is open: until then a caller may still give up.
+        with self._lock:
+            ticket.batch = list(itertools.islice(self._queue, _MAX_BATCH))
+            self._queue = deque(itertools.islice(self._queue, _MAX_BATCH, None))
+        return ticket.batch
+
+    def _execute(self, link: Link, batch: list[_Ticket]) -> None:
+        """Run the operations of a batch in the transaction that was begun, commit, and settle the
+        tickets. Those that are not done afterwards have changed nothing."""
+        raw = link.raw
+        link.cutoff.deadline = max(ticket.deadline for ticket in batch)
+        try:
+            txn = Transaction(raw, self._store.path, watched=self._hub.watched())
+            results: list[Any] = []
             for ticket in batch:
-                ticket.error = ticket.unknown(f"the commit failed: {error}")
-                ticket.error.__cause__ = error
+                try:
+                    results.append(ticket.operation.run(txn))
+                except StorageError as error:
+                    results.append(error)
+            if txn.revision >= txn.first:
+                raw.execute(_sql.SET_REVISION, (txn.revision,))
+        except DRIVER_ERRORS as error:
+            self._failed(link, batch, error)
             return
-        if txn.revision >= txn.first:
-            self._publish(txn.first, txn.revision, txn.events)
-        for ticket, result in zip(batch, results, strict=True):
-            if isinstance(result, StorageError):
-                ticket.error = result
-            else:
-                ticket.result = result
-            ticket.done = True
+        if self._commit(link, batch):
+            try:
+                if txn.revision >= txn.first:
+                    self._hub.publish(txn.first, txn.revision, txn.events)
+            finally:
+                for ticket, result in zip(batch, results, strict=True):
+                    ticket.settle(result)
+
+    def _commit(self, link: Link, batch: list[_Ticket]) -> bool:
+        """Commit; whether it is certain that it is in the store's file."""
+        for ticket in batch:
+            ticket.committing = True
+        try:
+            link.raw.execute("COMMIT")
+        except DRIVER_ERRORS as error:
+            if error_code(error) & 0xFF in _NOT_COMMITTED:
+                for ticket in batch:
+                    ticket.committing = False
+                self._failed(link, batch, error)
+                return False
+            reason = f"the commit failed: {error}"
+            cause: Exception | None = error
+        else:
+            lost = self._store.lost()
+            if not lost:
+                return True
+            reason = f"{lost} was removed or replaced during the commit"
+            cause = None
+        for ticket in batch:
+            unknown = ticket.unknown(reason)
+            unknown.__cause__ = cause
+            ticket.settle(unknown)
+        return False
+
+    def _failed(self, link: Link, batch: list[_Ticket], error: Exception) -> None:
+        """Sqlite failed the batch: one operation alone gets the error, several another try."""
+        link.rollback()
+        if link.cutoff.failure is not None:
+            raise link.cutoff.failure from error
+        if len(batch) == 1:
+            mine: StorageError = translate(error, self._store.path)
+            mine.__cause__ = error
+            batch[0].settle(mine)
 
     def close(self, timeout: float) -> None:
         """Fail what is queued with ``Closed``, let the batch under way finish, close the
         connection. ``stop`` has been set before."""
         with self._lock:
-            for ticket in [t for t in self._queue if not t.leads]:
-                self._queue.remove(ticket)
-                ticket.error = Closed("the backend is closed")
-                ticket.done = True
-                ticket.wake.release()
-        if self._connection.acquire(timeout=timeout):
+            queued = [ticket for ticket in self._queue if ticket is not self._leader]
+            self._queue = deque(ticket for ticket in self._queue if ticket is self._leader)
+        for ticket in queued:
+            ticket.settle(Closed("the backend is closed"))
+            ticket.rouse()
+        if self._turn.lock.acquire(timeout=timeout):
             try:
-                self._link.close()
+                self._disconnect()
             finally:
-                self._connection.release()
+                self._turn.lock.release()

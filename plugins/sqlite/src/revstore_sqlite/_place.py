@@ -1,0 +1,61 @@
+"""Where a store lies: what the file system allows, and the modes of the files beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+__all__ = ["match_modes", "network_file_system", "read_only_file_system"]
+
+_NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "lustre",
+    "glusterfs",
+    "fuse.sshfs",
+)
+
+
+def read_only_file_system(path: str) -> bool:
+    """Whether ``path`` lies on a file system that is mounted read-only."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def network_file_system(path: str) -> str:
+    """The kind of network file system that ``path`` lies on, "" if it is local or not known.
+
+    WAL needs memory that all processes share, and locks there are often not to be trusted.
+    """
+    best, kind = "", ""
+    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            _, point, kind_here, *_ = line.split(" ")
+            inside = path == point or path.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, kind_here
+    return kind if kind in _NETWORK else ""
+
+
+def match_modes(path: str) -> None:
+    """Give ``-wal`` and ``-shm`` the mode of the file, as far as they are ours to change.
+
+    SQLite does so only when it makes them: after a crash they may be left with the mode that the
+    file had at an earlier time, and then they decide who may open the store.
+    """
+    with contextlib.suppress(OSError):
+        wanted = stat.S_IMODE(os.stat(path).st_mode)
+        for end in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(path + end)
+                if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != wanted:
+                    os.chmod(path + end, wanted)

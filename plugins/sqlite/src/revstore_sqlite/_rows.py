@@ -1,0 +1,123 @@
+"""From rows to values. A file may hold anything, so every row is checked.
+
+Each write has a checksum over its key, its value and its numbers. Where it does not fit what was
+read, the row is one whose value cannot be trusted: that is a result of its key alone,
+``KeyValue.damaged``, and no concern of its neighbours. Numbers come out of SQL as integers; see
+``_sql``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import starmap
+from operator import eq, itemgetter
+from typing import Any, Final
+from zlib import crc32
+
+import attrs
+
+from revstore.errors import CorruptStore
+from revstore.values import KeyValue, WatchEvent, WatchEventType
+
+__all__ = [
+    "FOLD",
+    "GREATEST_REVISION",
+    "Header",
+    "checksum",
+    "event",
+    "header_of",
+    "key_value",
+    "key_values",
+]
+
+#: Revisions stay below this.
+GREATEST_REVISION: Final = (1 << 43) - 1
+#: A prime: a flipped bit in a number changes their sum by no multiple of it.
+FOLD: Final = 4_294_967_291
+#: Rows turned into values at once: so few that they do not wake the cycle collector.
+_CHUNK = 512
+
+
+@attrs.frozen(slots=True)
+class Header:
+    """The store's counters in one snapshot."""
+
+    revision: int
+    compacted: int
+    swept: int
+    store_id: str
+
+
+def header_of(row: Sequence[Any] | None, path: str) -> Header:
+    """The counters; ``CorruptStore`` if they cannot be."""
+    if row is not None:
+        revision, compacted, swept, store_id = row
+        numbers = type(revision) is type(compacted) is type(swept) is int
+        if (
+            numbers
+            and 0 <= swept <= compacted <= revision <= GREATEST_REVISION
+            and revision > 0
+            and type(store_id) is str
+        ):
+            return Header(revision, compacted, swept, store_id)
+    raise CorruptStore(f"{path}: the store is damaged (its counters are {row})")
+
+
+def checksum(kv: KeyValue) -> int:
+    """What is stored beside a write: a CRC over key and value, and the fold of the numbers."""
+    numbers = kv.revision + 3 * kv.create_revision + 5 * kv.version + 7 * kv.lease
+    return (_crc(kv.key, kv.value) + numbers % FOLD) & 0xFFFFFFFF
+
+
+def _crc(key: str, value: bytes) -> int:
+    return crc32(value, crc32(key.encode()))
+
+
+def key_value(key: str, value: Any, *numbers: Any) -> KeyValue:
+    """One key. The last of ``numbers`` is what the CRC of key and value must be, by the checksum
+    and the others."""
+    revision, created, version, lease, expected = numbers
+    if type(value) is bytes and _crc(key, value) == expected:
+        return KeyValue(key, value, revision, created, version, lease)
+    value = value if type(value) is bytes else b""
+    return KeyValue(key, value, revision, created, version, lease, damaged=True)
+
+
+_KEY, _VALUE, _EXPECTED = map(itemgetter, (0, 1, 6))
+_FIELDS = itemgetter(*range(6))
+
+
+def key_values(cursor: sqlite3.Cursor, *, checked: bool = True) -> tuple[KeyValue, ...]:
+    """All rows of a list; those that are not ``checked`` have no value and no checksum."""
+    with closing(cursor):
+        if not checked:
+            return tuple(starmap(KeyValue, cursor))
+        found: list[KeyValue] = []
+        while rows := cursor.fetchmany(_CHUNK):
+            good = _intact(rows)
+            found += starmap(KeyValue, map(_FIELDS, rows)) if good else starmap(key_value, rows)
+        return tuple(found)
+
+
+def _intact(rows: list[tuple[Any, ...]]) -> bool:
+    """Whether all checksums fit: a loop that never leaves C. A value of another type than bytes
+    does not get through it."""
+    keys = map(crc32, map(str.encode, map(_KEY, rows)))
+    try:
+        return all(map(eq, map(crc32, map(_VALUE, rows), keys), map(_EXPECTED, rows)))
+    except (TypeError, ValueError):
+        return False
+
+
+def event(row: Sequence[Any]) -> WatchEvent:
+    """A row of ``_sql.EVENTS``: a write, the revision that it replaced, and what stood there."""
+    key, value, revision, _, version, _, _, replaced, *old = row
+    previous = None
+    if replaced is not None:
+        # A row that is gone has no numbers but the one that led to it.
+        previous = key_value(key, old[0], int(old[1]) or replaced, *old[2:])
+    if value is None and not version:
+        return WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), previous)
+    return WatchEvent(WatchEventType.PUT, key_value(*row[:7]), previous)
