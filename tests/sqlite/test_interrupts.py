@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import CodeType
 
 import pytest
 
@@ -21,17 +20,11 @@ from revstore.testing.interrupts import (
 )
 from revstore.values import WatchEventType
 from revstore_sqlite._backend import SQLiteBackend
-from revstore_sqlite._connect import Cutoff
 
 Open = Callable[..., SQLiteBackend]
 
-_below = code_below(SQLiteBackend)
-
-
-def PLUGIN(code: CodeType) -> bool:
-    """The lines of the plugin alone, but for the callback of sqlite: its own exceptions come out
-    of the statement, see ``test_ctrl_c_in_a_long_statement``, but not at its finalization."""
-    return code is not Cutoff.looks.__code__ and _below(code)
+#: The lines of the plugin alone.
+PLUGIN = code_below(SQLiteBackend)
 
 
 def fill(backend: SQLiteBackend, count: int = 20) -> None:

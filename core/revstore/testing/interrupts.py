@@ -54,8 +54,8 @@ def interrupt_every_line(
     that nothing interrupts is the last. Returns how many runs were interrupted.
 
     Left out, since no signal can strike there: a bare ``try:``, and the way out of a ``with``
-    block, before ``__exit__`` is called. And finalizers (``__del__``), from which no exception
-    comes out.
+    block, before ``__exit__`` is called. And finalizers (``__del__``, the end of a generator), from
+    which no exception comes out.
 
     Raises:
         AssertionError: ``attempt`` swallowed the exception or turned it into another.
@@ -126,6 +126,8 @@ class _Strike:
 
 
 def _in_finalizer(frame: FrameType | None) -> bool:
+    if isinstance(sys.exc_info()[1], GeneratorExit):
+        return True
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             return True

@@ -8,7 +8,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -76,7 +76,7 @@ class Cutoff:
         self.deadline = float("inf")
         self.failure: BaseException | None = None
 
-    def looks(self) -> Iterator[bool]:
+    def looks(self) -> Generator[bool, None, None]:
         """Yield whether to cut off, for each look. A generator, since it is resumed inside the
         ``try``: an exception may strike at the first instruction of a function, before any."""
         over = False
@@ -99,15 +99,17 @@ class Link:
     If even that is interrupted, it is closed with its last reference.
     """
 
-    __slots__ = ("__weakref__", "_identity", "cutoff", "raw")
+    __slots__ = ("__weakref__", "_identity", "_looks", "cutoff", "raw")
 
     def __init__(self, raw: sqlite3.Connection, identity: Identity, stop: threading.Event) -> None:
         self.raw: Final = raw
         self.cutoff: Final = Cutoff(stop)  # knows nothing of the link: no circle of references
         self._identity = identity
-        looks = self.cutoff.looks()
-        next(looks)
-        raw.set_progress_handler(looks.__next__, _STEPS)
+        self._looks: Final = self.cutoff.looks()
+        next(self._looks)  # as far as its first yield
+        if self.cutoff.failure is not None:
+            raise self.cutoff.failure
+        raw.set_progress_handler(self._looks.__next__, _STEPS)
 
     def rollback(self) -> None:
         """End the transaction that is open, if any."""
@@ -123,6 +125,7 @@ class Link:
     def disconnect(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self.raw.close()
+        self._looks.close()  # here, and not in a finalizer, which would swallow an exception
 
     def close(self) -> None:
         process.close(self._identity, self)
