@@ -182,6 +182,8 @@ class _Work:
     watched: int = 0
     failures: list[BackendError] = attrs.field(factory=list)
     stop: threading.Event = attrs.field(factory=threading.Event)
+    #: The writer has ended: no more revisions come.
+    written: threading.Event = attrs.field(factory=threading.Event)
 
     def wait_for_one_more(self) -> None:
         """Until another write is acknowledged: the threads have not come to a halt."""
@@ -199,10 +201,13 @@ def _at_work(backend: Backend, space: Keyspace) -> Iterator[_Work]:
 
     def write() -> None:
         number = 0
-        while not work.stop.is_set():
-            number += 1
-            key = space.key(f"parent-{number}")
-            work.revisions.append(backend.put(key, b"x" * 500, expected_revision=0).revision)
+        try:
+            while not work.stop.is_set():
+                number += 1
+                key = space.key(f"parent-{number}")
+                work.revisions.append(backend.put(key, b"x" * 500, expected_revision=0).revision)
+        finally:
+            work.written.set()
 
     def read() -> None:
         while not work.stop.is_set():
@@ -210,7 +215,7 @@ def _at_work(backend: Backend, space: Keyspace) -> Iterator[_Work]:
 
     def follow() -> None:
         with space.watch() as watch:
-            while not work.stop.is_set() or watch.position < work.revisions[-1]:
+            while not work.written.is_set() or watch.position < work.revisions[-1]:
                 watch.poll(0.05)
             work.watched = watch.position
 
