@@ -278,7 +278,6 @@ class TuplePod(NamedTuple):
 
 
 class ModelPod(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
     metadata: ObjectMeta
     node_name: str = ""
 
