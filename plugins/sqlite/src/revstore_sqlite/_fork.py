@@ -49,10 +49,14 @@ class Turn:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        #: A fork waits: who takes turns again and again must let it go first, since locks are
+        #: not fair.
+        self.wanted = False
         self._kept = False  # by the forking thread, which alone uses this
         enlist(self)
 
     def pause(self, deadline: float) -> bool:
+        self.wanted = True
         if not self._kept:
             self._kept = self.lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
         return self._kept
@@ -61,12 +65,13 @@ class Turn:
         return self._kept
 
     def resume(self) -> None:
+        self.wanted = False
         if self._kept:
             self._kept = False
             self.lock.release()
 
     def begin_anew(self) -> None:
-        self._kept = False
+        self.wanted = self._kept = False
         self.lock = threading.Lock()
 
 

@@ -28,7 +28,7 @@ from revstore.errors import (
 )
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
-from revstore_sqlite._errors import DRIVER_ERRORS, error_code, is_busy, translate
+from revstore_sqlite._errors import DRIVER_ERRORS, busy, error_code, is_busy, translate
 from revstore_sqlite._fork import Turn
 from revstore_sqlite._hub import Hub
 from revstore_sqlite._ops import Operation, Transaction
@@ -184,6 +184,8 @@ class Writer:
 
     def _attempt(self, ticket: _Ticket, take: Callable[[], list[_Ticket]]) -> None:
         """One transaction, if nobody else is in one: sqlite's busy error then."""
+        if self._turn.wanted:
+            raise busy("a fork goes first")
         with self._turn.lock:
             link = self._connected()
             self._sound = False
