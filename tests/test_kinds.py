@@ -88,7 +88,7 @@ def test_every_known_resource_is_found_by_object_prefix_and_name(info):
         ("events.k8s.io/v1", "Event", "/events"),
         ("serving.knative.dev/v1", "Service", "/serving.knative.dev/services"),
         ("monitoring.coreos.com/v1", "ServiceMonitor", "/monitoring.coreos.com/servicemonitors"),
-        ("gateway.networking.k8s.io/v1", "Gateway", "/gateways"),
+        ("gateway.networking.k8s.io/v1", "Gateway", "/gateway.networking.k8s.io/gateways"),
         ("metrics.k8s.io/v1", "Pod", "/metrics.k8s.io/pods"),
     ],
 )

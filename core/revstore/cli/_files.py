@@ -10,7 +10,7 @@ import click
 
 from revstore import kinds
 from revstore.cli._scope import DEFAULT_NAMESPACE, type_name
-from revstore.errors import InvalidArgument
+from revstore.errors import InvalidArgument, InvalidObject
 from revstore.kinds import ResourceInfo
 from revstore.manifests import Manifest, ManifestError, find_sources, read
 from revstore.objects import with_metadata
@@ -104,20 +104,48 @@ def _manifests(session: Session, filenames: Sequence[str]) -> Iterator[Manifest]
 def _placed(
     session: Session, manifests: Iterable[Manifest], namespace: str | None
 ) -> Iterator[Item]:
+    stored = _StoredKinds(session)
+    warned = ""
     for manifest in manifests:
         obj = manifest.object
         own = obj["metadata"].get("namespace")
         try:
-            info = kinds.for_object(obj, session.config.resources)
+            # So a kind of unknown scope is where -n says, unless the object names a namespace.
+            placed = with_metadata(obj, namespace=own or namespace)
+            info = kinds.for_object(placed, session.config.resources)
+            stored.check(info)
+            if own and namespace and info.namespaced and own != namespace:
+                message = f"the object is in namespace {own!r}, not in {namespace!r} as -n says"
+                raise InvalidArgument("metadata.namespace", own, namespace, message=message)
         except InvalidArgument as error:
             session.complain(f"{manifest.where}: {error}")
             continue
-        if namespace and info.namespaced:
-            if own and own != namespace:
-                session.complain(
-                    f"{manifest.where}: the object is in namespace {own!r}, not in "
-                    f"{namespace!r} as -n says"
-                )
-                continue
-            obj = with_metadata(obj, namespace=namespace)
-        yield Item(info, manifest, obj)
+        if not info.namespaced:
+            placed = with_metadata(obj, namespace=None)
+            if own and warned != manifest.where:
+                warned = manifest.where
+                dropped = f"{info.kind} has no namespace, {own!r} is left out"
+                session.warn(f"warning: {manifest.where}: metadata.namespace: {dropped}")
+        yield Item(info, manifest, placed)
+
+
+class _StoredKinds:
+    """Keeps kinds that nobody has told of, and that have one plural, out of each other's keys."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._kinds = {info.prefix: info.kind for info in kinds.known(session.config.resources)}
+
+    def check(self, info: ResourceInfo) -> None:
+        """Refuse a kind if the store, or a file before, has another one in its place.
+
+        Raises:
+            InvalidObject: it has.
+        """
+        kind = self._kinds.get(info.prefix)
+        if kind is None:
+            kind = self._session.stored_kind(info) or info.kind
+            self._kinds[info.prefix] = kind
+        if kind != info.kind:
+            expected = f"another kind: did you mean {kind!r}, which is there and has its plural?"
+            raise InvalidObject("kind", info.kind, expected)

@@ -113,7 +113,7 @@ class RowWriter:
             front = list(extra[at]) if extra else []
             if self._namespaces:
                 front.append(str(metadata.get("namespace") or ""))
-            front.append(f"{type_name(self._info, obj)}/{name}" if self._typed else name)
+            front.append(f"{type_name(self._info)}/{name}" if self._typed else name)
             rows.append([*front, *(column.cell(obj, now) for column in self._columns)])
         self._table.write(rows)
 

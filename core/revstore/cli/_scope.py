@@ -11,7 +11,7 @@ import click
 
 from revstore import kinds
 from revstore.cli._failures import Failed
-from revstore.errors import KeyNotFound
+from revstore.errors import InvalidArgument, KeyNotFound
 from revstore.kinds import ResourceInfo
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "Scope",
     "Target",
-    "candidates",
     "full_name",
     "not_found",
     "parse_targets",
@@ -41,13 +40,13 @@ _ALL = (
     "pods",
     "replicationcontrollers",
     "services",
-    "daemonsets",
-    "deployments",
-    "replicasets",
-    "statefulsets",
-    "horizontalpodautoscalers",
-    "cronjobs",
-    "jobs",
+    "daemonsets.apps",
+    "deployments.apps",
+    "replicasets.apps",
+    "statefulsets.apps",
+    "horizontalpodautoscalers.autoscaling",
+    "cronjobs.batch",
+    "jobs.batch",
 )
 
 
@@ -63,24 +62,42 @@ class Target:
 
 @attrs.frozen
 class Scope:
-    """The namespace that a command works in; "" for all of them."""
+    """The namespace that a command works in: ``given`` by -n, "" for all of them.
 
-    namespace: str = DEFAULT_NAMESPACE
+    Of a resource that may have objects of both scopes, -n means those of the namespace only; None,
+    without -n, means those in the default namespace and those in none.
+    """
+
+    given: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of what is namespaced; "" for all of them."""
+        return DEFAULT_NAMESPACE if self.given is None else self.given
 
     def of(self, target: Target) -> str | None:
         """What to ask the registry for."""
-        return (self.namespace or None) if target.info.namespaced and not target.guessed else None
+        if not target.info.namespaced or (target.guessed and self.given is None):
+            return None
+        return self.namespace or None
 
     def holds(self, target: Target, obj: Any) -> bool:
         """Whether a listed object is in it."""
-        if not target.guessed or not self.namespace:
+        if not target.guessed or self.given is not None:
             return True
         return obj["metadata"].get("namespace") in (None, "", self.namespace)
 
+    def candidates(self, target: Target) -> Iterator[ResourceInfo]:
+        """Where an object of that name may be, in turn: of a resource of either scope, in no
+        namespace, as ``apply`` puts it there without -n, then in the default one."""
+        if target.guessed and self.given is None:
+            yield attrs.evolve(target.info, namespaced=False)
+        yield target.info
+
 
 def scope_option(**arguments: Any) -> Callable[[F], F]:
-    """The option ``-n``; ``default`` may be given."""
-    settings = {"default": DEFAULT_NAMESPACE, "show_default": True, **arguments}
+    """The option ``-n``; None if it is not there."""
+    settings = {"show_default": DEFAULT_NAMESPACE, **arguments}
     return click.option("-n", "--namespace", metavar="NAMESPACE", **settings)
 
 
@@ -95,19 +112,14 @@ def selection_options(command: F) -> F:
     return command
 
 
-def type_name(info: ResourceInfo, obj: Any = None) -> str:
-    """ "pod", "deployment.apps": what stands before the name in `-o name`.
-
-    ``obj``, where it is at hand, knows the kind of a resource that is only known by its keys.
-    """
-    kind = obj.get("kind") if isinstance(obj, dict) else None
-    name = (kind if isinstance(kind, str) else info.kind).lower()
-    return f"{name}.{info.group}" if info.group else name
+def type_name(info: ResourceInfo) -> str:
+    """ "pod", "deployment.apps": what stands before the name in `-o name`."""
+    return info.singular
 
 
 def full_name(info: ResourceInfo, obj: Any) -> str:
     """ "pod/web": what `-o name` prints. What is stored by others may lack a name."""
-    return f"{type_name(info, obj)}/{obj['metadata'].get('name') or ''}"
+    return f"{info.singular}/{obj['metadata'].get('name') or ''}"
 
 
 def not_found(target: Target, name: str, scope: Scope) -> str:
@@ -119,26 +131,43 @@ def not_found(target: Target, name: str, scope: Scope) -> str:
 
 
 def resolve(session: Session, name: str) -> Target:
-    """The resource that people call ``name``: a known one, else one that the store holds."""
+    """The resource that people call ``name``: of those known and those that the store holds."""
     overrides = session.config.resources
-    info = kinds.lookup(name, overrides)
+    known = kinds.known(overrides)
+    # The core group's, whatever else is stored.
+    info = next((info for info in known if not info.group and name in info.names), None)
+    if info is None:
+        prefixes = {info.prefix for info in known}
+        stored = [
+            kinds.for_prefix(prefix, overrides)
+            for prefix in session.factory.stored_resources()
+            if prefix not in prefixes
+        ]
+        info = _one_of(name, [*known, *stored])
+        if info in stored:
+            return Target(_with_kind(session, info, stored), guessed=True)
+    configured = overrides.get(info.qualified)
+    return Target(info, guessed=configured is not None and configured.namespaced is None)
+
+
+def _one_of(name: str, infos: list[ResourceInfo]) -> ResourceInfo:
+    try:
+        info = kinds.only(name, kinds.find(name, infos))
+    except InvalidArgument as error:
+        raise Failed(str(error)) from error
     if info is not None:
-        configured = overrides.get(info.qualified)
-        guessed = configured is not None and configured.namespaced is None
-        return Target(info, guessed=guessed)
-    stored = [kinds.for_prefix(prefix, overrides) for prefix in session.factory.stored_resources()]
-    wanted = name.lower()
-    for each in stored:
-        plural, _, group = wanted.partition(".")
-        names = {plural, kinds.plural_of(plural)}
-        if each.resource in names and group in ("", each.group):
-            return Target(each, guessed=True)
-    known = [
-        spelt for each in (*kinds.KINDS, *stored) for spelt in (each.resource, *each.short_names)
-    ]
-    close = difflib.get_close_matches(wanted, known, 1)
+        return info
+    spelt = [each for info in infos for each in (info.resource, *info.short_names)]
+    close = difflib.get_close_matches(name.lower(), spelt, 1)
     hint = f"did you mean {close[0]!r}?" if close else "no object of it is stored"
     raise Failed(f"unknown resource {name!r}: {hint}")
+
+
+def _with_kind(session: Session, info: ResourceInfo, stored: list[ResourceInfo]) -> ResourceInfo:
+    """``info`` with the kind of its objects, if that leads back to it."""
+    kind = session.stored_kind(info)
+    named = attrs.evolve(info, kind=kind)
+    return named if kind and kinds.find(named.singular, [*kinds.KINDS, *stored]) == [info] else info
 
 
 def parse_targets(session: Session, arguments: Sequence[str]) -> list[Target]:
@@ -174,21 +203,14 @@ def _slashed(session: Session, arguments: Sequence[str]) -> list[Target]:
 
 def read_one(session: Session, target: Target, name: str, scope: Scope) -> Any:
     """Get one object by name. Raises ``KeyNotFound``."""
-    namespace = scope.namespace or DEFAULT_NAMESPACE
-    for info in candidates(target):
+    for info in scope.candidates(target):
         registry = session.factory.registry(info)
+        namespace = (scope.namespace or DEFAULT_NAMESPACE) if info.namespaced else None
         try:
-            return registry.get(name, namespace if info.namespaced else None)
+            return registry.get(name, namespace)
         except KeyNotFound as error:
             missing = error
     raise missing
-
-
-def candidates(target: Target) -> Iterator[ResourceInfo]:
-    """The target's resource, of either scope if nobody has said which."""
-    yield target.info
-    if target.guessed:
-        yield attrs.evolve(target.info, namespaced=not target.info.namespaced)
 
 
 def _usage(message: str) -> click.UsageError:

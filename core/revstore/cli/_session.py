@@ -13,11 +13,12 @@ import click
 
 from revstore.cli._failures import Misconfigured
 from revstore.cli._standard_streams import Output
-from revstore.errors import ConfigError
+from revstore.errors import ConfigError, CorruptObject, CorruptObjects
 
 if TYPE_CHECKING:
     from revstore.config import StorageConfig
     from revstore.factory import StorageFactory
+    from revstore.kinds import ResourceInfo
 
 __all__ = ["Session", "pass_session", "store_options"]
 
@@ -55,6 +56,16 @@ class Session:
         from revstore.factory import StorageFactory
 
         return StorageFactory(self.config)
+
+    def stored_kind(self, info: ResourceInfo) -> str:
+        """The kind of the objects of a resource that is only known by its keys: that of the first
+        one. "" if there is none, or it has no kind."""
+        registry = self.factory.registry(info, namespaced=True)
+        try:
+            kinds = [obj.get("kind") for obj in registry.list(limit=1)]
+        except (CorruptObject, CorruptObjects):
+            kinds = []
+        return kinds[0] if kinds and isinstance(kinds[0], str) else ""
 
     def close(self) -> None:
         """Close the store, if it was opened."""

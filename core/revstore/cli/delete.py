@@ -10,10 +10,8 @@ import click
 from revstore.cli._failures import concerns_one_object, one_line
 from revstore.cli._files import files_option, read_items
 from revstore.cli._scope import (
-    DEFAULT_NAMESPACE,
     Scope,
     Target,
-    candidates,
     not_found,
     parse_targets,
     scope_option,
@@ -43,7 +41,7 @@ class _Victim:
 @click.command("delete", short_help="Delete objects by name, file or selector.")
 @click.argument("what", nargs=-1, metavar="[TYPE NAME... | TYPE/NAME... | TYPE]")
 @files_option()
-@scope_option(default=None, help="[default: default]")
+@scope_option()
 @selection_options
 @click.option("--all", "every", is_flag=True, help="All objects of the type.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no failure.")
@@ -71,7 +69,7 @@ def command(
     revstore delete pods -l app=web
     revstore delete configmaps --all -n test
     """
-    scope = Scope("" if all_namespaces else namespace or DEFAULT_NAMESPACE)
+    scope = Scope("" if all_namespaces else namespace)
     if filenames:
         if what or selector or field_selector or every or all_namespaces:
             raise _usage("-f goes with neither names nor selectors")
@@ -109,7 +107,7 @@ def _from_targets(
 ) -> Iterator[_Victim]:
     for target in targets:
         for name in target.names:
-            yield _Victim(target, tuple(candidates(target)), name, scope.namespace)
+            yield _Victim(target, tuple(scope.candidates(target)), name, scope.namespace)
         if target.names:
             continue
         for obj in find(session, target, scope, selector=selector, field_selector=field_selector):
@@ -126,7 +124,7 @@ def _delete(
     for info in victim.candidates:
         registry = session.factory.registry(info)
         try:
-            gone = registry.delete(victim.name, victim.namespace if info.namespaced else None)
+            registry.delete(victim.name, victim.namespace if info.namespaced else None)
         except KeyNotFound:
             continue
         except StorageError as error:
@@ -134,7 +132,7 @@ def _delete(
                 raise
             session.complain(f"{type_name(info)}/{victim.name}: {one_line(error)}")
             return
-        kind, name = type_name(info, gone), printable(victim.name)
+        kind, name = type_name(info), printable(victim.name)
         click.echo(f"{kind}/{name}" if output else f'{kind} "{name}" deleted')
         return
     if not ignore_not_found and not victim.listed:

@@ -20,7 +20,6 @@ from revstore.cli._failures import Failed, one_line
 from revstore.cli._output import dump_yaml
 from revstore.cli._scope import (
     Scope,
-    candidates,
     not_found,
     parse_targets,
     read_one,
@@ -47,7 +46,7 @@ _HEADING = """\
 @scope_option()
 @store_options
 @pass_session
-def command(session: Session, what: tuple[str, ...], namespace: str) -> None:
+def command(session: Session, what: tuple[str, ...], namespace: str | None) -> None:
     """Change an object in $EDITOR (else vi).
 
     If somebody else has changed it meanwhile nothing is stored, and what you wrote is kept.
@@ -61,7 +60,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str) -> None:
         obj = read_one(session, target, name, scope)
     except KeyNotFound:
         raise Failed(not_found(target, name, scope)) from None
-    info = _scoped(tuple(candidates(target)), obj)
+    info = _scoped(tuple(scope.candidates(target)), obj)
     before = _HEADING + dump_yaml(obj)
     with _buffer(before) as path:
         _run_editor(path)
@@ -73,7 +72,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str) -> None:
     if edited is None:
         click.echo("Edit cancelled, no changes made.")
     else:
-        click.echo(f"{type_name(info, obj)}/{name} edited")
+        click.echo(f"{type_name(info)}/{name} edited")
 
 
 def _scoped(infos: tuple[ResourceInfo, ...], obj: dict[str, Any]) -> ResourceInfo:

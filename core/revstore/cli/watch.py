@@ -28,7 +28,7 @@ def command(
     session: Session,
     *,
     what: tuple[str, ...],
-    namespace: str,
+    namespace: str | None,
     all_namespaces: bool,
     selector: str,
     field_selector: str,

@@ -275,18 +275,24 @@ class StorageFactory(Closing):
             each.backend.close()
 
     def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
-        """The resource that ``storage`` and ``registry`` take these arguments for."""
+        """The resource that ``storage`` and ``registry`` take these arguments for.
+
+        Raises:
+            InvalidArgument: there is none, or it could be taken for another one, or several are
+                called so; see ``revstore.kinds``.
+        """
         if isinstance(resource, ResourceInfo):
-            return resource
-        if not resource:
-            if object_type is dict:
-                raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')
-            resource = kinds.plural_of(object_type.__name__)
-        known = kinds.lookup(resource, self.config.resources)
-        if known is not None:
-            return known
-        plural, _, group = resource.partition(".")
-        return ResourceInfo(plural, object_type.__name__, group)
+            info = resource
+        elif resource:
+            known = kinds.lookup(resource, self.config.resources)
+            plural, _, group = resource.lower().partition(".")
+            info = known or ResourceInfo(plural, object_type.__name__, group)
+        elif object_type is dict:
+            raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')
+        else:
+            info = kinds.for_class(object_type.__name__, self.config.resources)
+        kinds.check(info)
+        return info
 
     def _configs(self) -> Iterator[StorageConfig]:
         yield self.config
