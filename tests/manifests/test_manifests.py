@@ -4,6 +4,8 @@ import datetime
 import json
 import math
 import os
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -13,7 +15,6 @@ from hypothesis import strategies as st
 from revstore.errors import InvalidArgument
 from revstore.manifests import (
     MAX_BYTES,
-    Manifest,
     ManifestError,
     find_sources,
     parse,
@@ -53,7 +54,33 @@ def value_of(text):
         ("089", 89),
         ("1_000", 1000),
         ("18446744073709551615", 2**64 - 1),
-        ("18446744073709551616", float(2**64)),
+        ("18446744073709551616", 2**64),
+        ("-9223372036854775809", -(2**63) - 1),
+        ("1" * 4300, int("1" * 4300)),
+        ("0X1f", 31),
+        ("0B1", 1),
+        ("0O17", 15),
+        ("0b-101", -5),
+        ("0x_F_F", 255),
+        ("0xFFFFFFFFFFFFFFFF", 2**64 - 1),
+        ("-0x8000000000000000", -(2**63)),
+        ("0x10000000000000000", "0x10000000000000000"),
+        ("+0x8000000000000000", "+0x8000000000000000"),
+        ("0b" + "1" * 65, "0b" + "1" * 65),
+        ("0o7777777777777777777777", "0o7777777777777777777777"),
+        # Not octal any more, as kubectl has it, but not rounded either.
+        ("07777777777777777777777", 7777777777777777777777),
+        ("0x", "0x"),
+        ("0X", "0X"),
+        ("0_", 0),
+        ("1_", 1),
+        ("_1", "_1"),
+        (".5_0", 0.5),
+        (".5__0", ".5__0"),
+        ("._5", "._5"),
+        ("+.5", 0.5),
+        ("-0", 0),
+        ("-0.0", -0.0),
         ("1e3", 1000.0),
         ("1.", 1.0),
         (".5", 0.5),
@@ -77,6 +104,7 @@ def test_scalars_are_read_as_kubectl_reads_them(text, value):
 
     assert value == read_value
     assert type(value) is type(read_value)
+    assert str(value) == str(read_value)  # -0.0
 
 
 @pytest.mark.parametrize(
@@ -85,6 +113,9 @@ def test_scalars_are_read_as_kubectl_reads_them(text, value):
         ("value: .inf", "no place in JSON", 4),
         ("value: .NaN", "no place in JSON", 4),
         ("value: 1e999", "out of range", 4),
+        ("value: " + "1" * 4301, "4301 digits: too many", 4),
+        ("value: !!float " + "1" * 400, "out of range", 4),
+        ("value: !!python/object:os.x {}", "tag", 4),
         ("value: !!binary aGk=", "tag", 4),
         ("value: !Ref x", "tag", 4),
         ("value: !!int x", "no int", 4),
@@ -237,36 +268,37 @@ def test_folders_are_walked_in_the_order_of_paths(tmp_path):
             find_sources([bad])
 
 
+# Strings that some reader takes for something else, unless they are in quotes.
+NUMBERISH = """
+    y n on off ~ null Null = << true .inf -.INF .nan - --- ... 1e3 1e999 12e03 22:22 1:30.5 0644 08
+    0o7 0x1F 0X1F 0B1 0O17 0x 0X 0b-1 1_0 1_000 0_ .5 +.5 ._5 .5_0 1. +1 -0 2020-01-01
+    2020-01-01T00:00:00Z 18446744073709551616 0x1FFFFFFFFFFFFFFFFF 0b0
+""".split()  # noqa: SIM905
+
 scalars = (
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
+    | st.integers()
+    | st.integers(0, 4300).map(lambda digits: 10**digits - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(
-        st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), include_characters="\n\t")
-    )
-    | st.sampled_from(
-        [
-            "y",
-            "on",
-            "1e3",
-            "22:22",
-            "0644",
-            "0o7",
-            "1_0",
-            "2020-01-01",
-            "~",
-            "=",
-            "<<",
-            ".inf",
-            "- a",
-        ]
-    )
+    | st.text()
+    | st.text("\0\t\n\r\x85\u2028\ufeff\U0001f600 :#-?!&*{}[],|>'\"%@`\\=<~", max_size=8)
+    | st.sampled_from(NUMBERISH)
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text("abc01y-.:#", max_size=4), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.text("abc01y-.:#\n", max_size=4) | st.text() | st.sampled_from(NUMBERISH), inner
+        )
+    ),
 )
+
+
+def exactly(value):
+    """Text that differs if value or type differs anywhere: 1, 1.0, True, 0.0 and -0.0."""
+    return json.dumps(value, sort_keys=True)
 
 
 @settings(max_examples=200, deadline=None)
@@ -275,19 +307,73 @@ def test_what_is_written_reads_back_the_same(value):
     """-o yaml and -o json round trip through the reader: no value changes its type."""
     obj = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "value": value}
 
-    assert [Manifest("x", 1, obj)] == parse(to_yaml(obj).encode(), "x")
-    assert [Manifest("x", 1, obj)] == parse(json.dumps(obj).encode(), "x")
+    for text in (to_yaml(obj), json.dumps(obj), json.dumps(obj, ensure_ascii=False, indent=4)):
+        (manifest,) = parse(text.encode(), "x")
+
+        assert exactly(obj) == exactly(manifest.object)
 
 
 class _Loader(yaml.CSafeLoader):
     """PyYAML's own rules."""
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text("abyno1e0x_:.-+~=<'2T\n ", min_size=1, max_size=12))
+TEXTS = st.text("abynoxXBO01e_:.-+~=<'2T\n ", max_size=12) | st.text() | st.sampled_from(NUMBERISH)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS)
 def test_other_readers_see_strings_in_what_is_written(text):
     """Text that looks like a number, date or boolean to some reader is written in quotes."""
-    assert {"a": text} == yaml.load(to_yaml({"a": text}), _Loader)
+    assert {"a": text, text: "b"} == yaml.load(to_yaml({"a": text, text: "b"}), _Loader)
+
+
+def _kubectl(text):
+    """The values that kubectl reads in a manifest, without asking any server."""
+    command = ["kubectl", "label", "--local", "-f", "-", "a=b", "-o", "json"]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, check=True)
+    return json.loads(done.stdout)["values"]
+
+
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not there")
+
+
+@needs_kubectl
+@settings(max_examples=25, deadline=None)
+@given(st.lists(TEXTS, max_size=100))
+def test_kubectl_sees_strings_in_what_is_written(texts):
+    """The real kubectl reads the same strings, as values and as keys."""
+    values = [*texts, *({text: text} for text in texts)]
+
+    assert values == _kubectl(HEAD + to_yaml({"values": values}))
+
+
+@needs_kubectl
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"\A[-+]?(0[xXoObB]?)?[-+0-9a-fA-F_.e]{1,66}\Z") | st.sampled_from(NUMBERISH),
+        max_size=100,
+    )
+)
+def test_plain_scalars_are_what_kubectl_reads(texts):
+    """Every plain scalar is to us what it is to the real kubectl, but that it rounds to 64 bits."""
+    ours, plain = [], []
+    for text in texts:
+        try:
+            value = value_of(text)
+        except ManifestError:  # infinite, or "- ", "---": no scalar
+            continue
+        if not isinstance(value, (dict, list)):
+            ours.append(value)
+            plain.append(text)
+    theirs = _kubectl(f"{HEAD}values:\n" + "".join(f"  - {text}\n" for text in plain)) or []
+
+    assert list(map(_rounded, ours)) == list(map(_rounded, theirs)), plain
+
+
+def _rounded(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else value
 
 
 @settings(max_examples=300, deadline=None)

@@ -53,10 +53,18 @@ _WORDS: dict[str, Any] = {
     for spelt in (word, word.capitalize(), word.upper())
 }
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*|0[0-7]+|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+)")
+# Go's number syntax: underscores are taken out of what begins with a digit or a sign, and may only
+# stand between digits in what begins with a dot.
+_DECIMAL = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"[-+]?0([oO]?[0-7]+|[xX][0-9a-fA-F]+|[bB][01]+)")
+_SIGN_INSIDE = re.compile(r"0b[-+][01]+")  # -5 is also 0b-101, by an accident of go-yaml
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-# Numbers of base 60, dates, value and merge signs of YAML 1.1: strings here, not everywhere.
-_ELSEWHERE = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]{4}-[0-9].*|=|<<")
+_DOTTED = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
+# Numbers of base 60, or of a base and too large, dates, value and merge signs of YAML 1.1: strings
+# here, not everywhere.
+_ELSEWHERE = re.compile(
+    r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]{4}-[0-9].*|=|<<|[-+]?0[xXoObB][-+0-9a-fA-F_]*"
+)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = object()
 
@@ -86,14 +94,16 @@ def read_documents(data: bytes) -> Iterator[Any]:
 
 
 def read_number(text: str) -> int | float:
-    """An integer as such while 64 bits hold it, any other number as a float, as Go reads JSON.
+    """The number that ``text``, a decimal one, stands for: an integer of any size as such.
 
-    Raises ``ValueError`` for what is not finite.
+    Raises:
+        ValueError: it is not finite as a float, or has more digits than Python reads.
     """
-    if text.lstrip("-").isdigit() and len(text) <= 20:
-        value = int(text)
-        if -(2**63) <= value < 2**64:
-            return value
+    if _DECIMAL.fullmatch(text):
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{text[:20]}... has {len(text)} digits: too many") from None
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is out of range")
@@ -110,16 +120,31 @@ def _scalar(text: str) -> Any:
     if _NOT_FINITE.fullmatch(text):
         raise ValueError(f"{text} has no place in JSON")
     plain = text.replace("_", "")
-    if _INT.fullmatch(plain):
-        digits = plain.lstrip("+-")
-        if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
-            plain = plain.replace("0", "0o", 1)
-        # Long enough to be no integer of 64 bits; int() of such text may take long.
-        if len(digits) > 66:
-            return read_number(plain)
-        value = int(plain, 0)
-        return value if -(2**63) <= value < 2**64 else float(value)
+    if text[0] == ".":
+        return read_number(plain) if _DOTTED.fullmatch(text) else text
+    if _BASED.fullmatch(plain) or _SIGN_INSIDE.fullmatch(plain):
+        value = _of_base(plain)
+        if value is not None:
+            return value
     return read_number(plain) if _FLOAT.fullmatch(plain) else text
+
+
+def _of_base(plain: str) -> int | None:
+    """An octal, hexadecimal or binary integer; None if 64 bits do not hold it, as only decimal ones
+    may be larger."""
+    digits = plain.lstrip("+-")
+    if len(digits) > 66:  # int() of such text may take long
+        return None
+    if digits[1].isdigit():
+        value = int(digits, 8)
+    elif digits[2] in "+-":
+        value = int(digits[2:], 2)
+    else:
+        value = int(digits, 0)
+    if plain[0] == "-":
+        value = -value
+    # As Go parses them: unsigned ones have no sign.
+    return value if -(2**63) <= value < (2**63 if plain[0] in "+-" else 2**64) else None
 
 
 def _tagged(tag: str, text: str) -> Any:
@@ -133,7 +158,12 @@ def _tagged(tag: str, text: str) -> Any:
     value = _scalar(text)
     if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name != "bool"):  # type: ignore[arg-type]
         raise ValueError(f"{text[:40]!r} is no {name}")
-    return float(value) if name == "float" else value
+    if name != "float":
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{text[:40]} is out of range") from None
 
 
 @attrs.define
