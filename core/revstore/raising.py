@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import TracebackType
 from typing import TypeVar
 
 from revstore.errors import (
@@ -34,12 +33,7 @@ class ErrorsAbout:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         kinds = (Expired, InvalidArgument, NotReady, TooLargeResourceVersion)
         if isinstance(error, kinds) and not error.key:
             error.key = self._key

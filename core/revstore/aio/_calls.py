@@ -7,7 +7,6 @@ import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from revstore.aio._threads import ThreadedWatch
@@ -115,12 +114,7 @@ class Opening(Generic[A]):
         self._entered = await self._opened
         return self._entered
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._entered is not None
         await self._entered.close()
 
