@@ -29,7 +29,7 @@ from revstore.values import (
     ListResult,
     PutResult,
 )
-from revstore_sqlite._housekeeper import Housekeeper, sweep_log
+from revstore_sqlite._expiry import Housekeeper, sweep_log
 from revstore_sqlite._hub import Hub
 from revstore_sqlite._open import open_store
 from revstore_sqlite._ops import Compact, Delete, Put

@@ -70,7 +70,9 @@ class Hub:
         self._stop = stop
         self._kick = threading.Event()
         self._catching = threading.Lock()  # held while the log is read; never taken under _lock
-        self.lock = threading.Lock()  # guards all below; listeners use it for their own state
+        #: Guards _listeners, _size, _store_id, _thread, _torn, tail and error; listeners use it for
+        #: their own state.
+        self.lock = threading.Lock()
         self._listeners: set[Listener] = set()
         self._size = 0
         self._store_id = ""

@@ -1,4 +1,5 @@
-"""What has to be done with nobody asking: expiry, and the rest of interrupted compactions."""
+"""The expiry of keys with a ttl, and what else is done with nobody asking: the rest of interrupted
+compactions."""
 
 from __future__ import annotations
 
