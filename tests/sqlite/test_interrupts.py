@@ -14,6 +14,7 @@ import pytest
 from revstore.errors import OutcomeUnknown
 from revstore.testing._support import run_threads, wait_until
 from revstore.testing.interrupts import (
+    Interrupted,
     code_below,
     interrupt_by_signal,
     interrupt_every_line,
@@ -22,6 +23,9 @@ from revstore.values import WatchEventType
 from revstore_sqlite._backend import SQLiteBackend
 
 Open = Callable[..., SQLiteBackend]
+
+#: What handlers raise: Ctrl-C and the like, and a timeout, which is an OSError without a number.
+ERRORS = pytest.mark.parametrize("error", [Interrupted, TimeoutError])
 
 #: The lines of the plugin alone.
 PLUGIN = code_below(SQLiteBackend)
@@ -65,8 +69,12 @@ def check_reads(backend: SQLiteBackend, other: SQLiteBackend) -> Callable[[str],
     ids=["get", "get-at", "list", "list-at", "count", "status", "size"],
 )
 @pytest.mark.parametrize("pooled", [True, False])
+@ERRORS
 def test_an_interrupted_read_leaves_nothing(
-    open_store: Open, call: Callable[[SQLiteBackend], object], pooled: bool
+    open_store: Open,
+    call: Callable[[SQLiteBackend], object],
+    pooled: bool,
+    error: type[BaseException],
 ) -> None:
     """A read that is interrupted at any line, with a pooled connection or a new one, gives back no
     connection in a transaction: later reads see every write."""
@@ -76,12 +84,15 @@ def test_an_interrupted_read_leaves_nothing(
     def attempt() -> None:
         if not pooled:
             backend._reader._drain()
+        backend._store.check_at = 0.0  # the files are looked at
         call(backend)
 
-    assert interrupt_every_line(attempt, where=PLUGIN, after=check_reads(backend, other)) > 10
+    check = check_reads(backend, other)
+    assert interrupt_every_line(attempt, where=PLUGIN, after=check, error=error) > 10
 
 
-def test_an_interrupted_write_leaves_nothing(open_store: Open) -> None:
+@ERRORS
+def test_an_interrupted_write_leaves_nothing(open_store: Open, error: type[BaseException]) -> None:
     """A write that is interrupted at any line is done or not done; its transaction is not left
     open, and the next write of any handle goes through at once."""
     backend, other = open_store(), open_store()
@@ -95,7 +106,7 @@ def test_an_interrupted_write_leaves_nothing(open_store: Open) -> None:
 
     check = check_reads(backend, other)
     began = time.monotonic()
-    count = interrupt_every_line(attempt, where=PLUGIN, after=check)
+    count = interrupt_every_line(attempt, where=PLUGIN, after=check, error=error)
     assert count > 50
     assert time.monotonic() - began < 60
     check_watch(backend, watch)

@@ -12,7 +12,6 @@ descriptors must outlive every connection, since closing one drops SQLite's own 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import logging
@@ -26,7 +25,7 @@ from typing import Final, Protocol
 import attrs
 
 from revstore.errors import IncompatibleStore
-from revstore_sqlite._errors import busy
+from revstore_sqlite._errors import busy, ignoring_os
 
 __all__ = ["Closable", "Identity", "identity_of", "process"]
 
@@ -52,11 +51,10 @@ class Closable(Protocol):
 
 def identity_of(path: str) -> Identity | None:
     """The identity of the file at ``path``, None if there is none."""
-    try:
+    with ignoring_os:
         found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return None
 
 
 @attrs.define(eq=False)
@@ -79,7 +77,7 @@ class _Held:
         if _OFD_SETLK is not None and not self.descriptors:
             _keep_standard_streams()
             for path, _ in self._ranges():
-                with contextlib.suppress(OSError):
+                with ignoring_os:
                     self.descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         if len(self.descriptors) == 2:
             opened = os.fstat(self.descriptors[0])
@@ -92,14 +90,14 @@ class _Held:
     def unlock(self) -> None:
         self.locked = False
         self.beside = None
-        with contextlib.suppress(OSError):
+        with ignoring_os:
             if len(self.descriptors) == 2:
                 self._set(fcntl.F_UNLCK)
 
     def drop(self) -> None:
         """Close the descriptors, once there is no connection."""
         while self.descriptors:
-            with contextlib.suppress(OSError):
+            with ignoring_os:
                 os.close(self.descriptors.pop())
 
     def _ranges(self) -> tuple[tuple[str, tuple[int, int]], ...]:
@@ -114,6 +112,8 @@ class _Held:
             try:
                 fcntl.fcntl(descriptor, _OFD_SETLK, lock)
             except OSError as error:
+                if error.errno is None:
+                    raise
                 if error.errno in _BUSY:
                     raise busy(f"{path} is locked for a moment") from error
                 if kind == fcntl.F_RDLCK:

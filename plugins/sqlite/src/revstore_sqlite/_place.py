@@ -6,6 +6,8 @@ import contextlib
 import os
 import stat
 
+from revstore_sqlite._errors import ignoring_os
+
 __all__ = ["match_modes", "network_file_system", "read_only_file_system"]
 
 _NETWORK = (
@@ -25,10 +27,9 @@ _NETWORK = (
 
 def read_only_file_system(path: str) -> bool:
     """Whether ``path`` lies on a file system that is mounted read-only."""
-    try:
+    with ignoring_os:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
+    return False
 
 
 def network_file_system(path: str) -> str:
@@ -37,7 +38,7 @@ def network_file_system(path: str) -> str:
     WAL needs memory that all processes share, and locks there are often not to be trusted.
     """
     best, kind = "", ""
-    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
+    with ignoring_os, open("/proc/self/mounts", encoding="utf-8") as mounts:
         for line in mounts:
             _, point, kind_here, *_ = line.split(" ")
             inside = path == point or path.startswith(point.rstrip("/") + "/")
@@ -52,7 +53,7 @@ def match_modes(path: str) -> None:
     SQLite does so only when it makes them: after a crash they may be left with the mode that the
     file had at an earlier time, and then they decide who may open the store.
     """
-    with contextlib.suppress(OSError):
+    with ignoring_os:
         wanted = stat.S_IMODE(os.stat(path).st_mode)
         for end in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
