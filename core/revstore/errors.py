@@ -154,12 +154,14 @@ class PreconditionFailed(StorageError):
 class CorruptObject(StorageError, ValueError):
     """The bytes stored under ``key`` cannot be transformed or decoded; the cause is chained.
 
-    ``Storage.delete(..., even_if_corrupt=True)`` removes such an object.
+    With ``even_if_corrupt=True``, ``Storage.delete`` removes such an object, and ``Storage.list``
+    and ``Storage.watch`` go past it.
     """
 
     def __init__(self, key: str, reason: str, *, resource_version: str = "") -> None:
         super().__init__(
-            f"the object stored under {key!r} cannot be read: {reason}",
+            f"the object stored under {key!r} cannot be read: {reason}; delete, list and watch "
+            "take even_if_corrupt=True for such objects",
             key=key,
             resource_version=resource_version,
         )

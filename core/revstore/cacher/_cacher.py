@@ -117,6 +117,7 @@ class Cacher(Storage[T]):
         field_selector: str | FieldSelector = "",
         limit: int = 0,
         continue_token: str = "",
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
         self._content.check_open()
@@ -139,6 +140,7 @@ class Cacher(Storage[T]):
                 return answer
         self._content.counting.served_by_store.add()
         asked |= {"label_selector": label_selector, "field_selector": field_selector}
+        asked["even_if_corrupt"] = even_if_corrupt
         # Mutable objects have one owner each.
         question: Hashable = (key, *asked.values()) if self._copy is None else object()
 
@@ -199,6 +201,7 @@ class Cacher(Storage[T]):
         send_initial_events: bool | None = None,
         allow_bookmarks: bool = False,
         progress_notify: bool = False,
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Watch[T]:
         content = self._content
@@ -228,7 +231,9 @@ class Cacher(Storage[T]):
             with ErrorsAbout(key):
                 content.wait_ready(deadline.rest())
             try:
-                return content.begin_watch(scope, plan, predicate, check_poll(timeout, key))
+                return content.begin_watch(
+                    scope, plan, predicate, timeout, even_if_corrupt=even_if_corrupt
+                )
             except NotReady:
                 continue  # it has just begun to be filled anew
 

@@ -82,13 +82,13 @@ def _read(storage: Storage[T], prefix: str, deadline: Deadline) -> tuple[list[_P
 
 
 def _compare(
-    pages: Sequence[_Page], cached: dict[str, int], corrupt: set[str], revision: int
+    pages: Sequence[_Page], cached: dict[str, int], unreadable: frozenset[str], revision: int
 ) -> ConsistencyReport:
     stored = blake2b(digest_size=16)
     different = ""
     count = 0
     for page in pages:
-        readable = [pair for pair in page if pair[0] not in corrupt]
+        readable = [pair for pair in page if pair[0] not in unreadable]
         ours = [(key, cached.pop(key, 0)) for key, _ in readable]
         stored.update(_digest(readable))
         count += len(readable)

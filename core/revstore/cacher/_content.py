@@ -19,7 +19,7 @@ from revstore.cacher._lists import find, select
 from revstore.cacher._state import Attributes, CacheState
 from revstore.cacher._view import covers
 from revstore.cacher._watch import CacheWatch
-from revstore.cacher._watch_start import WatchStart, initial_events, start_after
+from revstore.cacher._watch_start import InitialEvents, WatchStart, start_after
 from revstore.errors import (
     Closed,
     CorruptObject,
@@ -137,7 +137,7 @@ class Content(Generic[T]):
         with self._lock:
             generation, state = self._ready(), self.state
             revision, version = plan.revision or generation.revision, state.version
-            if state.corrupt and state.corrupt_below(scope):
+            if not plan.revision and state.corrupt and state.corrupt_below(scope):
                 return None
             items = state.answer(question) if whole else None
             if items is None:
@@ -163,16 +163,22 @@ class Content(Generic[T]):
         plan: WatchPlan,
         predicate: SelectionPredicate[T],
         lifetime: float | None,
+        *,
+        even_if_corrupt: bool,
     ) -> CacheWatch[T]:
         """Return a new watch, which runs for ``lifetime`` seconds."""
         config = self._config
         with self._lock:
             generation = self._ready()
             if plan.initial:
-                start = self._start_with_state(generation, scope, plan, predicate)
+                start = self._start_with_state(
+                    generation, scope, plan, predicate, even_if_corrupt=even_if_corrupt
+                )
             else:
                 start = start_after(generation, plan.revision)
-            view = generation.view(scope, predicate, replays=plan.initial)
+            view = generation.view(
+                scope, predicate, replays=plan.initial, even_if_corrupt=even_if_corrupt
+            )
             self.counting.watches_max.raise_to(generation.watches)
         return CacheWatch(
             generation,
@@ -183,22 +189,19 @@ class Content(Generic[T]):
             progress=plan.progress,
         )
 
-    def versions_at(self, revision: int) -> tuple[dict[str, int], set[str]] | None:
+    def versions_at(self, revision: int) -> tuple[dict[str, int], frozenset[str]] | None:
         """Return the versions of all objects at ``revision``, by their keys, and the keys of those
-        that cannot be read; None if that is not remembered."""
+        that could not be read there; None if that is not remembered."""
         resource_type = self._config.resource_type
         with self._lock:
             segment = self._ready().log.segment
             if revision < segment.floor:
                 return None
             later = segment.items[segment.after(revision, revision_of) - segment.base :]
-            found = self.state.at(revision, resource_type.root, later)
-            corrupt = set(self.state.corrupt)
-        if found is None:
-            return None
+            found, unreadable = self.state.at(revision, resource_type.root, later)
         version_of = resource_type.versioner.object_resource_version
         pairs = zip(found.keys, found.objects, strict=True)
-        return {key: version_of(obj) for key, obj in pairs if key not in corrupt}, corrupt
+        return {key: version_of(obj) for key, obj in pairs}, unreadable
 
     def counters(self) -> CacherCounters:
         """A reading of all counters."""
@@ -242,21 +245,24 @@ class Content(Generic[T]):
         scope: str,
         plan: WatchPlan,
         predicate: SelectionPredicate[T],
+        *,
+        even_if_corrupt: bool,
     ) -> WatchStart[T]:
         """Begin with the state there is; with an error, if it is older than the plan's revision.
         Under the lock. (CWATCH-1)"""
         segment, revision = generation.log.segment, generation.revision
-        found = find(self.state, segment, scope, ListPlan(), predicate)
+        corrupt = {key: self.state.corrupt[key] for key in self.state.corrupt if covers(scope, key)}
+        # With the keys, where errors are to be sorted in.
+        found = find(self.state, segment, scope, ListPlan(), predicate, named=bool(corrupt))
         assert found is not None
         error: StorageError | None = None
         if revision < plan.revision:
             error = TooLargeResourceVersion(plan.revision, revision, retry_after=1)
-        for key in sorted(self.state.corrupt):
-            if covers(scope, key):
-                error = error or self.state.corrupt[key]
+        elif corrupt and not even_if_corrupt:
+            error = corrupt[min(corrupt)]
         end = revision if plan.end_bookmark else None
         sent = self.counting.init_events
-        events = initial_events(found, self._config.resource_type, end, sent)
+        events = InitialEvents(found, corrupt, self._config.resource_type, end, sent)
         return WatchStart(segment.end, revision, events, error)
 
     def _ready(self) -> Generation[T]:
@@ -284,7 +290,9 @@ class Content(Generic[T]):
 
     def _replace(self, revision: int) -> None:
         """The new state is whole. (CACHE-6)"""
-        state, self._loading = self._loading or CacheState(self._attributes), None
+        state, self._loading = self._loading, None
+        if state is None:  # not "or": one whose objects are all unreadable has the length 0
+            state = CacheState(self._attributes)
         with self._lock:
             log: EventLog[T] = EventLog(
                 revision,
@@ -332,7 +340,7 @@ class Content(Generic[T]):
             before = state.remove(key)
             if kind is not EventType.DELETED:
                 state.corrupt[key] = obj
-            return Entry(kind, key, revision, now, None, before, None, obj)
+            return Entry(kind, key, revision, now, None, before, None, obj, corrupt)
         item = self._attributes.of(obj)
         before = state.remove(key) if kind is EventType.DELETED else state.put(key, item)
         event = Event(kind, obj, str(revision))

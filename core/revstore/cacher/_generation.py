@@ -62,15 +62,29 @@ class Generation(Generic[T]):
         self.watches = 0
         self.terminated_watches = 0
 
-    def view(self, scope: str, predicate: SelectionPredicate[T], *, replays: bool) -> View[T]:
+    def view(
+        self,
+        scope: str,
+        predicate: SelectionPredicate[T],
+        *,
+        replays: bool,
+        even_if_corrupt: bool = False,
+    ) -> View[T]:
         """The view for one more watch, which gives it back by ``release``. Of one that
         ``replays`` a state first, the log is held until ``replayed``."""
-        key = view_key(scope, predicate)
+        key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
         with self._lock:
             view = self._views.get(key)
             if view is None:
                 bucket = self._bucket(scope, predicate)
-                view = View(self.log, scope, predicate, bucket, self._config)
+                view = View(
+                    self.log,
+                    scope,
+                    predicate,
+                    bucket,
+                    self._config,
+                    even_if_corrupt=even_if_corrupt,
+                )
                 self._views[key] = view
                 if bucket is not None:
                     bucket.views += 1
@@ -199,7 +213,7 @@ class Generation(Generic[T]):
             if key in self._scopes:
                 found.append(self._scopes[key])
         item, previous = entry.item, entry.previous
-        unreadable = entry.error or entry.previous_error
+        unreadable = entry.error is not None or entry.previous_error is not None
         for at, buckets in enumerate(self._fields):
             if not buckets:
                 continue

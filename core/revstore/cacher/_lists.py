@@ -36,9 +36,13 @@ def find(
     predicate: SelectionPredicate[T],
     *,
     limit: int = 0,
+    named: bool = False,
 ) -> Candidates[T] | None:
-    """The candidates, under the cache's lock; None if the log does not reach back far enough.
-    ``limit`` is kept where nothing is left to select; without it, keys may be missing."""
+    """The candidates, under the cache's lock; None if the log does not reach back far enough,
+    or to what could not be read.
+    ``limit`` is kept where nothing is left to select; without it, keys may be missing, unless they
+    are to be ``named``."""
+    named = named or limit > 0
     if not scope.endswith("/"):
         obj = state.get(scope)
         return Candidates(Range((), ()) if obj is None else Range((scope,), (obj,)), predicate)
@@ -47,11 +51,11 @@ def find(
         if plan.revision < segment.floor:
             return None
         later = segment.items[segment.after(plan.revision, revision_of) - segment.base :]
-        then = state.at(plan.revision, scope, later)
-        return None if then is None else Candidates(then.page(plan.start, page), predicate)
+        then, unreadable = state.at(plan.revision, scope, later)
+        return None if unreadable else Candidates(then.page(plan.start, page), predicate)
     if plan.start or predicate.empty:
-        return Candidates(state.below(scope, plan.start, page, named=limit > 0), predicate)
-    return _indexed(state, scope, predicate, named=limit > 0)
+        return Candidates(state.below(scope, plan.start, page, named=named), predicate)
+    return _indexed(state, scope, predicate, named=named)
 
 
 def _indexed(

@@ -59,8 +59,8 @@ class Attributes(Generic[T]):
         labels: Any
         try:
             labels = self._labels(obj)
-            if not isinstance(labels, (dict, Mapping)):
-                labels = None
+            if not isinstance(labels, dict):  # nothing of the user's is compared or tested later
+                labels = dict(labels) if isinstance(labels, Mapping) else None
         except Exception:  # noqa: BLE001 - then no selector on them matches
             labels = None
         return Item(obj, labels, tuple([self._field(obj, path) for path in self.paths]))
@@ -182,7 +182,9 @@ class CacheState(Generic[T]):
         #: Which objects are there: another number after each change.
         self.version = 0
         self._answers: OrderedDict[Hashable, tuple[T, ...]] = OrderedDict()
-        self._snapshots: OrderedDict[tuple[int, str], Range[T]] = OrderedDict()
+        self._snapshots: OrderedDict[tuple[int, str], tuple[Range[T], frozenset[str]]] = (
+            OrderedDict()
+        )
 
     def __len__(self) -> int:
         return len(self._items)
@@ -254,14 +256,14 @@ class CacheState(Generic[T]):
         """Whether objects below ``prefix`` cannot be read."""
         return any(key.startswith(prefix) for key in self.corrupt)
 
-    def at(self, revision: int, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
-        """What lay below ``prefix`` at ``revision``; ``later`` are all events since. None if
-        there was something that could not be read."""
+    def at(
+        self, revision: int, prefix: str, later: Sequence[Entry[T]]
+    ) -> tuple[Range[T], frozenset[str]]:
+        """What lay below ``prefix`` at ``revision``, and the keys of what could not be read there;
+        ``later`` are all events since."""
         found = self._snapshots.get((revision, prefix))
         if found is None:
             found = self._undo(prefix, later)
-            if found is None:
-                return None
             self._snapshots[revision, prefix] = found
             if len(self._snapshots) > _SNAPSHOTS:
                 self._snapshots.popitem(last=False)
@@ -293,12 +295,15 @@ class CacheState(Generic[T]):
             if new is not None and now is not None:
                 index.of(now).put(key, new.object)
 
-    def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> Range[T] | None:
+    def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> tuple[Range[T], frozenset[str]]:
         before: dict[str, T | None] = {}
+        unreadable = {key for key in self.corrupt if key.startswith(prefix)}
         for entry in later:
             if entry.key.startswith(prefix) and entry.key not in before:
                 if entry.previous_error is not None:
-                    return None
+                    unreadable.add(entry.key)
+                else:
+                    unreadable.discard(entry.key)
                 before[entry.key] = None if entry.previous is None else entry.previous.object
         now = self.below(prefix)
         keys, objects = list(now.keys), list(now.objects)
@@ -313,7 +318,7 @@ class CacheState(Generic[T]):
             else:
                 keys.insert(at, key)
                 objects.insert(at, obj)
-        return Range(keys, tuple(objects))
+        return Range(keys, tuple(objects)), frozenset(unreadable)
 
     def _pick(self, keys: Iterable[str], prefix: str) -> Range[T]:
         chosen = sorted([key for key in keys if key.startswith(prefix)])

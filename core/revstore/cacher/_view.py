@@ -105,9 +105,11 @@ class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
     lost: bool = False
 
 
-def view_key(scope: str, predicate: SelectionPredicate[T]) -> Hashable:
+def view_key(
+    scope: str, predicate: SelectionPredicate[T], *, even_if_corrupt: bool = False
+) -> Hashable:
     """What tells views apart."""
-    return scope, predicate.label, predicate.field
+    return scope, predicate.label, predicate.field, even_if_corrupt
 
 
 class View(Generic[T]):
@@ -118,6 +120,7 @@ class View(Generic[T]):
         "_log",
         "_match",
         "_pure",
+        "_tolerant",
         "_whole",
         "bucket",
         "config",
@@ -134,9 +137,11 @@ class View(Generic[T]):
         predicate: SelectionPredicate[T],
         bucket: Bucket[T] | None,
         config: CacherConfig[T],
+        *,
+        even_if_corrupt: bool = False,
     ) -> None:
         #: Equal for views that show the same.
-        self.key = view_key(scope, predicate)
+        self.key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
         #: None: every event of the cache is looked at.
         self.bucket = bucket
         self.scope = scope
@@ -145,7 +150,8 @@ class View(Generic[T]):
         self._log = log
         self._pure = is_pure(predicate, config.indexed_fields)
         self._match = None if predicate.empty else matcher(predicate, config.indexed_fields)
-        self._whole = bucket is None and predicate.empty
+        self._tolerant = even_if_corrupt  # shows what cannot be read, instead of ending
+        self._whole = bucket is None and predicate.empty and not even_if_corrupt
         #: The last reading: from where, up to where, and what it was.
         self.memo: tuple[int, int, Reading[T]] | None = None
 
@@ -197,10 +203,15 @@ class View(Generic[T]):
         for number, entry in entries:
             if entry.revision <= after or not covers(self.scope, entry.key):
                 continue
-            error = entry.error or (self._match and entry.previous_error)
-            if error:
+            error = entry.error
+            if error is None and (self._match is not None or self._tolerant):
+                error = entry.previous_error
+            if error is None:
+                event = self._show(entry)
+            elif self._tolerant:
+                event = self._show_unreadable(entry)
+            else:
                 return self._stop(number, entry.revision, found, error)
-            event = self._show(entry)
             if event is not None:
                 found.append(event)
                 last = entry.revision
@@ -238,6 +249,18 @@ class View(Generic[T]):
             )
             return Event(EventType.DELETED, last, str(entry.revision))
         return None
+
+    def _show_unreadable(self, entry: Entry[T]) -> Event[T]:
+        """What is shown of an object that cannot be read, or could not be."""
+        item, error = entry.item, entry.error
+        if error is not None:
+            deleted = entry.type is EventType.DELETED
+            kind = EventType.DELETED if deleted else EventType.ERROR
+            return Event.unreadable(kind, error, entry.revision)
+        if item is not None and (self._match is None or self._match(item)):
+            return Event(EventType.ADDED, item.object, str(entry.revision))
+        assert entry.previous_error is not None
+        return Event.unreadable(EventType.DELETED, entry.previous_error, entry.revision)
 
 
 def _alike(previous: Item[T] | None, item: Item[T] | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import TypeVar
 
 from revstore.cacher._generation import Generation
@@ -38,6 +37,7 @@ class CacheWatch(Listener[T], Watch[T]):
         "_failed",
         "_generation",
         "_initial",
+        "_initial_at",
         "_interval",
         "_told",
         "plain",
@@ -62,6 +62,7 @@ class CacheWatch(Listener[T], Watch[T]):
         )
         self._generation = generation
         self._initial = start.initial
+        self._initial_at = 0
         self._told = start.revision
         # Until then events are left out. What the generation shows by now says nothing about it.
         self._after = start.revision if start.ahead else 0
@@ -204,8 +205,8 @@ class CacheWatch(Listener[T], Watch[T]):
             raise Closed("the watch was closed")
         if self._initial is None:
             return ()
-        events = tuple(islice(self._initial, _PAGE))
-        if len(events) < _PAGE:
+        events, self._initial_at = self._initial.page(self._initial_at, _PAGE)
+        if self._initial_at < 0:
             self._initial = None
             self._settle()
             self._replayed()
@@ -243,7 +244,12 @@ class CacheWatch(Listener[T], Watch[T]):
         events = reading.events
         copy = self.view.config.resource_type.copy
         if copy is not None:
-            events = tuple([Event(e.type, copy(e.object), e.resource_version) for e in events])
+            events = tuple(
+                [
+                    Event(e.type, copy(e.object), e.resource_version) if e.error is None else e
+                    for e in events
+                ]
+            )
         if events:
             self._told = reading.last
         # Progress that is to be told is not shown before; nor what lies behind an error.

@@ -131,7 +131,9 @@ class StorageFactory(Closing):
             backend,
             resource_type,
             prefix=config.prefix,
-            transformer=transformer or load_transformer(config.transformer)(config),
+            transformer=load_transformer(config.transformer)(config)
+            if transformer is None
+            else transformer,
             cache_size=config.deserialization_cache_size,
             quorum=config.quorum,
             ready_timeout=config.readycheck_timeout or 2.0,
@@ -208,7 +210,7 @@ class StorageFactory(Closing):
             resource=info,
             cached=cached,
             indexed_fields=indexed_fields,
-            on_close=on_close or forget,
+            on_close=forget if on_close is None else on_close,
         )
         registry = Registry(
             storage,

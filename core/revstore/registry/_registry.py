@@ -132,6 +132,7 @@ class Registry(Closing, Generic[T]):
         continue_token: str = "",
         resource_version: str = "",
         resource_version_match: str = "",
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
         """The objects of ``namespace``, None: of all, in the order of their keys. What the rest
@@ -144,6 +145,7 @@ class Registry(Closing, Generic[T]):
             continue_token=continue_token,
             resource_version=resource_version,
             resource_version_match=resource_version_match,
+            even_if_corrupt=even_if_corrupt,
             timeout=timeout,
         )
 
@@ -288,13 +290,15 @@ class Registry(Closing, Generic[T]):
         field_selector: str | FieldSelector = "",
         send_initial_events: bool | None = None,
         allow_bookmarks: bool = False,
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Watch[T]:
         """Watch the objects of ``namespace``, None: of all; with ``name`` that one object.
 
         ``resource_version`` and ``send_initial_events`` say where it begins, see
         ``Storage.watch``; ``allow_bookmarks`` lets bookmarks come, at the end of the initial events
-        and from time to time while nothing changes. ``timeout`` is how long the watch runs.
+        and from time to time while nothing changes. ``even_if_corrupt`` shows objects that cannot
+        be read as ERROR events, and goes on. ``timeout`` is how long the watch runs.
         """
         return self._storage.watch(
             self._keys.below(namespace) if name is None else self._keys.one(name, namespace),
@@ -305,6 +309,7 @@ class Registry(Closing, Generic[T]):
             send_initial_events=send_initial_events,
             allow_bookmarks=allow_bookmarks,
             progress_notify=allow_bookmarks,
+            even_if_corrupt=even_if_corrupt,
             timeout=timeout,
         )
 

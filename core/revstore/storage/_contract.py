@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from revstore.closing import Closing
-from revstore.errors import Closed, Unsupported
+from revstore.errors import Closed, CorruptObject, Unsupported
 from revstore.objects import metadata_value
 from revstore.preconditions import Preconditions
 from revstore.selectors import FieldSelector, LabelSelector
@@ -40,12 +40,17 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
 class EventType(enum.StrEnum):
-    """What happened to an object (watch.EventType). A BOOKMARK carries only a resource version."""
+    """What happened to an object (watch.EventType). A BOOKMARK carries only a resource version.
+
+    ERROR: the object cannot be read now. It comes only with ``even_if_corrupt``, and the watch
+    goes on.
+    """
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
     BOOKMARK = "BOOKMARK"
+    ERROR = "ERROR"
 
 
 # msgspec instead of attrs for what exists once per event and watcher: made four times as fast.
@@ -55,11 +60,22 @@ class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
     ``object`` of a DELETED event is the last content, at the deletion's resource version, or, if an
     update made the object leave the selector, the content before, at the update's version; of a
     BOOKMARK it is an empty object with metadata only. ``resource_version`` is the object's.
+
+    ``error`` is None but for an object that cannot be read, which a watch shows only if it was
+    opened with ``even_if_corrupt``. ``object`` is None then: of an ERROR, and of a DELETED whose
+    last content could not be read. ``error.key`` names the object.
     """
 
     type: EventType
     object: T
     resource_version: str
+    error: CorruptObject | None = None
+
+    @classmethod
+    def unreadable(cls, kind: EventType, error: CorruptObject, revision: int) -> Event[T]:
+        """Return the ERROR or DELETED event about an object that cannot, or could not, be read."""
+        nothing: Any = None
+        return cls(kind, nothing, str(revision), error)
 
     @property
     def initial_events_end(self) -> bool:
@@ -75,13 +91,18 @@ class ObjectList(Generic[T]):
     """An answer to ``list``: ``items`` in key order, all of the state at ``resource_version``.
 
     ``continue_token``, where not "", fetches the next page. ``remaining_item_count`` counts the
-    objects after this page; None on the last page and with selectors.
+    objects after this page, readable or not; None on the last page and with selectors.
+
+    ``errors`` has one ``CorruptObject`` for each object in the page's span of keys that cannot be
+    read, in key order. Only a list with ``even_if_corrupt`` has any; others raise
+    ``CorruptObjects``.
     """
 
     items: tuple[T, ...]
     resource_version: str
     continue_token: str = ""
     remaining_item_count: int | None = None
+    errors: tuple[CorruptObject, ...] = ()
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -134,8 +155,8 @@ class Watch(Closing, Generic[T]):
     only by ``close`` or when the watch's ``timeout`` has passed; any other end raises: ``Expired``
     (history needed for the rest is gone: list again), ``WatchClosed`` (nothing was lost: watch
     again from its ``resource_version``), ``CorruptObject`` (an object cannot be read; nothing
-    after it is delivered), ``TooLargeResourceVersion``, or an error of the backend. After an error
-    every later poll raises it again.
+    after it is delivered; never with ``even_if_corrupt``), ``TooLargeResourceVersion``, or an error
+    of the backend. After an error every later poll raises it again.
 
     One thread polls at a time; ``close`` may come from any.
     """
@@ -305,6 +326,7 @@ class Storage(Closing, Generic[T]):
         field_selector: str | FieldSelector = "",
         limit: int = 0,
         continue_token: str = "",
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
         """The objects below ``key``, or with ``recursive=False`` the one at ``key``, in key order.
@@ -324,11 +346,15 @@ class Storage(Closing, Generic[T]):
         the same key and selectors and without a resource version; all pages show one state.
         Selectors are those of ``revstore.selectors``.
 
+        ``even_if_corrupt`` lists what can be read, and gives the rest as ``errors`` of the answer:
+        every unreadable object, whatever the selectors, as nobody knows whether they match it.
+
         Raises ``InvalidSelector``, ``InvalidResourceVersion``, ``InvalidContinueToken``,
         ``InvalidArgument`` (an unknown match, a negative limit, or a resource version with a
         token); ``TooLargeResourceVersion`` if the store is not at N yet; ``Expired`` if the state
         was compacted: its ``continue_token``, if there is one, gives the rest as it is now;
-        ``CorruptObjects`` if objects cannot be read. (LISTRV-1 to 17, LIST-1 to LIST-25)
+        ``CorruptObjects`` if objects cannot be read, unless ``even_if_corrupt``. (LISTRV-1 to 17,
+        LIST-1 to LIST-25)
         """
 
     @overload
@@ -416,6 +442,7 @@ class Storage(Closing, Generic[T]):
         send_initial_events: bool | None = None,
         allow_bookmarks: bool = False,
         progress_notify: bool = False,
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Watch[T]:
         """Watch the objects below ``key``, or the one at ``key``.
@@ -435,6 +462,12 @@ class Storage(Closing, Generic[T]):
         bookmarks come from time to time while nothing changes. With a selector, an object that
         begins to match is ADDED, one that ceases to is DELETED. ``timeout`` is how long the watch
         runs, in seconds, None without end.
+
+        With ``even_if_corrupt`` an object that cannot be read does not end the watch. It comes as
+        an ERROR, whatever the selectors, each time that it is written so, and among the initial
+        events. Once it can be read again it is ADDED if it matches. If it is deleted, or can be
+        read again and does not match, it is DELETED, with ``error`` and without an object. So what
+        events leave behind is what a list with ``even_if_corrupt`` shows.
 
         Raises ``InvalidSelector`` and ``InvalidResourceVersion``; all else is raised by the watch.
         (WATCH-1 to WATCH-29)

@@ -44,6 +44,7 @@ class Lister(Generic[T]):
         deadline: Deadline,
         *,
         quorum: bool,
+        even_if_corrupt: bool = False,
     ) -> None:
         self._backend = backend
         self._objects = objects
@@ -52,6 +53,7 @@ class Lister(Generic[T]):
         self._deadline = deadline
         # A replica that lags could refuse a minimum that the store has long reached.
         self._linearizable = not plan.any_state and (quorum or plan.minimum > 0)
+        self._even_if_corrupt = even_if_corrupt
         self._items: list[T] = []
         self._corrupt: list[CorruptObject] = []
 
@@ -87,14 +89,17 @@ class Lister(Generic[T]):
             unread = page.more or read < len(page.kvs)
             if not unread or (limit and len(self._items) >= limit):
                 break
-            if self._corrupt and len(self._corrupt) >= _MAX_CORRUPT:
+            if self._hopeless:
                 break
             start = page.kvs[-1].key + "\0"
             size = max(limit, min(size * 2, _MAX_PAGE))
         token = ""
-        if unread and not self._corrupt:
+        remaining = None
+        if unread and (self._even_if_corrupt or not self._corrupt):
             token = encode_continue(page.kvs[read - 1].key + "\0", prefix, revision)
-        return self._answer(revision, token, page.remaining if unread and not filtered else None)
+            if page.remaining is not None:  # unreadable objects may have left no room for the rest
+                remaining = page.remaining + len(page.kvs) - read
+        return self._answer(revision, token, remaining)
 
     def _page(
         self, prefix: str, start: str, size: int, revision: int, *, remaining: bool
@@ -127,7 +132,7 @@ class Lister(Generic[T]):
                 obj = decode(kv, evict=False)
             except CorruptObject as error:
                 self._corrupt.append(error)
-                if len(self._corrupt) >= _MAX_CORRUPT:
+                if self._hopeless:
                     return count
                 continue
             if predicate is None or predicate.selects(obj):
@@ -136,6 +141,11 @@ class Lister(Generic[T]):
                     return count
         return len(kvs)
 
+    @property
+    def _hopeless(self) -> bool:
+        """Whether the list will raise an error that names no more objects. (LIST-24)"""
+        return not self._even_if_corrupt and len(self._corrupt) >= _MAX_CORRUPT
+
     def _check_minimum(self, revision: int) -> None:
         if self._plan.minimum > revision:
             raise TooLargeResourceVersion(self._plan.minimum, revision)
@@ -143,9 +153,9 @@ class Lister(Generic[T]):
     def _answer(
         self, revision: int, token: str = "", remaining: int | None = None
     ) -> ObjectList[T]:
-        if self._corrupt:
-            raise CorruptObjects(self._corrupt, truncated=len(self._corrupt) >= _MAX_CORRUPT)
-        return ObjectList(tuple(self._items), str(revision), token, remaining)
+        if self._corrupt and not self._even_if_corrupt:
+            raise CorruptObjects(self._corrupt, truncated=self._hopeless)
+        return ObjectList(tuple(self._items), str(revision), token, remaining, tuple(self._corrupt))
 
     def _read_error(
         self, error: Compacted | Unsupported | FutureRevision, prefix: str = ""

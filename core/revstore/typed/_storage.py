@@ -82,7 +82,7 @@ class TypedStorage(Storage[T]):
         self._ready_timeout = ready_timeout
         self._objects: ObjectReader[T] = ObjectReader(
             resource_type,
-            transformer or IdentityTransformer(),
+            IdentityTransformer() if transformer is None else transformer,
             logical=self._keys.logical,
             cache_size=cache_size,
         )
@@ -152,6 +152,7 @@ class TypedStorage(Storage[T]):
         field_selector: str | FieldSelector = "",
         limit: int = 0,
         continue_token: str = "",
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
@@ -172,6 +173,7 @@ class TypedStorage(Storage[T]):
                 self._resource_type.predicate(label_selector, field_selector),
                 Deadline(timeout, key),
                 quorum=self._quorum,
+                even_if_corrupt=even_if_corrupt,
             )
             return lister.below(physical, limit) if recursive else lister.one(physical)
 
@@ -191,7 +193,7 @@ class TypedStorage(Storage[T]):
         if preconditions is not None or validate is not None:
             raise InvalidArgument(
                 "preconditions",
-                preconditions or validate,
+                validate if preconditions is None else preconditions,
                 "none with even_if_corrupt: there is no object to hold them against",
                 key=key,
             )
@@ -222,6 +224,7 @@ class TypedStorage(Storage[T]):
         send_initial_events: bool | None = None,
         allow_bookmarks: bool = False,
         progress_notify: bool = False,
+        even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> Watch[T]:
         physical = self._keys.below(key) if recursive else self._keys.one(key)
@@ -246,6 +249,7 @@ class TypedStorage(Storage[T]):
                 scope,
                 plan=plan,
                 predicate=predicate,
+                even_if_corrupt=even_if_corrupt,
                 on_close=self._forget,
                 lifetime=check_poll(timeout, key),
             )

@@ -15,6 +15,7 @@ from revstore.deadlines import check_poll
 from revstore.errors import (
     Closed,
     Compacted,
+    CorruptObject,
     Expired,
     InternalError,
     StorageError,
@@ -164,6 +165,7 @@ class TypedWatch(Watch[T]):
         *,
         plan: WatchPlan,
         predicate: SelectionPredicate[T],
+        even_if_corrupt: bool,
         on_close: Callable[[Watch[T]], None],
         lifetime: float | None,
     ) -> None:
@@ -171,6 +173,7 @@ class TypedWatch(Watch[T]):
         self._scope = scope
         self._plan = plan
         self._predicate = None if predicate.empty else predicate
+        self._even_if_corrupt = even_if_corrupt
         self._raw = _RawWatch(backend, scope, lambda: on_close(self))
         self._deadline = None if lifetime is None else time.monotonic() + lifetime
         self._state = _InitialState(backend, scope, _PAGE)
@@ -229,10 +232,8 @@ class TypedWatch(Watch[T]):
             raise TooLargeResourceVersion(
                 plan.revision, state.revision, key=self._scope.named, retry_after=1
             )
-        events = [self._event(EventType.ADDED, self._objects.decode(kv), kv.revision) for kv in kvs]
-        if self._predicate is not None:
-            predicate = self._predicate
-            events = [event for event in events if predicate.selects(event.object)]
+        found = (self._added(kv) for kv in kvs)
+        events = [event for event in found if event is not None]
         self._position = state.revision
         if state.whole:
             if plan.end_bookmark:
@@ -261,20 +262,47 @@ class TypedWatch(Watch[T]):
 
     def _map(self, event: WatchEvent) -> Event[T] | None:
         """What this watch shows of a change. (WATCH-10, WATCH-11)"""
-        kv, previous, predicate = event.kv, event.previous, self._predicate
-        after = None if event.type is WatchEventType.DELETED else self._objects.decode(kv)
-        if predicate is None:
-            was, now = previous is not None, after is not None
-        else:
-            was = previous is not None and predicate.selects(self._objects.decode(previous))
-            now = after is not None and predicate.selects(after)
-        if now and after is not None:
+        kv, previous = event.kv, event.previous
+        tolerant = self._even_if_corrupt
+        after: T | None = None
+        lost: CorruptObject | None = None  # what was there cannot be read
+        try:
+            if event.type is not WatchEventType.DELETED:
+                after = self._objects.decode(kv)
+        except CorruptObject as error:
+            if tolerant:
+                return Event.unreadable(EventType.ERROR, error, kv.revision)
+            raise
+        was = previous is not None
+        if previous is not None and (tolerant or self._predicate is not None):
+            try:
+                was = self._selects(self._objects.decode(previous))
+            except CorruptObject as error:
+                if not tolerant:
+                    raise
+                was, lost = False, error
+        if after is not None and self._selects(after):
             kind = EventType.MODIFIED if was else EventType.ADDED
             return self._event(kind, after, kv.revision)
+        if lost is not None:
+            return Event.unreadable(EventType.DELETED, lost, kv.revision)
         if was and previous is not None:
             last = self._objects.decode_at(previous, kv.revision)
             return self._event(EventType.DELETED, last, kv.revision)
         return None
+
+    def _added(self, kv: KeyValue) -> Event[T] | None:
+        """What this watch shows of an object of the state that it begins with."""
+        try:
+            obj = self._objects.decode(kv)
+        except CorruptObject as error:
+            if self._even_if_corrupt:
+                return Event.unreadable(EventType.ERROR, error, kv.revision)
+            raise
+        return self._event(EventType.ADDED, obj, kv.revision) if self._selects(obj) else None
+
+    def _selects(self, obj: T) -> bool:
+        return self._predicate is None or self._predicate.selects(obj)
 
     def _bookmark(self, revision: int, *, end: bool) -> Event[T]:
         obj = self._objects.resource_type.bookmark(revision, initial_events_end=end)

@@ -12,6 +12,7 @@ from revstore.testing.storage._matrix import MatrixTests
 from revstore.testing.storage._objects import CreateTests, GetTests
 from revstore.testing.storage._paging import PagingTests
 from revstore.testing.storage._suggested import SuggestedUpdateTests
+from revstore.testing.storage._unreadable import UnreadableListTests
 from revstore.testing.storage._update import UpdateTests
 
 __all__ = ["StorageTests"]
@@ -29,6 +30,7 @@ class StorageTests(
     UpdateTests,
     SuggestedUpdateTests,
     CorruptTests,
+    UnreadableListTests,
     TransformerTests,
     ExpiryTests,
     StatsTests,

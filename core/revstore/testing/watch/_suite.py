@@ -8,6 +8,7 @@ from revstore.testing.watch._end import CorruptWatchTests, EndTests
 from revstore.testing.watch._events import EventTests, ScopeTests
 from revstore.testing.watch._hammer import WatchHammerTests
 from revstore.testing.watch._start import StartTests
+from revstore.testing.watch._unreadable import UnreadableWatchTests
 
 __all__ = ["WatchTests"]
 
@@ -19,6 +20,7 @@ class WatchTests(
     ScopeTests,
     EndTests,
     CorruptWatchTests,
+    UnreadableWatchTests,
     WatchHammerTests,
     ChangesTests,
 ):

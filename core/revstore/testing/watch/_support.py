@@ -27,7 +27,8 @@ def gather_until(
         found = watch.poll(max(0.0, deadline - time.monotonic()))
         assert found is not None, f"not within {patience} s; so far {short(events)}"
         for event in found:
-            assert event.resource_version == event.object.metadata.resource_version
+            if event.error is None:
+                assert event.resource_version == event.object.metadata.resource_version
         events += found
     return events
 
@@ -40,13 +41,15 @@ def gather(watch: Watch[Pod], count: int, patience: float = PATIENCE) -> list[Ev
 
 
 def short(events: list[Event[Pod]]) -> list[Short]:
-    """What most tests compare."""
+    """What most tests compare. Of what cannot be read the node is "?"."""
     return [
         (
             event.type.value,
             "" if event.type is EventType.BOOKMARK else name_of(event.object),
             event.object.spec.node_name,
         )
+        if event.error is None
+        else (event.type.value, event.error.key.rsplit("/", 1)[-1], "?")
         for event in events
     ]
 
