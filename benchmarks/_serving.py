@@ -123,7 +123,9 @@ class FeedStorage(TypedStorage[Pod]):
         self._objects_there = sorted(objects, key=key_of)
         self._feed = _ReadyChanges(ChangeBatch(self.revision))
 
-    def changes(self, key: str, *, after: int | None = None) -> Changes[Pod]:
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[Pod]:
         """See ``Storage.changes``."""
         assert after is None
         state = [_change(EventType.ADDED, self.revision, obj) for obj in self._objects_there]

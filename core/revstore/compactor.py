@@ -18,6 +18,7 @@ import attrs
 from revstore.backend import Backend
 from revstore.closing import Closing
 from revstore.errors import Closed, Compacted, InvalidArgument
+from revstore.forks import OpenGuard
 from revstore.threads import start_thread
 from revstore.values import Capability, PutResult
 
@@ -86,6 +87,7 @@ class Compactor(Closing):
         self._round = threading.Lock()  # held for a whole round; guards _election
         self._election = _Election()
         self._closing = threading.Event()
+        self._guard = OpenGuard(self, what="compactor")
         self._thread: threading.Thread | None = None
         if interval and Capability.COMPACTION in backend.capabilities:
             self._thread = start_thread(self._run, "revstore-compactor")
@@ -102,6 +104,7 @@ class Compactor(Closing):
         Raises the errors of ``Backend.put`` and ``Backend.compact`` but ``Compacted`` and
         ``Unsupported``. After an error the next round starts from what is known for certain.
         """
+        self._guard.check()
         if Capability.COMPACTION not in self._backend.capabilities:
             return 0
         with self._round:
@@ -123,6 +126,10 @@ class Compactor(Closing):
     def close(self) -> None:
         """End the thread. Idempotent. A request under way is waited for, but not for long: it ends
         by its own deadline, or when the backend is closed."""
+        if self._guard.inherited:  # the thread is the parent's
+            return
+        with self._guard.closing():
+            pass
         self._closing.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE)
@@ -133,7 +140,7 @@ class Compactor(Closing):
                 self.run_once()
             except Closed:
                 return
-            except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop compaction
+            except BaseException as error:  # noqa: BLE001 - a plugin's fault must not stop compaction
                 _log.warning("compaction failed, next try in %g s: %s", self._interval, error)
 
     def _note_compacted(self, revision: int) -> None:

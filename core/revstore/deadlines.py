@@ -48,9 +48,10 @@ class Deadline:
     """
 
     def __init__(self, timeout: float | None, key: str) -> None:
-        self._end = None
+        #: When it is over, by the monotonic clock; None: each request has its own.
+        self.end: float | None = None
         if timeout is not None:
-            self._end = time.monotonic() + check_timeout(timeout, 0.0, key)
+            self.end = time.monotonic() + check_timeout(timeout, 0.0, key)
         self.key = key
 
     def left(self) -> float | None:
@@ -62,4 +63,4 @@ class Deadline:
 
     def rest(self) -> float | None:
         """Return the seconds that may be waited before the next request, 0 if none are left."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self.end is None else max(0.0, self.end - time.monotonic())

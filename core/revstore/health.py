@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from revstore.errors import Closed, NotReady
+from revstore.errors import Closed, InvalidArgument, NotReady
+from revstore.forks import OpenGuard
 
 __all__ = ["HealthCheck"]
 
@@ -29,9 +30,12 @@ class HealthCheck:
         self._probe = probe
         self._timeout = timeout
         self._clock = clock
+        if not timeout >= 0:
+            raise InvalidArgument("timeout", timeout, "0 or more seconds")
         # Guards _closed, _started, _started_at, _finished and _error.
         self._changed = threading.Condition()
         self._closed = False
+        self._guard = OpenGuard(self, what="health check", in_child=HealthCheck._in_child)
         self._started = 0  # probes, so that each has a number
         self._started_at = 0.0
         self._finished = 0  # the number of the latest probe with a result
@@ -44,6 +48,7 @@ class HealthCheck:
         that of the probe which began last of those that have ended. Raises ``NotReady``, with the
         probe's error as its cause, and ``Closed`` after ``close``.
         """
+        self._guard.check()
         with self._changed:
             self._check_open()
             now = self._clock()
@@ -61,6 +66,8 @@ class HealthCheck:
 
     def close(self) -> None:
         """Make every later check raise ``Closed``. Idempotent."""
+        if self._guard.inherited:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -87,6 +94,9 @@ class HealthCheck:
         if not self._finished:
             return TimeoutError(f"no answer within {self._timeout:g} s")
         return self._error
+
+    def _in_child(self) -> None:
+        self._changed = threading.Condition()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from itertools import repeat, starmap
 from types import MethodType
 from typing import Any
 
 from revstore.closing import Closing
-from revstore.deadlines import check_poll
-from revstore.errors import Closed, InvalidArgument
+from revstore.deadlines import Deadline, check_poll
+from revstore.errors import InvalidArgument
+from revstore.forks import OpenGuard
 from revstore.storage import Watch
 
 __all__ = ["WatchSelector"]
@@ -41,10 +41,12 @@ class WatchSelector(Closing):
         # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
         self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
         self._tell = self._told.put
-        self._lock = threading.Lock()  # guards _served and _closed
+        # What was told of and not returned yet; of the thread that selects.
+        self._taken: list[Watch[Any] | None] = []
+        self._lock = threading.Lock()  # guards _served
         # Each with what select returns for it, made once.
         self._served: dict[Watch[Any] | None, tuple[Watch[Any], Any]] = {}
-        self._closed = False
+        self._guard = OpenGuard(self, what="watch selector", in_child=WatchSelector._in_child)
 
     def __len__(self) -> int:
         """How many watches it serves."""
@@ -54,23 +56,34 @@ class WatchSelector(Closing):
         """Serve one more watch; ``data`` is handed out with it.
 
         Raises ``Unsupported`` if the watch cannot tell when it is readable, as those of a storage
-        without a cache; ``InvalidArgument`` if it is served already; ``Closed``.
+        without a cache; ``InvalidArgument`` if it is served already, or somebody else is told of
+        it, such as another selector; ``Closed``.
         """
+        self._guard.check()
         with self._lock:
-            self._check_open()
-            if watch in self._served:
-                raise InvalidArgument("watch", watch, "one that is not served yet")
-            # Under the lock, so that who removes it meanwhile does so before or after both. The
-            # method does as a partial does, with a third of its memory.
-            watch.on_readable(MethodType(self._tell, watch))
-            self._served[watch] = watch, data
+            self._guard.check()
+            if watch in self._served or watch.callback is not None:
+                raise InvalidArgument(
+                    "watch", watch, "one that is not served yet, here or elsewhere"
+                )
+            try:
+                self._served[watch] = watch, data
+                # Under the lock, so that who removes it meanwhile does so before or after both.
+                # The method does as a partial does, with a third of its memory.
+                watch.on_readable(MethodType(self._tell, watch))
+            except BaseException:
+                del self._served[watch]
+                watch.on_readable(None)
+                raise
 
     def remove(self, watch: Watch[Any]) -> None:
         """Serve it no more; ``select`` does not return it from here on. Does nothing if it is not
         served. A watch that has ended is to be removed as well."""
+        self._guard.check()
         with self._lock:
-            if self._served.pop(watch, None) is not None:
+            if watch in self._served:
                 watch.on_readable(None)
+                del self._served[watch]
 
     def select(self, timeout: float | None = None) -> list[tuple[Watch[Any], Any]]:
         """The watches that are worth a poll, each once, with their data, in the order in which they
@@ -79,35 +92,45 @@ class WatchSelector(Closing):
         Waits at most ``timeout`` seconds, None without end, 0 not at all; empty if there was
         none. Poll each once with ``poll(0)``; it may find nothing, or raise how the watch has
         ended. A watch that was returned is not returned again before it has been polled. Raises
-        ``Closed`` once the selector is closed, also if that happens while it waits.
+        ``Closed`` once the selector is closed, also if that happens while it waits. If it is
+        interrupted, the next call returns what this one would have.
         """
-        timeout = check_poll(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(check_poll(timeout), "")
+        taken = self._taken
         while True:
-            self._check_open()
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            self._guard.check()
             try:
-                told = [self._told.get(timeout=left)]
+                if not taken:
+                    taken.append(self._told.get(timeout=deadline.rest()))
             except queue.Empty:
                 return []
             # No byte code for each watch, from here on: this is what an event costs.
-            told += starmap(self._told.get_nowait, repeat((), self._told.qsize()))
+            taken.extend(starmap(self._told.get_nowait, repeat((), self._told.qsize())))
             with self._lock:
                 # A watch may tell once too often, and may have been removed since.
-                found = list(filter(None, map(self._served.get, dict.fromkeys(told))))
-            if found:
-                return found
+                found = list(filter(None, map(self._served.get, dict.fromkeys(taken))))
+            kept = taken[:]
+            try:
+                taken.clear()
+                if found:
+                    return found
+            except BaseException:
+                taken[:] = kept
+                raise
 
     def close(self) -> None:
         """Serve no watch any more; the watches stay open. A ``select`` that waits raises
-        ``Closed``. Idempotent."""
+        ``Closed``. Idempotent; in a child after a fork it does nothing."""
+        with self._guard.closing():
+            pass
+        if self._guard.inherited:
+            return
         with self._lock:
-            self._closed = True
             self._told.put(None)
             for watch, _ in self._served.values():
                 watch.on_readable(None)
             self._served.clear()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("the watch selector was closed")
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._told = queue.SimpleQueue()

@@ -67,8 +67,10 @@ class _SlowToConnect(ControlledStorage):
         self.go = threading.Event()
         self.go.set()
 
-    def changes(self, key: str, *, after: int | None = None) -> Changes[Any]:
-        feed = super().changes(key, after=after)
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[Any]:
+        feed = super().changes(key, after=after, timeout=timeout)
         self.go.wait(PATIENCE)
         return feed
 

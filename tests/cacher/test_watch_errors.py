@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -63,8 +64,9 @@ def test_a_watch_of_the_future_needs_no_past(open_dict_cache: Open) -> None:
         )
 
 
-def test_progress_that_is_left_behind_is_told(open_dict_cache: Open) -> None:
-    """A poll that leaves a bookmark for the next one asks for that. (WATCH-19, BOOK-3)"""
+def test_progress_that_is_asked_for_is_told(open_dict_cache: Open) -> None:
+    """Whoever waits to be told learns of progress that ``request_progress`` asked for, behind the
+    events that it is behind. (WATCH-19, WATCH-20, BOOK-3)"""
     cache = open_dict_cache()
     start = put(cache, "first")
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -75,8 +77,31 @@ def test_progress_that_is_left_behind_is_told(open_dict_cache: Open) -> None:
         hidden = put(cache, "b")
         cache.get("/pods/b", resource_version=hidden)
         watch.on_readable(lambda: told.put(None))
-        seen = []
+        cache.request_progress()
+        seen: list[Any] = []
         while not seen or seen[-1].type is not EventType.BOOKMARK:
             told.get(timeout=20)
             seen += watch.poll(0) or ()
     assert [event.resource_version for event in seen] == [shown, hidden]
+
+
+@pytest.mark.parametrize("bookmarks", [False, True])
+def test_progress_is_told_by_time(open_dict_cache: Open, bookmarks: bool) -> None:
+    """Unrelated writes wake no watch that is to be told of progress, however many there are; a
+    bookmark comes once the interval is over. (WATCH-19, BOOK-1)"""
+    cache = open_dict_cache(bookmark_interval=0.5)
+    start = put(cache, "first")
+    calls: list[float] = []
+    with cache.watch(
+        "/pods/x", resource_version=start, progress_notify=True, allow_bookmarks=bookmarks
+    ) as watch:
+        watch.on_readable(lambda: calls.append(time.monotonic()))
+        began = time.monotonic()
+        written = [put(cache, str(number)) for number in range(1000)]
+        cache.get("/pods/0", resource_version=written[-1])
+        took = time.monotonic() - began
+        assert len(calls) <= 1 + took / 0.5
+        seen = [event for _ in range(3) for event in watch.poll(2) or ()]
+        assert {event.type for event in seen} == {EventType.BOOKMARK}
+        assert len(seen) <= 3
+        assert seen[-1].resource_version == written[-1]

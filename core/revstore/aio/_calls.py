@@ -13,6 +13,7 @@ from revstore.aio._threads import ThreadedWatch
 from revstore.aio._watch import AsyncClosing, AsyncWatch, Readable
 from revstore.closing import Closing
 from revstore.errors import Closed, InvalidArgument, Unsupported
+from revstore.forks import OpenGuard
 from revstore.storage import Watch
 from revstore.threads import start_thread
 
@@ -45,6 +46,7 @@ class Calls:
         self._lock = threading.Lock()  # guards _threaded and _closing
         self._threaded: list[ThreadedWatch[Any]] = []
         self._closing: tuple[Future[None], threading.Thread] | None = None
+        self._guard = OpenGuard(self, what="storage", in_child=Calls._in_child)
 
     async def run(self, call: Callable[[], R]) -> R:
         """What ``call`` returns or raises. Cancelled before its turn it never runs, afterwards it
@@ -58,6 +60,8 @@ class Calls:
     async def close(self) -> None:
         """Close the target, then end the threads; calls that wait for their turn fail with what
         the closed target raises. Cancelled, it goes on by itself. Idempotent."""
+        if self._guard.inherited:  # the threads are the parent's
+            return
         with self._lock:
             if self._closing is None:
                 self._closing = _in_own_thread(self._finish)
@@ -66,6 +70,7 @@ class Calls:
         thread.join()  # nothing but its end is left of it
 
     def _submit(self, call: Callable[[], R]) -> Future[R]:
+        self._guard.check()
         context = contextvars.copy_context()
         with self._lock:
             if self._closing is not None:
@@ -86,6 +91,11 @@ class Calls:
                 self._threaded.append(threaded)
             return threaded
         return watch
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        for watch in self._threaded:
+            watch.in_child(self._guard.ended)
 
     def _finish(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from revstore.threads import start_thread
 __all__ = ["ThreadedWatch"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("revstore.aio")
 
 # How many events are read ahead, but for the rest of the last poll.
 _AHEAD = 500
@@ -36,7 +39,7 @@ class ThreadedWatch(Generic[T]):
     def __init__(self, watch: Watch[T]) -> None:
         self._watch = watch
         self._lock = threading.Lock()  # guards _found and _callback
-        self._found: _Answer[T] | Exception | None = None
+        self._found: _Answer[T] | BaseException | None = None
         self._callback: Callable[[], None] | None = None
         # Written by the thread while nothing is found, else by who takes.
         self._version = watch.resource_version
@@ -53,7 +56,7 @@ class ThreadedWatch(Generic[T]):
             found = self._found
             if found is None:
                 return None
-            if isinstance(found, Exception):
+            if isinstance(found, BaseException):
                 raise found
             self._found = None
             self._version = found.version
@@ -73,9 +76,14 @@ class ThreadedWatch(Generic[T]):
         self._watch.close()
         with self._lock:
             # What was found and not taken is gone, as with any watch.
-            if not isinstance(self._found, Exception):
+            if not isinstance(self._found, BaseException):
                 self._found = Closed("the watch was closed")
         self._turns.put(None)
+
+    def in_child(self, why: str) -> None:
+        """End it in the child of a fork, where its thread is not."""
+        self._lock = threading.Lock()
+        self._found = Closed(why)
 
     @property
     def running(self) -> bool:
@@ -90,26 +98,34 @@ class ThreadedWatch(Generic[T]):
         while True:
             found = self._look()
             with self._lock:
-                if not isinstance(self._found, Exception):
+                if not isinstance(self._found, BaseException):
                     self._found = found
                 callback = self._callback
             if callback is not None:
-                callback()
-            if isinstance(found, Exception):
+                _call(callback)
+            if isinstance(found, BaseException):
                 return
             self._turns.get()
 
-    def _look(self) -> _Answer[T] | Exception:
+    def _look(self) -> _Answer[T] | BaseException:
         watch = self._watch
         try:
             while not (first := watch.poll(_GLANCE)):
                 self._version = watch.resource_version
-        except Exception as error:  # noqa: BLE001 - handed to who polls
+        except BaseException as error:  # noqa: BLE001 - handed to who polls
             return error
         events = list(first)
         try:
             while len(events) < _AHEAD and (more := watch.poll(0)):
                 events += more
-        except Exception:  # noqa: BLE001, S110 - the next poll raises it again, after the events
+        except BaseException:  # noqa: BLE001, S110 - the next poll raises it, after the events
             pass
         return _Answer(tuple(events), watch.resource_version)
+
+
+def _call(callback: Callable[[], None]) -> None:
+    """Nothing that it raises, as into a loop that was closed, ends the thread."""
+    try:
+        callback()
+    except BaseException:  # noqa: BLE001 - it is logged
+        _log.exception("the callback of a watch failed")

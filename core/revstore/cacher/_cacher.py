@@ -15,12 +15,12 @@ from revstore.cacher._counters import CacherCounters
 from revstore.cacher._fallback import Fallbacks
 from revstore.deadlines import Deadline, check_poll, check_timeout
 from revstore.errors import (
-    InvalidKey,
     InvalidResourceVersion,
     KeyNotFound,
     NotReady,
     TooLargeResourceVersion,
 )
+from revstore.forks import OpenGuard
 from revstore.plans import ListPlan, plan_list, plan_watch
 from revstore.preconditions import Preconditions
 from revstore.raising import ErrorsAbout
@@ -66,6 +66,7 @@ class Cacher(Storage[T]):
         self._fallbacks = Fallbacks()
         self._content = Content(config)
         self._feed = self._content.feed
+        self._guard = OpenGuard(self, what="cache", in_child=Cacher._in_child)
 
     # --- reads ---------------------------------------------------------------------------------
 
@@ -89,11 +90,11 @@ class Cacher(Storage[T]):
             if generation.revision >= wanted or content.wait_fresh(wanted, deadline.rest()):
                 obj, corrupt = content.state.get(key), False
                 if obj is None:
+                    content.check_open()
                     obj, corrupt = content.look_up(key)
                 if obj is not None:
                     return obj if self._copy is None else self._copy(obj)
                 if not corrupt:
-                    content.check_open()
                     if ignore_not_found:
                         return None
                     raise KeyNotFound(key, resource_version=str(content.revision()))
@@ -207,9 +208,19 @@ class Cacher(Storage[T]):
         content = self._content
         content.check_open()
         scope = self._scope(key, recursive)
-        if scope is None:
-            self._storage.watch(key, recursive=recursive).close()
-            raise InvalidKey(key, f"one below {self._prefix!r}")
+        if scope is None:  # the storage says what is wrong with it, or what it means
+            return self._storage.watch(
+                key,
+                recursive=recursive,
+                resource_version=resource_version,
+                label_selector=label_selector,
+                field_selector=field_selector,
+                send_initial_events=send_initial_events,
+                allow_bookmarks=allow_bookmarks,
+                progress_notify=progress_notify,
+                even_if_corrupt=even_if_corrupt,
+                timeout=timeout,
+            )
         with ErrorsAbout(key):
             plan = plan_watch(
                 resource_version=resource_version,
@@ -220,19 +231,20 @@ class Cacher(Storage[T]):
             predicate = self._resource_type.predicate(label_selector, field_selector)
         if plan.needs_empty_object:
             self._resource_type.new_object()
-        deadline = Deadline(timeout, key)
+        deadline = Deadline(check_poll(timeout, key), key)
         with ErrorsAbout(key):
             content.wait_ready(deadline.rest())
         if plan.latest:
-            plan = msgspec.structs.replace(plan, revision=self._storage.current_revision())
+            now = self._storage.current_revision(timeout=deadline.left())
+            plan = msgspec.structs.replace(plan, revision=now)
         if plan.initial and plan.revision:
-            content.wait_fresh(plan.revision, None)
+            content.wait_fresh(plan.revision, deadline.rest())
         while True:
             with ErrorsAbout(key):
                 content.wait_ready(deadline.rest())
             try:
                 return content.begin_watch(
-                    scope, plan, predicate, timeout, even_if_corrupt=even_if_corrupt
+                    scope, plan, predicate, deadline.end, even_if_corrupt=even_if_corrupt
                 )
             except NotReady:
                 continue  # it has just begun to be filled anew
@@ -285,8 +297,10 @@ class Cacher(Storage[T]):
         obj = self._content.state.get(key)
         return obj if obj is None or self._copy is None else self._copy(obj)
 
-    def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
-        return self._open_storage().changes(key, after=after)
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[T]:
+        return self._open_storage().changes(key, after=after, timeout=timeout)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
         return self._open_storage().count(key, timeout=timeout)
@@ -304,7 +318,7 @@ class Cacher(Storage[T]):
 
     def request_progress(self) -> None:
         self._content.check_open()
-        self._feed.request_progress()
+        self._content.request_progress()
 
     def ready(self, *, timeout: float | None = None) -> None:
         """Return if the cache is filled, else raise ``NotReady``; does not wait."""
@@ -327,9 +341,16 @@ class Cacher(Storage[T]):
         return check_consistency(self._storage, self._content, self._prefix, timeout)
 
     def close(self) -> None:
-        """End watches, waiting calls and the feed, then close the storage. Idempotent."""
-        self._content.close()
-        self._storage.close()
+        """End watches, waiting calls and the feed, then close the storage. Idempotent; in a child
+        after a fork it does nothing."""
+        with self._guard.closing():
+            pass
+        if not self._guard.inherited:
+            self._content.close()
+            self._storage.close()
+
+    def _in_child(self) -> None:
+        self._content.in_child(self._guard.ended)
 
     # --- small things --------------------------------------------------------------------------
 
@@ -341,7 +362,7 @@ class Cacher(Storage[T]):
         return (
             isinstance(key, str)
             and key.startswith(self._prefix)
-            and "/." not in key
+            and ("/." not in key or {".", ".."}.isdisjoint(key.split("/")))
             and "//" not in key
             and "\0" not in key
             and (key.isascii() or _is_text(key))
@@ -352,6 +373,8 @@ class Cacher(Storage[T]):
         may."""
         if not isinstance(key, str) or not key:
             return None
+        if not recursive and key.endswith("/"):
+            return None  # what ends so is a prefix here
         scope = key if not recursive or key.endswith("/") else key + "/"
         return scope if self._covered(scope) else None
 

@@ -71,7 +71,7 @@ def check_consistency(
 
 def _read(storage: Storage[T], prefix: str, deadline: Deadline) -> tuple[list[_Page], int]:
     pages: list[_Page] = []
-    with storage.changes(prefix) as changes:
+    with storage.changes(prefix, timeout=deadline.left()) as changes:
         while True:
             batch = changes.poll(deadline.left())
             if batch is None:

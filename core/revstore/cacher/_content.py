@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+import weakref
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from revstore.cacher._cache_or_store import Horizon
 from revstore.cacher._config import CacherConfig, log_capacity
@@ -54,12 +55,15 @@ class Content(Generic[T]):
             resource_type.labels, resource_type.fields, config.indexed_fields
         )
         self.counting = Counting()
-        # Guards state, generation, closed, _failure, _events_received, _state_since.
+        # Guards state, generation, _failure, _events_received, _state_since.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # of readiness
         self.state: CacheState[T] = CacheState(self._attributes)
         self.generation: Generation[T] | None = None  # None: not ready
-        self.closed = False
+        #: Why nothing will be answered any more; "" while the cache is open.
+        self.ended = ""
+        # Those of which watches may be left.
+        self._generations: weakref.WeakSet[Generation[T]] = weakref.WeakSet()
         self._failure: StorageError | None = None
         self._events_received = 0
         self._state_since = time.monotonic()
@@ -83,11 +87,12 @@ class Content(Generic[T]):
     # --- for readers ---------------------------------------------------------------------------
 
     def check_open(self) -> None:
-        if self.closed:
-            raise Closed("the cache was closed")
+        if self.ended:
+            raise Closed(self.ended)
 
     def ready(self) -> None:
         """Return if the cache is filled, else raise ``NotReady``."""
+        self.check_open()
         with self._lock:
             self._ready()
 
@@ -98,7 +103,7 @@ class Content(Generic[T]):
             return
         with self._lock:
             self._changed.wait_for(
-                lambda: self.closed or self.generation is not None,
+                lambda: self.ended != "" or self.generation is not None,
                 _READY_TIMEOUT if timeout is None else timeout,
             )
             self._ready()
@@ -121,6 +126,13 @@ class Content(Generic[T]):
         ``reached`` the store is known to be there. (CACHE-10, CACHE-11)"""
         request_progress = self.feed.request_progress
         return self._freshness.wait(revision, timeout, request_progress, reached=reached)
+
+    def request_progress(self) -> None:
+        """Have the store asked for progress, and watches tell of it. ``Unsupported``."""
+        generation = self.generation
+        if generation is not None:
+            generation.asked = True
+        self.feed.request_progress()
 
     def look_up(self, key: str) -> tuple[T | None, bool]:
         """Return the object at ``key``, which may just have become readable, or unreadable; and
@@ -162,32 +174,39 @@ class Content(Generic[T]):
         scope: str,
         plan: WatchPlan,
         predicate: SelectionPredicate[T],
-        lifetime: float | None,
+        deadline: float | None,
         *,
         even_if_corrupt: bool,
     ) -> CacheWatch[T]:
-        """Return a new watch, which runs for ``lifetime`` seconds."""
+        """Return a new watch, which runs until ``deadline`` by the monotonic clock."""
         config = self._config
-        with self._lock:
-            generation = self._ready()
-            if plan.initial:
-                start = self._start_with_state(
-                    generation, scope, plan, predicate, even_if_corrupt=even_if_corrupt
+        watch: CacheWatch[T] | None = None
+        try:
+            with self._lock:
+                generation = self._ready()
+                if plan.initial:
+                    start = self._start_with_state(
+                        generation, scope, plan, predicate, even_if_corrupt=even_if_corrupt
+                    )
+                else:
+                    start = start_after(generation, plan.revision)
+                watch = CacheWatch(
+                    generation,
+                    config.resource_type,
+                    start,
+                    deadline=deadline,
+                    bookmark_interval=config.bookmark_interval,
+                    periodic=plan.periodic,
+                    progress=plan.progress,
                 )
-            else:
-                start = start_after(generation, plan.revision)
-            view = generation.view(
-                scope, predicate, replays=plan.initial, even_if_corrupt=even_if_corrupt
-            )
+                generation.enter(watch, scope, predicate, even_if_corrupt=even_if_corrupt)
+            watch.settle()
             self.counting.watches_max.raise_to(generation.watches)
-        return CacheWatch(
-            generation,
-            view,
-            start,
-            lifetime=lifetime,
-            bookmark_interval=config.bookmark_interval if plan.periodic else 0.0,
-            progress=plan.progress,
-        )
+            return watch
+        except BaseException:  # it was interrupted, and nobody will close what was opened
+            if watch is not None:
+                watch.close()
+            raise
 
     def versions_at(self, revision: int) -> tuple[dict[str, int], frozenset[str]] | None:
         """Return the versions of all objects at ``revision``, by their keys, and the keys of those
@@ -228,16 +247,28 @@ class Content(Generic[T]):
         )
 
     def close(self) -> None:
+        """End watches, waiting calls and the feed. May be called again, if it was interrupted."""
+        self._end("the cache was closed", Exception)
+        self.feed.close()
+
+    def in_child(self, why: str) -> None:
+        """End everything in the child of a fork, without a lock and without a word to anybody."""
+        self.ended = why
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._freshness.in_child()
+        self.generation = None
+        for generation in list(self._generations):
+            generation.in_child(Closed(why))
+
+    def _end(self, why: str, swallowed: type[BaseException]) -> None:
         with self._lock:
-            if self.closed:
-                return
-            self.closed = True
-            generation = self.generation
+            self.ended = self.ended or why
+            self.generation = None  # so that nobody is answered from memory
             self._changed.notify_all()
         self._freshness.wake(math.inf)
-        if generation is not None:
-            generation.end(Closed("the cache was closed"))
-        self.feed.close()
+        for generation in list(self._generations):
+            generation.end(Closed(self.ended), swallowed)
 
     def _start_with_state(
         self,
@@ -283,10 +314,11 @@ class Content(Generic[T]):
         if self._loading is None:
             self._loading = CacheState(self._attributes)
         for change in changes:
-            try:
-                self._loading.load(change.key, change.load())
-            except CorruptObject as error:
-                self._loading.corrupt[change.key] = error
+            obj = _loaded(change)
+            if isinstance(obj, CorruptObject):
+                self._loading.corrupt[change.key] = obj
+            else:
+                self._loading.load(change.key, obj)
 
     def _replace(self, revision: int) -> None:
         """The new state is whole. (CACHE-6)"""
@@ -300,8 +332,11 @@ class Content(Generic[T]):
                 capacity=log_capacity(self._config),
                 window=self._config.event_history_window,
             )
+            if self.ended:
+                return
             self.state = state
             self.generation = Generation(log, revision, self._config)
+            self._generations.add(self.generation)
             self._failure = None
             now = time.monotonic()
             self.counting.initializations.add()
@@ -311,17 +346,13 @@ class Content(Generic[T]):
         self._freshness.wake(revision)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
-        loaded: list[tuple[Change[T], T | CorruptObject]] = []
-        for change in batch.changes:
-            try:
-                loaded.append((change, change.load()))
-            except CorruptObject as error:
-                loaded.append((change, error))
+        loaded = [(change, _loaded(change)) for change in batch.changes]
         now = time.monotonic()
         entries: list[Entry[T]] = []
         with self._lock:
             generation = self.generation
-            assert generation is not None
+            if generation is None:  # closed just now
+                return
             if loaded:
                 entries = [self._enter(change, obj, now) for change, obj in loaded]
                 generation.log.append(entries)
@@ -352,21 +383,44 @@ class Content(Generic[T]):
         with self._lock:
             self._failure = error
             generation = self.generation
-            if not lost or generation is None or self.closed:  # who closes ends it
+            final = lost and isinstance(error, Closed)  # nothing will come any more
+            if not final and (not lost or generation is None):
                 return
             self.generation = None
             self._state_since = time.monotonic()
-            self.counting.terminated_watches.add(generation.terminated_watches)
+            if generation is not None:
+                self.counting.terminated_watches.add(generation.terminated_watches)
+        if final:
+            self._end(f"the storage of the cache is closed: {error}", BaseException)
+            return
+        assert generation is not None
         ended: StorageError = Expired(
             "the resource version is too old: the cache had to be filled anew, and what happened "
             "meanwhile is not known; list again and watch from there"
         )
-        generation.end(error if isinstance(error, Closed) else ended)
+        generation.end(ended)
 
     def _tick(self) -> None:
         generation = self.generation
         if generation is not None:
             generation.tick()
+
+
+def _loaded(change: Change[T]) -> Any:
+    """The new object of a change, or why there is none: nothing that a user's codec raises ends
+    the feed."""
+    try:
+        return change.load()
+    except CorruptObject as error:
+        return error
+    except BaseException as error:  # noqa: BLE001 - such as SystemExit
+        corrupt = CorruptObject(
+            change.key,
+            f"{type(error).__name__}: {error}",
+            resource_version=str(change.revision),
+        )
+        corrupt.__cause__ = error
+        return corrupt
 
 
 def retry_after(seconds: float) -> int:

@@ -99,7 +99,7 @@ class Feed(Generic[T]):
             try:
                 for position in self._follow(after):
                     after, retry = position, _FIRST_RETRY
-            except Exception as raised:  # noqa: BLE001 - a dead feed would be worse
+            except BaseException as raised:  # noqa: BLE001 - a dead feed would be worse
                 if self._stopping.is_set():
                     return
                 cut, refill = self._was_cut()
@@ -163,13 +163,12 @@ class Feed(Generic[T]):
                 if after is None:
                     self._replace(batch.revision)
                     after = batch.revision
-                if batch.changes or batch.revision > after:
-                    self._apply(batch)
+                self._apply(batch)  # a mark that says nothing new may have been asked for
                 after = batch.revision
                 yield after
 
 
-def _typed(error: Exception) -> StorageError:
+def _typed(error: BaseException) -> StorageError:
     if isinstance(error, StorageError):
         return error
     failure = InternalError(f"the feed of the cache failed: {type(error).__name__}: {error}")

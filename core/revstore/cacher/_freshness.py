@@ -75,6 +75,10 @@ class Freshness:
             self._counting.read_waits_failed.add()
         return fresh
 
+    def in_child(self) -> None:
+        """Replace the lock, which nobody may release in the child of a fork."""
+        self._lock = threading.Lock()
+
     def wake(self, revision: float) -> None:
         """Have those look again who wait for ``revision`` or an earlier one."""
         if not self._waiting:  # who comes just now looks before waiting

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -21,6 +21,9 @@ __all__ = ["Generation"]
 T = TypeVar("T")
 
 _log = logging.getLogger("revstore.cacher")
+
+# So many timers of closed watches are left, and half as many as there are in all.
+_IDLE_TIMERS = 64
 
 
 class Generation(Generic[T]):
@@ -57,48 +60,47 @@ class Generation(Generic[T]):
         )
         self._progress: dict[Listener[T], Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Listener[T]]] = []
+        self._idle_timers = 0  # those of watches that are closed, about
         self._order = count()
+        #: Whether somebody has asked that progress be told; and up to which revision it is told
+        #: as soon as it can be, for that reason.
+        self.asked = False
+        self.marked = 0
         #: How many watches there are, and how many fell behind.
         self.watches = 0
         self.terminated_watches = 0
 
-    def view(
+    def enter(
         self,
+        watch: Listener[T],
         scope: str,
         predicate: SelectionPredicate[T],
         *,
-        replays: bool,
         even_if_corrupt: bool = False,
-    ) -> View[T]:
-        """The view for one more watch, which gives it back by ``release``. Of one that
+    ) -> None:
+        """Give a watch its view, and count it until it leaves by ``release``. For one that
         ``replays`` a state first, the log is held until ``replayed``."""
         key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
+        log = self.log
         with self._lock:
             view = self._views.get(key)
             if view is None:
                 bucket = self._bucket(scope, predicate)
                 view = View(
-                    self.log,
-                    scope,
-                    predicate,
-                    bucket,
-                    self._config,
-                    even_if_corrupt=even_if_corrupt,
+                    log, scope, predicate, bucket, self._config, even_if_corrupt=even_if_corrupt
                 )
-                self._views[key] = view
                 if bucket is not None:
-                    bucket.views += 1
-            view.users += 1
-            self.watches += 1
-            self.log.held += replays
-            return view
+                    bucket.views.add(key)
+                self._views[key] = view
+            watch.view = view
+            # On one line: an interrupt comes before it or after it.
+            held = log.held + watch.replays
+            self.watches, view.users, log.held, watch.closed = self.watches + 1, view.users + 1, held, False  # noqa: E501  # fmt: skip
 
     def replayed(self, watch: Listener[T]) -> None:
         """The watch needs no more that the log is held for its initial events."""
         with self._lock:
-            if watch.replays:
-                watch.replays = False
-                self.log.held -= 1
+            self.log.held, watch.replays = self.log.held - watch.replays, False
 
     def terminated(self) -> None:
         """Count a watch that fell behind."""
@@ -106,52 +108,57 @@ class Generation(Generic[T]):
             self.terminated_watches += 1
 
     def release(self, watch: Listener[T]) -> Callable[[], None] | None:
-        """Close a watch: forget it, and what served only it; whom to tell, if it was waiting."""
+        """Close a watch, and forget it and what served only it; return whom to tell, if it was
+        waiting, until that is taken back by ``disarm``."""
         with self._lock:
-            if watch.closed:
-                return None
-            watch.end()
             view = watch.view
+            if view is None:
+                return None  # it has not entered
             bucket = view.bucket
-            told = (bucket or self._everything).armed.pop(watch, None)
-            self._progress.pop(watch, None)
-            self.watches -= 1
-            view.users -= 1
-            if not view.users:
-                del self._views[view.key]
-                if bucket is not None:
-                    bucket.views -= 1
-                    if not bucket.views:
-                        bucket.drop()
+            told = self._bucket_of(watch).armed.get(watch)
+            if not watch.closed:
+                if view.users == 1:
+                    self._views.pop(view.key, None)
+                    if bucket is not None:
+                        bucket.views.discard(view.key)
+                        if not bucket.views:
+                            bucket.drop()
+                held = self.log.held - watch.replays
+                self.watches, view.users, self.log.held, watch.replays, watch.closed = self.watches - 1, view.users - 1, held, False, True  # noqa: E501  # fmt: skip
+                self._idle_timers += watch.timed
+                if self._idle_timers > _IDLE_TIMERS + len(self._timers) // 2:
+                    self._drop_idle_timers()
+            watch.end()
             return told
 
     def arm(self, watch: Listener[T], callback: Callable[[], None]) -> None:
         """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
         if there is already."""
         with self._lock:
-            head, revision = self.shown
             if (
-                head <= watch.cursor
+                self.shown[0] <= watch.at[0]
                 and self.ended is None
                 and not watch.pending
-                and not (watch.progress and revision > watch.position)
+                and not (watch.progress and watch.told < self.marked)
             ):
-                (watch.view.bucket or self._everything).armed[watch] = callback
+                self._bucket_of(watch).armed[watch] = callback
                 if watch.progress:
                     self._progress[watch] = callback
                 return
-        _call([callback])
+        _call([callback], Exception)
 
     def disarm(self, watch: Listener[T]) -> None:
         """The callback is not wanted any more."""
         with self._lock:
-            (watch.view.bucket or self._everything).armed.pop(watch, None)
+            self._bucket_of(watch).armed.pop(watch, None)
             self._progress.pop(watch, None)
 
     def call_at(self, moment: float, watch: Listener[T]) -> None:
         """Tell the watch, if it is armed, that ``moment`` has passed, some time after it."""
         with self._lock:
-            heappush(self._timers, (moment, next(self._order), watch))
+            if not (watch.timed or watch.closed or self.ended is not None):
+                watch.timed = True
+                heappush(self._timers, (moment, next(self._order), watch))
 
     def tick(self) -> bool:
         """Call whom it is time to; whether there are more."""
@@ -160,9 +167,10 @@ class Generation(Generic[T]):
         with self._lock:
             while self._timers and self._timers[0][0] <= now:
                 watch = heappop(self._timers)[2]
-                armed = (watch.view.bucket or self._everything).armed
+                armed = self._bucket_of(watch).armed
                 if watch in armed:
                     told.append(armed.pop(watch))
+                self._idle_timers -= watch.closed
                 watch.timed = False
             more = bool(self._timers)
         _call(told)
@@ -178,19 +186,37 @@ class Generation(Generic[T]):
                 if self._scopes or any(self._fields):
                     self._sort_in(entries, number, told)
             self.shown = number + len(entries), revision
-            told.extend(self._progress.values())
-            self._progress.clear()
+            if self.asked and not entries:  # the store's answer
+                self.asked, self.marked = False, revision
+                told.extend(self._progress.values())
+                self._progress.clear()
         _call(told)
 
-    def end(self, error: StorageError) -> None:
-        """End every watch with ``error``, after what is in the log."""
+    def end(self, error: StorageError, swallowed: type[BaseException] = BaseException) -> None:
+        """End every watch with ``error``, after what is in the log. Callbacks that raise what is
+        ``swallowed`` are logged."""
         told: list[Callable[[], None]] = []
         with self._lock:
             self.ended = error
             for bucket in self._buckets():
-                _take(bucket, told)
+                told.extend(bucket.armed.values())
             self._timers.clear()
-        _call(told)
+            self._progress.clear()
+        _call(told, swallowed)
+        with self._lock:
+            for bucket in self._buckets():
+                bucket.armed = {}
+
+    def in_child(self, error: StorageError) -> None:
+        """End every watch in the child of a fork, where nobody else runs, and nobody waits."""
+        self._lock = threading.Lock()
+        self.ended = error
+
+    def _drop_idle_timers(self) -> None:
+        """Forget the timers of closed watches, which would stay until their time."""
+        self._timers = [each for each in self._timers if not each[2].closed]
+        heapify(self._timers)
+        self._idle_timers = 0
 
     def _sort_in(
         self, entries: Iterable[Entry[T]], number: int, told: list[Callable[[], None]]
@@ -238,6 +264,11 @@ class Generation(Generic[T]):
             return None
         return _in(self._scopes, scope, head)
 
+    def _bucket_of(self, watch: Listener[T]) -> Bucket[T]:
+        view = watch.view
+        bucket = None if view is None else view.bucket
+        return self._everything if bucket is None else bucket
+
     def _buckets(self) -> Iterator[Bucket[T]]:
         yield self._everything
         yield from self._scopes.values()
@@ -258,9 +289,13 @@ def _take(bucket: Bucket[T], told: list[Callable[[], None]]) -> None:
         bucket.armed = {}
 
 
-def _call(callbacks: Iterable[Callable[[], None]]) -> None:
+def _call(
+    callbacks: Iterable[Callable[[], None]], swallowed: type[BaseException] = BaseException
+) -> None:
+    """Call what is the user's: nothing that it raises may end a thread of ours. In the user's own
+    thread Ctrl-C goes on, so that only an ``Exception`` may be ``swallowed``."""
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # noqa: BLE001 - it is the user's, and others wait to be told
+        except swallowed:
             _log.exception("the callback of a watch failed")

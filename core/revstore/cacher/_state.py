@@ -42,7 +42,7 @@ class Range(Generic[T]):
 
 class Attributes(Generic[T]):
     """What objects are found by: labels, and the values of some fields. The functions are the
-    user's and may raise."""
+    user's, and may raise anything: they are called in the feed's thread."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Attributes(Generic[T]):
             labels = self._labels(obj)
             if not isinstance(labels, dict):  # nothing of the user's is compared or tested later
                 labels = dict(labels) if isinstance(labels, Mapping) else None
-        except Exception:  # noqa: BLE001 - then no selector on them matches
+        except BaseException:  # noqa: BLE001 - then no selector on them matches
             labels = None
         return Item(obj, labels, tuple([self._field(obj, path) for path in self.paths]))
 
@@ -69,7 +69,7 @@ class Attributes(Generic[T]):
         try:
             value = self._fields(obj, path)
             return value if isinstance(value, str) else None
-        except Exception:  # noqa: BLE001 - then no selector on it matches
+        except BaseException:  # noqa: BLE001 - then no selector on it matches
             return None
 
 

@@ -39,28 +39,29 @@ class Numbers(msgspec.Struct, frozen=True):
 class Listener(Generic[T]):
     """What a generation knows of a watch: its view, where it stands, and what it waits for."""
 
-    __slots__ = ("closed", "cursor", "pending", "position", "progress", "replays", "timed", "view")
+    __slots__ = ("at", "closed", "pending", "progress", "replays", "timed", "told", "view")
 
-    def __init__(
-        self, view: View[T], cursor: int, position: int, *, progress: bool, replays: bool
-    ) -> None:
-        self.view = view
-        #: The number of the next event to be looked at.
-        self.cursor = cursor
-        #: The revision up to which everything has been shown.
-        self.position = position
+    def __init__(self, cursor: int, position: int, *, progress: bool, replays: bool) -> None:
+        #: None until the watch has entered the generation.
+        self.view: View[T] | None = None
+        #: The number of the next event to be looked at, and the revision up to which everything
+        #: has been shown. Replaced as a whole, so that an interrupt finds both or neither.
+        self.at = (cursor, position)
+        #: Up to which revision events and bookmarks have said so.
+        self.told = position
         #: Whether progress of the store is told by bookmarks.
         self.progress = progress
         #: Whether a poll finds something besides what the log has.
         self.pending = False
-        #: Guarded by the generation's lock: whether the log must be held for this watch, whether
-        #: the generation's timer has it, and whether it is closed.
+        #: Guarded by the generation's lock: whether the log is held for this watch, whether the
+        #: generation's timer has it, and whether it is closed, as it is until it is entered.
         self.replays = replays
-        self.timed = self.closed = False
+        self.timed = False
+        self.closed = True
 
     def end(self) -> None:
-        """It is closed. Under the generation's lock, or by who polls."""
-        self.closed = self.pending = True
+        """Note, after ``closed``, that nothing is to be had but the end."""
+        self.pending = True
 
 
 class Bucket(Generic[T]):
@@ -78,8 +79,8 @@ class Bucket(Generic[T]):
         self.known = Numbers(floor, [])
         #: Who wants to be told of the next event.
         self.armed: dict[Listener[T], Callable[[], None]] = {}
-        #: How many views read it.
-        self.views = 0
+        #: The keys of the views that read it.
+        self.views: set[Hashable] = set()
 
     def drop(self) -> None:
         """Nobody reads it any more."""

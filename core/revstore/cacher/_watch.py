@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from revstore.cacher._generation import Generation
-from revstore.cacher._view import Listener, Reading, View
+from revstore.cacher._view import Listener, Reading
 from revstore.cacher._watch_start import WatchStart
 from revstore.deadlines import check_poll
 from revstore.errors import Closed, Expired, StorageError
 from revstore.raising import fresh_copy
+from revstore.resource_type import ResourceType
 from revstore.storage import Event, EventType, Watch
 
 __all__ = ["CacheWatch"]
@@ -26,7 +27,11 @@ _BEFORE_END = 2.0
 
 
 class CacheWatch(Listener[T], Watch[T]):
-    """But for ``close``, only the polling thread touches its state."""
+    """But for ``close``, only the polling thread touches its state.
+
+    A poll that is interrupted, by Ctrl-C or by what a user's function raises, leaves the watch as
+    it was: the next one finds the same events, and who waits to be told is told again.
+    """
 
     __slots__ = (
         "_after",
@@ -39,60 +44,60 @@ class CacheWatch(Listener[T], Watch[T]):
         "_initial",
         "_initial_at",
         "_interval",
-        "_told",
+        "_periodic",
+        "_resource_type",
         "plain",
     )
 
     def __init__(
         self,
         generation: Generation[T],
-        view: View[T],
+        resource_type: ResourceType[T],
         start: WatchStart[T],
         *,
-        lifetime: float | None,
+        deadline: float | None,
         bookmark_interval: float,
+        periodic: bool,
         progress: bool,
     ) -> None:
         super().__init__(
-            view,
-            start.cursor,
-            start.revision,
-            progress=progress,
-            replays=start.initial is not None,
+            start.cursor, start.revision, progress=progress, replays=start.initial is not None
         )
         self._generation = generation
+        self._resource_type = resource_type
         self._initial = start.initial
         self._initial_at = 0
-        self._told = start.revision
         # Until then events are left out. What the generation shows by now says nothing about it.
         self._after = start.revision if start.ahead else 0
         self._error = start.error
         self._failed = False  # the error was raised
-        self._interval = bookmark_interval
-        self._deadline = None if lifetime is None else time.monotonic() + lifetime
+        self._interval = bookmark_interval if periodic or progress else 0.0
+        self._periodic = periodic  # bookmarks come whether there is progress or not
+        self._deadline = deadline
         self._bookmark_due = self._next_bookmark()
         self._callback: Callable[[], None] | None = None
         #: Whether nothing but the log is to be looked at.
         self.plain = False
-        self._settle()
 
     @property
     def resource_version(self) -> str:
-        return "" if self._initial is not None else str(self.position)
+        if self._initial is not None:
+            return ""
+        # Progress that is to be told is not shown before.
+        return str(self.told if self.progress else self.at[1])
+
+    @property
+    def callback(self) -> Callable[[], None] | None:
+        return self._callback
 
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
-        events = self._take_plain() if self.plain else ()
-        if not events:
-            events = self._take()
-            if not events and timeout != 0:
-                events = self._wait(timeout)
-        callback = self._callback
-        if callback is not None:
-            if self.plain:
-                self._generation.arm(self, callback)
-            else:
-                self._arm(callback)
-        return events or None
+        # On one line with the "try", so that no interrupt comes before it.
+        try: return self._poll_plain(timeout) if self.plain else self._poll(timeout)  # noqa: E701  # fmt: skip
+        except BaseException as error:
+            callback = self._callback
+            if callback is not None and not isinstance(error, StorageError):
+                callback()  # what was told of is still there
+            raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
@@ -103,39 +108,19 @@ class CacheWatch(Listener[T], Watch[T]):
 
     def close(self) -> None:
         told = self._generation.release(self)
-        self._replayed()
         if told is not None:
             told()
+            self._generation.disarm(self)
 
-    def _take_plain(self) -> tuple[Event[T], ...]:
-        """What most polls find, which is what the view has ready; () leaves it to ``_take``. Kept
-        short: it is the cost of a delivery."""
-        generation = self._generation
-        head, revision = generation.shown
-        cursor, view = self.cursor, self.view
-        if cursor >= head or generation.ended is not None:
-            return ()
-        memo = view.memo
-        if memo is not None and memo[0] == cursor and memo[1] == head:
-            reading = memo[2]
-        else:
-            reading = view.read(cursor, head)
-        if reading.cursor != head or reading.lost:
-            return ()
-        self.position = revision
-        self.cursor = head
-        return reading.events
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Note whether polls have anything to look at besides the log, now that it may be less."""
         self.pending = self._initial is not None or self._error is not None
         self.plain = not (
             self.pending
             or self._after
             or self._interval
-            or self.progress
             or self._deadline is not None
-            or self.view.config.resource_type.copy is not None
+            or self._resource_type.copy is not None
         )
         if self.closed:  # by another thread, maybe meanwhile
             self.end()
@@ -144,32 +129,80 @@ class CacheWatch(Listener[T], Watch[T]):
         super().end()
         self.plain = False
 
+    def _poll_plain(self, timeout: float | None) -> tuple[Event[T], ...] | None:
+        """What most polls find, which is what the view has ready; else ``_poll``. Kept short: it is
+        the cost of a delivery."""
+        generation = self._generation
+        before, shown, view = self.at, generation.shown, self.view
+        cursor, head = before[0], shown[0]
+        if cursor < head and generation.ended is None and view is not None:
+            memo = view.memo
+            if memo is not None and memo[0] == cursor and memo[1] == head:
+                reading = memo[2]
+            else:
+                reading = view.read(cursor, head)
+            if reading.events and reading.cursor == head:
+                try:
+                    self.at = shown
+                    if self._callback is not None:
+                        generation.arm(self, self._callback)
+                    return reading.events
+                except BaseException:
+                    self.at = before
+                    raise
+        return self._poll(timeout)
+
+    def _poll(self, timeout: float | None) -> tuple[Event[T], ...] | None:
+        timeout = check_poll(timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        before = self._noted()
+        try:
+            while not (events := self._take()) and (end is None or time.monotonic() < end):
+                before = self._noted()
+                self._wait(end)
+            if self._callback is not None:
+                self._arm(self._callback)
+            return events or None
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def _noted(self) -> tuple[Any, ...]:
+        """All that a poll changes, for ``_go_back``."""
+        return self.at, self.told, self._bookmark_due, self._initial, self._initial_at, self._after
+
+    def _go_back(self, noted: tuple[Any, ...]) -> None:
+        if not self.closed:
+            (
+                self.at,
+                self.told,
+                self._bookmark_due,
+                self._initial,
+                self._initial_at,
+                self._after,
+            ) = noted
+            self.settle()
+
     def _arm(self, callback: Callable[[], None]) -> None:
         self._generation.arm(self, callback)
         due = self._due()
         if due is not None and not self.timed:
-            self.timed = True
             self._generation.call_at(due, self)
 
     def _due(self) -> float | None:
         moments = [each for each in (self._deadline, self._bookmark_due) if each is not None]
         return min(moments, default=None)
 
-    def _wait(self, timeout: float | None) -> tuple[Event[T], ...]:
-        timeout = check_poll(timeout)
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            waiter = threading.Event()
+    def _wait(self, end: float | None) -> None:
+        """Wait until there may be something to be taken, or until ``end``."""
+        waiter = threading.Event()
+        try:
             self._generation.arm(self, waiter.set)
             moments = [each for each in (end, self._due()) if each is not None]
             left = max(0.0, min(moments) - time.monotonic()) if moments else None
-            try:
-                waiter.wait(left)
-            finally:
-                self._generation.disarm(self)
-            events = self._take()
-            if events or (end is not None and time.monotonic() >= end):
-                return events
+            waiter.wait(left)
+        finally:
+            self._generation.disarm(self)
 
     def _take(self) -> tuple[Event[T], ...]:
         """What there is now; raises how the watch ends."""
@@ -181,19 +214,19 @@ class CacheWatch(Listener[T], Watch[T]):
         ended = generation.ended  # before the rest: then all there was is shown
         if isinstance(ended, Closed):
             self._fail(ended)  # who closes does not want what is left
-        head, revision = generation.shown
+        shown = generation.shown
         events = ()
-        if self.cursor < head:
-            events = self._read(head, revision)
-        elif revision > self.position:
-            self.position = revision
+        if self.at[0] < shown[0]:
+            events = self._read(shown)
+        elif shown[1] > self.at[1]:
+            self.at = self.at[0], shown[1]
         if events:
             if self._interval:
                 self._bookmark_due = self._next_bookmark()
             return events
         if ended is not None:
             self._fail(ended)
-        return self._bookmark()
+        return self._bookmark() if self._interval else ()
 
     def _first(self) -> tuple[Event[T], ...]:
         """What comes before the log."""
@@ -202,31 +235,35 @@ class CacheWatch(Listener[T], Watch[T]):
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.close()
         if self.closed:
+            self._end_initial()
             raise Closed("the watch was closed")
         if self._initial is None:
             return ()
         events, self._initial_at = self._initial.page(self._initial_at, _PAGE)
         if self._initial_at < 0:
-            self._initial = None
-            self._settle()
-            self._replayed()
+            self._end_initial()
         return events
 
-    def _replayed(self) -> None:
+    def _end_initial(self) -> None:
+        self._initial = None
+        self.settle()
         if self.replays:
             self._generation.replayed(self)
 
-    def _read(self, head: int, revision: int) -> tuple[Event[T], ...]:
+    def _read(self, shown: tuple[int, int]) -> tuple[Event[T], ...]:
+        view, head = self.view, shown[0]
+        assert view is not None
+        cursor = self.at[0]
         if self._after:
             segment = self._generation.log.segment
             if segment.floor <= self._after:  # what is dropped was not to be shown
-                self.cursor = max(self.cursor, segment.base)
-            reading = self.view.read_after(self.cursor, head, self._after)
-            if revision >= self._after and reading.error is None:
+                cursor = max(cursor, segment.base)
+            reading = view.read_after(cursor, head, self._after)
+            if shown[1] >= self._after and reading.error is None:
                 self._after = 0
-                self._settle()
+                self.settle()
         else:
-            reading = self.view.read(self.cursor, head)
+            reading = view.read(cursor, head)
         if reading.error is not None:
             self._fail(reading.error)
         if reading.lost:
@@ -238,11 +275,11 @@ class CacheWatch(Listener[T], Watch[T]):
                     resource_version=str(self._generation.revision),
                 )
             )
-        return self._advance(reading, head, revision)
+        return self._advance(reading, shown)
 
-    def _advance(self, reading: Reading[T], head: int, revision: int) -> tuple[Event[T], ...]:
+    def _advance(self, reading: Reading[T], shown: tuple[int, int]) -> tuple[Event[T], ...]:
         events = reading.events
-        copy = self.view.config.resource_type.copy
+        copy = self._resource_type.copy
         if copy is not None:
             events = tuple(
                 [
@@ -251,11 +288,10 @@ class CacheWatch(Listener[T], Watch[T]):
                 ]
             )
         if events:
-            self._told = reading.last
-        # Progress that is to be told is not shown before; nor what lies behind an error.
-        to_tell = events and (self.progress or reading.cursor != head)
-        self.position = max(self.position, reading.last if to_tell else revision)
-        self.cursor = reading.cursor
+            self.told = reading.last
+        # What lies behind an error is not shown before it.
+        position = reading.last if events and reading.cursor != shown[0] else shown[1]
+        self.at = reading.cursor, max(self.at[1], position)
         return events
 
     def _next_bookmark(self) -> float | None:
@@ -270,18 +306,26 @@ class CacheWatch(Listener[T], Watch[T]):
         return last if now < last else None
 
     def _bookmark(self) -> tuple[Event[T], ...]:
-        """One that is due, or that tells of progress. (BOOK-1 to BOOK-3)"""
-        due = self._bookmark_due is not None and time.monotonic() >= self._bookmark_due
-        if not due and not (self.progress and self.position > self._told):
+        """One that is due, or was asked for. (BOOK-1 to BOOK-3)"""
+        position = self.at[1]
+        if self.progress and self.told < self._generation.marked:
+            due = position > self.told
+        elif self._bookmark_due is None or time.monotonic() < self._bookmark_due:
             return ()
+        else:
+            due = self._periodic or position > self.told
         self._bookmark_due = self._next_bookmark()
-        self._told = self.position
-        obj = self.view.config.resource_type.bookmark(self.position)
-        return (Event(EventType.BOOKMARK, obj, str(self.position)),)
+        self.told = max(position, self.told)
+        if not due:
+            return ()
+        obj = self._resource_type.bookmark(position)
+        return (Event(EventType.BOOKMARK, obj, str(position)),)
 
     def _fail(self, error: StorageError) -> None:
         self._error, self._failed = error, True
-        self._settle()
+        self.settle()
         self.close()
+        view = self.view
+        named = "" if view is None else view.scope.removesuffix("/")
         # Many watches end with one error.
-        raise fresh_copy(error, self.view.scope.removesuffix("/")) from error.__cause__
+        raise fresh_copy(error, named) from error.__cause__

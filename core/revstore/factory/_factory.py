@@ -19,6 +19,7 @@ from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
 from revstore.errors import Closed, InvalidArgument
 from revstore.factory._resource_prefixes import resource_prefixes
+from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
 from revstore.plugins import load_codec, load_transformer, open_backend
@@ -68,6 +69,7 @@ class StorageFactory(Closing):
         self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
         self._registries: dict[tuple[ResourceInfo, type[Any], bool], Registry[Any]] = {}
         self._closed = False
+        self._guard = OpenGuard(self, what="storage factory", in_child=StorageFactory._in_child)
 
     def backend(self, resource: str = "") -> Backend:
         """The backend that holds ``resource``, as "events" or "deployments.apps"; "": the main
@@ -265,7 +267,10 @@ class StorageFactory(Closing):
         return HealthCheck(probe, timeout=timeout)
 
     def close(self) -> None:
-        """Close storages first, then compactors, then backends. Idempotent."""
+        """Close storages first, then compactors, then backends. Idempotent; in a child after a fork
+        it does nothing."""
+        if self._guard.inherited:
+            return
         with self._lock:
             self._closed = True
             storages, self._storages = self._storages, []
@@ -325,8 +330,12 @@ class StorageFactory(Closing):
         return min(filter(None, intervals), default=0.0)
 
     def _check_open(self) -> None:
+        self._guard.check()
         if self._closed:
             raise Closed("the storage factory was closed")
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
 
 
 def new_raw_storage(

@@ -192,6 +192,12 @@ class Watch(Closing, Generic[T]):
         raise Unsupported("readable", "a watch without a cache cannot tell when it is readable")
 
     @property
+    def callback(self) -> Callable[[], None] | None:
+        """What ``on_readable`` was given last. Whoever wants a watch for himself looks here first,
+        lest he take it from another; None of a watch that cannot tell."""
+        return None
+
+    @property
     @abc.abstractmethod
     def resource_version(self) -> str:
         """A watch from here goes on after all that ``poll`` has delivered, without gap and without
@@ -474,9 +480,12 @@ class Storage(Closing, Generic[T]):
         """
 
     @abc.abstractmethod
-    def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[T]:
         """The feed of a cache: every change below ``key`` with a revision above ``after``. With
-        None it begins with the current state, in ``initial`` batches."""
+        None it begins with the current state, in ``initial`` batches, which are there within
+        ``timeout`` seconds, or a poll raises ``Timeout``."""
 
     @abc.abstractmethod
     def count(self, key: str, *, timeout: float | None = None) -> int:

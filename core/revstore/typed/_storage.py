@@ -22,6 +22,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
     Unsupported,
 )
+from revstore.forks import OpenGuard
 from revstore.plans import plan_list, plan_watch
 from revstore.preconditions import Preconditions
 from revstore.raising import ErrorsAbout
@@ -87,10 +88,10 @@ class TypedStorage(Storage[T]):
             cache_size=cache_size,
         )
         self._on_close = on_close
-        self._lock = threading.Lock()  # guards _open_watches, _closed, _compacted
+        self._lock = threading.Lock()  # guards _open_watches, _compacted
         self._open_watches: set[TypedWatch[T] | TypedChanges[T]] = set()
-        self._closed = False
         self._compacted = 0
+        self._guard = OpenGuard(self, what="storage", in_child=TypedStorage._in_child)
 
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
         physical = self._keys.one(key)
@@ -237,12 +238,14 @@ class TypedStorage(Storage[T]):
                 progress_notify=progress_notify,
             )
             predicate = self._resource_type.predicate(label_selector, field_selector)
+        deadline = Deadline(check_poll(timeout, key), key)
         if not plan.initial and not plan.revision:  # now, not when the first poll comes (WATCH-4)
-            plan = msgspec.structs.replace(plan, revision=self.current_revision())
+            now = self.current_revision(timeout=deadline.left())
+            plan = msgspec.structs.replace(plan, revision=now)
         if plan.needs_empty_object:
             self._resource_type.new_object()  # refused here rather than when the first one is due
         scope = Scope(physical, recursive=recursive, named=key)
-        return self._remember(
+        return self._begun(
             TypedWatch(
                 self._backend,
                 self._objects,
@@ -251,15 +254,24 @@ class TypedStorage(Storage[T]):
                 predicate=predicate,
                 even_if_corrupt=even_if_corrupt,
                 on_close=self._forget,
-                lifetime=check_poll(timeout, key),
+                deadline=deadline.end,
             )
         )
 
-    def changes(self, key: str, *, after: int | None = None) -> Changes[T]:
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[T]:
         scope = Scope(self._keys.below(key), named=key)
         self._check_open()
-        return self._remember(
-            TypedChanges(self._backend, self._objects, scope, after, self._forget)
+        return self._begun(
+            TypedChanges(
+                self._backend,
+                self._objects,
+                scope,
+                after,
+                self._forget,
+                deadline=Deadline(timeout, key),
+            )
         )
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
@@ -305,17 +317,32 @@ class TypedStorage(Storage[T]):
             raise NotReady(f"the store does not answer: {error}") from error
 
     def close(self) -> None:
+        with self._guard.closing():
+            pass
+        if self._guard.inherited:
+            return
         with self._lock:
-            first, self._closed = not self._closed, True
             watches = list(self._open_watches)
         for watch in watches:
             watch.close()
-        if first and self._on_close is not None:
-            self._on_close()
+        called = None
+        try:
+            with self._lock:
+                called, self._on_close = self._on_close, None
+            if called is not None:
+                called()
+        except BaseException:
+            self._on_close = called
+            raise
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("the storage was closed")
+        if self._guard.ended:
+            raise Closed(self._guard.ended)
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        for watch in self._open_watches:
+            watch.in_child()
 
     def _writer(self, key: str, timeout: float | None) -> Writer[T]:
         physical = self._keys.one(key)
@@ -326,15 +353,17 @@ class TypedStorage(Storage[T]):
         """Of a call that is about no key."""
         return Deadline(timeout, self._keys.resource_prefix.rstrip("/"))
 
-    def _remember(self, watch: W) -> W:
-        with self._lock:
-            closed = self._closed
-            if not closed:
+    def _begun(self, watch: W) -> W:
+        """Begin a watch that ends with the storage, also if this call is interrupted."""
+        try:
+            with self._lock:
+                self._check_open()
                 self._open_watches.add(watch)
-        if closed:
+            watch.begin()
+            return watch
+        except BaseException:
             watch.close()
-            raise Closed("the storage was closed")
-        return watch
+            raise
 
     def _forget(self, watch: Any) -> None:
         with self._lock:

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from revstore.backend import Backend, BackendWatch
-from revstore.deadlines import check_poll
+from revstore.deadlines import Deadline, check_poll
 from revstore.errors import (
     Closed,
     Compacted,
@@ -19,6 +19,7 @@ from revstore.errors import (
     Expired,
     InternalError,
     StorageError,
+    Timeout,
     TooLargeResourceVersion,
 )
 from revstore.plans import WatchPlan
@@ -38,6 +39,7 @@ _FEED_PAGE = 10_000
 # Seconds for which a poll whose time is over goes on with what is at hand, to find something in it
 # that the selector lets through.
 _AT_HAND = 0.05
+_HISTORY = Capability.HISTORICAL_READS
 
 
 @attrs.frozen
@@ -61,6 +63,7 @@ class _RawWatch:
         self._lock = threading.Lock()  # guards _watch and _closed
         self._watch: BackendWatch | None = None
         self._closed = False
+        self._inherited = False
         self._error: StorageError | None = None  # only who polls sets it
 
     @property
@@ -112,46 +115,55 @@ class _RawWatch:
 
     def close(self) -> None:
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
             watch = self._watch
-        if watch is not None:
+        if watch is not None and not self._inherited:
             watch.close()
         self._on_close()
+
+    def in_child(self) -> None:
+        """End it in the child of a fork, where the backend's watch is the parent's."""
+        self._lock = threading.Lock()
+        self._closed = self._inherited = True
 
     def _check_open(self) -> None:
         if self._closed:
             raise Closed("the watch was closed")
 
 
+@attrs.frozen
 class _InitialState:
-    """Reads the state that a watch begins with, a page at a time, all at one revision.
-    (WATCH-28; a backend without old revisions gives it in one)"""
+    """The state that a watch begins with, read a page at a time, all at one revision. An interrupt
+    changes nothing, as each page comes with the state after it. (WATCH-28; a backend without old
+    revisions gives it in one)"""
 
-    def __init__(self, backend: Backend, scope: Scope, page: int) -> None:
-        self._backend = backend
-        self._scope = scope
-        self._page = page if Capability.HISTORICAL_READS in backend.capabilities else 0
-        self._start = ""
-        self.revision = 0
-        self.whole = False
+    backend: Backend
+    scope: Scope
+    page: int
+    start: str = ""
+    revision: int = 0
+    whole: bool = False
 
-    def read(self) -> tuple[KeyValue, ...]:
-        """The next page; afterwards ``whole`` tells whether it was the last."""
-        if not self._scope.recursive:
-            found = self._backend.get(self._scope.key)
-            self.revision, self.whole = found.revision, True
-            return () if found.kv is None else (found.kv,)
-        page = self._backend.list(
-            self._scope.key, start=self._start, limit=self._page, revision=self.revision
+    @classmethod
+    def of(cls, backend: Backend, scope: Scope, page: int) -> _InitialState:
+        """The one before the first page."""
+        return cls(backend, scope, page if _HISTORY in backend.capabilities else 0)
+
+    def read(self, timeout: float | None) -> tuple[tuple[KeyValue, ...], _InitialState]:
+        """The next page, and what is left after it."""
+        scope = self.scope
+        if not scope.recursive:
+            found = self.backend.get(scope.key, timeout=timeout)
+            kvs = () if found.kv is None else (found.kv,)
+            return kvs, attrs.evolve(self, revision=found.revision, whole=True)
+        page = self.backend.list(
+            scope.key, start=self.start, limit=self.page, revision=self.revision, timeout=timeout
         )
-        self.revision, self.whole = page.revision, not page.more
-        if page.more:
-            if not page.kvs:
-                raise InternalError("the backend broke its contract: an empty page, and more")
-            self._start = page.kvs[-1].key + "\0"
-        return page.kvs
+        if page.more and not page.kvs:
+            raise InternalError("the backend broke its contract: an empty page, and more")
+        start = page.kvs[-1].key + "\0" if page.more else ""
+        left = attrs.evolve(self, start=start, revision=page.revision, whole=not page.more)
+        return page.kvs, left
 
 
 class TypedWatch(Watch[T]):
@@ -167,7 +179,7 @@ class TypedWatch(Watch[T]):
         predicate: SelectionPredicate[T],
         even_if_corrupt: bool,
         on_close: Callable[[Watch[T]], None],
-        lifetime: float | None,
+        deadline: float | None,
     ) -> None:
         self._objects = objects
         self._scope = scope
@@ -175,18 +187,21 @@ class TypedWatch(Watch[T]):
         self._predicate = None if predicate.empty else predicate
         self._even_if_corrupt = even_if_corrupt
         self._raw = _RawWatch(backend, scope, lambda: on_close(self))
-        self._deadline = None if lifetime is None else time.monotonic() + lifetime
-        self._state = _InitialState(backend, scope, _PAGE)
+        self._deadline = deadline
+        self._state = _InitialState.of(backend, scope, _PAGE)
         self._position = 0 if plan.initial else plan.revision
-        # Kept until mapped: Ctrl-C may come in between.
-        self._page: tuple[KeyValue, ...] | None = None
+        # What was read and is not shown yet: a page of the state, with what is left, or a batch.
+        self._page: tuple[tuple[KeyValue, ...], _InitialState] | None = None
         self._batch: WatchBatch | None = None
-        if not plan.initial:
-            self._raw.start(plan.revision)
+
+    def begin(self) -> None:
+        """Have the backend watch, unless the watch begins with a state."""
+        if not self._plan.initial:
+            self._raw.start(self._plan.revision)
 
     @property
     def resource_version(self) -> str:
-        if self._plan.initial and not self._raw.started:
+        if self._plan.initial and not (self._state.whole and self._page is None):
             return ""
         return str(self._position)
 
@@ -196,23 +211,32 @@ class TypedWatch(Watch[T]):
         while True:
             self._raw.raise_if_ended()
             now = time.monotonic()
-            if self._deadline is not None and now >= self._deadline:
+            if self._is_over():
                 self.close()
                 continue
+            before: tuple[Any, ...] | None = None
             try:
-                events: tuple[Event[T], ...] | None
-                if self._page is not None or not self._raw.started:
-                    events = self._initial()
-                else:
-                    events = self._next(_least(end, self._deadline, now))
+                self._read(now, _least(end, self._deadline, now))
+                before = self._position, self._state, self._page, self._batch
+                events = self._show()
+                if events:
+                    return events
             except StorageError as error:
+                if isinstance(error, Timeout) and self._is_over():
+                    continue  # the page took longer than the watch was to run
                 raised = self._raw.fail(error)
                 raise raised from raised.__cause__
-            if events:
-                return events
+            except BaseException:  # the next poll shows it
+                if before is not None:
+                    self._position, self._state, self._page, self._batch = before
+                raise
             grace = 0.0 if events is None else _AT_HAND
             if end is not None and time.monotonic() >= end + grace:
                 return None
+
+    def _is_over(self) -> bool:
+        """Whether the watch has run as long as it was to run."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def request_progress(self) -> None:
         """Ask for a mark, which moves ``resource_version`` and with bookmarks comes as one."""
@@ -221,38 +245,49 @@ class TypedWatch(Watch[T]):
     def close(self) -> None:
         self._raw.close()
 
-    def _initial(self) -> tuple[Event[T], ...]:
-        """The next objects of the state that the watch begins with; after the last ones the
-        backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
-        plan, state = self._plan, self._state
-        if self._page is None:
-            self._page = state.read()
-        kvs = self._page
-        if plan.revision > state.revision:
-            raise TooLargeResourceVersion(
-                plan.revision, state.revision, key=self._scope.named, retry_after=1
-            )
-        found = (self._added(kv) for kv in kvs)
-        events = [event for event in found if event is not None]
-        self._position = state.revision
-        if state.whole:
-            if plan.end_bookmark:
-                events.append(self._bookmark(state.revision, end=True))
-            if not self._raw.started:
-                self._raw.start(state.revision)
-        self._page = None
-        return tuple(events)
+    def in_child(self) -> None:
+        """End it in the child of a fork."""
+        self._raw.in_child()
 
-    def _next(self, timeout: float | None) -> tuple[Event[T], ...] | None:
-        """What is shown of the next batch; None if there is none."""
-        if self._batch is None:
-            self._batch = self._raw.poll(timeout)
+    def _read(self, now: float, timeout: float | None) -> None:
+        """Have a page or a batch at hand, if there is one within ``timeout``."""
+        if self._page is not None or self._batch is not None:
+            return
+        if self._plan.initial and not self._state.whole:
+            self._page = self._state.read(_least(None, self._deadline, now))
+            return
+        if not self._raw.started:  # an interrupt came in between
+            self._raw.start(self._position)
+        self._batch = self._raw.poll(timeout)
+
+    def _show(self) -> tuple[Event[T], ...] | None:
+        """What is shown of what is at hand; None if there is nothing."""
+        if self._page is not None:
+            return self._initial(*self._page)
         batch = self._batch
         if batch is None:
             return None
         events = self._events(batch)
         self._position, self._batch = batch.revision, None
         return events
+
+    def _initial(self, kvs: tuple[KeyValue, ...], left: _InitialState) -> tuple[Event[T], ...]:
+        """The next objects of the state that the watch begins with; after the last ones the
+        backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
+        plan = self._plan
+        if plan.revision > left.revision:
+            raise TooLargeResourceVersion(
+                plan.revision, left.revision, key=self._scope.named, retry_after=1
+            )
+        found = (self._added(kv) for kv in kvs)
+        events = [event for event in found if event is not None]
+        if left.whole:
+            if plan.end_bookmark:
+                events.append(self._bookmark(left.revision, end=True))
+            if not self._raw.started:
+                self._raw.start(left.revision)
+        self._position, self._state, self._page = left.revision, left, None
+        return tuple(events)
 
     def _events(self, batch: WatchBatch) -> tuple[Event[T], ...]:
         if not batch.events:
@@ -323,13 +358,20 @@ class TypedChanges(Changes[T], Generic[T]):
         scope: Scope,
         after: int | None,
         on_close: Callable[[Changes[T]], None],
+        *,
+        deadline: Deadline,
     ) -> None:
         self._objects = objects
         self._raw = _RawWatch(backend, scope, lambda: on_close(self))
-        self._state = _InitialState(backend, scope, _FEED_PAGE)
+        self._state = _InitialState.of(backend, scope, _FEED_PAGE)
+        self._after = after
         self._revision = after or 0
-        if after is not None:
-            self._raw.start(after)
+        self._deadline = deadline  # of the state's pages
+
+    def begin(self) -> None:
+        """Have the backend watch, unless the feed begins with the state."""
+        if self._after is not None:
+            self._raw.start(self._after)
 
     @property
     def revision(self) -> int:
@@ -337,6 +379,7 @@ class TypedChanges(Changes[T], Generic[T]):
 
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
         self._raw.raise_if_ended()
+        before = self._state, self._revision
         try:
             if not self._raw.started:
                 return self._initial()
@@ -344,6 +387,9 @@ class TypedChanges(Changes[T], Generic[T]):
         except StorageError as error:
             raised = self._raw.fail(error)
             raise raised from raised.__cause__
+        except BaseException:
+            self._state, self._revision = before
+            raise
         if batch is None:
             return None
         self._revision = batch.revision
@@ -355,14 +401,19 @@ class TypedChanges(Changes[T], Generic[T]):
     def close(self) -> None:
         self._raw.close()
 
+    def in_child(self) -> None:
+        """End it in the child of a fork."""
+        self._raw.in_child()
+
     def _initial(self) -> ChangeBatch[T]:
         state = self._state
         if state.whole:
             self._raw.start(state.revision)
             self._revision = state.revision
             return ChangeBatch(state.revision)
-        changes = [self._added(kv) for kv in state.read()]
-        return ChangeBatch(state.revision, tuple(changes), initial=True)
+        kvs, self._state = state.read(self._deadline.left())
+        changes = tuple([self._added(kv) for kv in kvs])
+        return ChangeBatch(self._state.revision, changes, initial=True)
 
     def _added(self, kv: KeyValue) -> Change[T]:
         objects = self._objects

@@ -48,8 +48,10 @@ class ControlledStorage(Storage[Any]):
         for feed in feeds:
             feed.inner.close()
 
-    def changes(self, key: str, *, after: int | None = None) -> Changes[Any]:
-        feed = _ControlledChanges(self, self.inner.changes(key, after=after))
+    def changes(
+        self, key: str, *, after: int | None = None, timeout: float | None = None
+    ) -> Changes[Any]:
+        feed = _ControlledChanges(self, self.inner.changes(key, after=after, timeout=timeout))
         with self.changed:
             self._feeds.append(feed)
             self.opened += 1
