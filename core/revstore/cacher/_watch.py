@@ -63,6 +63,8 @@ class CacheWatch(Listener[T], Watch[T]):
         super().__init__(
             start.cursor, start.revision, progress=progress, replays=start.initial is not None
         )
+        if self.at == generation.shown:
+            self.at = generation.shown  # one for all idle watches
         self._generation = generation
         self._resource_type = resource_type
         self._initial = start.initial
@@ -153,9 +155,11 @@ class CacheWatch(Listener[T], Watch[T]):
         return self._poll(timeout)
 
     def _poll(self, timeout: float | None) -> tuple[Event[T], ...] | None:
-        timeout = check_poll(timeout)
-        end = None if timeout is None else time.monotonic() + timeout
-        before = self._noted()
+        end: float | None = 0.0  # which is over
+        if timeout != 0:
+            timeout = check_poll(timeout)
+            end = None if timeout is None else time.monotonic() + timeout
+        before = self.at, self.told, self._bookmark_due, self._initial, self._initial_at, self._after  # noqa: E501  # fmt: skip
         try:
             while not (events := self._take()) and (end is None or time.monotonic() < end):
                 before = self._noted()
