@@ -158,6 +158,45 @@ def test_what_is_refused_names_file_document_and_line(text, reason, line):
         ("apiVersion: v1\nkind: Pod\nmetadata: []", "metadata is a list"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: a}", "metadata.name is missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: 1}", "metadata.name is a number"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: 0x1F}",
+            "metadata.name is a number, not a string: put it in quotes, it is read as 31",
+        ),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: }", "name is null, not a string: write "),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: ''}", "metadata.name is empty"),
+        ("apiVersion: v1\nkind: Pod\nmetadata:", "metadata is null, not a mapping"),
+        ("apiVersion:\nkind: Pod\nmetadata: {name: a}", "apiVersion is null, not a string"),
+        ("apiVersion: v1\nkind: [Pod]\nmetadata: {name: a}", "kind is a list, not a string"),
+        ("apiVersion: v1\nkind: yes\nmetadata: {name: a}", "kind is a boolean, not a string"),
+        ("true", "not an object but a boolean"),
+        ("12", "not an object but a number"),
+        ("apiVersion: v1\nkind: List", "items is missing"),
+        ("apiVersion: v1\nkind: List\nitems: {a: 1}", "items is a mapping, not a list"),
+        ("apiVersion: v1\nkind: List\nitems: [null]", "items.0.: not an object but null"),
+        (
+            "apiVersion: v1\nkind: List\nitems: [{kind: PodList, items: [{metadata: {}}]}]",
+            "items.0.\\.items.0.: apiVersion is null",
+        ),
+        (
+            "apiVersion: v1\nkind: PodList\nitems: [{metadata: {name: a}}, {metadata: {}}]",
+            "items.1.: metadata.name is missing",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {bar: }}",
+            "annotations\\['bar'\\] is null, not a string: write \"\" if it is to be empty",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {on: 'x', b: yes}}",
+            "a key must be a string",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {b: yes}}",
+            "labels\\['b'\\] is a boolean, not a string: put it in quotes, it is read as true",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {b: {c: d}}}",
+            "labels\\['b'\\] is a mapping, not a string$",
+        ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: 1}", "metadata.namespace is"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {v: 1}}",
@@ -214,6 +253,50 @@ def test_documents_lists_and_empty_ones():
 
     assert found == [(2, "Pod", "a"), (3, "Service", "b"), (4, "Pod", "c")]
     assert [] == parse(b"") == parse(b"# nothing\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("items", "names"),
+    [
+        ("", []),
+        ("null", []),
+        ("[]", []),
+        ("[{kind: List, items: [{kind: Pod, apiVersion: v1, metadata: {name: a}}]}]", ["a"]),
+        ("[{kind: List, items: [{kind: List, items: [{kind: List, items: }]}]}]", []),
+        ("[{kind: PodList, apiVersion: v1, items: [{metadata: {name: a}}]}]", ["a"]),
+        (
+            (
+                "[{kind: List, items: []}, {kind: PodList, apiVersion: v1, items: "
+                "[{metadata: {name: a}}, {metadata: {name: b}}]}]"
+            ),
+            ["a", "b"],
+        ),
+    ],
+)
+def test_lists_without_items_and_lists_in_lists(items, names):
+    """No items give nothing, and keep nothing else of the file out; inner lists are flattened."""
+    text = f"apiVersion: v1\nkind: List\nitems: {items}\n---\n{HEAD}"
+    found = [manifest.object["metadata"]["name"] for manifest in parse(text.encode())]
+
+    assert [*names, "a"] == found
+
+
+def test_a_kind_that_ends_like_a_list_is_none_without_a_list_of_items():
+    """A kind of one's own may be called so: without a list of items it is an object."""
+    for more in ("", "items: {a: 1}", "spec: {items: [1]}"):
+        text = f"apiVersion: x.io/v1\nkind: AllowList\nmetadata: {{name: a}}\n{more}"
+
+        assert [manifest.object["kind"] for manifest in parse(text.encode())] == ["AllowList"]
+
+
+def test_byte_order_marks_and_line_ends():
+    """A BOM and the line ends of other systems are no part of what is read."""
+    text = f"\ufeff{HEAD}---\n{HEAD}".replace("\n", "\r\n").encode()
+
+    assert [manifest.document for manifest in parse(text)] == [1, 2]
+    assert parse(text)[1].object["metadata"]["name"] == "a"
+    (manifest,) = parse(b'\xef\xbb\xbf{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}\r\n')
+    assert manifest.object["kind"] == "Pod"
 
 
 def test_json_is_read_as_json():

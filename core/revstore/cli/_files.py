@@ -96,7 +96,8 @@ def _manifests(session: Session, filenames: Sequence[str]) -> Iterator[Manifest]
                 continue
             seen.add(source)
             try:
-                yield from read(source)
+                # A folder may hold files in which there is nothing yet.
+                yield from read(source, empty=source != filename)
             except ManifestError as error:
                 session.complain(str(error))
 

@@ -2,8 +2,8 @@
 
 A source is a file, a folder (its ``*.yaml``, ``*.yml`` and ``*.json`` below, in the order of
 their paths), or "-" for standard input. A file holds any number of documents; an empty document
-counts, but gives nothing; a ``List`` gives its items. A file is taken whole or not at all:
-whatever is wrong in it, ``ManifestError`` says where, in one line.
+counts, but gives nothing; a ``List`` gives its items, and those of lists in it. A file is taken
+whole or not at all: whatever is wrong in it, ``ManifestError`` says where, in one line.
 
 Read as kubectl reads, but strictly: duplicate keys, keys that are not strings, numbers that JSON
 lacks, more than 100 levels of nesting and more than 64 MiB (aliases expanded) are refused.

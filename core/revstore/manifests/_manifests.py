@@ -29,6 +29,7 @@ MAX_BYTES = 64 * 2**20
 #: The source that stands for standard input.
 STDIN = "-"
 
+_MISSING: Any = object()
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -96,8 +97,9 @@ def _below(folder: str) -> Iterator[str]:
                 yield os.path.join(root, name)
 
 
-def read(source: str) -> list[Manifest]:
-    """The objects of one file, or of standard input. Raises ``ManifestError``."""
+def read(source: str, *, empty: bool = True) -> list[Manifest]:
+    """The objects of one file, or of standard input. Without ``empty``, a source must hold a
+    document, be it a list without items. Raises ``ManifestError``."""
     try:
         if source == STDIN:
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -106,19 +108,35 @@ def read(source: str) -> list[Manifest]:
                 data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ManifestError(source, f"cannot be read: {error.strerror or error}") from error
-    return parse(data, "standard input" if source == STDIN else source)
+    name = "standard input" if source == STDIN else source
+    documents = _documents(data, name)
+    if not documents and not empty:
+        raise ManifestError(name, "empty: there is no object in it")
+    return _manifests(documents, name)
 
 
 def parse(data: bytes, source: str = "manifest") -> list[Manifest]:
     """The objects that ``data`` holds; ``source`` is what errors call it."""
+    return _manifests(_documents(data, source), source)
+
+
+def _documents(data: bytes, source: str) -> list[tuple[int, Any]]:
+    """The numbers and values of all documents that are not empty."""
     if len(data) > MAX_BYTES:
         raise ManifestError(source, f"larger than {MAX_BYTES >> 20} MiB")
+    values = enumerate(_values(data, source), 1)
+    return [(document, value) for document, value in values if value is not None]
+
+
+def _manifests(documents: list[tuple[int, Any]], source: str) -> list[Manifest]:
     manifests = []
-    for document, value in enumerate(_values(data, source), 1):
-        if value is not None:
-            for obj in _objects(value, source, document):
-                _check(obj, source, document)
-                manifests.append(Manifest(source, document, obj))
+    for document, value in documents:
+        for place, obj in _objects(value):
+            reason = _reason_against(obj)
+            if reason:
+                where = f"{place}: " if place else ""
+                raise ManifestError(source, where + reason, document=document)
+            manifests.append(Manifest(source, document, obj))
     return manifests
 
 
@@ -227,35 +245,31 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _objects(value: Any, source: str, document: int) -> Iterator[Any]:
-    """The document itself, or the items of a ``List``; what these leave out of apiVersion and
-    kind comes from the list ("PodList" holds Pods)."""
+def _objects(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """The value itself, or the items of a ``List``, and of lists among them, each with its place,
+    as "items[0]"; what these leave out of apiVersion and kind comes from the list ("PodList" holds
+    Pods). A ``List`` whose items are no list is left for ``_reason_against``."""
     kind = value.get("kind") if isinstance(value, dict) else None
-    items = value.get("items") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
-        yield value
+    items = value.get("items", _MISSING) if isinstance(value, dict) else _MISSING
+    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list | None)):
+        yield place, value
         return
-    for item in items:
+    for at, item in enumerate(items or ()):
         if isinstance(item, dict) and kind != "List":
-            yield {"apiVersion": value.get("apiVersion"), "kind": kind[:-4], **item}
-        else:
-            yield item
-
-
-def _check(obj: Any, source: str, document: int) -> None:
-    reason = _reason_against(obj)
-    if reason:
-        raise ManifestError(source, reason, document=document)
+            item = {"apiVersion": value.get("apiVersion"), "kind": kind[:-4], **item}  # noqa: PLW2901
+        yield from _objects(item, f"{place}.items[{at}]".lstrip("."))
 
 
 def _reason_against(obj: Any) -> str:
     """Why ``obj`` is no object that could be stored; "" if it is one."""
     if not isinstance(obj, dict):
         return f"not an object but {_named(obj)}"
-    metadata = obj.get("metadata")
+    if obj.get("kind") == "List":
+        return _wrong(obj.get("items", _MISSING), "items", "a list")
+    metadata = obj.get("metadata", _MISSING)
     return (
-        _reason_against_name(obj.get("apiVersion"), "apiVersion")
-        or _reason_against_name(obj.get("kind"), "kind")
+        _reason_against_name(obj.get("apiVersion", _MISSING), "apiVersion")
+        or _reason_against_name(obj.get("kind", _MISSING), "kind")
         or ("" if isinstance(metadata, dict) else _wrong(metadata, "metadata", "a mapping"))
         or _reason_against_metadata(metadata)
     )
@@ -263,21 +277,18 @@ def _reason_against(obj: Any) -> str:
 
 def _reason_against_metadata(metadata: Any) -> str:
     namespace = metadata.get("namespace")
-    proper = namespace is None or isinstance(namespace, str)
+    if "name" not in metadata and metadata.get("generateName"):
+        return "metadata.name is missing: generateName makes another object each time"
     return (
-        _reason_against_name(metadata.get("name"), "metadata.name")
-        or ("" if proper else _wrong(namespace, "metadata.namespace", "a string"))
+        _reason_against_name(metadata.get("name", _MISSING), "metadata.name")
+        or ("" if namespace is None else _reason_against_string(namespace, "metadata.namespace"))
         or _reason_against_strings(metadata.get("labels"), "metadata.labels")
         or _reason_against_strings(metadata.get("annotations"), "metadata.annotations")
     )
 
 
 def _reason_against_name(value: Any, field: str) -> str:
-    return "" if value and isinstance(value, str) else _wrong(value or None, field, "a string")
-
-
-def _wrong(value: Any, field: str, expected: str) -> str:
-    return f"{field} is missing" if value is None else f"{field} is {_named(value)}, not {expected}"
+    return f"{field} is empty" if value == "" else _reason_against_string(value, field)
 
 
 def _reason_against_strings(value: Any, field: str) -> str:
@@ -285,10 +296,25 @@ def _reason_against_strings(value: Any, field: str) -> str:
         return ""
     if not isinstance(value, Mapping):
         return _wrong(value, field, "a mapping")
-    for key, each in value.items():
-        if not isinstance(each, str):
-            return f"{field}[{key!r}] is {_named(each)}, not a string: put it in quotes"
-    return ""
+    reasons = (_reason_against_string(each, f"{field}[{key!r}]") for key, each in value.items())
+    return next(filter(None, reasons), "")
+
+
+def _reason_against_string(value: Any, field: str) -> str:
+    if isinstance(value, str):
+        return ""
+    wrong = _wrong(value, field, "a string")
+    if value is None:
+        return f'{wrong}: write "" if it is to be empty'
+    if isinstance(value, (bool, int, float)):
+        return f"{wrong}: put it in quotes, it is read as {json.dumps(value)[:40]}"
+    return wrong
+
+
+def _wrong(value: Any, field: str, expected: str) -> str:
+    if value is _MISSING:
+        return f"{field} is missing"
+    return f"{field} is {_named(value)}, not {expected}"
 
 
 def _named(value: Any) -> str:
