@@ -24,6 +24,7 @@ __all__ = [
     "dump_yaml",
     "output_option",
     "print_found",
+    "with_type",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,6 +66,15 @@ def dump_yaml(value: Any) -> str:
     from revstore.manifests import to_yaml
 
     return to_yaml(value)
+
+
+def with_type(info: ResourceInfo, obj: dict[str, Any]) -> dict[str, Any]:
+    """``obj`` with the apiVersion and kind of its resource if it was stored without them, so that
+    it can be applied. A kind that only its keys tell of is not known."""
+    given = {"kind": "" if info.kind == info.resource else info.kind}
+    given["apiVersion"] = f"{info.group}/v1" if info.group else "v1"
+    missing = {name: value for name, value in given.items() if value and not obj.get(name)}
+    return {**obj, **missing}
 
 
 def as_list(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -128,8 +138,8 @@ def print_found(
     headers: bool = True,
 ) -> None:
     """Print what was found; ``single`` tells that exactly one object was asked for by name."""
-    objects = [obj for each in found for obj in each.objects]
     if output in ("json", "yaml"):
+        objects = [with_type(each.target.info, obj) for each in found for obj in each.objects]
         if single and not objects:
             return
         value = objects[0] if single else as_list(objects)

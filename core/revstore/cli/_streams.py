@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from revstore.cli._output import RowWriter, dump_json, dump_yaml
+from revstore.cli._output import RowWriter, dump_json, dump_yaml, with_type
 from revstore.cli._scope import Scope, Target, full_name
 from revstore.cli._table import printable
 from revstore.errors import Expired, WatchClosed
@@ -60,6 +60,7 @@ class _Printer:
         if self._output == "name":
             name = printable(full_name(self._target.info, obj))
             return f"{kind} {name}\n" if self._typed else f"{name}\n"
+        obj = with_type(self._target.info, obj)
         value = {"type": kind, "object": obj} if self._typed else obj
         if self._output == "json":
             return dump_json(value, indent=None if self._typed else 4) + "\n"

@@ -17,7 +17,7 @@ import click
 
 from revstore import kinds
 from revstore.cli._failures import Failed, one_line
-from revstore.cli._output import dump_yaml
+from revstore.cli._output import dump_json, dump_yaml, with_type
 from revstore.cli._scope import (
     Scope,
     not_found,
@@ -57,7 +57,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str | None) -> N
     target, scope = targets[0], Scope(namespace)
     name = target.names[0]
     try:
-        obj = read_one(session, target, name, scope)
+        obj = with_type(target.info, read_one(session, target, name, scope))
     except KeyNotFound:
         raise Failed(not_found(target, name, scope)) from None
     info = _scoped(tuple(scope.candidates(target)), obj)
@@ -147,7 +147,8 @@ def _store(
             resource_version=before["metadata"].get("resourceVersion"),
             uid=before["metadata"].get("uid"),
         )
-        if obj == before:
+        # In Python 1, 1.0 and True are equal; as text they are three.
+        if dump_json(obj) == dump_json(before):
             return None
         stored: dict[str, Any] = session.factory.registry(info).update(obj)
     except Conflict as error:
