@@ -97,8 +97,15 @@ class Scope:
 
 def scope_option(**arguments: Any) -> Callable[[F], F]:
     """The option ``-n``; None if it is not there."""
-    settings = {"show_default": DEFAULT_NAMESPACE, **arguments}
+    settings = {"show_default": DEFAULT_NAMESPACE, "callback": _refuse_empty, **arguments}
     return click.option("-n", "--namespace", metavar="NAMESPACE", **settings)
+
+
+def _refuse_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        # As by -n "$UNSET": neither all namespaces nor the default one is meant.
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
 
 
 def selection_options(command: F) -> F:

@@ -21,8 +21,9 @@ from revstore.cli._scope import (
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import printable
 from revstore.cli.get import find
-from revstore.errors import KeyNotFound, StorageError
+from revstore.errors import KeyNotFound, PreconditionFailed, StorageError
 from revstore.kinds import ResourceInfo
+from revstore.selectors import parse_field_selector, parse_label_selector
 
 __all__ = ["command"]
 
@@ -45,6 +46,9 @@ class _Victim:
 @selection_options
 @click.option("--all", "every", is_flag=True, help="All objects of the type.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no failure.")
+@click.option(
+    "--even-if-corrupt", is_flag=True, help="Delete what cannot be read, and nothing else."
+)
 @click.option("-o", "--output", type=click.Choice(["name"]), help="Print names only.")
 @store_options
 @pass_session
@@ -59,6 +63,7 @@ def command(
     field_selector: str,
     every: bool,
     ignore_not_found: bool,
+    even_if_corrupt: bool,
     output: str | None,
 ) -> None:
     """Delete objects: those named, those in files, or those that a selector takes.
@@ -68,6 +73,7 @@ def command(
     revstore delete -f manifests/
     revstore delete pods -l app=web
     revstore delete configmaps --all -n test
+    revstore delete configmap broken --even-if-corrupt
     """
     scope = Scope("" if all_namespaces else namespace)
     if filenames:
@@ -77,13 +83,20 @@ def command(
     else:
         targets = parse_targets(session, what)
         _check_usage(targets, selected=bool(selector or field_selector or every or all_namespaces))
-        if not any(target.names for target in targets) and not (
-            selector or field_selector or every
-        ):
-            raise _usage("name the objects, or give -l, --field-selector or --all")
+        if not any(target.names for target in targets):
+            if even_if_corrupt:
+                raise _usage("--even-if-corrupt needs names: nothing can select what is unreadable")
+            if not every and _selects_everything(selector, field_selector):
+                raise _usage("name the objects, or give -l, --field-selector or --all")
         victims = _from_targets(session, targets, scope, selector, field_selector)
+    remove = _Removal(session, scope, ignore_not_found, even_if_corrupt, output)
     for victim in victims:
-        _delete(session, victim, scope, ignore_not_found=ignore_not_found, output=output)
+        remove(victim)
+
+
+def _selects_everything(selector: str, field_selector: str) -> bool:
+    """Whether neither selector has a condition, as " " and "," have none."""
+    return parse_label_selector(selector).empty and parse_field_selector(field_selector).empty
 
 
 def _check_usage(targets: list[Target], *, selected: bool) -> None:
@@ -118,23 +131,40 @@ def _from_targets(
             yield _Victim(target, (info,), metadata.get("name"), own or None, listed=True)
 
 
-def _delete(
-    session: Session, victim: _Victim, scope: Scope, *, ignore_not_found: bool, output: str | None
-) -> None:
-    for info in victim.candidates:
-        registry = session.factory.registry(info)
-        try:
-            registry.delete(victim.name, victim.namespace if info.namespaced else None)
-        except KeyNotFound:
-            continue
-        except StorageError as error:
-            if not concerns_one_object(error):
-                raise
-            session.complain(f"{type_name(info)}/{victim.name}: {one_line(error)}")
+@attrs.frozen
+class _Removal:
+    """Deletes one object after the other, and says what became of it."""
+
+    session: Session
+    scope: Scope
+    ignore_not_found: bool
+    even_if_corrupt: bool
+    output: str | None
+
+    def __call__(self, victim: _Victim) -> None:
+        for info in victim.candidates:
+            try:
+                self._delete(info, victim)
+            except KeyNotFound:
+                continue
+            except StorageError as error:
+                if not concerns_one_object(error):
+                    raise
+                reason = one_line(error)
+                if self.even_if_corrupt and isinstance(error, PreconditionFailed):
+                    reason = "it can be read: delete it without --even-if-corrupt"
+                self.session.complain(f"{type_name(info)}/{victim.name}: {reason}")
+                return
+            kind, name = type_name(info), printable(victim.name)
+            click.echo(f"{kind}/{name}" if self.output else f'{kind} "{name}" deleted')
             return
-        kind, name = type_name(info), printable(victim.name)
-        click.echo(f"{kind}/{name}" if output else f'{kind} "{name}" deleted')
-        return
-    if not ignore_not_found and not victim.listed:
-        where = Scope(victim.namespace or scope.namespace)
-        session.complain(not_found(victim.target, victim.name, where))
+        if not self.ignore_not_found and not victim.listed:
+            where = Scope(victim.namespace or self.scope.namespace)
+            self.session.complain(not_found(victim.target, victim.name, where))
+
+    def _delete(self, info: ResourceInfo, victim: _Victim) -> None:
+        self.session.factory.registry(info).delete(
+            victim.name,
+            victim.namespace if info.namespaced else None,
+            even_if_corrupt=self.even_if_corrupt,
+        )

@@ -1,0 +1,118 @@
+"""What ``delete`` must never take, and what it alone can take."""
+
+import pytest
+
+from revstore.factory import StorageFactory
+
+EMPTY = ["", " ", "\t", "\n"]
+
+
+def names(revstore):
+    return revstore.out("get", "pods", "-A", "-o", "name")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("-l", text) for text in EMPTY),
+        *(("--field-selector", text) for text in ("", ",", ",,,")),
+        ("-l", " ", "--field-selector", ","),
+        ("-l", " ", "-A"),
+        ("--field-selector", ",", "-n", "other"),
+        # No selectors at all.
+        ("-l", ","),
+        ("-l", "app=web,"),
+        ("-l", "="),
+        ("-l", " , "),
+        ("--field-selector", " "),
+        ("--field-selector", " , "),
+        ("--field-selector", "="),
+        ("--field-selector", "metadata.name"),
+        ("-l", "app=web", "--field-selector", "="),
+        # Names and namespaces that are empty, as of variables that are not set.
+        ("", "--all"),
+        (",", "--all"),
+        ("--all", "-n", ""),
+        ("--all", "-n", " "),
+        ("-A",),
+    ],
+    ids=repr,
+)
+def test_what_selects_nothing_in_particular_deletes_nothing(revstore, pod, arguments):
+    """Without --all only a condition, or a name, deletes; the rest is wrong usage."""
+    revstore.apply(pod("a", labels={"app": "web"}), pod("b", "other"))
+
+    assert revstore.error("delete", "pods", *arguments, code=2).startswith("error: ")
+    assert names(revstore) == ["pod/a", "pod/b"]
+
+
+def test_conditions_on_what_is_empty_are_conditions(revstore, pod):
+    """An empty value is one, and takes what has it."""
+    revstore.apply(pod("a", labels={"app": ""}), pod("b", labels={"app": "x"}), pod("c"))
+
+    assert revstore.out("delete", "pods", "-l", "app=", "-o", "name") == ["pod/a"]
+    assert revstore.out("delete", "pods", "--field-selector", "metadata.name=", "-o", "name") == []
+    assert names(revstore) == ["pod/b", "pod/c"]
+    assert len(revstore.out("delete", "pods", "--all", "-l", " ")) == 2
+
+
+def test_empty_selectors_show_everything(revstore, pod):
+    """To look is no risk: as with kubectl, an empty selector shows all."""
+    revstore.apply(pod("a"), pod("b"))
+
+    for arguments in (("-l", " "), ("--field-selector", ","), ("-l", "")):
+        assert revstore.out("get", "pods", *arguments, "-o", "name") == ["pod/a", "pod/b"]
+
+
+@pytest.mark.parametrize("command", ["get", "watch", "delete", "edit", "apply"])
+def test_an_empty_namespace_is_refused(revstore, command):
+    """-n "$UNSET" means neither all namespaces nor the default one."""
+    what = ("-f", "-") if command == "apply" else ("pod/a",)
+
+    assert "it is empty" in revstore.error(command, *what, "-n", "", code=2)
+
+
+@pytest.fixture
+def broken(revstore, pod):
+    """Two objects that cannot be read beside one that can."""
+    revstore.apply(pod("good"))
+    with StorageFactory(revstore.env["REVSTORE_URL"]) as factory:
+        for name in ("bad", "worse"):
+            factory.backend().put(f"/registry/pods/default/{name}", b"\xff", expected_revision=0)
+    return revstore
+
+
+def test_unreadable_objects_name_their_way_out(broken):
+    """Whoever meets one is told which, and what removes it."""
+    for arguments in (("get", "pod", "bad"), ("get", "pods"), ("delete", "pod", "bad")):
+        line = broken.error(*arguments, code=1)
+
+        assert "'/pods/default/bad' cannot be read" in line
+        assert "`revstore delete TYPE NAME --even-if-corrupt` removes" in line
+
+
+def test_unreadable_objects_are_deleted_only_on_demand(broken):
+    """--even-if-corrupt takes those that are named and cannot be read, and no others."""
+    done = broken("delete", "pod", "bad", "good", "nope", "--even-if-corrupt", code=1)
+
+    assert done.stdout == 'pod "bad" deleted\n'
+    assert done.stderr.splitlines() == [
+        "error: pod/good: it can be read: delete it without --even-if-corrupt",
+        "error: pods \"nope\" not found in namespace 'default'",
+    ]
+    for arguments in (("--all",), ("-l", "a=b"), ("-A",), ()):
+        line = broken.error("delete", "pods", *arguments, "--even-if-corrupt", code=2)
+        assert "needs names" in line
+    assert broken.out("delete", "pod/worse", "--even-if-corrupt", "-o", "name") == ["pod/worse"]
+    assert broken.out("get", "pods", "-o", "name") == ["pod/good"]
+
+
+def test_unreadable_objects_of_a_file(broken, pod):
+    """A file may name them as well."""
+    (broken.folder / "bad.json").write_text(
+        '{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad"}}'
+    )
+
+    assert "even-if-corrupt" in broken.error("apply", "-f", "bad.json", code=1)
+    assert broken.out("delete", "-f", "bad.json", "--even-if-corrupt") == ['pod "bad" deleted']
+    assert broken.out("apply", "-f", "bad.json") == ["pod/bad created"]
