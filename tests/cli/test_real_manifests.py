@@ -1,5 +1,6 @@
 """The several hundred manifests of others, as they are found in the wild."""
 
+import json
 import os
 from pathlib import Path
 
@@ -95,6 +96,33 @@ def test_a_folder_of_real_manifests_goes_in_and_comes_back(revstore, data):
         wanted = objects[key]
 
         assert without_filled(wanted, wanted) == without_filled(obj, wanted)
+
+
+def test_what_is_printed_of_real_manifests_can_be_applied(revstore, data):
+    """What -o yaml and -o json print is as it is stored, and makes the same store elsewhere; what
+    -o name prints are names that get takes."""
+    revstore("apply", "-f", data, code=1)
+    everything = ("get", ",".join(revstore.doctor()["objects"]), "-A", "-o")
+    before = revstore(*everything, "json").stdout
+    count = len(json.loads(before)["items"])
+    for output in ("yaml", "json"):
+        text = revstore(*everything, output).stdout
+        again = revstore.out("apply", "-f", "-", stdin=text)
+        assert [line.split()[1] for line in again] == ["unchanged"] * count
+    assert revstore(*everything, "json").stdout == before
+
+    elsewhere = {"REVSTORE_URL": f"sqlite:///{revstore.folder}/elsewhere.db"}
+    revstore("apply", "-f", "-", stdin=before, **elsewhere)
+    copied = json.loads(revstore(*everything, "json", **elsewhere).stdout)["items"]
+    for one, other in zip(copied, json.loads(before)["items"], strict=True):
+        assert without_filled(one, one) == without_filled(other, other)
+
+    by_namespace = {}
+    for obj, name in zip(copied, revstore.out(*everything, "name"), strict=True):
+        by_namespace.setdefault(obj["metadata"].get("namespace", "default"), []).append(name)
+    for namespace, names in by_namespace.items():
+        found = revstore.out("get", *names, "-n", namespace, "-o", "name")
+        assert sorted(found) == sorted(names)
 
 
 def test_selecting_among_real_manifests(revstore, data):

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from revstore.errors import InvalidArgument
+from revstore.nesting import MAX_DEPTH, TOO_DEEP
 
 __all__ = [
     "MAX_BYTES",
@@ -173,7 +174,7 @@ def _located(source: str, fault: Any) -> ManifestError:
 
 def _json_values(data: bytes) -> list[Any]:
     """JSON documents, one after the other. Raises ``YamlFault``."""
-    from revstore.manifests._yaml_reader import MAX_DEPTH, YamlFault, read_number
+    from revstore.manifests._yaml_reader import YamlFault, read_number
 
     def refuse(text: str) -> Any:
         raise ValueError(f"{text} has no place in JSON")
@@ -200,8 +201,7 @@ def _json_values(data: bytes) -> list[Any]:
     except json.JSONDecodeError as error:
         raise YamlFault(len(values) + 1, error.lineno, error.msg) from error
     except RecursionError as error:
-        reason = f"nested more than {MAX_DEPTH} levels deep"
-        raise YamlFault(len(values) + 1, 0, reason) from error
+        raise YamlFault(len(values) + 1, 0, TOO_DEEP) from error
     except UnicodeDecodeError as error:
         raise YamlFault(1, data.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
     except ValueError as error:

@@ -16,8 +16,9 @@ from typing import Any
 import attrs
 import yaml
 
+from revstore.nesting import MAX_DEPTH, TOO_DEEP
+
 __all__ = [
-    "MAX_DEPTH",
     "MAX_WEIGHT",
     "YamlFault",
     "read_documents",
@@ -25,8 +26,6 @@ __all__ = [
     "reads_as_string",
 ]
 
-#: Levels of nesting that a document may have.
-MAX_DEPTH = 100
 #: Characters that a document may have with its aliases expanded, 16 counted for each value.
 MAX_WEIGHT = 64 * 2**20
 
@@ -258,7 +257,7 @@ class _Builder:
         if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
             raise self._fault(line, f"the tag {event.tag} is not supported")
         if len(self._stack) >= MAX_DEPTH:
-            raise self._fault(line, f"nested more than {MAX_DEPTH} levels deep")
+            raise self._fault(line, TOO_DEEP)
         if self._wants_key():
             raise self._bad_key("a mapping" if mapping else "a list", line)
         if event.anchor:
@@ -281,7 +280,7 @@ class _Builder:
         if top.weight > MAX_WEIGHT:
             raise self._fault(line, f"more than {MAX_WEIGHT >> 20} MiB with aliases expanded")
         if len(self._stack) + done.height > MAX_DEPTH:
-            raise self._fault(line, f"nested more than {MAX_DEPTH} levels deep")
+            raise self._fault(line, TOO_DEEP)
         if isinstance(top.value, list):
             top.value.append(done.value)
         elif not top.has_key:
