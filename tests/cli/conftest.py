@@ -122,6 +122,10 @@ class Revstore:
     def apply(self, *objects, **options):
         return self.out("apply", "-f", "-", stdin="\n".join(map(json.dumps, objects)), **options)
 
+    def apply_in(self, namespace, *objects):
+        stdin = "\n".join(map(json.dumps, objects))
+        return self.out("apply", "-n", namespace, "-f", "-", stdin=stdin)
+
     def start(self, *arguments, ignored="", **env):
         """Start a command beside the test, with the signals ``ignored`` ("INT HUP") ignored."""
         self.started.append(Started(arguments, {**self.env, **env}, ignored))

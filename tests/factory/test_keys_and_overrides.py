@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from revstore.config import StorageConfig
-from revstore.errors import InvalidArgument
+from revstore.errors import CorruptObject, InvalidArgument, InvalidObject, KeyExists
 from revstore.factory import StorageFactory
 from revstore.objects import ObjectMeta
 from revstore.resource_type import ResourceType
@@ -79,3 +79,74 @@ def test_an_override_that_names_the_same_store(config):
         for resource in ("gadgets", "gizmos.example.com", ""):
             factory.health_check(resource).check()
             factory.ready_check(resource).check()
+
+
+def class_called(name: str) -> type:
+    """A class like ``Widget`` of another name."""
+    return attrs.make_class(
+        name, {"metadata": attrs.field(type=ObjectMeta)}, frozen=True, kw_only=True
+    )
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("Limit", "/limits"), ("C", "/cs"), ("Pod", "/pods")])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_class_is_of_its_own_kind(config, name, prefix, named):
+    """DECISIONS 42: its plural may be another kind's short name; it does not land there."""
+    kind = class_called(name)
+    with StorageFactory(config) as factory:
+        registry = factory.registry(prefix[1:] if named else "", kind)
+        registry.create(kind(metadata=ObjectMeta(name="a")))
+        assert factory.stored_resources() == (prefix,)
+
+
+@pytest.mark.parametrize("name", ["pod", "Endpoint", "Geese", "Gees"])
+def test_a_class_that_would_be_taken_for_a_kind(config, name):
+    """It is refused with the kind that may be meant, unless it is merely unknown."""
+    config = attrs.evolve(config, resources={"gees": {"kind": "Goose"}})
+    with StorageFactory(config) as factory:
+        if name in ("Geese", "Gees"):
+            assert factory.registry(object_type=class_called(name))
+        else:
+            with pytest.raises(InvalidArgument, match="did you mean"):
+                factory.registry(object_type=class_called(name))
+
+
+def test_two_classes_with_one_plural(config):
+    """Neither reads, replaces or deletes the other's objects."""
+    policy, policie = class_called("Policy"), class_called("Policie")
+    with StorageFactory(config) as factory:
+        first, second = (factory.registry(object_type=each) for each in (policy, policie))
+        kept = first.create(policy(metadata=ObjectMeta(name="a")))
+        other = policie(metadata=ObjectMeta(name="a"))
+        with pytest.raises(KeyExists):
+            second.create(other)
+        for call in (second.apply, second.update, lambda _: second.delete("a")):
+            with pytest.raises(CorruptObject, match="its kind is 'Policy', not 'Policie'"):
+                call(other)
+        assert first.get("a") == kept
+
+
+def test_an_object_is_not_replaced_by_one_of_another_kind(config):
+    """Two unknown kinds with one plural have one key: the second is refused, not stored over."""
+    first, second = (
+        {"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "a"}}
+        for kind in ("Policy", "Policie")
+    )
+    with StorageFactory(config) as factory:
+        policies = factory.registry("policies.example.com")
+        kept = policies.create(first)
+        for call in (policies.apply, policies.update):
+            with pytest.raises(InvalidObject, match="'Policy', the kind of the object that is"):
+                call(second)
+        with pytest.raises(InvalidObject, match="kind"):
+            policies.guaranteed_update("a", lambda *_: second)
+        assert policies.get("a") == kept
+
+
+@pytest.mark.parametrize(
+    "resource", ["pods.nodes", "x.a", "a/b", "a/b.example.com", ".example.com"]
+)
+def test_a_resource_among_the_keys_of_another(config, resource):
+    """DECISIONS 42: "/nodes/pods/..." are nodes; a group of one's own has a dot."""
+    with StorageFactory(config) as factory, pytest.raises(InvalidArgument, match="resource"):
+        factory.registry(resource)

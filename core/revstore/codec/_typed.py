@@ -68,12 +68,19 @@ class TypedCodec(Generic[T]):
         UnsupportedType: a field of the class cannot be carried exactly.
     """
 
-    def __init__(self, object_type: type[T], *, type_meta: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        object_type: type[T],
+        *,
+        type_meta: Mapping[str, str] | None = None,
+        exact_kind: bool = False,
+    ) -> None:
         self.object_type = object_type
         self._shape = _shape_of(object_type)
         self._type = next(iter(self._shape.types))
         hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
         self._type_meta = dict(type_meta or ()) if hidden else {}
+        self._exact_kind = exact_kind
         _check_metadata(self._shape)
         self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
         self._encode, self._decode = self._shape.encode, self._shape.decode
@@ -93,8 +100,11 @@ class TypedCodec(Generic[T]):
         """Return the object; any exception means that the bytes are corrupt."""
         value = decode_json(data)
         for name, text in self._type_meta.items():
+            same = value.get(name, text) == text
+            if not same and self._exact_kind and name == "kind":
+                raise ValueError(f"its kind is {value[name]!r}, not {text!r}")
             # Any other is as unknown as the rest, and not lost even where the rest is.
-            if value.get(name, text) == text or self._shape.info.unknown != "keep":
+            if same or self._shape.info.unknown != "keep":
                 value.pop(name, None)
         return cast("T", self._decode(value))
 
@@ -104,9 +114,11 @@ class TypedCodec(Generic[T]):
         obj = self.decode(data)
         return obj, seen.unknown
 
-    def with_type_meta(self, api_version: str, kind: str) -> TypedCodec[T]:
-        """The same codec, with these stored beside the fields of each object."""
-        return TypedCodec(self.object_type, type_meta={"apiVersion": api_version, "kind": kind})
+    def with_type_meta(self, api_version: str, kind: str, *, exact: bool = False) -> TypedCodec[T]:
+        """The same codec, with these stored beside the fields of each object; if ``exact``, an
+        object of another kind counts as corrupt."""
+        type_meta = {"apiVersion": api_version, "kind": kind}
+        return TypedCodec(self.object_type, type_meta=type_meta, exact_kind=exact)
 
     @property
     def met_unknown(self) -> bool:

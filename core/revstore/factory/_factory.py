@@ -89,7 +89,9 @@ class StorageFactory(Closing):
         if isinstance(codec, TypedCodec):
             # So that what the command line prints of a typed object can be applied.
             version = f"{info.group}/v1" if info.group else "v1"
-            codec = codec.with_type_meta(version, info.kind)
+            # A class of another name may have the same plural, and so the same keys.
+            own = (info.group, info.resource) == ("", kinds.plural_of(object_type.__name__))
+            codec = codec.with_type_meta(version, info.kind, exact=own)
         return ResourceType(
             object_type,
             info.prefix,
@@ -293,6 +295,10 @@ class StorageFactory(Closing):
         elif resource:
             known = kinds.lookup(resource, self.config.resources)
             plural, _, group = resource.lower().partition(".")
+            if known and object_type is not dict and plural in known.short_names:
+                # A class is not of another kind for its plural: Limit is no LimitRange.
+                own = kinds.plural_of(object_type.__name__)
+                known = None if own == resource.lower() else known
             info = known or ResourceInfo(plural, object_type.__name__, group)
         elif object_type is dict:
             raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')

@@ -173,6 +173,7 @@ class Registry(Closing, Generic[T]):
             if current is None:
                 raise KeyNotFound(key)
             _check_uid(key, obj, current, meta)
+            _check_kind(obj, current)
             return as_successor(obj, current, namespace, self._encode)
 
         with ErrorsAbout(key):
@@ -194,6 +195,7 @@ class Registry(Closing, Generic[T]):
             if current is None:
                 outcome = ApplyOutcome.CREATED
                 return new
+            _check_kind(obj, current)
             made = as_successor(obj, current, namespace, self._encode)
             outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
             return made
@@ -230,6 +232,7 @@ class Registry(Closing, Generic[T]):
             if self._keys.of(obj) != key:
                 raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")
             _check_uid(key, obj, current, meta)
+            _check_kind(obj, current)
             obj = as_successor(obj, current, self._keys.namespace_of(obj), self._encode)
             return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
 
@@ -336,6 +339,15 @@ def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
             key=key,
             resource_version=meta.resource_version,
         )
+
+
+def _check_kind(obj: Any, current: Any) -> None:
+    """Refuse to replace an object by one of another kind: kinds that nobody has told of may have
+    one plural, and so one key."""
+    if isinstance(obj, dict) and isinstance(current, dict):
+        given, stored = obj.get("kind"), current.get("kind")
+        if given != stored and isinstance(given, str) and isinstance(stored, str):
+            raise InvalidObject("kind", given, f"{stored!r}, the kind of the object that is stored")
 
 
 def _generate(base: str) -> str:
