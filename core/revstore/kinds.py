@@ -36,7 +36,9 @@ __all__ = [
     "for_class",
     "for_object",
     "for_prefix",
+    "kind_of",
     "known",
+    "leads_back",
     "lookup",
     "only",
     "plural_of",
@@ -264,6 +266,22 @@ def plural_of(kind: str) -> str:
     if name.endswith(("s", "x", "ch", "sh")):
         return name + "es"
     return name + "s"
+
+
+def kind_of(plural: str) -> str:
+    """A kind whose plural by rule is ``plural``: "policies" -> "Policy"; "" if there is none."""
+    stems = [plural[:-3] + "y", plural[:-2], plural[:-1]]
+    return next((stem.capitalize() for stem in stems if stem and plural_of(stem) == plural), "")
+
+
+def leads_back(info: ResourceInfo, api_version: str, overrides: Overrides | None = None) -> bool:
+    """Whether an object with this apiVersion and the kind of ``info`` is taken for one of it."""
+    namespace = {"namespace": "default"} if info.namespaced else {}
+    obj = {"apiVersion": api_version, "kind": info.kind, "metadata": namespace}
+    try:
+        return for_object(obj, overrides).prefix == info.prefix
+    except InvalidObject:
+        return False
 
 
 def _may_be_plural(name: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import pytest
 
+from revstore import kinds
 from revstore.config import StorageConfig
 from revstore.errors import CorruptObject, InvalidArgument, InvalidObject, KeyExists
 from revstore.factory import StorageFactory
@@ -150,3 +153,30 @@ def test_a_resource_among_the_keys_of_another(config, resource):
     """DECISIONS 42: "/nodes/pods/..." are nodes; a group of one's own has a dot."""
     with StorageFactory(config) as factory, pytest.raises(InvalidArgument, match="resource"):
         factory.registry(resource)
+
+
+@pytest.mark.parametrize(
+    ("name", "resource", "kind"),
+    [
+        ("N", "widgets", "Widget"),
+        ("Policy", "policies", "Policy"),
+        ("P", "policies.example.com", "Policy"),
+        ("Limit", "things.example.com", "Thing"),
+        ("Limit", "limits", "Limit"),
+        ("Node", "", "Node"),
+        ("Data", "data", ""),
+    ],
+)
+def test_the_kind_that_is_stored_leads_back(name, resource, kind):
+    """A manifest of a typed object belongs where the object is, whatever its class is called; where
+    no kind leads there, none is stored."""
+    cls = attrs.make_class(name, {"metadata": attrs.field(type=ObjectMeta)}, kw_only=True)
+    with StorageFactory("memory://") as factory:
+        with factory.registry(resource or "nodes", cls) as objects:
+            objects.create(cls(metadata=ObjectMeta(name="a")))
+        (kv,) = factory.backend().list("").kvs
+        stored = json.loads(kv.value)
+        assert stored.get("kind", "") == kind
+        if kind:
+            info = kinds.for_object(stored)
+            assert kv.key.startswith(f"/registry{info.prefix}/")

@@ -86,9 +86,9 @@ class StorageFactory(Closing):
         info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
         codec = load_codec(config.codec)(object_type)
-        if isinstance(codec, TypedCodec):
+        version = f"{info.group}/v1" if info.group else "v1"
+        if isinstance(codec, TypedCodec) and kinds.leads_back(info, version, self.config.resources):
             # So that what the command line prints of a typed object can be applied.
-            version = f"{info.group}/v1" if info.group else "v1"
             # A class of another name may have the same plural, and so the same keys.
             own = (info.group, info.resource) == ("", kinds.plural_of(object_type.__name__))
             codec = codec.with_type_meta(version, info.kind, exact=own)
@@ -299,7 +299,10 @@ class StorageFactory(Closing):
                 # A class is not of another kind for its plural: Limit is no LimitRange.
                 own = kinds.plural_of(object_type.__name__)
                 known = None if own == resource.lower() else known
-            info = known or ResourceInfo(plural, object_type.__name__, group)
+            name = object_type.__name__
+            if object_type is not dict and kinds.plural_of(name) != plural:
+                name = kinds.kind_of(plural) or name  # what a manifest of it would say
+            info = known or ResourceInfo(plural, name, group)
         elif object_type is dict:
             raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')
         else:
