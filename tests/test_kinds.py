@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from revstore.config import StorageConfig
@@ -12,9 +12,11 @@ from revstore.kinds import (
     KINDS,
     ResourceInfo,
     check,
+    find,
     for_class,
     for_object,
     for_prefix,
+    known,
     lookup,
     plural_of,
 )
@@ -315,20 +317,39 @@ groups = st.sampled_from([*GROUPS, "a.io", "pods.io"]) | st.from_regex(
     r"[a-c](\.[a-c]){1,2}", fullmatch=True
 )
 segments = st.sampled_from(["a", "b", "pods", "foos", "apps", "a.io", "x.y", "a/b", "..", ""])
-objects = st.builds(
-    lambda group, kind, namespace, name: {
-        "apiVersion": f"{group}/v1" if group else "v1",
-        "kind": kind,
-        "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
-    },
-    groups,
-    st.sampled_from([*CORE, *OWN]) | st.from_regex("[A-C][a-c]{0,2}(s|es|ies?|y)?", fullmatch=True),
-    st.none() | segments,
-    segments,
-)
 
 
-@given(st.lists(objects, min_size=2, max_size=12), st.booleans())
+def named(group, kind, namespace, name):
+    version = f"{group}/v1" if group else "v1"
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+@st.composite
+def neighbours(draw):
+    """Objects of few groups, many kinds, and few names, so that they could meet."""
+    some_groups, some_names = (
+        draw(st.lists(each, min_size=1, max_size=2)) for each in (groups, segments)
+    )
+    kinds = st.sampled_from([*CORE, *OWN]) | st.from_regex(
+        "[A-C][a-c]{0,2}(s|es|ies?|y)?", fullmatch=True
+    )
+    objects = st.builds(
+        named,
+        st.sampled_from(some_groups),
+        kinds,
+        st.none() | st.sampled_from(some_names),
+        st.sampled_from(some_names),
+    )
+    return draw(st.lists(objects, min_size=2, max_size=12))
+
+
+@example([named("a.io", kind, None, "a") for kind in ("Policy", "Policie", "policy")], False)
+@example([named("", "App", "foos", "a"), named("apps", "Foo", None, "a")], False)
+@example([named("kops.k8s.io", "Foo", "a", "a"), named("cluster.k8s.io", "Foo", "a", "a")], False)
+@example([named(group, "Pod", "a", "a") for group in ("", "apps", "events.k8s.io")], False)
+@example([named("a.io", "Foo", namespace, "a") for namespace in (None, "a", "b")], True)
+@given(neighbours(), st.booleans())
 def test_no_two_kinds_share_a_key(objs, configured):
     """DECISIONS 42: keys are injective in (group, kind, namespace, name): whatever is taken comes
     back as it went in, whatever else is written, and lies under a key of its own."""
@@ -366,3 +387,24 @@ def test_a_foreign_group_never_shares_a_prefix_with_ours(version, kind):
             f"/{info.resource}",
             f"./{info.resource}",
         )
+
+
+@given(neighbours(), st.booleans())
+def test_the_name_of_an_object_leads_back(objs, configured):
+    """Whatever else is stored, and though of an unknown kind only the prefix is known: `singular`
+    and `qualified`, which are printed, and these with a version lead to the resource alone."""
+    overrides = OVERRIDES if configured else {}
+    infos = {}
+    for each in objs:
+        try:
+            info = for_object(each, overrides)
+        except InvalidObject:
+            continue
+        infos.setdefault(info.prefix, info)
+    ours = {info.prefix: info for info in known(overrides)}
+    stored = {prefix: for_prefix(prefix, overrides) for prefix in infos}
+    for prefix, info in infos.items():
+        name, _, group = info.singular.partition(".")
+        for spelt in (info.singular, info.qualified, f"{name}.v1.{group}"):
+            (found,) = find(spelt, (stored | ours).values())
+            assert found.prefix == prefix

@@ -141,8 +141,10 @@ def resolve(session: Session, name: str) -> Target:
     """The resource that people call ``name``: of those known and those that the store holds."""
     overrides = session.config.resources
     known = kinds.known(overrides)
-    # The core group's, whatever else is stored.
-    info = next((info for info in known if not info.group and name in info.names), None)
+    # These mean one thing, whatever else is stored: a full name, and a name of the core group.
+    names = {name: info for info in known for name in info.names if not info.group}
+    names |= {info.qualified: info for info in known}
+    info = names.get(name)
     if info is None:
         prefixes = {info.prefix for info in known}
         stored = [
@@ -164,7 +166,7 @@ def _one_of(name: str, infos: list[ResourceInfo]) -> ResourceInfo:
         raise Failed(str(error)) from error
     if info is not None:
         return info
-    spelt = [each for info in infos for each in (info.resource, *info.short_names)]
+    spelt = [each for info in infos for each in (info.resource, info.qualified, *info.short_names)]
     close = difflib.get_close_matches(name.lower(), spelt, 1)
     hint = f"did you mean {close[0]!r}?" if close else "no object of it is stored"
     raise Failed(f"unknown resource {name!r}: {hint}")
