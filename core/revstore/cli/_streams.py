@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from revstore.cli._failures import one_line
 from revstore.cli._output import RowWriter, dump_json, dump_yaml, with_type
 from revstore.cli._scope import Scope, Target, full_name
 from revstore.cli._table import printable
@@ -100,15 +101,21 @@ def follow(
     while True:
         try:
             if not version:
-                version = _list(registry, target, query, printer, show=initial)
-            version = _changes(registry, target, query, printer, version)
+                version = _list(session, registry, target, query, printer, show=initial)
+            version = _changes(session, registry, target, query, printer, version=version)
         except Expired:
             session.warn("The history from there on was compacted; listing again.")
             version, initial = "", True
 
 
 def _list(
-    registry: Registry[Any], target: Target, query: Query, printer: _Printer, *, show: bool
+    session: Session,
+    registry: Registry[Any],
+    target: Target,
+    query: Query,
+    printer: _Printer,
+    *,
+    show: bool,
 ) -> str:
     listed = registry.list(
         query.scope.of(target),
@@ -116,7 +123,11 @@ def _list(
         field_selector=query.field_selector,
         # Only the version counts, if nothing is shown.
         limit=0 if show else 1,
+        even_if_corrupt=True,
     )
+    if show and not target.names:
+        for error in listed.errors:
+            session.complain(one_line(error))
     events = [("ADDED", obj) for obj in listed if _wanted(target, query.scope, obj)]
     if show and events:
         printer.show(events)
@@ -130,7 +141,13 @@ def _wanted(target: Target, scope: Scope, obj: dict[str, Any]) -> bool:
 
 
 def _changes(
-    registry: Registry[Any], target: Target, query: Query, printer: _Printer, version: str
+    session: Session,
+    registry: Registry[Any],
+    target: Target,
+    query: Query,
+    printer: _Printer,
+    *,
+    version: str,
 ) -> str:
     """Print changes after ``version`` until the watch ends; the version to go on from."""
     watch = registry.watch(
@@ -138,6 +155,7 @@ def _changes(
         resource_version=version,
         label_selector=query.selector,
         field_selector=query.field_selector,
+        even_if_corrupt=True,
     )
     with watch:
         while True:
@@ -145,10 +163,17 @@ def _changes(
                 events = watch.poll(60)
             except WatchClosed as closed:
                 return closed.resource_version or watch.resource_version
+            for event in events or ():
+                if event.error is not None and event.type == "DELETED":
+                    session.warn(f"{event.error.key}, which could not be read, is deleted")
+                elif event.error is not None:
+                    session.complain(one_line(event.error))
             shown = [
                 (str(event.type), event.object)
                 for event in events or ()
-                if event.type != "BOOKMARK" and _wanted(target, query.scope, event.object)
+                if event.object is not None
+                and event.type != "BOOKMARK"
+                and _wanted(target, query.scope, event.object)
             ]
             if shown:
                 printer.show(shown)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from revstore.cli._failures import one_line
 from revstore.cli._output import Found, output_option, print_found
 from revstore.cli._scope import (
     Scope,
@@ -18,7 +19,7 @@ from revstore.cli._scope import (
 )
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._streams import Query, follow
-from revstore.errors import KeyNotFound
+from revstore.errors import CorruptObject, KeyNotFound
 
 __all__ = ["command", "find"]
 
@@ -80,6 +81,7 @@ def command(
                 selector=selector,
                 field_selector=field_selector,
                 ignore_not_found=ignore_not_found,
+                even_if_corrupt=True,
             ),
         )
         for target in targets
@@ -96,6 +98,7 @@ def command(
         not named
         and output in ("table", "wide", "name")
         and not any(each.objects for each in found)
+        and not session.exit_code
     ):
         session.warn(_nothing(targets, scope))
 
@@ -108,14 +111,20 @@ def find(
     selector: str = "",
     field_selector: str = "",
     ignore_not_found: bool = False,
+    even_if_corrupt: bool = False,
 ) -> list[dict[str, Any]]:
     """The objects of ``target``: those named, else all that the selectors take. Names that are
-    not there are complained of."""
+    not there are complained of, and with ``even_if_corrupt`` what cannot be read."""
     if not target.names:
         registry = session.factory.registry(target.info)
         listed = registry.list(
-            scope.of(target), label_selector=selector, field_selector=field_selector
+            scope.of(target),
+            label_selector=selector,
+            field_selector=field_selector,
+            even_if_corrupt=even_if_corrupt,
         )
+        for error in listed.errors:
+            session.complain(one_line(error))
         return [obj for obj in listed if scope.holds(target, obj)]
     objects = []
     for name in target.names:
@@ -124,6 +133,8 @@ def find(
         except KeyNotFound:
             if not ignore_not_found:
                 session.complain(not_found(target, name, scope))
+        except CorruptObject as error:
+            session.complain(one_line(error))
     return objects
 
 
