@@ -29,6 +29,8 @@ def names(revstore):
         ("--field-selector", "="),
         ("--field-selector", "metadata.name"),
         ("-l", "app=web", "--field-selector", "="),
+        ("-l", "app=web", "--field-selector", " "),
+        ("-l", "", "--field-selector", "metadata.name=a"),
         # Names and namespaces that are empty, as of variables that are not set.
         ("", "--all"),
         (",", "--all"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 import click
+from click.core import ParameterSource
 
 from revstore.cli._failures import concerns_one_object, one_line
 from revstore.cli._files import files_option, read_items
@@ -95,8 +96,18 @@ def command(
 
 
 def _selects_everything(selector: str, field_selector: str) -> bool:
-    """Whether neither selector has a condition, as " " and "," have none."""
-    return parse_label_selector(selector).empty and parse_field_selector(field_selector).empty
+    """Whether a selector that is given has no condition, as " " and "," have none, or none is: of
+    two, an empty one may be a variable that is not set, and more would go than was meant."""
+    source = click.get_current_context().get_parameter_source
+    given = [
+        parsed.empty
+        for name, parsed in (
+            ("selector", parse_label_selector(selector)),
+            ("field_selector", parse_field_selector(field_selector)),
+        )
+        if source(name) is not ParameterSource.DEFAULT
+    ]
+    return not given or any(given)
 
 
 def _check_usage(targets: list[Target], *, selected: bool) -> None:
