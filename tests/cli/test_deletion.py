@@ -84,13 +84,23 @@ def broken(revstore, pod):
     return revstore
 
 
-def test_unreadable_objects_name_their_way_out(broken):
-    """Whoever meets one is told which, and what removes it."""
-    for arguments in (("get", "pod", "bad"), ("get", "pods"), ("delete", "pod", "bad")):
-        line = broken.error(*arguments, code=1)
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("get", "pod", "bad"), ["bad"]),
+        (("get", "pods"), ["bad", "worse"]),
+        (("delete", "pod", "bad"), ["bad"]),
+        (("delete", "pods", "--all"), ["bad"]),
+    ],
+)
+def test_unreadable_objects_name_their_way_out(broken, arguments, names):
+    """Whoever meets one is told which, and what removes it; delete has deleted nothing."""
+    lines = broken(*arguments, code=1).stderr.splitlines()
 
-        assert "'/pods/default/bad' cannot be read" in line
+    for line, name in zip(lines, names, strict=True):
+        assert f"'/pods/default/{name}' cannot be read" in line
         assert "`revstore delete TYPE NAME --even-if-corrupt` removes" in line
+    assert broken("get", "pods", "-o", "name", code=1).stdout == "pod/good\n"
 
 
 def test_unreadable_objects_are_deleted_only_on_demand(broken):
