@@ -9,9 +9,18 @@ from __future__ import annotations
 import copy
 from typing import Any, Protocol, TypeVar
 
-from revstore.codec import FrozenDict, is_frozen
+from revstore.codec import FrozenDict, TypedCodec, is_frozen
+from revstore.errors import InvalidObject
 
-__all__ = ["Copier", "DeepCopier", "FrozenDict", "SharingCopier", "default_copier", "is_frozen"]
+__all__ = [
+    "CodecCopier",
+    "Copier",
+    "DeepCopier",
+    "FrozenDict",
+    "SharingCopier",
+    "default_copier",
+    "is_frozen",
+]
 
 T = TypeVar("T")
 
@@ -45,6 +54,23 @@ class DeepCopier:
         return copy.deepcopy(obj)
 
 
-def default_copier(object_type: Any) -> Copier[Any]:
-    """``SharingCopier`` for frozen types, else ``DeepCopier``."""
-    return SharingCopier() if is_frozen(object_type) else DeepCopier()
+class CodecCopier(DeepCopier):
+    """Copies objects of one class through its built-in codec, which is exact. ``copy.deepcopy``
+    is slower, calls ``__post_init__`` on values that it changed before, and fails on a lock."""
+
+    def __init__(self, codec: TypedCodec[Any]) -> None:
+        self._codec = codec
+
+    def copy(self, obj: Any) -> Any:
+        try:
+            return self._codec.decode(self._codec.encode(obj))
+        except InvalidObject:  # a field without a value
+            return super().copy(obj)
+
+
+def default_copier(object_type: Any, codec: Any = None) -> Copier[Any]:
+    """``SharingCopier`` for frozen types, else a ``DeepCopier``; ``codec`` is that of the
+    objects."""
+    if is_frozen(object_type):
+        return SharingCopier()
+    return CodecCopier(codec) if isinstance(codec, TypedCodec) else DeepCopier()

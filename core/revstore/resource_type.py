@@ -63,7 +63,7 @@ class ResourceType(Generic[T]):
 
     @copier.default
     def _default_copier(self) -> Copier[T]:
-        return default_copier(self.object_type)
+        return default_copier(self.object_type, self.codec)
 
     @new_object.default
     def _default_new_object(self) -> Callable[[], T]:

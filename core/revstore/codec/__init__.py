@@ -15,6 +15,7 @@ from revstore.codec._evolve import evolve, set_field
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._json import encode_json
 from revstore.codec._typed import DictCodec, TypedCodec, is_frozen
+from revstore.errors import UnsupportedType
 
 __all__ = [
     "Codec",
@@ -59,7 +60,13 @@ def json_codec(object_type: Any) -> Any:
         UnsupportedType: a field of the class cannot be carried exactly, or it is no class with
             fields and not ``dict``.
     """
-    return _dicts if object_type is dict else _typed(object_type)
+    if object_type is dict:
+        return _dicts
+    try:
+        hash(object_type)
+    except TypeError:
+        raise UnsupportedType("object_type", object_type, "a class, or dict") from None
+    return _typed(object_type)
 
 
 _dicts = DictCodec()

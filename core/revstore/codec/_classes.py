@@ -82,7 +82,7 @@ class ClassInfo:
     omit_empty: bool = False
     after: tuple[Callable[[Any], Any], ...] = ()
     validate: Callable[[Any], Any] | None = None
-    bindings: Mapping[str, Mapping[Any, Any]] = {}
+    extras: bool = False  # takes and keeps fields that it does not declare (pydantic)
 
 
 @functools.cache
@@ -128,7 +128,25 @@ def describe(cls: type[Any]) -> ClassInfo:
     Raises:
         UnsupportedType: an annotation is missing or cannot be resolved, or a field cannot be kept.
     """
+    _check_decorated(cls)
     return _DESCRIBERS[library_of(cls)](cls)
+
+
+def _check_decorated(cls: type[Any]) -> None:
+    """Refuse a class with annotations that its library did not make fields of."""
+    library = library_of(cls)
+    if library not in ("attrs", "dataclass", "namedtuple"):
+        return
+    for base in cls.__mro__:
+        if not _MARKS.keys().isdisjoint(vars(base)) or "_field_defaults" in vars(base):
+            return
+        for name, annotation in own_annotations(base).items():
+            if "ClassVar" not in str(annotation) and library_of(base):
+                raise UnsupportedType(
+                    f"{base.__name__}.{name}",
+                    annotation,
+                    f"a field, but {base.__name__} lacks the decorator that makes it one",
+                )
 
 
 def _unknown(cls: type[Any], default: str = "keep") -> str:
@@ -141,11 +159,11 @@ def _unknown(cls: type[Any], default: str = "keep") -> str:
 
 
 def _json_name(name: str, annotation: Any, metadata: Any = ()) -> str:
+    chosen = metadata.get("json") if isinstance(metadata, Mapping) else None
     for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, JsonName):
-            return extra.name
-    chosen = metadata.get("json") if isinstance(metadata, Mapping) else None
-    return str(chosen) if chosen else camel_case(name) or name
+            chosen = extra.name
+    return camel_case(name) or name if chosen is None else chosen
 
 
 def _annotated(cls: type[Any], name: str, given: Any, metadata: Any) -> Any:
@@ -282,9 +300,8 @@ def _of_struct(cls: type[Any]) -> ClassInfo:
 
 
 def _own(cls: type[Any], name: str) -> Any:
-    return next(
-        own_annotations(base)[name] for base in cls.__mro__ if name in own_annotations(base)
-    )
+    found = (own_annotations(base)[name] for base in cls.__mro__ if name in own_annotations(base))
+    return next(found, None)
 
 
 def _struct_default(field: Any) -> _Default:
@@ -310,14 +327,17 @@ def _of_typeddict(cls: Any) -> ClassInfo:
 def _of_namedtuple(cls: Any) -> ClassInfo:
     fields = []
     for name in cls._fields:
-        annotation = resolve(cls, name, own_annotations(cls).get(name))
+        annotation = resolve(cls, name, _own(cls, name))
         defaults = cls._field_defaults
         default = _steady(defaults[name]) if name in defaults else _REQUIRED
         fields.append(FieldInfo(name, _json_name(name, annotation), annotation, *default))
-    return ClassInfo(cls, "namedtuple", tuple(fields), frozen=True)
+    return ClassInfo(cls, "namedtuple", tuple(fields), frozen=not cls.__dictoffset__)
 
 
 def _of_pydantic(cls: Any) -> ClassInfo:
+    # Names of classes that were defined later are looked up now.
+    if cls.__name__ == "BaseModel" or cls.model_rebuild(raise_errors=False) is False:
+        raise UnsupportedType(cls.__name__, cls, "a model whose annotations can be looked up")
     fields = []
     for name, field in cls.model_fields.items():
         annotation = field.annotation
@@ -329,6 +349,7 @@ def _of_pydantic(cls: Any) -> ClassInfo:
         json_name = alias or _json_name(name, annotation)
         fields.append(FieldInfo(name, json_name, annotation, default))
     extra = cls.model_config.get("extra", "ignore")
+    post = cls.__pydantic_post_init__ and (lambda obj: obj.model_post_init(None))
     return ClassInfo(
         cls,
         "pydantic",
@@ -336,6 +357,8 @@ def _of_pydantic(cls: Any) -> ClassInfo:
         # Its __dict__ and its private attributes can be changed whatever the model says.
         frozen=bool(cls.model_config.get("frozen")) and not cls.__private_attributes__,
         unknown=_unknown(cls, "forbid" if extra == "forbid" else "keep"),
+        after=(post,) if post else (),
+        extras=extra == "allow",
     )
 
 

@@ -66,7 +66,12 @@ def compile_class(cls: Any) -> ClassShape:
 def shape_of(kind: Any) -> Shape:
     """The shape of any annotation; ``UnsupportedType``."""
     compiler = _Compiler()
-    shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
+    try:
+        shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
+    except RecursionError:
+        raise UnsupportedType(
+            "object_type", kind, "a class of finite depth: a generic one holds ever new ones"
+        ) from None
     for check in compiler.checks:
         check()
     for each in compiler.classes.values():
@@ -175,6 +180,7 @@ class _Compiler:
         for field in info.fields:
             place = f"{where}.{field.name or field.json_name}"
             found = self.shape(substitute(field.annotation, variables), place)
+            _check_name(field.json_name, place)
             twin = shape.fields.get(field.json_name)
             if twin is not None:
                 raise UnsupportedType(
@@ -202,6 +208,15 @@ def _bare(kind: Any) -> tuple[Any, str]:
             kind = kind.__supertype__
         else:
             return kind, key
+
+
+def _check_name(name: Any, place: str) -> None:
+    try:
+        if type(name) is str and name.encode():
+            return
+    except UnicodeEncodeError:
+        pass
+    raise UnsupportedType(place, name, "a name in JSON: a str, not empty, without lone surrogates")
 
 
 def _same(value: list[Any]) -> list[Any]:

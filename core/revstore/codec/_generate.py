@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import types
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import msgspec
 from revstore.codec._class_shape import ClassShape, Field
 from revstore.codec._classes import ABSENT, UNSET
 from revstore.codec._json import Misfit, check_plain
-from revstore.codec._shapes import ListShape, MapShape, Shape, UnionShape
+from revstore.codec._models import make_model, validate_model, with_extras, with_private
+from revstore.codec._own_code import again, copying, is_code, texts, with_code
+from revstore.codec._shapes import ListShape, MapShape, Shape, UnionShape, changeable
 
 __all__ = ["decoder", "encoder"]
 
@@ -64,9 +67,14 @@ def encoder(shape: ClassShape) -> Callable[[Any], Any]:
     else:
         items = sorted((field.json_name, index) for index, field in enumerate(fields))
         source.add(1, "return {" + ", ".join(f"{name!r}: v{at}" for name, at in items) + "}")
-    if info.library == "pydantic" and info.cls.model_config.get("extra") == "allow":
-        return _with_extras(source.build(shape.name))
-    return source.build(shape.name)  # type: ignore[no-any-return]
+    made: Callable[[Any], Any] = source.build(shape.name)
+    if info.extras:
+        made = with_extras(made)
+    if info.library == "pydantic" and info.cls.__private_attributes__:
+        made = with_private(made, shape)
+    if info.library in ("attrs", "dataclass") and any(map(is_code, _slots(shape).values())):
+        made = with_code(made, shape)
+    return made
 
 
 def _encode_field(source: _Source, index: int, field: Field) -> None:
@@ -74,7 +82,8 @@ def _encode_field(source: _Source, index: int, field: Field) -> None:
     if field.constant:
         source.add(2, f"{v} = c{index}", **{f"c{index}": field.get(None)})
         return
-    source.add(2, f"{v} = o.{field.name}")
+    plain = field.name.isidentifier() and not keyword.iskeyword(field.name)
+    source.add(2, f"{v} = o.{field.name}" if plain else f"{v} = getattr(o, {field.name!r})")
     shape, indent = field.shape, 2
     inner = _optional(shape)
     if inner is not None and not shape.check:
@@ -172,18 +181,13 @@ def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
     return encode
 
 
-def _with_extras(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def with_extras(obj: Any) -> Any:
-        found = encode(obj)
-        for name, value in (obj.__pydantic_extra__ or {}).items():
-            try:
-                check_plain(value)
-            except Misfit as error:
-                raise error.under(name) from None
-            found[name] = value
-        return found
-
-    return with_extras
+def _slots(shape: ClassShape) -> dict[str, Any]:
+    """What the class has under the name of each field."""
+    mro = shape.info.cls.__mro__
+    return {
+        field.name: next((vars(base)[field.name] for base in mro if field.name in vars(base)), None)
+        for field in shape.fields.values()
+    }
 
 
 def decoder(shape: ClassShape) -> Callable[[Any], Any]:
@@ -212,7 +216,7 @@ def decoder(shape: ClassShape) -> Callable[[Any], Any]:
         source.add(2, "pass")
     source.add(1, "except Misfit as error:")
     source.add(2, "raise error.under(at) from None")
-    if not (info.library == "pydantic" and info.cls.model_config.get("extra") == "allow"):
+    if not info.extras:
         source.add(1, "if d: leftover(d)", leftover=shape.leftover)
     _FINISHERS[info.library](source, shape)
     source.add(1, "return o")
@@ -260,7 +264,8 @@ def _absent(source: _Source, indent: int, index: int, field: Field) -> None:
     if plain or (type(field.value) is tuple and not field.value):
         source.add(indent + 1, f"v{index} = f{index}", **{f"f{index}": field.value})
     else:
-        source.add(indent + 1, f"v{index} = f{index}(o)", **{f"f{index}": field.default})
+        make = field.default if field.value is ABSENT or field.unset else copying(field.value)
+        source.add(indent + 1, f"v{index} = f{index}(o)", **{f"f{index}": make})
 
 
 def _set_fields(source: _Source, shape: ClassShape) -> Callable[[int, int, Field], None]:
@@ -268,16 +273,17 @@ def _set_fields(source: _Source, shape: ClassShape) -> Callable[[int, int, Field
     converters would change what was stored."""
     cls: Any = shape.info.cls
     plain = cls.__setattr__ is object.__setattr__
+    slots = _slots(shape)
 
     def add(indent: int, index: int, field: Field) -> None:
         v, name = f"v{index}", field.name
-        slot = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+        slot = slots[name]
         if field.unset:
             source.add(indent, f"if {v} is not UNSET:", UNSET=UNSET)
             indent += 1
         if isinstance(slot, types.MemberDescriptorType):
             source.add(indent, f"s{index}(o, {v})", **{f"s{index}": slot.__set__})
-        elif plain and name.isidentifier():
+        elif plain and name.isidentifier() and not keyword.iskeyword(name):
             source.add(indent, f"o.{name} = {v}")
         else:
             source.add(indent, f"setfield(o, {name!r}, {v})", setfield=object.__setattr__)
@@ -293,12 +299,30 @@ def _finish_object(source: _Source, shape: ClassShape) -> None:
         source.add(1, "setfield(o, '_attrs_cached_hash', None)", setfield=object.__setattr__)
     if info.validate is not None:
         source.add(1, "validate(o)", validate=info.validate)
-    for at, function in enumerate(info.after):
-        source.add(1, f"after{at}(o)", **{f"after{at}": function})
     if info.after:
+        _run_after(source, shape)
         add = _set_fields(source, shape)
         for index, field in enumerate(shape.fields.values()):
             add(1, index, field)
+
+
+def _run_after(source: _Source, shape: ClassShape, call: str = "") -> None:
+    """Run ``call``, or call ``__post_init__``, and make anew what it changed in place."""
+    loose = {
+        f"v{at}": field.shape
+        for at, field in enumerate(shape.fields.values())
+        if not field.constant and not field.unset and changeable(field.shape)
+    }
+    values = "".join(f"{name}, " for name in loose)
+    if loose:
+        source.add(1, f"before = texts(({values}))", texts=texts(tuple(loose.values())))
+    for at, function in enumerate(() if call else shape.info.after):
+        source.add(1, f"after{at}(o)", **{f"after{at}": function})
+    if call:
+        source.add(1, call)
+    if loose:
+        made = again(tuple(loose.values()), source.names["texts"])
+        source.add(1, f"{values}= again(before, ({values}))", again=made)
 
 
 def _caches_hash(cls: type[Any]) -> bool:
@@ -310,10 +334,14 @@ def _caches_hash(cls: type[Any]) -> bool:
 
 def _finish_struct(source: _Source, shape: ClassShape) -> None:
     fields = [(at, each) for at, each in enumerate(shape.fields.values()) if not each.constant]
-    source.add(1, "o = cls(" + ", ".join(f"{each.name}=v{at}" for at, each in fields) + ")")
-    if shape.info.after:
-        for at, each in fields:
-            source.add(1, f"force(o, {each.name!r}, v{at})", force=msgspec.structs.force_setattr)
+    made = "o = cls(" + ", ".join(f"{each.name}=v{at}" for at, each in fields) + ")"
+    if not shape.info.after:
+        source.add(1, made)
+        return
+    # Its __post_init__ is called by cls().
+    _run_after(source, shape, made)
+    for at, each in fields:
+        source.add(1, f"force(o, {each.name!r}, v{at})", force=msgspec.structs.force_setattr)
 
 
 def _finish_tuple(source: _Source, shape: ClassShape) -> None:
@@ -323,30 +351,16 @@ def _finish_tuple(source: _Source, shape: ClassShape) -> None:
 
 def _finish_model(source: _Source, shape: ClassShape) -> None:
     fields = list(enumerate(shape.fields.values()))
-    source.add(1, "values = {" + ", ".join(f"{each.name!r}: v{at}" for at, each in fields) + "}")
-    extra = "d" if shape.info.cls.model_config.get("extra") == "allow" else "None"
-    source.add(1, f"o = make(cls, values, {extra})", make=_make_model)
-
-
-def _make_model(cls: Any, values: dict[str, Any], extra: dict[str, Any] | None) -> Any:
-    obj = cls.__new__(cls)
-    object.__setattr__(obj, "__dict__", values)
-    object.__setattr__(obj, "__pydantic_fields_set__", set(values))
-    object.__setattr__(obj, "__pydantic_extra__", extra)
-    object.__setattr__(obj, "__pydantic_private__", None)
-    if cls.__pydantic_post_init__:
-        obj.model_post_init(None)
-        object.__setattr__(obj, "__dict__", {**obj.__dict__, **values})
+    values = "values = {" + ", ".join(f"{each.name!r}: v{at}" for at, each in fields) + "}"
+    extra = "d" if shape.info.extras else "None"
+    source.add(1, values)
+    source.add(1, f"o = make(cls, values, {extra})", make=make_model)
+    if shape.info.after:
+        _run_after(source, shape)
+        source.add(1, values)
+        source.add(1, "o.__dict__.update(values)")
     # The validators see the object; what they would change stays as it was stored.
-    cls.__pydantic_validator__.validate_python(
-        {_input_name(cls, name): value for name, value in values.items()}
-    )
-    return obj
-
-
-def _input_name(cls: Any, name: str) -> str:
-    alias = cls.model_fields[name].validation_alias or cls.model_fields[name].alias
-    return alias if isinstance(alias, str) else name
+    source.add(1, "check(cls, values)", check=validate_model)
 
 
 def _typeddict_decoder(shape: ClassShape) -> Callable[[Any], Any]:

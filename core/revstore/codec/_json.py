@@ -44,8 +44,10 @@ class Misfit(ValueError):
         """The same, seen from one level up: ``name`` is a field, a key, or an index."""
         try:
             step = f"[{name}]" if isinstance(name, int) else str(name)
-        except ValueError:  # a key of more digits than Python writes
+        except Exception:  # noqa: BLE001 - a key of too many digits, or whose own code raises
             step = "[...]"
+        if not step.isprintable():  # lone surrogates, line ends
+            step = ascii(step)
         dot = "." if self.path and not self.path.startswith("[") else ""
         self.path = f"{step}{dot}{self.path}"
         return self
@@ -57,6 +59,8 @@ class Misfit(ValueError):
             text = repr(self.value)
         except ValueError:  # an int of more digits than Python writes
             return f"a large {type(self.value).__name__}"
+        except Exception:  # noqa: BLE001 - an object whose fields are not all set, say
+            return f"a {type(self.value).__name__} without a text"
         return text if len(text) <= 80 else f"{text[:60]}... ({type(self.value).__name__})"
 
     def __str__(self) -> str:

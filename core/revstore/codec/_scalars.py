@@ -24,10 +24,17 @@ _MOMENT = re.compile(
     r"(Z|[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?"
 )
 
+_SECOND = dt.timedelta(seconds=1)
+
 
 def _zone(value: Any) -> None:
-    if value.tzinfo is not None and type(value.tzinfo) is not dt.timezone:
-        raise Misfit(value, "a fixed offset from UTC: the name of a zone is not stored")
+    zone = value.tzinfo
+    if zone is not None and zone is not dt.UTC:
+        offset = zone.utcoffset(None) if type(zone) is dt.timezone else None
+        if offset is None or repr(zone) != repr(dt.timezone(offset)):
+            raise Misfit(value, "a fixed offset from UTC: the name of a zone is not stored")
+        if offset and abs(offset) < _SECOND:  # Python writes it, and reads it as UTC
+            raise Misfit(value, "an offset from UTC of a second at least")
     if value.fold:
         raise Misfit(value, "fold=0: it is not stored")
 
@@ -156,4 +163,4 @@ def literal_shape(values: tuple[Any, ...], where: str) -> Shape:
                 value,
                 f"a Literal without both {known!r} and {value!r}, which are the same in JSON",
             )
-    return ValuesShape(f"one of {list(values)}", members)
+    return ValuesShape(f"one of {list(values)}", members, literal=True)

@@ -9,7 +9,15 @@ from revstore.codec._frozen import FrozenDict
 from revstore.codec._json import Misfit, check_plain, encode_json
 from revstore.codec._unknown import merge_items
 
-__all__ = ["ListShape", "MapShape", "PlainShape", "Shape", "UnionShape"]
+__all__ = [
+    "ListShape",
+    "MapShape",
+    "PlainShape",
+    "Shape",
+    "UnionShape",
+    "ValuesShape",
+    "changeable",
+]
 
 NoneType = type(None)
 
@@ -140,9 +148,14 @@ class FloatShape(Shape):
 class ValuesShape(Shape):
     """Some values only: a Literal, the members of an Enum."""
 
-    def __init__(self, name: str, members: Mapping[tuple[str, Any], Any]) -> None:
+    values: Mapping[tuple[str, Any], Any]
+
+    def __init__(
+        self, name: str, members: Mapping[tuple[str, Any], Any], *, literal: bool = False
+    ) -> None:
         super().__init__(name, "")
         self.values = members
+        self.literal = literal
         self.kinds = frozenset(kind for kind, _ in members)
         self.types = frozenset(type(value) for value in members.values())
         # By type as well: 1 and True are one key of a dict.
@@ -150,9 +163,11 @@ class ValuesShape(Shape):
         self._values = {(type(json), json): value for (_, json), value in members.items()}
 
     def encode(self, value: Any) -> Any:
+        if type(value) not in self.types:  # whose hash is anything
+            raise Misfit(value, self.name)
         try:
             return self._json[type(value), value]
-        except (KeyError, TypeError):
+        except KeyError:
             raise Misfit(value, self.name) from None
 
     def decode(self, value: Any) -> Any:
@@ -269,7 +284,7 @@ class MapShape(Shape):
         if type(value) is not dict:
             raise Misfit(value, self.name)
         change = self.items.decode
-        at: object = ""
+        at: Any = ""
         try:
             if self.plain_text:
                 for at, item in value.items():  # noqa: B007 - names the place of a Misfit
@@ -283,7 +298,9 @@ class MapShape(Shape):
             else:
                 found = {}
                 for at, item in value.items():
-                    found[key_value(self._keys, str(at))] = change(item)
+                    found[key_value(self._keys, at)] = change(item)
+                if len(found) < len(value):
+                    raise Misfit(value, "keys that stand for different values")
         except Misfit as error:
             raise error.under(at) from None
         return found if self._make is None else self._make(found)
@@ -310,7 +327,9 @@ class MapShape(Shape):
 class UnionShape(Shape):
     """One of several, told apart by their Python type and by their JSON."""
 
-    def __init__(self, name: str, members: tuple[Shape, ...], choose: Any) -> None:
+    def __init__(
+        self, name: str, members: tuple[Shape, ...], choose: Callable[[Any], Shape | None]
+    ) -> None:
         super().__init__(name, "")
         self.members = members
         self.kinds = frozenset().union(*(each.kinds for each in members))
@@ -328,8 +347,20 @@ class UnionShape(Shape):
         """The member that a Python value belongs to."""
         found = self._by_type.get(type(value))
         if type(value) is dict and sum(dict in each.types for each in self.members) > 1:
-            found = self._choose(value)  # TypedDicts: the same dict in JSON
+            # TypedDicts: the same dict in JSON, but for the values
+            return self._choose(value) or self._by_encoding(value)
         return found
+
+    def _by_encoding(self, value: Any) -> Shape | None:
+        """The member for a dict whose tag, say, is an Enum, and another value in JSON."""
+        for each in self.members:
+            if dict in each.types:
+                try:
+                    if self._choose(each.encode(value)) is each:
+                        return each
+                except Misfit:
+                    pass
+        return None
 
     def encode(self, value: Any) -> Any:
         found = self.member_of(value)
@@ -353,6 +384,15 @@ class UnionShape(Shape):
     def merge(self, old: Any, new: Any) -> Any:
         before, after = self._choose(old), self._choose(new)
         return new if before is None or before is not after else before.merge(old, new)
+
+
+def changeable(shape: Shape, above: set[int] | None = None) -> bool:
+    """Whether a value, or anything that it holds, can be changed."""
+    above = set() if above is None else above
+    if id(shape) in above:
+        return False  # a class that holds itself is as frozen as the rest of it
+    above.add(id(shape))
+    return shape.mutable or any(changeable(each, above) for each in shape.parts())
 
 
 def key_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -12,7 +13,7 @@ from revstore.codec._class_shape import ClassShape
 from revstore.codec._classes import is_class
 from revstore.codec._compile import compile_class, shape_of
 from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen, too_deep
-from revstore.codec._shapes import Shape
+from revstore.codec._shapes import Shape, changeable
 from revstore.errors import InvalidObject, UnsupportedType
 
 __all__ = ["DictCodec", "TypedCodec", "is_frozen"]
@@ -81,6 +82,7 @@ class TypedCodec(Generic[T]):
         hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
         self._type_meta = dict(type_meta or ()) if hidden else {}
         self._exact_kind = exact_kind
+        self._open = self._shape.info.extras  # an object may have these of its own
         _check_metadata(self._shape)
         self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
         self._encode, self._decode = self._shape.encode, self._shape.decode
@@ -89,7 +91,13 @@ class TypedCodec(Generic[T]):
         """Return the bytes; ``InvalidObject`` naming the field whose value does not fit."""
         try:
             value = self._encode(obj)
-            value.update(self._type_meta)
+            if self._open:
+                for name, text in self._type_meta.items():
+                    if value.get(name) == text:
+                        raise Misfit(text, "none: the registry stores it by itself").under(name)
+                value |= {**self._type_meta, **value}
+            else:
+                value.update(self._type_meta)
             return encode_json(value)
         except Misfit as error:
             raise _invalid(error) from None
@@ -110,9 +118,11 @@ class TypedCodec(Generic[T]):
 
     def decode_noting(self, data: bytes) -> tuple[T, bool]:
         """The object, and whether the bytes have fields that the class does not know and keeps."""
-        seen.unknown = False
-        obj = self.decode(data)
-        return obj, seen.unknown
+        before, seen.unknown = seen.unknown, False  # an object's own code may read others
+        try:
+            return self.decode(data), seen.unknown
+        finally:
+            seen.unknown = before
 
     def with_type_meta(self, api_version: str, kind: str, *, exact: bool = False) -> TypedCodec[T]:
         """The same codec, with these stored beside the fields of each object; if ``exact``, an
@@ -133,7 +143,8 @@ class TypedCodec(Generic[T]):
         """
         try:
             old, new = decode_json(stored), decode_json(data)
-            new.update((name, old[name]) for name in self._type_meta if name in old)
+            if not self._open:
+                new.update((name, old[name]) for name in self._type_meta if name in old)
             return encode_json(self._shape.merge(old, new))
         except Misfit as error:
             raise _invalid(error) from None
@@ -196,8 +207,16 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-_compiling = threading.Lock()  # one shape for each class, since it notes what was met
+_compiling = threading.RLock()  # one shape for each class, since it notes what was met
 _compile = functools.lru_cache(maxsize=512)(compile_class)
+
+
+def _after_fork_in_child() -> None:
+    global _compiling  # noqa: PLW0603 - another thread of the parent may hold the old one
+    _compiling = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _shape_of(object_type: Any) -> ClassShape:
@@ -215,30 +234,39 @@ def _shape_of(object_type: Any) -> ClassShape:
 
 def _check_metadata(shape: ClassShape) -> None:
     """Without a resource version of its own, an object would be overwritten unseen."""
-    field = shape.fields.get("metadata")
-    if field is None or shape.info.library == "typeddict":
+    where = f"{shape.name}.metadata"
+    for name, field in shape.fields.items():
+        if field.name == "metadata" != name:
+            raise UnsupportedType(where, name, "the name metadata in JSON as well")
+    metadata = shape.fields.get("metadata")
+    if metadata is None:
         return
-    for each in getattr(field.shape, "members", (field.shape,)):
-        names = {every.name for every in getattr(each, "fields", {}).values()}
-        if each.kinds != {"null"} and not {"name", "resource_version"} <= names:
-            raise UnsupportedType(
-                f"{shape.name}.metadata", each.name, "ObjectMeta, or a class with its fields"
-            )
+    for each in getattr(metadata.shape, "members", (metadata.shape,)):
+        if each.kinds == {"null"}:
+            continue
+        if shape.info.library == "typeddict":
+            if dict not in each.types:
+                raise UnsupportedType(where, each.name, "a dict or a TypedDict")
+        elif not _is_metadata(each):
+            raise UnsupportedType(where, each.name, "ObjectMeta, or a class with its fields")
+
+
+def _is_metadata(shape: Shape) -> bool:
+    """Whether it can be stamped with resource versions, under the names that all readers know."""
+    if not isinstance(shape, ClassShape) or shape.info.library in ("typeddict", "namedtuple"):
+        return False
+    name, version = shape.fields.get("name"), shape.fields.get("resourceVersion")
+    if name is None or version is None or (name.name, version.name) != ("name", "resource_version"):
+        return False
+    return str in version.shape.types and version.shape.values is None
 
 
 def is_frozen(object_type: Any) -> bool:
     """Whether no instance of ``object_type``, decoded by the built-in codec, can be changed."""
     try:
-        return not _changeable(shape_of(object_type), set())
+        return not changeable(shape_of(object_type))
     except UnsupportedType:
         return False
-
-
-def _changeable(shape: Shape, above: set[int]) -> bool:
-    if id(shape) in above:
-        return False  # a class that holds itself is as frozen as the rest of it
-    above.add(id(shape))
-    return shape.mutable or any(_changeable(each, above) for each in shape.parts())
 
 
 def _invalid(error: Misfit) -> InvalidObject:

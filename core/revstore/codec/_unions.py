@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from revstore.codec._json import kind_of
-from revstore.codec._shapes import Shape, UnionShape
+from revstore.codec._shapes import PlainShape, Shape, UnionShape, ValuesShape
 from revstore.errors import UnsupportedType
 
 __all__ = ["union_shape"]
@@ -25,21 +25,46 @@ def union_shape(members: Sequence[Shape], where: str, checks: list[Callable[[], 
         for each in members
         for part in (each.members if isinstance(each, UnionShape) else (each,))
     ]
+    flat = _one_literal(flat)
     unique = [each for index, each in enumerate(flat) if each not in flat[:index]]
     open_types = {cls for each in unique if each.values is None for cls in each.types}
     # Literal["a"] | str is str.
     kept = [each for each in unique if each.values is None or not each.types <= open_types]
+    anything = next((each for each in kept if isinstance(each, PlainShape)), None)
+    if anything is not None:  # Any | None is Any
+        kept = [anything, *(x for x in kept if not x.check and not isinstance(x, PlainShape))]
     if len(kept) == 1:
         return kept[0]
     objects = [each for each in kept if "object" in each.kinds]
     for left, right in itertools.combinations(kept, 2):
         if left in objects and right in objects and _are_classes(left, right):
+            if left.types & right.types - {dict}:
+                raise UnsupportedType(
+                    where,
+                    f"{left.name} | {right.name}",
+                    "classes whose instances differ in type: these are of one class",
+                )
             continue
         _check_apart(left, right, where)
     chooser = _Chooser(kept)
     if len(objects) > 1:
         checks.append(lambda: chooser.set_objects(_by_names(objects, where)))
     return UnionShape(" or ".join(each.name for each in kept), tuple(kept), chooser.choose)
+
+
+def _one_literal(members: list[Shape]) -> list[Shape]:
+    """``members`` with all Literals as one: which of them a value belongs to makes no difference,
+    as long as no two have different values that are the same in JSON."""
+    literals = [each for each in members if isinstance(each, ValuesShape) and each.literal]
+    values: dict[tuple[str, Any], Any] = {}
+    for each in literals:
+        for json, value in each.values.items():
+            if type(values.setdefault(json, value)) is not type(value):
+                return members
+    if len(literals) < 2:
+        return members
+    one = ValuesShape(f"one of {list(values.values())}", values, literal=True)
+    return [*(each for each in members if each not in literals), one]
 
 
 def _are_classes(*shapes: Shape) -> bool:
@@ -117,7 +142,7 @@ def _by_names(members: Sequence[Any], where: str) -> Callable[[Any], Shape | Non
 
 def _hashable(value: Any) -> tuple[str, Any]:
     kind = kind_of(value)
-    return (kind, None) if kind in ("list", "object") else (kind, value)
+    return (kind, None) if kind in ("", "list", "object") else (kind, value)
 
 
 def _common_tag(members: Sequence[Any]) -> str:

@@ -13,11 +13,11 @@ from revstore import kinds
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.closing import Closing
-from revstore.codec import TypedCodec
+from revstore.codec import Codec, TypedCodec
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
-from revstore.errors import Closed, InvalidArgument
+from revstore.errors import Closed, InvalidArgument, UnsupportedType
 from revstore.factory._resource_prefixes import resource_prefixes
 from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
@@ -96,7 +96,7 @@ class StorageFactory(Closing):
             object_type,
             info.prefix,
             codec=codec,
-            copier=_copier(config.copier, object_type),
+            copier=_copier(config.copier, object_type, codec),
         )
 
     def storage(
@@ -290,6 +290,11 @@ class StorageFactory(Closing):
             InvalidArgument: there is none, or it could be taken for another one, or several are
                 called so; see ``revstore.kinds``.
         """
+        try:
+            hash(object_type)
+        except TypeError:
+            raise UnsupportedType("object_type", object_type, "a class, or dict") from None
+        name = getattr(object_type, "__name__", type(object_type).__name__)
         if isinstance(resource, ResourceInfo):
             info = resource
         elif resource:
@@ -297,16 +302,15 @@ class StorageFactory(Closing):
             plural, _, group = resource.lower().partition(".")
             if known and object_type is not dict and plural in known.short_names:
                 # A class is not of another kind for its plural: Limit is no LimitRange.
-                own = kinds.plural_of(object_type.__name__)
+                own = kinds.plural_of(name)
                 known = None if own == resource.lower() else known
-            name = object_type.__name__
             if object_type is not dict and kinds.plural_of(name) != plural:
                 name = kinds.kind_of(plural) or name  # what a manifest of it would say
             info = known or ResourceInfo(plural, name, group)
         elif object_type is dict:
             raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')
         else:
-            info = kinds.for_class(object_type.__name__, self.config.resources)
+            info = kinds.for_class(name, self.config.resources)
         kinds.check(info)
         return info
 
@@ -409,10 +413,10 @@ def open_registry(
         raise
 
 
-def _copier(name: str, object_type: type[T]) -> Copier[T]:
+def _copier(name: str, object_type: type[T], codec: Codec[T]) -> Copier[T]:
     match name:
         case "share":
             return SharingCopier()
         case "deep":
             return DeepCopier()
-    return default_copier(object_type)
+    return default_copier(object_type, codec)

@@ -35,9 +35,9 @@ _LONGEST_NAME = 63
 _NAME_ATTEMPTS = 8
 
 
-@functools.cache
-def _copier_of(kind: Any) -> Copier[Any]:
-    return default_copier(kind)
+@functools.lru_cache(maxsize=512)
+def _copier_of(kind: Any, codec: Any) -> Copier[Any]:
+    return default_copier(kind, codec)
 
 
 class ApplyOutcome(enum.StrEnum):
@@ -85,6 +85,7 @@ class Registry(Closing, Generic[T]):
         encode: Callable[[T], bytes] = built_in,
     ) -> None:
         self._encode = encode
+        self._codec = getattr(encode, "__self__", None)
         self._storage = storage
         self._keys = Keys(resource_prefix, namespaced=namespaced)
         self._clock = clock
@@ -227,7 +228,7 @@ class Registry(Closing, Generic[T]):
 
         def change(current: Any, meta: ResponseMeta) -> Any:
             # It may change the object that it is given.
-            made = update(_copier_of(current.__class__).copy(current), meta)
+            made = update(_copier_of(current.__class__, self._codec).copy(current), meta)
             obj = made.object if isinstance(made, WithTTL) else made
             if self._keys.of(obj) != key:
                 raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")

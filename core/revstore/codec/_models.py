@@ -1,0 +1,64 @@
+"""Models of pydantic: what they have beside their fields, and how they are made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from revstore.codec._class_shape import ClassShape
+from revstore.codec._json import Misfit, check_plain, decode_json, encode_json
+
+__all__ = ["make_model", "validate_model", "with_extras", "with_private"]
+
+
+def with_extras(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Store the extras of a model beside its fields."""
+
+    def encode_all(obj: Any) -> Any:
+        found = encode(obj)
+        for name, value in (obj.__pydantic_extra__ or {}).items():
+            try:
+                if name in found:
+                    raise Misfit(value, "another name: a field has this one")
+                check_plain(value)
+            except Misfit as error:
+                raise error.under(name) from None
+            found[name] = value
+        return found
+
+    return encode_all
+
+
+def with_private(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[Any], Any]:
+    """Refuse private attributes that an object made again from its fields would not have."""
+
+    def encode_checked(obj: Any) -> Any:
+        found = encode(obj)
+        again = shape.decode(decode_json(encode_json(found))).__pydantic_private__ or {}
+        for name, value in (obj.__pydantic_private__ or {}).items():
+            if name not in again or type(again[name]) is not type(value) or again[name] != value:
+                raise Misfit(
+                    value, "its value in a new object: private attributes are not stored"
+                ).under(name)
+        return found
+
+    return encode_checked
+
+
+def make_model(cls: Any, values: dict[str, Any], extra: dict[str, Any] | None) -> Any:
+    """A model with these values, whatever its validators would make of them."""
+    obj = cls.__new__(cls)
+    object.__setattr__(obj, "__dict__", values)
+    object.__setattr__(obj, "__pydantic_fields_set__", set(values))
+    if not cls.__pydantic_root_model__:
+        object.__setattr__(obj, "__pydantic_extra__", extra)
+        object.__setattr__(obj, "__pydantic_private__", None)
+    return obj
+
+
+def validate_model(cls: Any, values: dict[str, Any]) -> None:
+    """Run the validators; any exception."""
+    if cls.__pydantic_root_model__:
+        cls.__pydantic_validator__.validate_python(values["root"])
+    else:
+        cls.__pydantic_validator__.validate_python({**values}, by_alias=False, by_name=True)
