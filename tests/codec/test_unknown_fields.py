@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from revstore.cacher import Cacher, CacherConfig
+from revstore.codec import json_codec
 from revstore.errors import CorruptObject, InvalidObject
 from revstore.memory import MemoryBackend
 from revstore.objects import ObjectMeta, with_metadata
@@ -196,3 +197,43 @@ def test_a_class_may_forbid_or_drop_them(backend):
     pods.update(with_metadata(pods.get("a"), labels={"x": "y"}))
     assert set(stored(backend)) == {"metadata"}
     assert stored(backend)["metadata"]["new"] == 1  # ObjectMeta keeps what it does not know
+
+
+@attrs.frozen
+class Entry:
+    name: str
+
+
+@attrs.frozen
+class Newer:
+    name: str
+    above: int = 0
+
+
+def test_programs_of_two_versions_agree_on_the_order_of_a_set():
+    """GU-3: the older one's update without a change is no write."""
+
+    @attrs.frozen
+    class Before:
+        names: frozenset[Entry] = frozenset()
+
+    @attrs.frozen
+    class After:
+        names: frozenset[Newer] = frozenset()
+
+    older, newer = json_codec(Before), json_codec(After)
+    stored = newer.encode(After(frozenset([Newer("a", 2), Newer("b", 1)])))
+    assert older.merge(older.encode(older.decode(stored)), stored) == stored
+
+
+def test_two_items_with_one_key():
+    """GU-1: fields that belong to one are not given to both."""
+
+    @attrs.frozen
+    class Keyed:
+        entries: tuple[Entry, ...] = attrs.field(default=(), metadata={"list_key": "name"})
+
+    codec = json_codec(Keyed)
+    stored = b'{"entries": [{"name": "a"}, {"above": 1, "name": "b"}]}'
+    with pytest.raises(InvalidObject):
+        codec.merge(codec.encode(Keyed((Entry("b"), Entry("a"), Entry("b")))), stored)

@@ -240,7 +240,10 @@ class ListShape(Shape):
                 shape.merge(before, after)
                 for shape, before, after in zip(self.items, old, new, strict=True)
             ]
-        return merge_items(self.items[0], old, new, key=self.key, unordered=self.unordered)
+        merged = merge_items(self.items[0], old, new, key=self.key, unordered=self.unordered)
+        if self.unordered:  # as the program sorts them that knows their fields
+            merged.sort(key=_sort_key)
+        return merged
 
 
 class MapShape(Shape):

@@ -20,8 +20,9 @@ def merge_items(
         Misfit: an item with unknown fields was changed, moved or removed, and the list has no key.
     """
     by_key = {_key(each, key): each for each in old} if key else {}
+    taken = {_key(each, key) for each in new}
     # Two items with one key, or one without, are told apart by their place.
-    if key and len(by_key) == len(old) and None not in by_key:
+    if key and len(by_key) == len(old) and None not in by_key and len(taken) == len(new):
         return [
             item.merge(by_key[_key(each, key)], each) if _key(each, key) in by_key else each
             for each in new
