@@ -175,6 +175,8 @@ class WatchRules(CacherMachineBase):
         for each in self.watching:
             deadline = time.monotonic() + PATIENCE
             while each.replay.ended is None and (each.replay.cursor or 0) < self.shown:
+                # Those that are told of progress are told when it is asked for.
+                self.cached.cache.request_progress()
                 assert time.monotonic() < deadline, f"stands at {each.read}"
                 self.take(each, 0.001)
         self.cached.cache.close()

@@ -239,24 +239,25 @@ class UpdateTests(StorageSuite):
     def test_update_may_change_in_place(self, pods: Pods, open_storage: OpenStorage) -> None:
         """Each call has a new object, so that changes of a lost attempt leave no trace; the
         caller owns the result (GU-16)."""
+        # Fields that typed objects have too: a cache of those may follow the same keys.
         dicts = open_storage(dict)
-        dicts.create(pods.key("a"), {"metadata": {"name": "a"}, "spec": {"list": []}})
+        dicts.create(pods.key("a"), {"metadata": {"name": "a", "finalizers": []}})
         other: list[object] = []
 
         def update(found: Any, _meta: ResponseMeta) -> Any:
-            found["spec"]["list"].append("mine")
+            found["metadata"]["finalizers"].append("mine")
             if not other:
                 other.append(dicts.guaranteed_update(pods.key("a"), add_others))
             return found
 
         def add_others(found: Any, _meta: ResponseMeta) -> Any:
-            found["spec"]["list"].append("others")
+            found["metadata"]["finalizers"].append("others")
             return found
 
         updated = dicts.guaranteed_update(pods.key("a"), update)
-        assert updated["spec"]["list"] == ["others", "mine"]
-        updated["spec"]["list"].clear()
-        assert dicts.get(pods.key("a"))["spec"]["list"] == ["others", "mine"]
+        assert updated["metadata"]["finalizers"] == ["others", "mine"]
+        updated["metadata"]["finalizers"].clear()
+        assert dicts.get(pods.key("a"))["metadata"]["finalizers"] == ["others", "mine"]
 
     def test_update_bad_results(self, pods: Pods) -> None:
         """A result without metadata, of another type or with a bad ttl is refused, and nothing
