@@ -44,7 +44,9 @@ def test_ctrl_c_ends_a_watch_at_once_and_quietly(revstore, pod):
 def test_other_signals_end_a_watch_too(revstore, pod, number):
     """SIGTERM and SIGHUP end it with 128 and their number, and not a word."""
     revstore.apply(pod("a"))
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the child would ignore SIGHUP
     watch = revstore.start("get", "pods", "-w")
+    signal.signal(number, before)
     watch.line(), watch.line()
 
     assert watch.interrupt(number) == (128 + number, [])

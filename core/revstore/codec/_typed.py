@@ -135,6 +135,10 @@ class TypedCodec(Generic[T]):
         """Whether any object of this class was stored with unknown fields."""
         return self._shape.notes.met_unknown
 
+    def forget_unknown(self) -> None:
+        """Begin anew with ``met_unknown``, as when all such objects are gone."""
+        self._shape.notes.met_unknown = False
+
     def merge(self, data: bytes, stored: bytes) -> bytes:
         """``data`` with those fields of ``stored`` that the class does not know and keeps.
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from revstore.backend import Backend
+from revstore.codec import TypedCodec
 from revstore.resource_type import ResourceType
 from revstore.storage import ObjectList, Storage, Watch
 from revstore.testing._support import clear, random_prefix, run_threads
@@ -182,6 +183,12 @@ class StorageSuite(BackendSuite):
         yield prefix
         if not self.ephemeral:
             clear(backend, _ROOT + prefix, open_backend)
+
+    @pytest.fixture(autouse=True)
+    def _nothing_unknown_was_met(self) -> None:
+        """Other tests of this process may have stored fields that ``Pod`` lacks; suggestions are
+        not used from then on."""
+        TypedCodec(Pod).forget_unknown()
 
     @pytest.fixture
     def open_storage(self, backend: Backend, resource_prefix: str) -> Iterator[OpenStorage]:
