@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import threading
 import time
+import warnings
 
 from revstore.errors import Compacted
 from revstore.factory import open_storage
@@ -31,6 +32,10 @@ def tell(*words: object) -> None:
     with _telling:
         sys.stdout.write("\t".join(map(str, words)) + "\n")
         sys.stdout.flush()
+
+
+# Python 3.12 warns of forks with threads; that they work is what is tested.
+warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
 
 
 def open_store(path: str) -> SQLiteBackend:

@@ -79,6 +79,25 @@ def test_a_swallowed_interrupt_is_found() -> None:
         interrupt_every_line(Account().swallows, where=own_code)
 
 
+def test_no_strike_outlives_its_run() -> None:
+    """No strike makes an exception the thread's current one for good, which would keep all that
+    the frames of its traceback hold."""
+
+    def drain(box: list[int]) -> None:
+        while True:
+            try:
+                box.pop()
+            except IndexError:
+                return
+
+    left: list[BaseException | None] = []
+    count = interrupt_every_line(
+        lambda: drain([1]), where=own_code, after=lambda _: left.append(sys.exception())
+    )
+    assert left == [None] * count
+    assert count > 3
+
+
 def test_other_errors_come_through() -> None:
     """A call that fails by itself ends the run with its own error; tracing is off afterwards."""
     before = sys.gettrace()

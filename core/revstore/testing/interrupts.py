@@ -54,9 +54,9 @@ def interrupt_every_line(
     place of the interrupt, such as ``"_writer.py:120 in submit"``, and checks what is left. A run
     that nothing interrupts is the last. Returns how many runs were interrupted.
 
-    Left out, since no signal can strike there: a bare ``try:``, and the way out of a ``with``
-    block, before ``__exit__`` is called. And finalizers (``__del__``, the end of a generator), from
-    which no exception comes out.
+    Left out, since no signal can strike there: a bare ``try:``, a ``return`` or ``break`` that ends
+    an ``except`` block, and the way out of a ``with`` block, before ``__exit__`` is called. And
+    finalizers (``__del__``, the end of a generator), from which no exception comes out.
 
     Raises:
         AssertionError: ``attempt`` swallowed the exception or turned it into another.
@@ -139,10 +139,11 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 @functools.cache
 def _spared(code: CodeType) -> frozenset[int]:
     """The offsets of what does nothing, which the interpreter leaves out of its table of handlers,
-    and those at which the ways out of ``with`` blocks begin: ``__exit__(None, None, None)``, before
-    it what turns the stack for a ``return``."""
+    those at which a handler ends (an exception there would stay the thread's current one for ever,
+    and keep all frames of its traceback), and those at which the ways out of ``with`` blocks begin:
+    ``__exit__(None, None, None)``, before it what turns the stack for a ``return``."""
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-    found = {step.offset for step in steps if step.opname == "NOP"}
+    found = {step.offset for step in steps if step.opname in ("NOP", "POP_EXCEPT")}
     for index in range(len(steps) - 3):
         nones = steps[index : index + 3]
         call = steps[index + 3]
