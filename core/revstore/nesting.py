@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_DEPTH", "TOO_DEEP", "check_nesting"]
+__all__ = ["MAX_DEPTH", "MAX_LIST_DEPTH", "TOO_DEEP", "check_nesting"]
 
 #: Levels of objects and lists that a stored object may have, as in a manifest.
 MAX_DEPTH = 100
+#: Levels that a manifest may have: those of an object, and of the List that it is an item of.
+MAX_LIST_DEPTH = MAX_DEPTH + 2
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 

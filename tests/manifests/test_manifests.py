@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from revstore.codec import FrozenDict
 from revstore.errors import InvalidArgument
 from revstore.manifests import (
     MAX_BYTES,
@@ -488,3 +490,34 @@ def _plain(value):
         return all(map(_plain, value))
     assert not isinstance(value, (datetime.date, bytes))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+_CYCLE: dict = {}
+_CYCLE["a"] = _CYCLE
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "a[0].b: nan has no place in JSON"),
+        (float("-inf"), "a[0].b: -inf has no place in JSON"),
+        ("\ud800", "a[0].b: a string has half a character"),
+        ({"\ud800": 1}, "a[0].b: a string has half a character"),
+        pytest.param(10**5000, "a[0].b: an integer has more digits", id="huge"),
+        (b"x", "a[0].b: a value of type bytes"),
+        (datetime.date(2020, 1, 1), "a[0].b: a value of type date"),
+        ((1, 2), "a[0].b: a value of type tuple"),
+        ({1: 2}, "a[0].b.1: a key of type int"),
+        ({None: 2}, "a[0].b.None: a key of type NoneType"),
+        (_CYCLE, "nested more than 100 levels deep"),
+    ],
+)
+def test_to_yaml_refuses_what_json_does_not_carry(value: object, message: str) -> None:
+    """What no reader takes for the same value is one typed error that names its place."""
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        to_yaml({"a": [{"b": value}]})
+
+
+def test_to_yaml_takes_frozen_dicts() -> None:
+    """Objects that a codec shares are written as any mapping."""
+    assert to_yaml(FrozenDict(a=FrozenDict(b=1))) == "a:\n  b: 1\n"

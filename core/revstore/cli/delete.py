@@ -87,7 +87,10 @@ def command(
         if not any(target.names for target in targets):
             if even_if_corrupt:
                 raise _usage("--even-if-corrupt needs names: nothing can select what is unreadable")
-            if not every and _selects_everything(selector, field_selector):
+            conditions = _conditions(selector, field_selector)
+            if every and any(conditions):
+                raise _usage("--all goes with neither -l nor --field-selector")
+            if not every and not (conditions and all(conditions)):
                 raise _usage("name the objects, or give -l, --field-selector or --all")
         victims = _from_targets(session, targets, scope, selector, field_selector)
     remove = _Removal(session, scope, ignore_not_found, even_if_corrupt, output)
@@ -95,19 +98,18 @@ def command(
         remove(victim)
 
 
-def _selects_everything(selector: str, field_selector: str) -> bool:
-    """Whether a selector that is given has no condition, as " " and "," have none, or none is: of
-    two, an empty one may be a variable that is not set, and more would go than was meant."""
+def _conditions(selector: str, field_selector: str) -> list[bool]:
+    """Return, for each selector that is given, whether it has a condition. " " and "," have none:
+    of two, an empty one may be a variable that is not set, and more would go than was meant."""
     source = click.get_current_context().get_parameter_source
-    given = [
-        parsed.empty
+    return [
+        not parsed.empty
         for name, parsed in (
             ("selector", parse_label_selector(selector)),
             ("field_selector", parse_field_selector(field_selector)),
         )
         if source(name) is not ParameterSource.DEFAULT
     ]
-    return not given or any(given)
 
 
 def _check_usage(targets: list[Target], *, selected: bool) -> None:

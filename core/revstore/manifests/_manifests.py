@@ -142,8 +142,14 @@ def _manifests(documents: list[tuple[int, Any]], source: str) -> list[Manifest]:
 
 
 def to_yaml(value: Any) -> str:
-    """One YAML document of plain JSON values, keys sorted, that every YAML reader takes for the
-    same values."""
+    """Write plain JSON values as one YAML document, keys sorted, that every YAML reader takes for
+    the same values.
+
+    Raises:
+        InvalidArgument: ``value`` is or holds something that JSON does not carry; the message names
+            its place.
+    """
+    # PyYAML takes its time to import.
     from revstore.manifests._yaml_writer import write
 
     return write(value)
