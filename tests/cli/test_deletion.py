@@ -37,6 +37,8 @@ def names(revstore):
         ("--all", "-n", ""),
         ("--all", "-n", " "),
         ("-A",),
+        ("--all", "-l", "app=web"),
+        ("--all", "--field-selector", "metadata.name=a"),
     ],
     ids=repr,
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import attrs
 import msgspec
@@ -410,3 +411,59 @@ def test_evolving_keeps_all_other_fields():
     assert thing.title == "<a>"
     other = with_metadata(thing, name="b")
     assert (other.n, other.late, other.title) == (1, 5, "<b>")
+
+
+@attrs.frozen
+class _Part:
+    size: Any = 1
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (int, None),
+        (int, "3"),
+        (_Colour, "red"),
+        (tuple[int, ...], []),
+        (tuple[int, ...], (1, "2")),
+        (Literal["a"], "b"),
+        (float, float("nan")),
+        (str, "\ud800"),
+        (_Part, None),
+        (_Part, _Part({1})),
+    ],
+)
+def test_a_default_that_does_not_fit_is_refused_at_opening(kind: Any, default: Any) -> None:
+    """Every object that leaves the field out would be refused when it is written."""
+    made: list[Any] = [attrs.make_class("Thing", {"x": attrs.field(type=kind, default=default)})]
+    if not isinstance(default, list):  # the others take a list for a factory, or refuse it
+        made.append(dataclasses.make_dataclass("Thing", [("x", kind, default)]))
+        made.append(msgspec.defstruct("Thing", [("x", kind, default)]))
+    for cls in made:
+        with pytest.raises(UnsupportedType, match=r"invalid Thing\.x.*: expected a default"):
+            json_codec(cls)
+
+
+def test_defaults_that_fit_are_taken() -> None:
+    """Instances, ints of float fields and what a converter or ``__attrs_post_init__`` makes fit."""
+
+    @attrs.define
+    class Thing:
+        part: _Part = _Part(2)
+        ratio: float = 1
+        size: int = attrs.field(default="3", converter=int)
+
+    @attrs.define
+    class Filled:
+        size: int = None  # type: ignore[assignment]
+
+        def __attrs_post_init__(self) -> None:
+            self.size = self.size or 5
+
+    for obj in (Thing(), Filled()):
+        codec = json_codec(type(obj))
+        assert codec.decode(codec.encode(obj)) == obj

@@ -8,13 +8,15 @@ import enum
 import types
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from revstore.codec._annotations import substitute
 from revstore.codec._class_shape import ClassShape, Field, Notes
-from revstore.codec._classes import ListKey, describe, is_class
+from revstore.codec._classes import ABSENT, UNSET, ListKey, describe, is_class
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._generate import decoder, encoder
+from revstore.codec._json import Misfit, encode_json
 from revstore.codec._scalars import enum_shape, literal_shape, scalar_shape
 from revstore.codec._shapes import ListShape, MapShape, PlainShape, Shape
 from revstore.codec._unions import union_shape
@@ -78,6 +80,8 @@ def shape_of(kind: Any) -> Shape:
         # Replaces the methods: what refers to the class looks them up when it is used.
         for name, made in (("encode", encoder(each)), ("decode", decoder(each))):
             setattr(each, name, made)
+    for check in compiler.default_checks:
+        check()
     return shape
 
 
@@ -85,6 +89,7 @@ class _Compiler:
     def __init__(self) -> None:
         self.classes: dict[Any, ClassShape] = {}
         self.checks: list[Callable[[], None]] = []  # run when all classes have their fields
+        self.default_checks: list[Callable[[], None]] = []  # run when all can encode
         self.notes = Notes()
         self._aliases: list[Any] = []
         self._owners: list[Any] = []  # the classes whose fields are looked at
@@ -190,8 +195,21 @@ class _Compiler:
                     "give one of them another name",
                 )
             shape.fields[field.json_name] = Field(field, found)
+            # What runs after __init__ may replace a default that does not fit.
+            if not info.after and field.value is not ABSENT and field.value is not UNSET:
+                self.default_checks.append(partial(_check_default, field.value, found, place))
         self._owners.pop()
         return shape
+
+
+def _check_default(value: Any, shape: Shape, place: str) -> None:
+    try:
+        encode_json(shape.encode(value))
+    except Misfit as misfit:
+        where = f"{place}.{misfit.path}" if misfit.path else place
+        expected = f"a default that fits its type: {misfit.expected}"
+        message = f"invalid {where} {misfit.given}: expected {expected}"
+        raise UnsupportedType(where, value, expected, message=message) from None
 
 
 def _bare(kind: Any) -> tuple[Any, str]:
