@@ -1,8 +1,12 @@
-"""How errors are raised: about the key of the call, and more than once."""
+"""How errors are raised: about the key of the call, more than once, and past those who catch them
+for others."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
+from types import FrameType, TracebackType
 from typing import TypeVar
 
 from revstore.errors import (
@@ -13,7 +17,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
 )
 
-__all__ = ["ErrorsAbout", "fresh_copy"]
+__all__ = ["ErrorsAbout", "fresh_copy", "ignoring", "let_out"]
 
 E = TypeVar("E", bound=StorageError)
 
@@ -46,3 +50,53 @@ def fresh_copy(error: E, key: str = "") -> E:
     fresh.__cause__ = error.__cause__
     fresh.key = fresh.key or key
     return fresh
+
+
+def let_out(error: BaseException) -> None:
+    """Raise the exception of a signal's handler, if ``error`` is one or was raised because of one.
+
+    A handler may raise ``TimeoutError`` or another ``Exception``, in the main thread at any line.
+    Where errors are caught to be translated, repeated or ignored, call this first, so that it comes
+    out as it is. A handler is recognised by what it is called with: the frame that it interrupts.
+    """
+    here: set[FrameType] = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        trace = cause.__traceback__
+        # What a caller of ours is handling itself was caught further up.
+        if trace is None or (here and trace.tb_frame not in here):
+            return
+        while trace is not None:
+            here.add(trace.tb_frame)
+            if _is_handler(trace.tb_frame):
+                raise cause
+            trace = trace.tb_next
+        cause = cause.__context__
+
+
+def _is_handler(frame: FrameType) -> bool:
+    caller, code = frame.f_back, frame.f_code
+    if caller is None or not (code.co_argcount > 1 or code.co_flags & inspect.CO_VARARGS):
+        return False
+    values = list(frame.f_locals.values())
+    for value in values:
+        if type(value) is tuple:
+            values.extend(value)
+    return any(value is caller for value in values)
+
+
+class ignoring(contextlib.AbstractContextManager[None]):  # noqa: N801 - as contextlib.suppress
+    """Ends a block quietly at errors of these kinds, except those of a signal's handler."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, self._kinds):
+            return False
+        let_out(error)
+        return True

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 
 from revstore.errors import BackendError
+from revstore.raising import let_out
 
 __all__ = ["Wake", "start_thread"]
 
@@ -27,8 +27,10 @@ class Wake:
 
     def set(self) -> None:
         """Wake the thread that waits, or the next that will."""
-        with contextlib.suppress(RuntimeError):  # it is set
+        try:
             self._lock.release()
+        except RuntimeError as error:  # it is set
+            let_out(error)
 
     def is_set(self) -> bool:
         """Return whether the next ``wait`` returns at once."""
@@ -56,5 +58,6 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     try:
         thread.start()
     except RuntimeError as error:
+        let_out(error)
         raise BackendError(f"the thread {name} cannot start: {error}") from error
     return thread

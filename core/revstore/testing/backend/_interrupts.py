@@ -12,20 +12,37 @@ from typing import Self
 import pytest
 
 from revstore.backend import Backend, BackendWatch
-from revstore.errors import Compacted
+from revstore.errors import Compacted, Timeout, Unreachable
 from revstore.testing._support import PATIENCE, Keyspace, collect, wait_until
 from revstore.testing.backend._base import BackendSuite
-from revstore.testing.interrupts import code_below, interrupt_every_line
+from revstore.testing.interrupts import Interrupted, code_below, interrupt_every_line
 from revstore.values import Capability, WatchEvent
 
 __all__ = ["InterruptTests"]
 
 
-class InterruptTests(BackendSuite):
-    """A call that is interrupted, at whatever line of the backend, raises what interrupted it;
-    a write was then made or not, and every later call is as right as ever."""
+class _Builtin(TimeoutError, ValueError, RuntimeError, IndexError, KeyError):
+    """What a handler may raise, and code may catch from others. It has no ``errno``."""
 
-    def test_interrupted_reads(self, backend: Backend, space: Keyspace) -> None:
+
+class _Storage(Unreachable, Timeout):
+    """The same of the contract's own errors: one that invites a repetition."""
+
+    def __init__(self) -> None:
+        super().__init__("raised by a handler")
+
+
+_ERRORS = pytest.mark.parametrize("error", [Interrupted, _Builtin, _Storage])
+_Error = Callable[[], BaseException]
+
+
+class InterruptTests(BackendSuite):
+    """A call that is interrupted, at whatever line of the backend, raises what interrupted it,
+    also where it could be taken for an error of the store; a write was then made or not, and every
+    later call is as right as ever."""
+
+    @_ERRORS
+    def test_interrupted_reads(self, backend: Backend, space: Keyspace, error: _Error) -> None:
         """Later reads show every write that was acknowledged before them (LIST-20)."""
         revision = space.create("a", b"0")
         calls: list[Callable[[], object]] = [
@@ -41,9 +58,12 @@ class InterruptTests(BackendSuite):
             ]
         with _Elsewhere(backend, space) as elsewhere:
             for call in calls:
-                interrupt_every_line(call, where=_code_of(backend), after=elsewhere.check)
+                interrupt_every_line(
+                    call, where=_code_of(backend), after=elsewhere.check, error=error
+                )
 
-    def test_interrupted_writes(self, backend: Backend, space: Keyspace) -> None:
+    @_ERRORS
+    def test_interrupted_writes(self, backend: Backend, space: Keyspace, error: _Error) -> None:
         """The key is as before or as written, at a revision of its own; the next write is made."""
         with _Elsewhere(backend, space) as elsewhere:
 
@@ -63,9 +83,10 @@ class InterruptTests(BackendSuite):
                 assert [each.key for each in space.list("w").kvs] == ([kv.key] if kv else []), spot
                 assert backend.count(space.key("w")).count == (kv is not None), spot
 
-            interrupt_every_line(write, where=_code_of(backend), after=check)
+            interrupt_every_line(write, where=_code_of(backend), after=check, error=error)
 
-    def test_interrupted_polls(self, backend: Backend, space: Keyspace) -> None:
+    @_ERRORS
+    def test_interrupted_polls(self, backend: Backend, space: Keyspace, error: _Error) -> None:
         """A watch that is polled on loses nothing and repeats nothing; one that begins at its
         position neither (WATCH-15)."""
         told: list[WatchEvent] = []
@@ -81,7 +102,7 @@ class InterruptTests(BackendSuite):
             space.create(f"{next(numbers):05}")
 
         write_one_more("")
-        interrupt_every_line(attempt, where=_code_of(backend), after=write_one_more)
+        interrupt_every_line(attempt, where=_code_of(backend), after=write_one_more, error=error)
         write_one_more("")
         total = next(numbers)
         told += collect(watch, total - len(told))
@@ -91,7 +112,8 @@ class InterruptTests(BackendSuite):
             [f"{number:05}"] for number in range(total)
         ]
 
-    def test_interrupted_watches(self, backend: Backend, space: Keyspace) -> None:
+    @_ERRORS
+    def test_interrupted_watches(self, backend: Backend, space: Keyspace, error: _Error) -> None:
         """Opening and closing watches, and asking them for progress, leaves others as they are,
         and no thread behind."""
         steady = space.watch()
@@ -115,12 +137,15 @@ class InterruptTests(BackendSuite):
             revision = space.create(f"{next(numbers):05}")
             assert collect(steady, 1)[0].kv.revision == revision, spot
 
-        interrupt_every_line(attempt, where=_code_of(backend), after=check)
+        interrupt_every_line(attempt, where=_code_of(backend), after=check, error=error)
         check("")
         steady.close()
         wait_until(lambda: threading.active_count() <= before + 1, "threads of watches end")
 
-    def test_interrupted_compaction(self, backend: Backend, space: Keyspace, alone: None) -> None:
+    @_ERRORS
+    def test_interrupted_compaction(
+        self, backend: Backend, space: Keyspace, alone: None, error: _Error
+    ) -> None:
         """History is dropped or not; what is left can be read, and compacted again (CMP-1)."""
         self.need(backend, Capability.COMPACTION)
         revisions = [space.create("a", b"0")]
@@ -138,7 +163,10 @@ class InterruptTests(BackendSuite):
 
         check("")
         interrupt_every_line(
-            lambda: backend.compact(revisions[-1]), where=_code_of(backend), after=check
+            lambda: backend.compact(revisions[-1]),
+            where=_code_of(backend),
+            after=check,
+            error=error,
         )
 
 

@@ -28,6 +28,7 @@ from revstore.errors import (
     Unsupported,
     ValueTooLarge,
 )
+from revstore.raising import let_out
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -316,6 +317,7 @@ class Etcd2Backend(Backend):
         except MaybeSent as error:
             raise OutcomeUnknown(key, expected, str(error)) from error.__cause__
         except CorruptStore as error:
+            let_out(error)
             raise OutcomeUnknown(key, expected, str(error)) from error
         self._check_written(answer, reply, key, expected)
         return answer
@@ -327,6 +329,7 @@ class Etcd2Backend(Backend):
             try:
                 self._check_cluster(reply.cluster)
             except IncompatibleStore as error:
+                let_out(error)
                 if answer.node is None:
                     raise
                 why = str(error)  # written, but into another store

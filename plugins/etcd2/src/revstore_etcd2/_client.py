@@ -23,6 +23,7 @@ from revstore.errors import (
     Timeout,
     Unreachable,
 )
+from revstore.raising import let_out
 from revstore.threads import Wake
 from revstore_etcd2._errors import (
     BadAnswer,
@@ -143,6 +144,7 @@ class Client:
         except _NotSent as error:
             return error
         except Unreachable as error:
+            let_out(error)
             return self._again(error, idempotent)
         except StorageError:  # AccessDenied is an OSError as well
             raise
@@ -150,6 +152,7 @@ class Client:
             self._again(error, idempotent)
             raise CorruptStore(f"{server}: {error}") from error
         except _BROKEN as error:
+            let_out(error)
             return self._again(error, idempotent)
         if idempotent and is_passing(reply.body, reply.status):
             return Unreachable(f"{server}: {reply.body[:200]!r}")
@@ -203,7 +206,8 @@ class Client:
         while server.idle:
             try:
                 connection = server.idle.pop()
-            except IndexError:  # another thread took it
+            except IndexError as error:  # another thread took it
+                let_out(error)
                 break
             if not connection.is_stale:
                 return connection, False
@@ -228,6 +232,7 @@ class Client:
                 raise AccessDenied(f"{server}: {tls_advice(error)}: {_text(error)}") from error
             raise _NotSent(f"TLS to {server} failed: {_text(error)}") from error
         except (OSError, ValueError) as error:
+            let_out(error)
             raise _NotSent(f"{server}: {_text(error)}") from error
 
     def _keep(self, server: Server, connection: Connection) -> None:
@@ -296,7 +301,8 @@ class Client:
         try:
             request = _Request("GET", "/version", None, deadline, _VERSION_LIMIT)
             status, _, data = self._exchange(server, request)
-        except (_NotSent, BadAnswer, *_BROKEN):
+        except (_NotSent, BadAnswer, *_BROKEN) as error:
+            let_out(error)
             return ""
         return data.decode(errors="replace") if status == 200 else ""
 
@@ -318,7 +324,8 @@ class Client:
             while server.idle:
                 try:
                     server.idle.pop().drop()
-                except IndexError:
+                except IndexError as error:
+                    let_out(error)
                     break
 
 

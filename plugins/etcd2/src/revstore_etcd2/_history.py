@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -122,17 +121,16 @@ class History:
         self._reader = reader
         self._position = after
         self._upto = upto
-        self._pid = os.getpid()
         self._stopped = False
         self._pause = Wake()
         start_thread(self._run, "revstore-etcd2-history")
 
     def stop(self) -> None:
-        """End the thread; nothing more is told."""
+        """End the thread; nothing more is told. Never call it in a child after a fork, where the
+        connection is the parent's."""
         self._stopped = True
         self._pause.set()
-        if os.getpid() == self._pid:  # else the connection is the parent's
-            self._memory.stop()
+        self._memory.stop()
 
     def _run(self) -> None:
         while not self._stopped:

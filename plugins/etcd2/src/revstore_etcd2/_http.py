@@ -17,6 +17,7 @@ import ssl
 import time
 from typing import Any
 
+from revstore.raising import ignoring, let_out
 from revstore_etcd2._errors import BadAnswer
 
 __all__ = ["Connection", "TimedTlsSocket", "read_body"]
@@ -92,7 +93,6 @@ class Connection(http.client.HTTPConnection):
         """``OSError`` if there is no connection by ``deadline``, ``ssl.SSLError`` among them. Only
         the resolution of names has limits of its own."""
         super().__init__(host, port)
-        self._pid = os.getpid()
         self.timed: _TimedSocket | TimedTlsSocket = _connect(host, port, deadline)
         if context is not None:
             try:
@@ -133,23 +133,21 @@ class Connection(http.client.HTTPConnection):
             socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
-        except OSError:
-            pass
+        except OSError as error:
+            let_out(error)
         return True
 
     def cut(self) -> None:
-        """Wake a thread that waits for this connection, which then fails. Nothing in a child after
-        a fork, where it would end the parent's."""
-        if os.getpid() != self._pid:
-            return
+        """Wake a thread that waits for this connection, which then fails. Never call it in a child
+        after a fork, where it would end the parent's."""
         # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
-        with contextlib.suppress(OSError):
+        with ignoring(OSError):
             socket.socket.shutdown(self.timed, socket.SHUT_RDWR)
 
     def drop(self) -> None:
         """Close it, with the answer that it is in the middle of."""
         self.close()
-        with contextlib.suppress(OSError):
+        with ignoring(OSError):
             self.timed.close()
 
 
@@ -170,6 +168,7 @@ def _connect(host: str, port: int, deadline: float) -> _TimedSocket:
             return sock
         except OSError as error:
             sock.close()
+            let_out(error)
             failure = error
         except BaseException:
             sock.close()

@@ -10,6 +10,7 @@ from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import OpenGuard, key_matcher
 from revstore.errors import BackendError, Closed, Compacted, StorageError, Unsupported
+from revstore.raising import let_out
 from revstore.threads import Wake
 from revstore.values import Capability, WatchBatch, WatchEvent
 from revstore_etcd2._history import History
@@ -80,6 +81,7 @@ class Etcd2Watch(BackendWatch, Listener):
             try:
                 self._history = History(self._hub.memory(), self, after=self._after, upto=index)
             except BackendError as error:  # no room for a thread
+                let_out(error)
                 self._error = error
         self._wake.set()
         if self._closed:
@@ -193,7 +195,7 @@ class Etcd2Watch(BackendWatch, Listener):
         self._closed = True
         self._hub.leave(self)
         history = self._history
-        if history is not None:
+        if history is not None and not self._guard.inherited:
             history.stop()
         self._queue.clear()
         self._wake.set()

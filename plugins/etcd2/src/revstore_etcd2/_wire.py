@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from revstore.errors import CorruptStore
+from revstore.raising import let_out
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 from revstore_etcd2._names import key_of
 
@@ -107,7 +108,8 @@ def decode_value(text: str) -> bytes:
     if text.startswith(_MARK):
         try:
             return base64.b64decode(text[len(_MARK) :], altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+        except (binascii.Error, ValueError) as error:
+            let_out(error)
             return text.encode()
     return text.encode()
 
@@ -119,6 +121,7 @@ def _lease(expiration: str) -> int:
     try:
         moment = datetime.datetime.fromisoformat(whole.rstrip("Z")[:19] + "+00:00")
     except ValueError as error:
+        let_out(error)
         raise CorruptStore(f"the server tells an expiry that is none: {expiration!r}") from error
     seconds = (moment - _EPOCH) // datetime.timedelta(seconds=1)
     return seconds * 1_000_000_000 + int(digits.ljust(9, "0") if digits.isdigit() else 0) or 1

@@ -20,6 +20,7 @@ from revstore.arguments import (
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
 from revstore.backend_tools import OpenGuard
 from revstore.errors import Closed, StorageError, ValueTooLarge
+from revstore.raising import let_out
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -206,6 +207,7 @@ class SQLiteBackend(Backend):
         except Closed:
             raise
         except StorageError as error:
+            let_out(error)
             _log.warning("%s: the rest of a compaction is put off: %s", self.path, error)
 
     def size(self, *, timeout: float | None = None) -> int | None:

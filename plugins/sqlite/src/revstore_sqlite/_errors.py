@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from types import TracebackType
 
 from revstore.errors import (
     AccessDenied,
@@ -17,26 +15,10 @@ from revstore.errors import (
     ValueTooLarge,
 )
 
-__all__ = ["DRIVER_ERRORS", "busy", "error_code", "ignoring_os", "is_busy", "translate"]
+__all__ = ["DRIVER_ERRORS", "busy", "error_code", "is_busy", "translate"]
 
 #: What the driver raises; the second if sqlite's message quotes a damaged file.
 DRIVER_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-
-
-class _IgnoringOS(contextlib.AbstractContextManager[None]):
-    """Ends a block quietly at an error of the operating system. Those have a number: a
-    ``TimeoutError`` without one is what a signal's handler raises, and goes on its way."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        return isinstance(error, OSError) and error.errno is not None
-
-
-ignoring_os = _IgnoringOS()
 
 _BY_CODE: dict[int, tuple[type[BackendError], str]] = {
     sqlite3.SQLITE_PERM: (AccessDenied, "access denied"),

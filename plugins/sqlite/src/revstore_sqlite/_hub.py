@@ -24,6 +24,7 @@ from revstore.errors import (
     IncompatibleStore,
     StorageError,
 )
+from revstore.raising import let_out
 from revstore.threads import start_thread
 from revstore.values import WatchEvent
 from revstore_sqlite._connect import Link, StoreFile, patiently
@@ -177,6 +178,7 @@ class Hub:
                 after, after + _PAGE, "", recursive=True, timeout=READ_TIMEOUT
             )
         except Compacted as error:
+            let_out(error)
             self._restart(error.current)
         else:
             self._take(after + 1, page.upto, page.events)

@@ -25,7 +25,8 @@ from typing import Final, Protocol
 import attrs
 
 from revstore.errors import IncompatibleStore
-from revstore_sqlite._errors import busy, ignoring_os
+from revstore.raising import ignoring, let_out
+from revstore_sqlite._errors import busy
 
 __all__ = ["Closable", "Identity", "identity_of", "process"]
 
@@ -51,7 +52,7 @@ class Closable(Protocol):
 
 def identity_of(path: str) -> Identity | None:
     """The identity of the file at ``path``, None if there is none."""
-    with ignoring_os:
+    with ignoring(OSError):
         found = os.stat(path)
         return found.st_dev, found.st_ino
     return None
@@ -77,7 +78,7 @@ class _Held:
         if _OFD_SETLK is not None and not self.descriptors:
             _keep_standard_streams()
             for path, _ in self._ranges():
-                with ignoring_os:
+                with ignoring(OSError):
                     self.descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         if len(self.descriptors) == 2:
             opened = os.fstat(self.descriptors[0])
@@ -90,14 +91,14 @@ class _Held:
     def unlock(self) -> None:
         self.locked = False
         self.beside = None
-        with ignoring_os:
+        with ignoring(OSError):
             if len(self.descriptors) == 2:
                 self._set(fcntl.F_UNLCK)
 
     def drop(self) -> None:
         """Close the descriptors, once there is no connection."""
         while self.descriptors:
-            with ignoring_os:
+            with ignoring(OSError):
                 os.close(self.descriptors.pop())
 
     def _ranges(self) -> tuple[tuple[str, tuple[int, int]], ...]:
@@ -112,8 +113,7 @@ class _Held:
             try:
                 fcntl.fcntl(descriptor, _OFD_SETLK, lock)
             except OSError as error:
-                if error.errno is None:
-                    raise
+                let_out(error)
                 if error.errno in _BUSY:
                     raise busy(f"{path} is locked for a moment") from error
                 if kind == fcntl.F_RDLCK:

@@ -18,6 +18,7 @@ from revstore.errors import (
     ReadOnly,
     Unreachable,
 )
+from revstore.raising import let_out
 from revstore_sqlite._connect import Link, StoreFile, open_file, patiently
 from revstore_sqlite._errors import DRIVER_ERRORS, error_code
 from revstore_sqlite._fork import Turn
@@ -102,12 +103,14 @@ def _make_file(path: str) -> None:
     try:
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
+    except FileExistsError as error:
+        let_out(error)
         if os.path.islink(path) and not os.path.exists(path):
             expected = f"a file: it is a link to {os.readlink(path)!r}, which leads nowhere"
             raise ConfigError("options.path", path, expected) from None
         return
     except (FileNotFoundError, NotADirectoryError) as error:
+        let_out(error)
         raise ConfigError(
             "options.path", path, f"a path in a folder that exists: {folder!r} does not"
         ) from error
@@ -118,6 +121,7 @@ def _make_file(path: str) -> None:
 
 
 def _not_opened(path: str, error: OSError) -> Exception:
+    let_out(error)
     kind = _NOT_MADE.get(error.errno or 0, Unreachable)
     return kind(f"{path}: the file cannot be made or found: {error.strerror}")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
-from revstore_sqlite._errors import ignoring_os
+from revstore.raising import ignoring
 
 __all__ = ["match_modes", "network_file_system", "read_only_file_system"]
 
@@ -27,7 +26,7 @@ _NETWORK = (
 
 def read_only_file_system(path: str) -> bool:
     """Whether ``path`` lies on a file system that is mounted read-only."""
-    with ignoring_os:
+    with ignoring(OSError):
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     return False
 
@@ -38,7 +37,7 @@ def network_file_system(path: str) -> str:
     WAL needs memory that all processes share, and locks there are often not to be trusted.
     """
     best, kind = "", ""
-    with ignoring_os, open("/proc/self/mounts", encoding="utf-8") as mounts:
+    with ignoring(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
         for line in mounts:
             _, point, kind_here, *_ = line.split(" ")
             inside = path == point or path.startswith(point.rstrip("/") + "/")
@@ -53,10 +52,10 @@ def match_modes(path: str) -> None:
     SQLite does so only when it makes them: after a crash they may be left with the mode that the
     file had at an earlier time, and then they decide who may open the store.
     """
-    with ignoring_os:
+    with ignoring(OSError):
         wanted = stat.S_IMODE(os.stat(path).st_mode)
         for end in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
+            with ignoring(FileNotFoundError):
                 found = os.lstat(path + end)
                 if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != wanted:
                     os.chmod(path + end, wanted)

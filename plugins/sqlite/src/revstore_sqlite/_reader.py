@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import threading
 import time
@@ -24,6 +23,7 @@ from revstore.errors import (
     StorageError,
     Timeout,
 )
+from revstore.raising import ignoring, let_out
 from revstore.values import (
     CountResult,
     GetResult,
@@ -124,7 +124,8 @@ class Reader:
         while True:
             try:
                 link = self._idle.pop()
-            except IndexError:
+            except IndexError as error:
+                let_out(error)
                 return
             self._discard(link)
 
@@ -152,7 +153,8 @@ class Reader:
         try:
             try:
                 link = self._idle.pop()
-            except IndexError:
+            except IndexError as error:
+                let_out(error)
                 link = self._connect(deadline)
             link.cutoff.deadline = deadline
             result = query(link.raw)
@@ -187,6 +189,7 @@ class Reader:
             try:
                 result: T | StorageError = query(raw)
             except StorageError as error:
+                let_out(error)
                 result = error
             raw.execute("ROLLBACK")
             return result
@@ -336,7 +339,7 @@ class Reader:
 
     def paused(self) -> bool:
         while self._idle:
-            with contextlib.suppress(IndexError):
+            with ignoring(IndexError):
                 self._held.append(self._idle.pop())
         with self._changed:
             return len(self._links) == len(self._held)

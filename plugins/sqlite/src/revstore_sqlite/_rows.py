@@ -19,6 +19,7 @@ from zlib import crc32
 import attrs
 
 from revstore.errors import CorruptStore
+from revstore.raising import let_out
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
 __all__ = [
@@ -107,7 +108,8 @@ def _intact(rows: list[tuple[Any, ...]]) -> bool:
     keys = map(crc32, map(str.encode, map(_KEY, rows)))
     try:
         return all(map(eq, map(crc32, map(_VALUE, rows), keys), map(_EXPECTED, rows)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        let_out(error)
         return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import SharedLog, key_matcher
 from revstore.errors import Closed, StorageError, Timeout
+from revstore.raising import ignoring, let_out
 from revstore.values import WatchBatch, WatchEvent
 from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener
 from revstore_sqlite._reader import Reader
@@ -95,9 +95,12 @@ class SQLiteWatch(BackendWatch, Listener):
             self._check()
             try:
                 batch, looked_at_all = self._next()
-            except Timeout:  # reading the log was held up, nothing is lost: go on while time is
+            except Timeout as error:
+                # Reading the log was held up, nothing is lost: go on while there is time.
+                let_out(error)
                 batch, looked_at_all = None, False
             except StorageError as error:
+                let_out(error)
                 self._check()
                 self._error = error
                 self._hub.leave(self)
@@ -200,7 +203,7 @@ class SQLiteWatch(BackendWatch, Listener):
     def wake(self) -> None:
         if self._waiting:
             # Released already if a wait was interrupted, before it or in it.
-            with contextlib.suppress(RuntimeError):
+            with ignoring(RuntimeError):
                 self._wakeup.release()
             self._waiting = False
 
@@ -219,7 +222,8 @@ class SQLiteWatch(BackendWatch, Listener):
             return
         try:
             self._check_open()
-        except Closed:
+        except Closed as error:
+            let_out(error)
             self._closed = True
             return
         with self._hub.lock:

@@ -11,7 +11,6 @@ closing the connection, the others go back into the queue, and the next of them 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sqlite3
 import threading
@@ -26,6 +25,7 @@ from revstore.errors import (
     StorageError,
     Timeout,
 )
+from revstore.raising import ignoring, let_out
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._errors import DRIVER_ERRORS, busy, error_code, is_busy, translate
@@ -75,7 +75,7 @@ class _Ticket:
 
     def rouse(self) -> None:
         """Wake the caller; twice does no harm."""
-        with contextlib.suppress(RuntimeError):
+        with ignoring(RuntimeError):
             self.wake.release()
 
 
@@ -167,6 +167,7 @@ class Writer:
         try:
             self._patiently(ticket, lambda: self._take_queue(ticket))
         except StorageError as error:  # nothing was begun
+            let_out(error)
             ticket.settle(error)
             return
         # If sqlite failed one operation, the others must not suffer: each gets its own transaction.
@@ -175,6 +176,7 @@ class Writer:
                 try:
                     self._patiently(other, lambda other=other: [other])  # type: ignore[misc]
                 except StorageError as error:
+                    let_out(error)
                     other.settle(error)
 
     def _patiently(self, ticket: _Ticket, take: Callable[[], list[_Ticket]]) -> None:
@@ -242,6 +244,7 @@ class Writer:
                 try:
                     results.append(ticket.operation.run(txn))
                 except StorageError as error:
+                    let_out(error)
                     results.append(error)
             if txn.revision >= txn.first:
                 raw.execute(_sql.SET_REVISION, (txn.revision,))
