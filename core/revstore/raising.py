@@ -59,18 +59,19 @@ def let_out(error: BaseException) -> None:
     Where errors are caught to be translated, repeated or ignored, call this first, so that it comes
     out as it is. A handler is recognised by what it is called with: the frame that it interrupts.
     """
-    here: set[FrameType] = set()
+    below: set[FrameType] = set()  # the frames that the error came through before it was caught
     cause: BaseException | None = error
     while cause is not None:
         trace = cause.__traceback__
-        # What a caller of ours is handling itself was caught further up.
-        if trace is None or (here and trace.tb_frame not in here):
+        # What the caller, or one above it, is dealing with was caught there.
+        if trace is None or (cause is not error and trace.tb_frame not in below):
             return
         while trace is not None:
-            here.add(trace.tb_frame)
             if _is_handler(trace.tb_frame):
                 raise cause
             trace = trace.tb_next
+            if trace is not None:
+                below.add(trace.tb_frame)
         cause = cause.__context__
 
 

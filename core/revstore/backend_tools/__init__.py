@@ -7,6 +7,8 @@
 ``prefix_end``           where the range of keys with a prefix ends
 ``seconds``              an option that is a number of seconds within bounds
 ``whole_number``         an option that is a whole number within bounds
+``let_out``              raises again what a signal's handler raised, where errors are caught
+``ignoring``             ``contextlib.suppress``, but for what a signal's handler raised
 ``server_addresses``     ``StorageConfig.server_list`` as hosts and ports
 ``tls_files``            the TLS files of a ``StorageConfig`` as PEM texts
 ======================== =========================================================================
@@ -28,6 +30,10 @@ whole within two seconds, and not the thread that calls it.
 *Deadlines.* A call computes its deadline once, ``time.monotonic() + timeout``, and hands the
 deadline down; each step gets what is left of it. No step begins a timeout of its own.
 
+*Signals.* A handler may raise an ordinary exception, such as ``TimeoutError``, at any line of a
+call in the main thread. Each ``except`` that translates, repeats or ignores errors begins with
+``let_out(error)``.
+
 *Watches.* A hub of your own follows the store in the way that the store allows, and puts what comes
 into a ``SharedLog``. A watch is a cursor in that log: it costs the writers nothing until it waits,
 and a slow reader delays nobody.
@@ -39,6 +45,7 @@ from revstore.backend_tools._keys import key_matcher, prefix_end
 from revstore.backend_tools._option_checks import seconds, whole_number
 from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
 from revstore.forks import OpenGuard
+from revstore.raising import ignoring, let_out
 from revstore.shared_log import SharedLog
 
 __all__ = [
@@ -46,7 +53,9 @@ __all__ = [
     "ServerAddress",
     "SharedLog",
     "TlsFiles",
+    "ignoring",
     "key_matcher",
+    "let_out",
     "prefix_end",
     "seconds",
     "server_addresses",

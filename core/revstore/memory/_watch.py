@@ -92,8 +92,10 @@ class MemoryWatch(BackendWatch):
             if not self._ready:
                 self._look()
             if self._ready:
-                self._pass(self._ready[0])
-                return self._ready.pop()
+                batch = self._ready[0]
+                self._pass(batch)
+                # One line, and no call in it: after each a signal's handler may raise.
+                self._ready = []; return batch  # noqa: E702  # fmt: skip
             if not self._wait(deadline):
                 return None
 

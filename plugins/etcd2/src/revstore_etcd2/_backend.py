@@ -18,7 +18,7 @@ from revstore.arguments import (
     check_watch,
 )
 from revstore.backend import Backend, BackendWatch
-from revstore.backend_tools import OpenGuard
+from revstore.backend_tools import OpenGuard, let_out
 from revstore.config import StorageConfig
 from revstore.errors import (
     CorruptStore,
@@ -28,7 +28,6 @@ from revstore.errors import (
     Unsupported,
     ValueTooLarge,
 )
-from revstore.raising import let_out
 from revstore.values import (
     BackendStatus,
     Capability,

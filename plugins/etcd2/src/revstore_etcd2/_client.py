@@ -14,6 +14,7 @@ from functools import partial
 
 import attrs
 
+from revstore.backend_tools import let_out
 from revstore.config import StorageConfig
 from revstore.errors import (
     AccessDenied,
@@ -23,7 +24,6 @@ from revstore.errors import (
     Timeout,
     Unreachable,
 )
-from revstore.raising import let_out
 from revstore.threads import Wake
 from revstore_etcd2._errors import (
     BadAnswer,

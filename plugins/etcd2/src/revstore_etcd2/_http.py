@@ -17,7 +17,7 @@ import ssl
 import time
 from typing import Any
 
-from revstore.raising import ignoring, let_out
+from revstore.backend_tools import ignoring, let_out
 from revstore_etcd2._errors import BadAnswer
 
 __all__ = ["Connection", "TimedTlsSocket", "read_body"]

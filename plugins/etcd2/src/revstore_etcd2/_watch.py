@@ -8,9 +8,8 @@ from collections import deque
 
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
-from revstore.backend_tools import OpenGuard, key_matcher
+from revstore.backend_tools import OpenGuard, key_matcher, let_out
 from revstore.errors import BackendError, Closed, Compacted, StorageError, Unsupported
-from revstore.raising import let_out
 from revstore.threads import Wake
 from revstore.values import Capability, WatchBatch, WatchEvent
 from revstore_etcd2._history import History

@@ -15,8 +15,8 @@ from typing import Annotated
 
 import msgspec
 
+from revstore.backend_tools import let_out
 from revstore.errors import CorruptStore
-from revstore.raising import let_out
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 from revstore_etcd2._names import key_of
 

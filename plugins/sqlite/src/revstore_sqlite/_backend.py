@@ -18,9 +18,8 @@ from revstore.arguments import (
     check_watch,
 )
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
-from revstore.backend_tools import OpenGuard
+from revstore.backend_tools import OpenGuard, let_out
 from revstore.errors import Closed, StorageError, ValueTooLarge
-from revstore.raising import let_out
 from revstore.values import (
     BackendStatus,
     Capability,

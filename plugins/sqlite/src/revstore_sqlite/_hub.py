@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from revstore.backend_tools import SharedLog
+from revstore.backend_tools import SharedLog, let_out
 from revstore.errors import (
     AccessDenied,
     Closed,
@@ -24,7 +24,6 @@ from revstore.errors import (
     IncompatibleStore,
     StorageError,
 )
-from revstore.raising import let_out
 from revstore.threads import start_thread
 from revstore.values import WatchEvent
 from revstore_sqlite._connect import Link, StoreFile, patiently

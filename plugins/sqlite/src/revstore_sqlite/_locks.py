@@ -24,8 +24,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from revstore.backend_tools import ignoring, let_out
 from revstore.errors import IncompatibleStore
-from revstore.raising import ignoring, let_out
 from revstore_sqlite._errors import busy
 
 __all__ = ["Closable", "Identity", "identity_of", "process"]

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 
+from revstore.backend_tools import let_out
 from revstore.errors import (
     AccessDenied,
     ConfigError,
@@ -18,7 +19,6 @@ from revstore.errors import (
     ReadOnly,
     Unreachable,
 )
-from revstore.raising import let_out
 from revstore_sqlite._connect import Link, StoreFile, open_file, patiently
 from revstore_sqlite._errors import DRIVER_ERRORS, error_code
 from revstore_sqlite._fork import Turn

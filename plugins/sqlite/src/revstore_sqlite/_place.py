@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from revstore.raising import ignoring
+from revstore.backend_tools import ignoring
 
 __all__ = ["match_modes", "network_file_system", "read_only_file_system"]
 

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import attrs
 import msgspec
 
-from revstore.backend_tools import prefix_end
+from revstore.backend_tools import ignoring, let_out, prefix_end
 from revstore.errors import (
     Closed,
     Compacted,
@@ -23,7 +23,6 @@ from revstore.errors import (
     StorageError,
     Timeout,
 )
-from revstore.raising import ignoring, let_out
 from revstore.values import (
     CountResult,
     GetResult,

@@ -18,8 +18,8 @@ from zlib import crc32
 
 import attrs
 
+from revstore.backend_tools import let_out
 from revstore.errors import CorruptStore
-from revstore.raising import let_out
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
 __all__ = [

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
-from revstore.backend_tools import SharedLog, key_matcher
+from revstore.backend_tools import SharedLog, ignoring, key_matcher, let_out
 from revstore.errors import Closed, StorageError, Timeout
-from revstore.raising import ignoring, let_out
 from revstore.values import WatchBatch, WatchEvent
 from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener
 from revstore_sqlite._reader import Reader
@@ -74,10 +73,9 @@ class SQLiteWatch(BackendWatch, Listener):
         batch = self._poll(timeout)
         position = self._position if batch is None else batch.revision
         owed = self._mark_owed and (batch is None or bool(batch.events))
-        try:
-            return batch
-        finally:  # an interrupt before this line gives the batch to the next call
-            self._position, self._mark_owed, self._torn = position, owed, False
+        # One line: no exception comes between the two, and an earlier one gives the batch to the
+        # next call.
+        self._position, self._mark_owed, self._torn = position, owed, False; return batch  # noqa: E702  # fmt: skip
 
     def _rewind(self) -> None:
         """The last poll was interrupted: begin again after what it and those before handed out."""

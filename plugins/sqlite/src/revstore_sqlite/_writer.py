@@ -19,13 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from revstore.backend_tools import ignoring, let_out
 from revstore.errors import (
     Closed,
     OutcomeUnknown,
     StorageError,
     Timeout,
 )
-from revstore.raising import ignoring, let_out
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._errors import DRIVER_ERRORS, busy, error_code, is_busy, translate
