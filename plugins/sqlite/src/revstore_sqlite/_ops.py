@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -15,6 +16,9 @@ from revstore_sqlite._rows import GREATEST_REVISION, checksum, header_of, key_va
 __all__ = ["Compact", "Delete", "Expire", "Operation", "Put", "Sweep", "Transaction"]
 
 T = TypeVar("T")
+
+#: Seconds that keys are deleted for in one transaction, before other writes have their turn.
+_TURN = 0.005
 
 
 class Transaction:
@@ -168,7 +172,8 @@ class Delete(Operation[DeleteResult]):
 
 
 class Expire(Operation[int]):
-    """Delete keys whose time has come, each with a revision of its own; how many there were.
+    """Delete keys whose time has come, each with a revision of its own; how many there were. Not
+    all of them if they are many: other writes wait meanwhile.
 
     What is due is decided inside the transaction, so that a key whose ttl was just renewed
     stays, and of several processes that sweep, one deletes it.
@@ -183,7 +188,10 @@ class Expire(Operation[int]):
     def run(self, txn: Transaction) -> int:
         now = int(self.clock() * 1000)
         gone = 0
+        until = time.monotonic() + _TURN
         for (key,) in txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall():
+            if gone and time.monotonic() > until:
+                break
             current = txn.current(key)
             if current is not None:
                 txn.remove(key, current)

@@ -52,6 +52,10 @@ _MOST = 1 << 62
 _KEPT = 32
 #: Seconds that a read may go on while a fork waits for it.
 _CUT_OFF = 0.05
+#: Revisions that are gone through in any case to count the keys of an earlier one; and how many of
+#: them take as long as one key does at that revision.
+_FEW = 1000
+_KEY_COST = 5
 #: A page of the log ends after so many bytes of values, that it fits into memory.
 _PAGE_BYTES = 8 * 1024 * 1024
 
@@ -375,6 +379,10 @@ def _kvs_at(
 
 
 def _count(raw: sqlite3.Connection, low: str, high: str | bytes, at: int, now: int) -> int:
+    count = int(raw.execute(_sql.COUNT, (low, high)).fetchone()[0])
     if at == now:
-        return int(raw.execute(_sql.COUNT, (low, high)).fetchone()[0])
+        return count
+    # From now back to then, revision by revision, or then alone, key by key: a key costs more.
+    if now - at <= max(_FEW, _KEY_COST * count):
+        return count + int(raw.execute(_sql.COUNT_BACK, (at, low, high)).fetchone()[0])
     return int(raw.execute(_sql.COUNT_AT, (low, high, high, at)).fetchone()[0])

@@ -26,6 +26,7 @@ from revstore_sqlite._schema import log, meta, state
 __all__ = [
     "COUNT",
     "COUNT_AT",
+    "COUNT_BACK",
     "DELETE_LOG",
     "DELETE_STATE",
     "DUE",
@@ -166,6 +167,12 @@ WHERE walk.key IS NOT NULL AND log.version IS NOT 0 AND log.revision =
 LIST_AT: Final = _WALK.format(columns=", ".join(_LOGGED)) + _LIMIT
 #: (lo, hi, hi, rev)
 COUNT_AT: Final = _WALK.format(columns="count(*)")
+#: (rev, lo, hi) -> how many keys have gone since rev, less those that have come: each deletion, and
+#: each write that replaced nothing. By typeof, which reads no value, large ones neither.
+COUNT_BACK: Final = """
+SELECT coalesce(sum((typeof(value) = 'null') - (typeof(prev_revision) = 'null')), 0)
+FROM log WHERE revision > ? AND +key >= ? AND +key < ?
+"""
 
 _previous = log.alias("previous")
 _change = select(
