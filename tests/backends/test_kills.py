@@ -19,19 +19,28 @@ LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 @pytest.mark.parametrize("kind", ["sqlite", "etcd3", "etcd2"])
 def test_what_was_acknowledged_is_there(kind, tmp_path, start_etcd, fault_seed):
     """DURABLE, WATCH-15: whoever of the writers is killed, at whatever moment: what was recorded is
-    linearizable, watches have it all, no revision is used twice, and no key is left behind."""
+    linearizable, watches have it all, no revision is used twice, and no key is left behind. Among
+    the writers are children that were forked meanwhile, and a thread that signals interrupt."""
     url = f"sqlite:///{tmp_path}/store.db"
     if kind != "sqlite":
         url = f"{kind}://{start_etcd('3.5', enable_v2=kind == 'etcd2').address}"
     written = unknown = 0
+    writers: set[str] = set()
     for history in kill_rounds(url, rounds=4 * LONG, seed=fault_seed):
         assert check_history(history) == []
         written += sum(each.succeeded is True for each in history.operations)
         unknown += sum(each.succeeded is None for each in history.operations)
+        writers |= {_kind_of(each.value) for each in history.operations if each.succeeded}
     assert written > 5 * LONG
     assert unknown > 0
+    assert writers > {"child", "main"}
     with open_backend(StorageConfig.from_url(url)) as backend:
         assert backend.count("").count == 0
+
+
+def _kind_of(value):
+    """Of "seed-round-process-writer-turn-x": the writer, without its number."""
+    return b"".join(value.split(b"-")[3:4]).decode().rstrip("0123456789")
 
 
 FORGETFUL = """

@@ -1,16 +1,25 @@
 """Run as a script by ``revstore.testing.kills``: ``_killed.py URL PREFIX SEED WRITERS``.
 
-Reads and writes from many threads until it is killed. Each write is told before it is asked for,
-and each call once it was answered: as a line of JSON on standard output, which outlives it.
+Reads and writes from many threads until it is killed. Meanwhile its main thread forks children,
+which open the store anew and write too, and is interrupted by a signal's handler again and again.
+Each write is told before it is asked for, and each call once it was answered: as a line of JSON on
+standard output, which outlives it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
 import random
+import signal
 import sys
 import threading
 import time
+import traceback
+import warnings
+from types import FrameType
 from typing import Any
 
 from revstore.backend import Backend
@@ -22,13 +31,14 @@ from revstore.values import KeyValue
 __all__: list[str] = []
 
 _KEYS = 4
-_telling = threading.Lock()
+#: What a child does before it ends.
+_TURNS = 5
+#: The longest value: two of them and the rest of a line are written to a pipe in one piece.
+_LENGTH = 1500
 
 
 def _tell(**fields: Any) -> None:
-    with _telling:
-        sys.stdout.write(json.dumps(fields) + "\n")
-        sys.stdout.flush()
+    os.write(1, (json.dumps(fields) + "\n").encode())
 
 
 def _plain(kv: KeyValue | None) -> list[Any] | None:
@@ -37,16 +47,14 @@ def _plain(kv: KeyValue | None) -> list[Any] | None:
     return [kv.key, kv.value.decode(), kv.revision, kv.create_revision, kv.version, kv.lease]
 
 
-def _write(backend: Backend, prefix: str, seed: str, writer: int) -> None:
+def _write(backend: Backend, prefix: str, seed: str, writer: str, turns: int = sys.maxsize) -> None:
     choose = random.Random(f"{seed}-{writer}")
-    turn = 0
-    while True:
-        turn += 1
+    for turn in range(turns):
         key = f"{prefix}{choose.randrange(_KEYS)}"  # the others' as well
         kv = _read(backend, key, writer)
         expected = kv.revision if kv is not None else 0
         deletes = kv is not None and choose.random() < 0.2
-        value = "" if deletes else f"{seed}-{writer}-{turn}-" + "x" * choose.randrange(3000)
+        value = "" if deletes else f"{seed}-{writer}-{turn}-" + "x" * choose.randrange(_LENGTH)
         asked: dict[str, Any] = {
             "writer": writer,
             "type": "delete" if deletes else "put",
@@ -66,7 +74,7 @@ def _write(backend: Backend, prefix: str, seed: str, writer: int) -> None:
         _tell(**asked, **answer, current=_plain(current))
 
 
-def _read(backend: Backend, key: str, writer: int) -> KeyValue | None:
+def _read(backend: Backend, key: str, writer: str) -> KeyValue | None:
     """Told as well: it shows what became of writes whose answers nobody got."""
     start = time.monotonic()
     found = backend.get(key)
@@ -87,16 +95,60 @@ def _ask(
     return put.succeeded, put.revision, put.current
 
 
+class _Interrupted(TimeoutError):
+    """What the signal's handler raises: an ordinary exception, as timeouts of a task are."""
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise _Interrupted
+
+
+def _write_interrupted(backend: Backend, prefix: str, seed: str, writer: str) -> None:
+    """Write until a signal interrupts it. The write that was under way has no known outcome."""
+    with contextlib.suppress(_Interrupted):
+        signal.setitimer(signal.ITIMER_REAL, random.Random(writer).uniform(1e-4, 0.02))
+        while True:
+            _write(backend, prefix, seed, writer)
+
+
+def _fork(url: str, prefix: str, seed: str, writer: str) -> int:
+    """A child that writes, and ends with 0; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with open_backend(StorageConfig.from_url(url)) as own:
+            _write(own, prefix, seed, writer, _TURNS)
+        os._exit(0)
+    finally:
+        traceback.print_exc()
+        os._exit(1)
+
+
 def _main(url: str, prefix: str, seed: str, writers: str) -> None:
     backend = open_backend(StorageConfig.from_url(url))
     backend.status()
-    print("ready", flush=True)  # noqa: T201 - a script, which is read by another
     threads = [
-        threading.Thread(target=_write, args=(backend, prefix, seed, number))
+        threading.Thread(target=_write, args=(backend, prefix, seed, str(number)), daemon=True)
         for number in range(int(writers))
     ]
     for thread in threads:
         thread.start()
+    # Python warns of forks while there are threads, which is what is tried here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    signal.signal(signal.SIGALRM, _interrupt)
+    child = 0
+    for number in itertools.count():
+        child = child or _fork(url, prefix, seed, f"child{number}")
+        _write_interrupted(backend, prefix, seed, f"main{number}")
+        # The first is waited for, so that at least one has written.
+        ended, status = os.waitpid(child, os.WNOHANG if number else 0)
+        if status:
+            sys.exit(f"a child ended with {status}")
+        if ended:
+            child = 0
+        if not number:
+            os.write(1, b"ready\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -40,7 +42,9 @@ def kill_rounds(
 
     In a round, ``processes`` processes with ``writers`` threads each open the store at ``url``, one
     that outlives them, and write to a few keys, which they share, until each is killed with
-    SIGKILL: up to ``longest`` seconds after all have begun. Then the store is opened again, every
+    SIGKILL: up to ``longest`` seconds after all have begun. The main thread of each writes as well,
+    while a signal's handler interrupts it again and again, and forks children, which open the store
+    anew and are killed with it. Then the store is opened again, every
     key read, and what was written watched from the round's begin. Writes that were under way count
     as such whose outcome is not known. Each history begins with the last write of the one before,
     so that a revision that is used again shows. ``seed`` settles the writes and the moments.
@@ -83,25 +87,48 @@ def _killed(
         running = []
         for seed in seeds:
             process = stack.enter_context(
-                subprocess.Popen([*command, seed, str(writers)], stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    [*command, seed, str(writers)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
             )
-            stack.callback(process.kill)
+            stack.callback(_kill, process)
             running.append(process)
-        for process in running:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise RuntimeError(f"a process that was to write ended: {process.wait()}")
+        told = [_until_ready(process) for process in running]
         for process in running:
             time.sleep(choose.uniform(0, longest))  # the moment of the kill; nothing is waited for
             if process.poll() is not None:
                 raise RuntimeError(f"a process that was to write ended: {process.returncode}")
-            process.kill()
-        return [process.stdout.read() for process in running if process.stdout is not None]
+            _kill(process)
+        return [
+            before + process.stdout.read()
+            for before, process in zip(told, running, strict=True)
+            if process.stdout is not None
+        ]
+
+
+def _until_ready(process: subprocess.Popen[str]) -> str:
+    """What it tells before it is ready to be killed."""
+    assert process.stdout is not None
+    lines = []
+    while (line := process.stdout.readline()) != "ready\n":
+        if not line:
+            raise RuntimeError(f"a process that was to write ended: {process.wait()}")
+        lines.append(line)
+    return "".join(lines)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill it and its children, if it has not ended."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _operations(output: str) -> Iterator[Operation]:
     """The answered calls that a process told of, then the writes that were under way."""
-    asked: dict[int, Operation] = {}
+    asked: dict[str, Operation] = {}
     # What stands behind the last line's end was cut off.
     for line in output.split("\n")[:-1]:
         fields = json.loads(line)
