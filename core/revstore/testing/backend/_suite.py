@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from revstore.testing.backend._clocks import ClockTests
 from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
@@ -27,6 +28,7 @@ class BackendTests(
     LifeTests,
     ForkTests,
     InterruptTests,
+    ClockTests,
     PeerTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
