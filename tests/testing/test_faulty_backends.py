@@ -430,6 +430,33 @@ class CutByBytes(MemoryBackend):
         return found
 
 
+class PollsByTheWallClock(MemoryBackend):
+    """Who waits does so until a time of day."""
+
+    def watch(self, key, **options):
+        watch = super().watch(key, **options)
+        poll = watch.poll
+
+        def poll_until(timeout=None):
+            until = time.time() + (timeout if timeout is not None else 1e9)
+            while (batch := poll(0.01)) is None and time.time() < until:
+                pass
+            return batch
+
+        watch.poll = poll_until
+        return watch
+
+
+class TakesAHandlerForTheStore(MemoryBackend):
+    """What a signal's handler raises becomes an error of the store."""
+
+    def get(self, key, **options):
+        try:
+            return super().get(key, **options)
+        except TimeoutError as error:
+            raise Timeout("no answer in time") from error
+
+
 # Faults that a workload does not meet or may miss, and the test of the suite that is there for it.
 SUITE_FAULTS = [
     (CutAt, "long_list"),
@@ -437,6 +464,8 @@ SUITE_FAULTS = [
     (CutByBytes, "long_list"),
     (StaleStatus, "others_were_told"),
     (ListAhead, "goes_over_into_a_watch"),
+    (PollsByTheWallClock, "clock_is_set_in_a_wait"),
+    (TakesAHandlerForTheStore, "interrupted_reads"),
 ]
 
 

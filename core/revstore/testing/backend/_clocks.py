@@ -13,7 +13,7 @@ from revstore.backend import Backend
 from revstore.errors import OutcomeUnknown, Timeout, Unreachable
 from revstore.testing._support import Keyspace, collect, wait_until
 from revstore.testing.backend._base import BackendSuite, Stall
-from revstore.values import Capability
+from revstore.values import Capability, WatchBatch
 
 __all__ = ["ClockTests"]
 
@@ -51,13 +51,16 @@ class ClockTests(BackendSuite):
     ) -> None:
         """A poll that waits while the clock is set waits as long as it was to; what happens
         meanwhile and afterwards comes."""
+        found: list[WatchBatch | None] = []
         with space.watch(progress=False) as watch:
-            setter = threading.Timer(0.1, lambda: setattr(wall_clock, "shift", shift))
-            setter.start()
+            waiter = threading.Thread(target=lambda: found.append(watch.poll(0.5)), daemon=True)
             began = time.monotonic()
-            assert watch.poll(0.5) is None
-            assert 0.45 < time.monotonic() - began < 5
-            setter.join()
+            waiter.start()
+            waiter.join(0.1)
+            wall_clock.shift = shift
+            waiter.join(5)
+            assert found == [None], "the poll waits on"
+            assert time.monotonic() - began > 0.45
             revision = space.create("a")
             assert collect(watch, 1)[0].kv.revision == revision
 
