@@ -42,8 +42,9 @@ def struck_within(seconds: float) -> Iterator[None]:
         with contextlib.suppress(Struck):
             signal.setitimer(signal.ITIMER_REAL, seconds)
             yield
-            signal.pause()
+            time.sleep(seconds)  # the rest, and not more: a finalizer lets no exception out
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
@@ -57,38 +58,46 @@ def is_closed(backend: Backend) -> bool:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["sqlite", "etcd3", "etcd2"])
 def test_histories_with_forks_and_signals(kind, tmp_path, start_etcd, fault_seed):
-    """WATCH-15: while children are forked and the main thread's writes are interrupted, and while the
-    server, if there is one, is killed and starts again: what was recorded is linearizable, and every
-    watch has every event once and in order."""
+    """WATCH-15: children are forked and the main thread's writes are interrupted, while the server,
+    if there is one, is killed and starts again. What was recorded is linearizable, and every watch
+    has every event once and in order."""
     url, faults = f"sqlite:///{tmp_path}/store.db", contextlib.nullcontext()
     if kind != "sqlite":
         server = start_etcd("3.5", enable_v2=kind == "etcd2")
         url = f"{kind}://{server.address}{OPTIONS}"
         faults = again_and_again(server.kill, server.start, seed=fault_seed)
-    plan = Workload(prefix="/h/", seed=fault_seed, writers=3, watchers=2, turns=120 * LONG)
-    choose = random.Random(fault_seed)
-    forks = interrupts = 0
-    with open_backend(StorageConfig.from_url(url)) as backend, ThreadPoolExecutor(1) as pool:
-        recorder = Recorder(backend)
+    with open_backend(StorageConfig.from_url(url)) as backend, faults:
         backend.status()
-        with faults:
-            run = pool.submit(plan.run, lambda _: backend)
-            while not run.done() or not forks:
-                key = f"/h/k{choose.randrange(plan.keys)}"
-                with struck_within(choose.uniform(1e-4, 0.01)), contextlib.suppress(BackendError):
-                    for _ in range(100):
-                        write_recorded(recorder, key, choose)
-                interrupts += 1
-                if not interrupts % 5:
-                    assert Child(lambda: is_closed(backend)).result()
-                    forks += 1
-        history = run.result()
-        history.operations += recorder.history.operations
-        assert check_history(history) == []
-    assert sum(1 for each in history.operations if each.succeeded) > 20
-    assert any(each.succeeded is None for each in recorder.history.operations)
+        unknown = 0
+        for number in range(LONG):
+            seed = fault_seed + number
+            # Fewer events than a v2 server remembers, so that no watch is overtaken.
+            plan = Workload(prefix=f"/{number}/", seed=seed, writers=3, watchers=2, turns=120)
+            mine = Recorder(backend)
+            with ThreadPoolExecutor(1) as pool:
+                run = pool.submit(plan.run, lambda _: backend)
+                fork_and_interrupt(mine, plan)
+                history = run.result()
+            history.operations += mine.history.operations
+            assert check_history(history) == []
+            assert sum(1 for each in history.operations if each.succeeded) > 20
+            unknown += sum(each.succeeded is None for each in mine.history.operations)
+    assert unknown > 0
+
+
+def fork_and_interrupt(mine: Recorder, plan: Workload) -> None:
+    """Write while signals strike, and fork now and then."""
+    choose = random.Random(plan.seed)
+    for turn in range(30):
+        key = f"{plan.prefix}k{choose.randrange(plan.keys)}"
+        with struck_within(choose.uniform(1e-4, 0.01)), contextlib.suppress(BackendError):
+            for _ in range(10):
+                write_recorded(mine, key, choose)
+        if turn % 5 == 0:
+            assert Child(lambda: is_closed(mine.backend)).result()
 
 
 def write_recorded(recorder: Recorder, key: str, choose: random.Random) -> None:
