@@ -11,7 +11,8 @@ METADATA := setup.cfg pyproject.toml requirements-dev.txt $(DISTRIBUTIONS)
 
 # The file or URL that the demo fills.
 STORE ?= demo/cluster.db
-# A part of the benchmarks, as in `make bench ONLY=sqlite`.
+# A part of the benchmarks, as in `make bench ONLY=sqlite`. How costs grow is measured up to a million
+# objects if it is asked for by name, as in `make bench ONLY=growth LARGEST=10000`, else to 100,000.
 ONLY ?=
 
 # How many files of tests run at a time.

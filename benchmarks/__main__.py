@@ -1,7 +1,8 @@
 """``python -m benchmarks [PART...]``: measure, print a table, write ``bench-results.json``.
 
 A part is a module ``bench_PART`` of this package with ``figures()``, which yields them.
-A missed target is told, but is no failure: machines differ.
+A missed target is told, but is no failure: machines differ. A cost that grows faster than it may
+does so on every machine: then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks._figures import Figure, table
+from benchmarks._growth import Growth, growth_table
 
 RESULTS = Path("bench-results.json")
 
@@ -39,17 +41,32 @@ def main(wanted: list[str]) -> int:
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         flush=True,
     )
-    found: list[Figure] = []
+    if not wanted:
+        os.environ.setdefault("LARGEST", "100000")  # a million takes minutes, and gigabytes
+    found: list[Figure | Growth] = []
     for name in wanted or known:
         print(f"measuring {name} ...", flush=True)
         module = importlib.import_module(f"benchmarks.bench_{name}")
         found += module.figures()
-    print(f"\n{table(found)}\n")
-    if any(figure.go is not None for figure in found):
+    figures = [each for each in found if isinstance(each, Figure)]
+    growth = [each for each in found if isinstance(each, Growth)]
+    if figures:
+        print(f"\n{table(figures)}\n")
+    if any(figure.go is not None for figure in figures):
         print("GO: Kubernetes' own code at the same work, once, on a machine with 2 cores\n")
-    RESULTS.write_text(json.dumps([figure.row() for figure in found], indent=2) + "\n")
+    for of in dict.fromkeys(row.of for row in growth):
+        print(f"\nby {of}\n{growth_table([row for row in growth if row.of == of])}\n")
+    RESULTS.write_text(json.dumps([each.row() for each in found], indent=2) + "\n")
     print(f"written to {RESULTS}")
-    return 0
+    too_fast = [row for row in growth if not row.holds]
+    for row in too_fast:
+        print(
+            f"grows too fast: {row.name}, with an exponent of {row.whole:.2f} "
+            f"(steps: {', '.join(f'{step:.2f}' for step in row.exponents)}) "
+            f"instead of {row.at_most:g}: {row.why}",
+            file=sys.stderr,
+        )
+    return 1 if too_fast else 0
 
 
 if __name__ == "__main__":

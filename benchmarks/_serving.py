@@ -17,7 +17,7 @@ from revstore.storage import Change, ChangeBatch, Changes, EventType, Watch
 from revstore.typed import TypedStorage
 from revstore.watch_selector import WatchSelector
 
-__all__ = ["Arrivals", "FeedStorage", "HandedOn", "Server"]
+__all__ = ["Arrivals", "FeedStorage", "HandedOn", "Server", "change_of"]
 
 
 class Arrivals:
@@ -70,9 +70,11 @@ class Server:
             except Closed:
                 return
             for watch, _ in found:
-                for _event in watch.poll(0) or ():
+                events = watch.poll(0)
+                for _event in events or ():
                     arrivals.seen += 1
-                arrivals.look()
+                if events:  # a watch may say once too often that there are some
+                    arrivals.look()
 
 
 class HandedOn:
@@ -128,7 +130,7 @@ class FeedStorage(TypedStorage[Pod]):
     ) -> Changes[Pod]:
         """See ``Storage.changes``."""
         assert after is None
-        state = [_change(EventType.ADDED, self.revision, obj) for obj in self._objects_there]
+        state = [change_of(EventType.ADDED, self.revision, obj) for obj in self._objects_there]
         self._feed = _ReadyChanges(ChangeBatch(self.revision, tuple(state), initial=True))
         self.push([ChangeBatch(self.revision)])
         return self._feed
@@ -139,7 +141,7 @@ class FeedStorage(TypedStorage[Pod]):
         for obj in objects:
             self.revision += 1
             made.append(
-                ChangeBatch(self.revision, (_change(EventType.MODIFIED, self.revision, obj),))
+                ChangeBatch(self.revision, (change_of(EventType.MODIFIED, self.revision, obj),))
             )
         return made
 
@@ -177,6 +179,7 @@ class _ReadyChanges(Changes[Pod]):
         self.batches.put(None)
 
 
-def _change(kind: EventType, revision: int, obj: Pod) -> Change[Pod]:
+def change_of(kind: EventType, revision: int, obj: Pod) -> Change[Pod]:
+    """Return a change that costs a cache nothing to decode."""
     stored = with_metadata(obj, resource_version=str(revision))
     return Change(kind, key_of(obj), revision, 1000, lambda: stored, lambda: obj)

@@ -1,0 +1,372 @@
+"""What a cache costs by how many objects it holds. Everything is measured as it is used: through
+the public interface, with the garbage collector on."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks._growth import Point, typical
+from benchmarks._growth_data import GROUP, member, open_store, store_path
+from benchmarks._growth_feed import GivenStorage, cache_over, touched
+from benchmarks._measure import median_seconds
+from benchmarks._pods import RESOURCE, Pod, key_of
+from revstore.cacher import Cacher
+from revstore.storage import ChangeBatch, EventType
+
+__all__ = ["points", "resident"]
+
+PAGE = 500
+_SHARED = f"{RESOURCE}/shared"
+# From here on the objects of a cache weigh more than what else a process takes meanwhile.
+_WEIGHED = 10_000
+
+
+def resident() -> int | None:
+    """Return the bytes of memory that the process itself holds; None where that is not known."""
+    gc.collect()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    (line,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) * 1024
+
+
+def points(count: int) -> Iterator[Point]:
+    """All rows of a cache of ``count`` objects, over sqlite until it is filled, then over a feed
+    that costs nothing."""
+    with open_store(store_path(count)) as backend:
+        storage = GivenStorage(backend)
+        before, start = resident(), time.perf_counter()
+        with cache_over(storage) as cacher:
+            ready = time.perf_counter() - start
+            yield Point(
+                name="cache: ready, from sqlite",
+                value=ready,
+                at_most=1,
+                why="each object is read, decoded and filed once",
+                floor=0.1,
+            )
+            after = resident()
+            if before is not None and after is not None and count >= _WEIGHED:
+                yield Point(
+                    name="cache: memory an object",
+                    value=(after - before) / count,
+                    unit="B",
+                    at_most=0,
+                    why="an object brings its own bytes and its places in indexes",
+                )
+            yield from _rows(_Cached(cacher, storage, count))
+
+
+@attrs.frozen
+class _Cached:
+    """A filled cache and what writes to it."""
+
+    cacher: Cacher[Pod]
+    storage: GivenStorage
+    count: int
+
+    def member(self, number: int) -> Pod:
+        return member(number, self.count)
+
+    def change(self, number: int) -> None:
+        self.storage.change(self.cacher, self.member(number))
+
+
+def _rows(cached: _Cached) -> Iterator[Point]:
+    yield _get(cached)
+    yield from _lists(cached)
+    yield from _pages(cached)
+    yield from _front(cached)
+    yield _write_to_event(cached)
+    yield _open_watch(cached)
+    yield _page_after_deletions(cached)
+    yield from _bulk_deletion(cached)
+
+
+def _get(cached: _Cached) -> Point:
+    numbers = random.Random(1).choices(range(cached.count), k=5_000)
+    keys = [key_of(cached.member(number)) for number in numbers]
+
+    def read() -> None:
+        for key in keys:
+            cached.cacher.get(key, resource_version="0")
+
+    return Point(
+        name='cache: get, resource version "0"',
+        value=typical(read) / len(keys),
+        at_most=0,
+        why="a look-up in a dict",
+        floor=2e-6,
+    )
+
+
+@attrs.frozen
+class _Listed:
+    """A list by ten selectors in turn, each right after a change of an object in it: ``number``
+    gives one of the objects that ``ask`` lists, by turn."""
+
+    name: str
+    at_most: float
+    why: str
+    number: Callable[[int], int]
+    ask: Callable[[Pod], dict[str, Any]]
+
+    def point(self, cached: _Cached) -> Point:
+        turns = itertools.cycle(range(10))
+        objects = [cached.member(self.number(turn)) for turn in range(10)]
+        asked = [{"key": RESOURCE, **self.ask(obj)} for obj in objects]
+        turn = 0
+
+        def before() -> None:
+            nonlocal turn
+            turn = next(turns)
+            cached.storage.change(cached.cacher, objects[turn])
+
+        def read() -> None:
+            assert cached.cacher.list(**asked[turn]).items
+
+        return Point(
+            name=f"cache: list {self.name}",
+            value=typical(read, before=before),
+            at_most=self.at_most,
+            why=self.why,
+        )
+
+
+def _namespace(obj: Pod) -> str:
+    return f"{RESOURCE}/{obj.metadata.namespace}"
+
+
+_RETURNED = "it costs what it returns"
+
+_LISTS = (
+    _Listed("all", 1, _RETURNED, lambda turn: turn, lambda _: {}),
+    _Listed(
+        f"a namespace of {GROUP}",
+        0,
+        _RETURNED,
+        lambda turn: 2 * (turn % 5),
+        lambda obj: {"key": _namespace(obj)},
+    ),
+    _Listed(
+        f"a label of {GROUP}",
+        0,
+        _RETURNED,
+        lambda turn: GROUP * turn,
+        lambda obj: {"label_selector": f"owner={obj.metadata.labels['owner']}"},
+    ),
+    _Listed(
+        "a label of 1 %",
+        1,
+        _RETURNED,
+        lambda turn: turn,
+        lambda obj: {"label_selector": f"app={obj.metadata.labels['app']}"},
+    ),
+    _Listed(
+        f"a label of 1 %, in a namespace of {GROUP}",
+        0,
+        _RETURNED + ": one object",
+        lambda turn: 2 * turn,
+        lambda obj: {
+            "key": _namespace(obj),
+            "label_selector": f"app={obj.metadata.labels['app']}",
+        },
+    ),
+    _Listed(
+        "a label of 5 %, in a namespace of half",
+        0,
+        _RETURNED + ": ten objects",
+        lambda turn: 1,  # replaced by one that depends on the count
+        lambda obj: {"key": _SHARED, "label_selector": f"team={obj.metadata.labels['team']}"},
+    ),
+    _Listed(
+        f"an indexed field of {GROUP}",
+        0,
+        _RETURNED,
+        lambda turn: GROUP * turn,
+        lambda obj: {"field_selector": f"spec.nodeName={obj.spec.node_name}"},
+    ),
+)
+
+
+def _lists(cached: _Cached) -> Iterator[Point]:
+    step = cached.count // 200
+    for each in _LISTS:
+        listed = each
+        if "half" in each.name:
+            listed = attrs.evolve(each, number=lambda turn: 2 * step * turn + 1)
+        yield listed.point(cached)
+    yield Point(
+        name="cache: list all, repeated",
+        value=typical(lambda: cached.cacher.list(RESOURCE)),
+        at_most=0,
+        why="the answer is remembered",
+        floor=20e-6,
+    )
+
+
+def _pages(cached: _Cached) -> Iterator[Point]:
+    cacher = cached.cacher
+    why = "a page costs what it holds"
+    yield Point(
+        name=f"cache: page of {PAGE}, first",
+        value=typical(
+            lambda: cacher.list(RESOURCE, limit=PAGE), before=partial(cached.change, 0), rounds=100
+        ),
+        at_most=0,
+        why=why,
+    )
+    cached.change(0)
+    token = cacher.list(RESOURCE, limit=cached.count // 2).continue_token
+    cached.change(0)
+    yield Point(
+        name=f"cache: page of {PAGE}, in the middle",
+        value=typical(lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=token), rounds=100),
+        at_most=0,
+        why=why,
+    )
+
+
+def _page_after_deletions(cached: _Cached) -> Point:
+    """The first page from each of three states of before, after 2 % of all was deleted since."""
+    cacher = cached.cacher
+    tokens = []
+    for number in range(3):
+        cached.change(number)
+        tokens.append(cacher.list(RESOURCE, limit=cached.count // 2).continue_token)
+    gone = [cached.member(number) for number in range(3, cached.count, 50)]
+    batch = cached.storage.batch(EventType.DELETED, gone)
+    cached.storage.give(batch)
+    cacher.get(
+        key_of(gone[0]),
+        resource_version=str(batch.revision),
+        ignore_not_found=True,
+    )
+    turns = iter(tokens)
+    value = median_seconds(3, lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=next(turns)))
+    return Point(
+        name=f"cache: page of {PAGE}, after 2 % were deleted",
+        value=value,
+        at_most=0,
+        why="a page costs what it holds, whatever happened since",
+        floor=1e-3,
+    )
+
+
+def _front(cached: _Cached) -> Iterator[Point]:
+    many = 100
+    names = [f"a-{many - number:03}" for number in range(many)]  # each before the last
+    plain = cached.member(0)
+    objects = [
+        attrs.evolve(plain, metadata=attrs.evolve(plain.metadata, namespace="a", name=name))
+        for name in names
+    ]
+
+    def written(kind: EventType, objs: list[Pod]) -> None:
+        batches = [cached.storage.batch(kind, [obj]) for obj in objs]
+        last = str(batches[-1].revision)
+        start = time.perf_counter()
+        cached.storage.give(*batches)
+        cached.cacher.get(key_of(plain), resource_version=last)
+        times[kind].append((time.perf_counter() - start) / many)
+
+    times: dict[EventType, list[float]] = {EventType.ADDED: [], EventType.DELETED: []}
+    gc.collect()
+    for _ in range(7):
+        written(EventType.ADDED, objects)
+        written(EventType.DELETED, objects[::-1])
+    for kind, name in ((EventType.ADDED, "insert"), (EventType.DELETED, "delete")):
+        yield Point(
+            name=f"cache: {name} at the front",
+            value=sorted(times[kind])[len(times[kind]) // 2],
+            at_most=0,
+            why="no other object has to move",
+            floor=20e-6,
+        )
+
+
+def _write_to_event(cached: _Cached) -> Point:
+    obj = cached.member(0)
+    version = str(cached.cacher.counters.resource_version)
+    batches: list[ChangeBatch[Pod]] = []
+
+    def before() -> None:
+        batches[:] = [cached.storage.batch(EventType.MODIFIED, [touched(obj)])]
+
+    with closing(cached.cacher.watch(_namespace(obj), resource_version=version)) as watch:
+
+        def write() -> None:
+            cached.storage.give(*batches)
+            assert watch.poll(10)
+
+        value = typical(write, before=before, rounds=200)
+    return Point(
+        name="cache: write to event",
+        value=value,
+        at_most=0,
+        why="an event concerns one object",
+        floor=50e-6,
+    )
+
+
+def _open_watch(cached: _Cached) -> Point:
+    obj = cached.member(0)
+    version = str(cached.cacher.counters.resource_version)
+    opened = []
+
+    def open_one() -> None:
+        opened.append(cached.cacher.watch(_namespace(obj), resource_version=version))
+
+    value = typical(open_one, rounds=200)
+    for watch in opened:
+        watch.close()
+    return Point(
+        name="cache: open a watch",
+        value=value,
+        at_most=0,
+        why="it begins where the cache is",
+        floor=10e-6,
+    )
+
+
+def _bulk_deletion(cached: _Cached) -> Iterator[Point]:
+    """How long a list waits while a tenth of all goes in one revision, and until it is gone."""
+    cacher = cached.cacher
+    gone = [cached.member(number) for number in range(4, cached.count, 10)]
+    batch = cached.storage.batch(EventType.DELETED, gone)
+    gc.collect()
+    longest, start = 0.0, time.perf_counter()
+    cached.storage.give(batch)
+    shown = 0
+    while shown < batch.revision:
+        asked = time.perf_counter()
+        shown = int(cacher.list(_SHARED, resource_version="0", limit=1).resource_version)
+        longest = max(longest, time.perf_counter() - asked)
+    whole = time.perf_counter() - start
+    yield Point(
+        name='cache: list("0") while 10 % are deleted in one revision',
+        value=longest,
+        at_most=0,
+        why="readers do not wait for the feed",
+        # Twice the time for which the interpreter lets a thread run, and the 5 ms of the aim.
+        floor=15e-3,
+    )
+    yield Point(
+        name="cache: 10 % deleted in one revision, until shown",
+        value=whole,
+        at_most=1,
+        why="each deletion costs the same",
+        floor=1e-3,
+    )
