@@ -20,7 +20,7 @@ JOBS ?= 2
 # How many times as long `make soak` tries what `make test` tries in short.
 LONG ?= 50
 
-.PHONY: help demo check test test-all soak lint format dist bench docs clean
+.PHONY: help demo check test test-all soak lint format dist bench plots docs clean
 
 help:
 	@echo "make demo      a first look: stores, lists and watches objects in $(STORE)"
@@ -32,6 +32,7 @@ help:
 	@echo "make format    format the code"
 	@echo "make dist      build all distributions in dist/ and check them"
 	@echo "make bench     measure, and write bench-results.json; ONLY=NAME picks a part"
+	@echo "make plots     measure the cache and how costs grow, and draw both in docs/benchmarks"
 	@echo "make docs      write docs/_build/html"
 	@echo "make clean     remove what the other targets made"
 
@@ -86,10 +87,15 @@ dist: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ONLY)
 
+# What grows too fast is drawn too, and only then fails.
+plots: $(STAMP)
+	@$(BIN)/python -m benchmarks cacher growth; status=$$?; \
+	    $(BIN)/python -m benchmarks.plot && exit $$status
+
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean:
-	rm -rf .venv .venv-* build dist demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist demo docs/_build benchmarks/.data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf core/*.egg-info plugins/*/build plugins/*/src/*.egg-info bench-results.json .coverage

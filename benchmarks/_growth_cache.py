@@ -175,6 +175,13 @@ _LISTS = (
         lambda obj: {"label_selector": f"app={obj.metadata.labels['app']}"},
     ),
     _Listed(
+        f"a label of all, in a namespace of {GROUP}",
+        0,
+        _RETURNED,
+        lambda turn: 2 * (turn % 5),
+        lambda obj: {"key": _namespace(obj), "label_selector": "tier=web"},
+    ),
+    _Listed(
         f"a label of 1 %, in a namespace of {GROUP}",
         0,
         _RETURNED + ": one object",
@@ -249,11 +256,8 @@ def _page_after_deletions(cached: _Cached) -> Point:
     gone = [cached.member(number) for number in range(3, cached.count, 50)]
     batch = cached.storage.batch(EventType.DELETED, gone)
     cached.storage.give(batch)
-    cacher.get(
-        key_of(gone[0]),
-        resource_version=str(batch.revision),
-        ignore_not_found=True,
-    )
+    while cacher.counters.resource_version < batch.revision:
+        time.sleep(0.01)
     turns = iter(tokens)
     value = median_seconds(3, lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=next(turns)))
     return Point(

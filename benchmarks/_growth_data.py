@@ -66,8 +66,8 @@ def store_path(count: int) -> Path:
     DATA.mkdir(exist_ok=True)
     path = DATA / f"pods-{count}-v{_VERSION}.db"
     if not path.exists():
-        for stale in DATA.glob(f"*pods-{count}-v*"):
-            stale.unlink()
+        for old in DATA.glob(f"*pods-{count}-v*"):  # of another version, or not finished
+            old.unlink()
         unfinished = path.with_name(f"unfinished-{path.name}")
         with open_store(unfinished) as backend:
             storage = TypedStorage(backend, TYPE)
