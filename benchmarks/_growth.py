@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import attrs
-
-from benchmarks._measure import median_seconds
 
 __all__ = ["Growth", "Point", "growth_table", "rows_of", "typical"]
 
@@ -134,12 +133,18 @@ def typical(
     rounds: int = 25,
     budget: float = 1.0,
 ) -> float:
-    """Return the median seconds that ``work`` takes, in fewer rounds if one takes long: about
-    ``budget`` seconds together."""
-    start = time.perf_counter()
-    first = median_seconds(1, work, before=before)
-    left = min(rounds, int(budget / (time.perf_counter() - start)))
-    return first if left < 2 else median_seconds(left, work, before=before)
+    """Return the median seconds that ``work`` takes, each time after ``before``; in fewer rounds if
+    they take more than ``budget`` seconds together. Garbage is not collected first: of a million
+    objects that takes longer than most rows."""
+    found: list[float] = []
+    end = time.perf_counter() + budget
+    while not found or (len(found) < rounds and time.perf_counter() < end):
+        if before is not None:
+            before()
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
 
 
 _SCALES = {

@@ -18,7 +18,6 @@ import attrs
 from benchmarks._growth import Point, typical
 from benchmarks._growth_data import GROUP, member, open_store, store_path
 from benchmarks._growth_feed import GivenStorage, cache_over, touched
-from benchmarks._measure import median_seconds
 from benchmarks._pods import RESOURCE, Pod, key_of
 from revstore.cacher import Cacher
 from revstore.storage import ChangeBatch, EventType
@@ -26,6 +25,7 @@ from revstore.storage import ChangeBatch, EventType
 __all__ = ["points", "resident"]
 
 PAGE = 500
+_PAGE = "a page costs what it holds, whatever happened since"
 _SHARED = f"{RESOURCE}/shared"
 # From here on the objects of a cache weigh more than what else a process takes meanwhile.
 _WEIGHED = 10_000
@@ -226,45 +226,54 @@ def _lists(cached: _Cached) -> Iterator[Point]:
 
 def _pages(cached: _Cached) -> Iterator[Point]:
     cacher = cached.cacher
-    why = "a page costs what it holds"
     yield Point(
         name=f"cache: page of {PAGE}, first",
         value=typical(
             lambda: cacher.list(RESOURCE, limit=PAGE), before=partial(cached.change, 0), rounds=100
         ),
         at_most=0,
-        why=why,
+        why=_PAGE,
     )
-    cached.change(0)
-    token = cacher.list(RESOURCE, limit=cached.count // 2).continue_token
-    cached.change(0)
+    tokens: list[str] = []
+
+    def begin() -> None:
+        tokens[:] = [_half(cached, 0)]
+        cached.change(1)
+
     yield Point(
-        name=f"cache: page of {PAGE}, in the middle",
-        value=typical(lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=token), rounds=100),
+        name=f"cache: page of {PAGE}, in the middle, after a change",
+        value=typical(
+            lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=tokens[0]), before=begin
+        ),
         at_most=0,
-        why=why,
+        why=_PAGE,
     )
+
+
+def _half(cached: _Cached, number: int) -> str:
+    """Change a pod, and return where the second half of the state then begins."""
+    cached.change(number)
+    return cached.cacher.list(RESOURCE, limit=cached.count // 2).continue_token
 
 
 def _page_after_deletions(cached: _Cached) -> Point:
     """The first page from each of three states of before, after 2 % of all was deleted since."""
     cacher = cached.cacher
-    tokens = []
-    for number in range(3):
-        cached.change(number)
-        tokens.append(cacher.list(RESOURCE, limit=cached.count // 2).continue_token)
+    tokens = [_half(cached, number) for number in range(3)]
     gone = [cached.member(number) for number in range(3, cached.count, 50)]
     batch = cached.storage.batch(EventType.DELETED, gone)
     cached.storage.give(batch)
     while cacher.counters.resource_version < batch.revision:
         time.sleep(0.01)
     turns = iter(tokens)
-    value = median_seconds(3, lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=next(turns)))
     return Point(
         name=f"cache: page of {PAGE}, after 2 % were deleted",
-        value=value,
+        value=typical(
+            lambda: cacher.list(RESOURCE, limit=PAGE, continue_token=next(turns)),
+            rounds=len(tokens),
+        ),
         at_most=0,
-        why="a page costs what it holds, whatever happened since",
+        why=_PAGE,
         floor=1e-3,
     )
 
@@ -287,7 +296,6 @@ def _front(cached: _Cached) -> Iterator[Point]:
         times[kind].append((time.perf_counter() - start) / many)
 
     times: dict[EventType, list[float]] = {EventType.ADDED: [], EventType.DELETED: []}
-    gc.collect()
     for _ in range(7):
         written(EventType.ADDED, objects)
         written(EventType.DELETED, objects[::-1])
@@ -350,7 +358,6 @@ def _bulk_deletion(cached: _Cached) -> Iterator[Point]:
     cacher = cached.cacher
     gone = [cached.member(number) for number in range(4, cached.count, 10)]
     batch = cached.storage.batch(EventType.DELETED, gone)
-    gc.collect()
     longest, start = 0.0, time.perf_counter()
     cached.storage.give(batch)
     shown = 0
