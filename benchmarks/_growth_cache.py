@@ -115,17 +115,17 @@ def _get(cached: _Cached) -> Point:
 @attrs.frozen
 class _Listed:
     """A list by ten selectors in turn, each right after a change of an object in it: ``number``
-    gives one of the objects that ``ask`` lists, by turn."""
+    (turn, of how many objects) names one of the objects that ``ask`` lists."""
 
     name: str
     at_most: float
     why: str
-    number: Callable[[int], int]
+    number: Callable[[int, int], int]
     ask: Callable[[Pod], dict[str, Any]]
 
     def point(self, cached: _Cached) -> Point:
         turns = itertools.cycle(range(10))
-        objects = [cached.member(self.number(turn)) for turn in range(10)]
+        objects = [cached.member(self.number(turn, cached.count)) for turn in range(10)]
         asked = [{"key": RESOURCE, **self.ask(obj)} for obj in objects]
         turn = 0
 
@@ -152,40 +152,40 @@ def _namespace(obj: Pod) -> str:
 _RETURNED = "it costs what it returns"
 
 _LISTS = (
-    _Listed("all", 1, _RETURNED, lambda turn: turn, lambda _: {}),
+    _Listed("all", 1, _RETURNED, lambda turn, _: turn, lambda _: {}),
     _Listed(
         f"a namespace of {GROUP}",
         0,
         _RETURNED,
-        lambda turn: 2 * (turn % 5),
+        lambda turn, _: 2 * (turn % 5),
         lambda obj: {"key": _namespace(obj)},
     ),
     _Listed(
         f"a label of {GROUP}",
         0,
         _RETURNED,
-        lambda turn: GROUP * turn,
+        lambda turn, _: GROUP * turn,
         lambda obj: {"label_selector": f"owner={obj.metadata.labels['owner']}"},
     ),
     _Listed(
         "a label of 1 %",
         1,
         _RETURNED,
-        lambda turn: turn,
+        lambda turn, _: turn,
         lambda obj: {"label_selector": f"app={obj.metadata.labels['app']}"},
     ),
     _Listed(
         f"a label of all, in a namespace of {GROUP}",
         0,
         _RETURNED,
-        lambda turn: 2 * (turn % 5),
+        lambda turn, _: 2 * (turn % 5),
         lambda obj: {"key": _namespace(obj), "label_selector": "tier=web"},
     ),
     _Listed(
         f"a label of 1 %, in a namespace of {GROUP}",
         0,
         _RETURNED + ": one object",
-        lambda turn: 2 * turn,
+        lambda turn, _: 2 * turn,
         lambda obj: {
             "key": _namespace(obj),
             "label_selector": f"app={obj.metadata.labels['app']}",
@@ -195,26 +195,22 @@ _LISTS = (
         "a label of 5 %, in a namespace of half",
         0,
         _RETURNED + ": ten objects",
-        lambda turn: 1,  # replaced by one that depends on the count
+        lambda turn, count: 2 * (count // 200) * turn + 1,
         lambda obj: {"key": _SHARED, "label_selector": f"team={obj.metadata.labels['team']}"},
     ),
     _Listed(
         f"an indexed field of {GROUP}",
         0,
         _RETURNED,
-        lambda turn: GROUP * turn,
+        lambda turn, _: GROUP * turn,
         lambda obj: {"field_selector": f"spec.nodeName={obj.spec.node_name}"},
     ),
 )
 
 
 def _lists(cached: _Cached) -> Iterator[Point]:
-    step = cached.count // 200
     for each in _LISTS:
-        listed = each
-        if "half" in each.name:
-            listed = attrs.evolve(each, number=lambda turn: 2 * step * turn + 1)
-        yield listed.point(cached)
+        yield each.point(cached)
     yield Point(
         name="cache: list all, repeated",
         value=typical(lambda: cached.cacher.list(RESOURCE)),

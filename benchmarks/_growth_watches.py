@@ -120,13 +120,14 @@ def _others(each: _Asked, count: int) -> Iterator[Point]:
         why=each.why,
         floor=20e-6,
     )
-    yield Point(
-        name=f"{name}: write to event",
-        value=one,
-        at_most=each.at_most,
-        why=each.why,
-        floor=100e-6,
-    )
+    if each.at_most == 0:  # else it is chance whether the one concerned is asked first or last
+        yield Point(
+            name=f"{name}: write to event",
+            value=one,
+            at_most=0,
+            why=each.why,
+            floor=100e-6,
+        )
     yield Point(
         name=f"{name}: open one more",
         value=opening,

@@ -42,7 +42,7 @@ PANELS = (
         {
             "cache: list a label of 100": "list a label of 100",
             "cache: list a namespace of 100": "list a namespace of 100",
-            "cache: list a label of all, in a namespace of 100": "label of all, in that namespace",
+            "cache: list a label of all, in a namespace of 100": "a label all have, in a namespace",
             "cache: page of 500, in the middle, after a change": "page of 500, in the middle",
             'cache: get, resource version "0"': "get",
         },
