@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import attrs
 
-from benchmarks._growth_data import TYPE
-from benchmarks._pods import Pod, key_of
+from benchmarks._growth_data import TYPE, member
+from benchmarks._pods import RESOURCE, Pod, key_of
 from benchmarks._serving import change_of
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
@@ -20,7 +20,7 @@ from revstore.errors import Closed
 from revstore.storage import ChangeBatch, Changes, EventType
 from revstore.typed import TypedStorage
 
-__all__ = ["GivenStorage", "cache_over", "touched"]
+__all__ = ["Cached", "GivenStorage", "cache_over", "namespace_of", "touched"]
 
 _images = itertools.count()
 
@@ -111,3 +111,25 @@ class _Continued(Changes[Pod]):
         if self._first is not None:
             self._first.close()
         self.given.put(None)
+
+
+@attrs.frozen
+class Cached:
+    """A filled cache of ``count`` objects, and what writes to it."""
+
+    cacher: Cacher[Pod]
+    storage: GivenStorage
+    count: int
+
+    def member(self, number: int) -> Pod:
+        """Return one of the objects."""
+        return member(number, self.count)
+
+    def change(self, number: int) -> None:
+        """Change one of the objects, and wait until the cache shows it."""
+        self.storage.change(self.cacher, self.member(number))
+
+
+def namespace_of(obj: Pod) -> str:
+    """Return the key below which the objects of its namespace are."""
+    return f"{RESOURCE}/{obj.metadata.namespace}"

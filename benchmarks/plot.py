@@ -255,7 +255,8 @@ def main(results: Path) -> int:
             comparison(drawing, compared)
             _write(drawing, "comparison")
     kept = [*named.values(), *compared]
-    (FOLDER / "results.json").write_text(json.dumps(kept, indent=2) + "\n")
+    lines = ",\n".join(map(json.dumps, kept))
+    (FOLDER / "results.json").write_text(f"[\n{lines}\n]\n")
     return 0
 
 
