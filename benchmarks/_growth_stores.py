@@ -18,6 +18,8 @@ __all__ = ["points"]
 PAGE = 500
 _PREFIX = f"/registry{RESOURCE}/"
 _VALUE = b"x" * 1000
+# n log n, between a thousand and a million.
+_SEARCHED = 1.1
 _TREE = "a way down a tree, whose depth hardly grows"
 
 
@@ -65,8 +67,8 @@ def _sqlite(count: int) -> Iterator[Point]:
         yield Point(
             name="sqlite: count at an older revision",
             value=typical(lambda: backend.count(_PREFIX, revision=then), budget=3),
-            at_most=1,
-            why="every key has to be looked at",
+            at_most=_SEARCHED,
+            why="every key has to be looked for in a tree",
             floor=0.1e-3,
         )
 
@@ -94,14 +96,14 @@ def _reads(name: str, backend: Backend, keys: list[str]) -> Iterator[Point]:
     yield Point(
         name=f"{name}: the same with how many remain",
         value=typical(lambda: backend.list(_PREFIX, start=middle, limit=PAGE, remaining=True)),
-        at_most=1 if name == "sqlite" else 0,
+        at_most=_SEARCHED if name == "sqlite" else 0,
         why="the rest is counted" if name == "sqlite" else "the place of a key is known",
         floor=0.1e-3,
     )
     yield Point(
         name=f"{name}: count",
         value=typical(lambda: backend.count(_PREFIX)),
-        at_most=1 if name == "sqlite" else 0,
+        at_most=_SEARCHED if name == "sqlite" else 0,
         why="the keys are counted" if name == "sqlite" else "the place of a key is known",
         floor=20e-6,
     )

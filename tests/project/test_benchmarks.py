@@ -31,8 +31,9 @@ def grown(*values: float, at_most: float = 0.0, floor: float = 5e-6) -> Growth:
         (grown(1e-3, 1e-2, 1e-1, 1.0), 1, False),
         (grown(1e-3, 1e-2, 1e-1, 1.0, at_most=1), 1, True),
         (grown(1e-3, 1e-1, 10.0, 1000.0, at_most=1), 2, False),
-        # One step alone, however quick all others are.
-        (grown(1e-3, 1e-3, 1e-2, 1e-3), 0, False),
+        # One step alone is growth, unless a larger size is quick again.
+        (grown(1e-3, 1e-3, 1e-3, 2.8e-3), 0.15, False),
+        (grown(1e-3, 1e-3, 1e-2, 1e-3), 0, True),
         # Slow growth adds up.
         (grown(1e-3, 1.9e-3, 3.7e-3, 7e-3), 0.28, False),
         # Noise under the floor is none, and what rises above it counts from there on.
