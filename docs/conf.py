@@ -6,6 +6,8 @@ from sphinx.application import Sphinx
 
 project = "revstore"
 author = "The revstore authors"
+# The footer of every page. The version stands in the title above the navigation.
+project_copyright = f"{author}. Licensed under the Apache License 2.0"
 try:
     release = importlib.metadata.version("revstore")
 except importlib.metadata.PackageNotFoundError:  # the sources are on the path, not installed
