@@ -332,7 +332,7 @@ class TypedStorage(Storage[T]):
             if called is not None:
                 called()
         except BaseException:
-            self._on_close = called
+            self._on_close = called or self._on_close
             raise
 
     def _check_open(self) -> None:

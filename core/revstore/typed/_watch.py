@@ -363,15 +363,17 @@ class TypedChanges(Changes[T], Generic[T]):
     ) -> None:
         self._objects = objects
         self._raw = _RawWatch(backend, scope, lambda: on_close(self))
-        self._state = _InitialState.of(backend, scope, _FEED_PAGE)
-        self._after = after
+        # What is left of the state that the feed begins with; None once all of it was shown.
+        self._state = _InitialState.of(backend, scope, _FEED_PAGE) if after is None else None
+        # What was read and is not shown yet.
+        self._batch: WatchBatch | None = None
         self._revision = after or 0
         self._deadline = deadline  # of the state's pages
 
     def begin(self) -> None:
         """Have the backend watch, unless the feed begins with the state."""
-        if self._after is not None:
-            self._raw.start(self._after)
+        if self._state is None:
+            self._raw.start(self._revision)
 
     @property
     def revision(self) -> int:
@@ -379,21 +381,19 @@ class TypedChanges(Changes[T], Generic[T]):
 
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
         self._raw.raise_if_ended()
-        before = self._state, self._revision
+        before: tuple[Any, ...] | None = None
         try:
-            if not self._raw.started:
-                return self._initial()
-            batch = self._raw.poll(timeout)
+            if self._state is None and self._batch is None:
+                self._batch = self._raw.poll(timeout)
+            before = self._state, self._batch, self._revision
+            return self._show()
         except StorageError as error:
             raised = self._raw.fail(error)
             raise raised from raised.__cause__
-        except BaseException:
-            self._state, self._revision = before
+        except BaseException:  # the next poll shows it
+            if before is not None:
+                self._state, self._batch, self._revision = before
             raise
-        if batch is None:
-            return None
-        self._revision = batch.revision
-        return ChangeBatch(batch.revision, tuple(map(self._change, batch.events)))
 
     def request_progress(self) -> None:
         self._raw.request_progress()
@@ -405,11 +405,22 @@ class TypedChanges(Changes[T], Generic[T]):
         """End it in the child of a fork."""
         self._raw.in_child()
 
-    def _initial(self) -> ChangeBatch[T]:
-        state = self._state
+    def _show(self) -> ChangeBatch[T] | None:
+        """What comes next of the state or of the batch; None if there is nothing."""
+        if self._state is not None:
+            return self._initial(self._state)
+        batch = self._batch
+        if batch is None:
+            return None
+        changes = tuple(map(self._change, batch.events))
+        self._revision, self._batch = batch.revision, None
+        return ChangeBatch(batch.revision, changes)
+
+    def _initial(self, state: _InitialState) -> ChangeBatch[T]:
         if state.whole:
-            self._raw.start(state.revision)
-            self._revision = state.revision
+            if not self._raw.started:  # an interrupt came after it
+                self._raw.start(state.revision)
+            self._revision, self._state = state.revision, None
             return ChangeBatch(state.revision)
         kvs, self._state = state.read(self._deadline.left())
         changes = tuple([self._added(kv) for kv in kvs])
