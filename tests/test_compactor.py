@@ -7,6 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+import revstore.compactor
+import revstore.threads
 from revstore.backend import Backend
 from revstore.compactor import Compactor, _Election, _judge
 from revstore.config import StorageConfig
@@ -14,6 +16,7 @@ from revstore.errors import BackendError, Compacted, InvalidArgument, Timeout, U
 from revstore.memory import MemoryBackend
 from revstore.plugins import open_backend
 from revstore.testing._support import Keyspace, promptly, run_threads, wait_until
+from revstore.testing.interrupts import interrupt_every_line
 from revstore.values import Capability, KeyValue, PutResult
 
 KEY = "compact_rev_key"
@@ -305,3 +308,22 @@ def test_works_over_the_contract_alone():
         compactor.run_once()
     assert used == {"capabilities", "put", "compact"}
     assert all(hasattr(Backend, name) for name in used)
+
+
+def test_an_interrupted_close_can_be_repeated():
+    """At whatever line it was interrupted: the next one ends the thread."""
+    files = {revstore.compactor.__file__, revstore.threads.__file__, threading.__file__}
+    with MemoryBackend() as backend:
+        compactors = [Compactor(backend)]
+
+        def attempt() -> None:
+            compactors[-1].close()
+
+        def after(spot: str) -> None:
+            with promptly():
+                run_threads(1, lambda _: compactors[-1].close())
+            assert compactor_threads() == [], spot
+            compactors.append(Compactor(backend))
+
+        assert interrupt_every_line(attempt, where=lambda c: c.co_filename in files, after=after)
+        compactors[-1].close()

@@ -6,10 +6,13 @@ import threading
 
 import pytest
 
+import revstore.health
+import revstore.threads
 from revstore.errors import Closed, NotReady, Timeout
 from revstore.health import HealthCheck
 from revstore.memory import MemoryBackend
 from revstore.testing._support import PATIENCE, promptly, run_threads
+from revstore.testing.interrupts import interrupt_every_line
 
 
 class Clock:
@@ -158,3 +161,29 @@ def test_nothing_after_close():
         check.check()
     held.go.set()
     assert [type(error) for error in first()] == [Closed]
+
+
+def test_an_interrupted_check_leaves_the_next_one_right():
+    """At whatever line it was interrupted: no thread waits for a lock, or for a result that does
+    not come, longer than the timeout."""
+    files = {revstore.health.__file__, revstore.threads.__file__, threading.__file__}
+    clock, store = Clock(), Store()
+    checks = [HealthCheck(store, timeout=0.05, clock=clock)]
+
+    def attempt() -> None:
+        checks[-1].check()
+        checks[-1].check()
+        checks[-1].close()
+
+    def after(spot: str) -> None:
+        clock.now += 1
+        last = checks[-1]
+        if not last._closed:
+            with promptly():
+                run_threads(1, lambda _: last.check())
+            run_threads(1, lambda _: last.close())
+        with pytest.raises(Closed):
+            last.check()
+        checks.append(HealthCheck(store, timeout=0.05, clock=clock))
+
+    assert interrupt_every_line(attempt, where=lambda c: c.co_filename in files, after=after)

@@ -19,7 +19,7 @@ from revstore.backend import Backend
 from revstore.closing import Closing
 from revstore.errors import Closed, Compacted, InvalidArgument
 from revstore.forks import OpenGuard
-from revstore.threads import start_thread
+from revstore.threads import Wake, start_thread
 from revstore.values import Capability, PutResult
 
 __all__ = ["Compactor"]
@@ -86,7 +86,7 @@ class Compactor(Closing):
         self._key = key
         self._round = threading.Lock()  # held for a whole round; guards _election
         self._election = _Election()
-        self._closing = threading.Event()
+        self._closing = Wake()
         self._guard = OpenGuard(self, what="compactor")
         self._thread: threading.Thread | None = None
         if interval and Capability.COMPACTION in backend.capabilities:

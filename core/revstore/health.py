@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from revstore.errors import Closed, InvalidArgument, NotReady
 from revstore.forks import OpenGuard
+from revstore.threads import Waiters
 
 __all__ = ["HealthCheck"]
 
@@ -33,7 +34,8 @@ class HealthCheck:
         if not timeout >= 0:
             raise InvalidArgument("timeout", timeout, "0 or more seconds")
         # Guards _closed, _started, _started_at, _finished and _error.
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiters = Waiters()  # for the first result
         self._closed = False
         self._guard = OpenGuard(self, what="health check", in_child=HealthCheck._in_child)
         self._started = 0  # probes, so that each has a number
@@ -49,18 +51,14 @@ class HealthCheck:
         probe's error as its cause, and ``Closed`` after ``close``.
         """
         self._guard.check()
-        with self._changed:
+        with self._lock:
             self._check_open()
             now = self._clock()
-            if self._started and now - self._started_at < self._timeout / 2:
-                error = self._last()
-                number = 0
-            else:
-                self._started += 1
-                self._started_at = now
-                number = self._started
-        if number:
-            error = self._run(number)
+            number = 0
+            if not self._started or now - self._started_at >= self._timeout / 2:
+                number = self._started + 1
+                self._started, self._started_at = number, now
+        error = self._run(number) if number else self._last()
         if error is not None:
             raise NotReady(f"the store does not answer: {error}") from error
 
@@ -68,9 +66,9 @@ class HealthCheck:
         """Make every later check raise ``Closed``. Idempotent."""
         if self._guard.inherited:
             return
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+        self._waiters.wake()
 
     def _run(self, number: int) -> Exception | None:
         error: Exception | None = None
@@ -78,25 +76,26 @@ class HealthCheck:
             self._probe()
         except Exception as raised:  # noqa: BLE001 - whatever fails, the store is not well
             error = raised
-        with self._changed:
+        with self._lock:
             self._check_open()
             # A probe that hung tells of the past: what began after it knows better.
             if number > self._finished:
-                self._finished = number
-                self._error = error
-                self._changed.notify_all()
+                self._finished, self._error = number, error
+        self._waiters.wake()
         return error
 
     def _last(self) -> Exception | None:
-        """The last result, called under the lock; waits for the very first one."""
-        self._changed.wait_for(lambda: self._finished or self._closed, self._timeout)
-        self._check_open()
-        if not self._finished:
-            return TimeoutError(f"no answer within {self._timeout:g} s")
-        return self._error
+        """The last result; waits for the very first one."""
+        self._waiters.wait_for(lambda: self._finished or self._closed, self._timeout)
+        with self._lock:
+            self._check_open()
+            if not self._finished:
+                return TimeoutError(f"no answer within {self._timeout:g} s")
+            return self._error
 
     def _in_child(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiters = Waiters()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable
 
 from revstore.errors import BackendError
 from revstore.raising import let_out
 
-__all__ = ["Wake", "start_thread"]
+__all__ = ["Waiters", "Wake", "start_thread"]
 
 
 class Wake:
@@ -19,7 +21,7 @@ class Wake:
     Python, and may keep their inner lock then, on which every other thread waits for ever.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("__weakref__", "_lock")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held while there is nothing to wake for
@@ -45,6 +47,41 @@ class Wake:
         not set."""
         seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
         return self._lock.acquire(timeout=seconds)
+
+
+class Waiters:
+    """Threads that wait for something; each looks for itself whether it is there.
+
+    It does what ``threading.Condition`` does, and an exception that a signal handler raises leaves
+    it usable, see ``Wake``.
+    """
+
+    __slots__ = ("_lock", "_waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _waiting
+        # Weak, so that a thread that is interrupted takes its place along.
+        self._waiting: weakref.WeakSet[Wake] = weakref.WeakSet()
+
+    def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:
+        """Wait until ``condition()`` is true, at most ``timeout`` seconds; return whether it is.
+        No lock is held while it is called."""
+        end = time.monotonic() + timeout
+        wake = Wake()
+        with self._lock:
+            self._waiting.add(wake)
+        while not condition():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            wake.wait(left)
+        return True
+
+    def wake(self) -> None:
+        """Have all who wait look again."""
+        with self._lock:
+            for wake in self._waiting:
+                wake.set()
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from types import CodeType
 
 import pytest
 
+import revstore.cacher._fallback
+import revstore.threads
 from revstore.cacher._fallback import Fallbacks
 from revstore.deadlines import Deadline
 from revstore.errors import Timeout, Unreachable
-from revstore.testing._support import run_threads, wait_until
+from revstore.testing._support import promptly, run_threads, wait_until
+from revstore.testing.interrupts import interrupt_every_line
 
 
 def within(seconds: float) -> Deadline:
@@ -137,3 +142,47 @@ def test_who_reads_and_is_interrupted_leaves_the_others_to_themselves():
         thread.join(20)
     assert len(caught) == 1
     assert results == [7]
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["done", "failed"])
+def test_who_leads_may_be_interrupted_anywhere(failing: bool) -> None:
+    """Neither its turn nor its question stays taken; who has followed reads by itself."""
+    fallbacks = Fallbacks(limit=1)
+    files = {revstore.cacher._fallback.__file__, revstore.threads.__file__, threading.__file__}
+    results: list[int] = []
+    followers: list[threading.Thread] = []
+    spared = False
+
+    def follow() -> None:
+        try:
+            results.append(fallbacks.run("k", lambda: 7, within(20)))
+        except Unreachable:
+            results.append(8)  # the leader's
+
+    def read() -> int:
+        nonlocal spared
+        spared = True
+        followers.append(threading.Thread(target=follow))
+        followers[-1].start()
+        spared = False
+        if failing:
+            raise Unreachable("gone")
+        return 8
+
+    def attempt() -> None:
+        with contextlib.suppress(Unreachable):
+            fallbacks.run("k", read, within(20))
+
+    def after(spot: str) -> None:
+        with promptly():
+            assert run_threads(2, lambda _: fallbacks.run("k", lambda: 9, within(20)))
+            for follower in followers:
+                follower.join(20)
+        assert len(results) == len(followers), spot
+        followers.clear()
+        results.clear()
+
+    def where(code: CodeType) -> bool:
+        return code.co_filename in files and not spared
+
+    assert interrupt_every_line(attempt, where=where, after=after, visits=1) > 20

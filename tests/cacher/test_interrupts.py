@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 import revstore.watch_selector
 from revstore.cacher import Cacher, CacherConfig
 from revstore.copier import DeepCopier
+from revstore.errors import Closed, InternalError
 from revstore.memory import MemoryBackend
 from revstore.storage import Event, EventType, Watch
-from revstore.testing._support import PATIENCE
+from revstore.testing._support import PATIENCE, run_threads, wait_until
 from revstore.testing.interrupts import code_below, interrupt_every_line
 from revstore.testing.storage._parts import PODS, name_of, pod
 from revstore.typed import TypedStorage
@@ -25,9 +27,13 @@ from revstore.watch_selector import WatchSelector
 _below = code_below(Cacher, TypedStorage)
 
 
+# Locks that are written in Python are not safe from interrupts.
+_FILES = {revstore.watch_selector.__file__, threading.__file__}
+
+
 def where(code: Any) -> bool:
-    """The code of cache, typed storage and selector."""
-    return _below(code) or code.co_filename == revstore.watch_selector.__file__
+    """The code of cache, typed storage and selector, and of the locks that they wait for."""
+    return _below(code) or code.co_filename in _FILES
 
 
 def drain(watch: Watch[Any], count: int) -> list[Event[Any]]:
@@ -235,3 +241,156 @@ def test_an_interrupted_select_loses_no_watch(open_parts: Callable[..., Any]) ->
             return bool(code.co_filename == revstore.watch_selector.__file__)
 
         assert interrupt_every_line(attempt, where=only_selector, after=after) > 5
+
+
+def check_free(parts: Any, spot: str) -> None:
+    """No lock is held, and no turn is taken: the feed and other threads go on."""
+
+    def use(_: int) -> None:
+        cache = parts.cache
+        version = parts.put("z", node=spot)
+        assert cache.get("/pods/z", resource_version=version).spec.node_name == spot
+        for options in ({}, {"limit": 1}, {"resource_version": version, "limit": 1}):
+            assert cache.list("/pods", timeout=PATIENCE, **options).items, spot
+        cache.watch("/pods/z", timeout=PATIENCE).close()
+
+    run_threads(6, use, PATIENCE)
+    fallbacks = parts.cache._fallbacks
+    assert (fallbacks._waiting, fallbacks._running) == ({}, set()), spot
+    assert list(parts.cache._content._freshness._waiting) == [], spot
+
+
+READS: dict[str, Callable[[Any, str], Any]] = {
+    "get": lambda s, _: s.get("/pods/a"),
+    "get fresh": lambda s, now: s.get("/pods/a", resource_version=now),
+    "list": lambda s, _: s.list("/pods"),
+    "list selected": lambda s, _: s.list("/pods", field_selector="spec.nodeName=n"),
+    "list fresh": lambda s, now: s.list("/pods", resource_version=now),
+    "list any": lambda s, _: s.list("/pods", resource_version="0"),
+    "exact": lambda s, now: s.list(
+        "/pods", resource_version=now, resource_version_match="Exact", limit=2
+    ),
+    "page": lambda s, _: s.list("/pods", limit=1),
+    "from the store": lambda s, _: s.list("/pods", resource_version="2", limit=1),
+    "ready": lambda s, _: s.wait_ready(PATIENCE),
+}
+
+
+class Released:
+    """A block whose code alone is interrupted, and in the middle of which the feed goes on."""
+
+    def __init__(self, parts: Any) -> None:
+        self._parts = parts
+        self._over = threading.Event()
+        self.inside = False
+
+    def where(self, code: Any) -> bool:
+        return self.inside and where(code)
+
+    def __enter__(self) -> None:
+        self._over.clear()
+        threading.Thread(target=self._release).start()
+        self.inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self.inside = False
+        assert self._over.wait(PATIENCE)
+
+    def _release(self) -> None:
+        time.sleep(0.002)  # most of what may be waited for is waited for by then
+        self._parts.feed.release()
+        self._over.set()
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_an_interrupted_read(open_parts: Callable[..., Any], kind: str) -> None:
+    """The next one gives what is there, in every thread; one that waits for the cache too."""
+    read = READS[kind]
+    parts = open_parts(MemoryBackend())
+    for name in ("a", "b"):
+        parts.put(name, "n")
+    parts.settle()
+    block = Released(parts)
+    written = itertools.count()
+
+    def attempt() -> None:
+        parts.feed.hold()
+        now = parts.put("a", f"{next(written)}")
+        with block:
+            read(parts.cache, now)
+
+    def after(spot: str) -> None:
+        now = parts.put("a", spot)
+        found = read(parts.cache, now)
+        if kind.startswith("get"):
+            assert found.spec.node_name == spot
+        elif kind in {"list", "list fresh", "exact", "page"}:
+            assert found.items[0].spec.node_name == spot
+        check_free(parts, spot)
+
+    assert interrupt_every_line(attempt, where=block.where, after=after, visits=1) > 3
+
+
+@pytest.mark.parametrize("kind", ["list", "watch", "ready"])
+def test_an_interrupt_while_the_cache_is_filled(
+    open_parts: Callable[..., Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the cache may leave at any moment: it is filled all the same, and the next call
+    is answered."""
+    monkeypatch.setattr("revstore.cacher._feed._FIRST_RETRY", 0.001)
+    parts = open_parts(MemoryBackend())
+    now = parts.put("a")
+    parts.settle()
+    block = Released(parts)
+
+    def cacher_alone(code: Any) -> bool:
+        return block.where(code) and "typed" not in code.co_filename
+
+    def call() -> None:
+        if kind == "watch":
+            with parts.cache.watch("/pods", send_initial_events=True) as watch:
+                watch.poll(0)
+        else:
+            READS[kind](parts.cache, now)
+
+    def attempt() -> None:
+        parts.feed.hold()
+        parts.cache._content.feed.cut(InternalError("the test has the cache filled again"))
+        wait_until(lambda: parts.cache._content.generation is None, "the cache is refilled")
+        with block:
+            call()
+
+    def after(spot: str) -> None:
+        run_threads(2, lambda _: call(), PATIENCE)
+        check_free(parts, spot)
+
+    assert interrupt_every_line(attempt, where=cacher_alone, after=after, visits=1) > 5
+
+
+def test_an_interrupted_close_of_a_cache_can_be_repeated() -> None:
+    """And then has ended its watches, its feed and its storage."""
+    opened: list[tuple[Cacher[Any], Watch[Any], list[None]]] = []
+    before = threading.active_count()
+    with MemoryBackend() as backend:
+
+        def begin() -> None:
+            calls: list[None] = []
+            store = TypedStorage(backend, PODS, on_close=lambda: calls.append(None))
+            cache = Cacher(CacherConfig(storage=store, resource_type=PODS))
+            cache.wait_ready()
+            opened.append((cache, cache.watch("/pods"), calls))
+
+        def attempt() -> None:
+            opened[-1][0].close()
+
+        def after(spot: str) -> None:
+            cache, watch, calls = opened.pop()
+            run_threads(1, lambda _: cache.close(), PATIENCE)
+            assert len(calls) == 1, spot
+            with pytest.raises(Closed):
+                watch.poll(0)
+            wait_until(lambda: threading.active_count() == before, f"no thread is left: {spot}")
+            begin()
+
+        begin()
+        assert interrupt_every_line(attempt, where=where, after=after, visits=1) > 20

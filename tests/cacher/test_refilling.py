@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from revstore.cacher import Cacher
+from revstore.cacher._freshness import _Waiter
 from revstore.errors import (
     InternalError,
 )
@@ -99,7 +100,7 @@ def test_a_new_state_is_read_also_if_there_is_no_connection(
     wait_until(lambda: cache.counters.initializations == 2, "a new state")
 
 
-class _CountsWaits(threading.Event):
+class _CountsWaits(_Waiter):
     waits = 0
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -111,9 +112,9 @@ def test_a_wait_that_is_thrown_back_sleeps(open_dict_cache: Open) -> None:
     """Who was woken, but finds the cache being filled anew, waits on without burning time.
     (CACHE-10)"""
     cache = open_dict_cache()
-    woken = _CountsWaits()
+    woken = _CountsWaits(1000)
     woken.set()
     assert not cache._content._freshness._wait(
-        1000, woken, cache._feed.request_progress, end=time.monotonic() + 0.4
+        woken, cache._feed.request_progress, end=time.monotonic() + 0.4
     )
     assert woken.waits <= 6

@@ -32,6 +32,7 @@ from revstore.errors import (
 from revstore.plans import ListPlan, WatchPlan
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Change, ChangeBatch, Event, EventType, ObjectList
+from revstore.threads import Waiters
 
 __all__ = ["Content", "retry_after"]
 
@@ -57,7 +58,7 @@ class Content(Generic[T]):
         self.counting = Counting()
         # Guards state, generation, _failure, _events_received, _state_since.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # of readiness
+        self._waiters = Waiters()  # for readiness
         self.state: CacheState[T] = CacheState(self._attributes)
         self.generation: Generation[T] | None = None  # None: not ready
         #: Why nothing will be answered any more; "" while the cache is open.
@@ -101,11 +102,11 @@ class Content(Generic[T]):
         self.check_open()
         if self.generation is not None:
             return
+        self._waiters.wait_for(
+            lambda: self.ended or self.generation is not None,
+            _READY_TIMEOUT if timeout is None else timeout,
+        )
         with self._lock:
-            self._changed.wait_for(
-                lambda: self.ended != "" or self.generation is not None,
-                _READY_TIMEOUT if timeout is None else timeout,
-            )
             self._ready()
 
     def revision(self) -> int:
@@ -255,7 +256,7 @@ class Content(Generic[T]):
         """End everything in the child of a fork, without a lock and without a word to anybody."""
         self.ended = why
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._waiters = Waiters()
         self._freshness.in_child()
         self.generation = None
         for generation in list(self._generations):
@@ -265,7 +266,7 @@ class Content(Generic[T]):
         with self._lock:
             self.ended = self.ended or why
             self.generation = None  # so that nobody is answered from memory
-            self._changed.notify_all()
+        self._waiters.wake()
         self._freshness.wake(math.inf)
         for generation in list(self._generations):
             generation.end(Closed(self.ended), swallowed)
@@ -342,7 +343,7 @@ class Content(Generic[T]):
             self.counting.initializations.add()
             self.counting.initialization_seconds.value = now - self._state_since
             self._state_since = now
-            self._changed.notify_all()
+        self._waiters.wake()
         self._freshness.wake(revision)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from revstore.deadlines import Deadline
 from revstore.errors import StorageError, Timeout
 from revstore.raising import fresh_copy
+from revstore.threads import Waiters
 
 __all__ = ["Fallbacks"]
 
@@ -22,11 +23,15 @@ class _Flight:
     """One read that several callers wait for."""
 
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self.waiters = Waiters()
+        self.over = False
         self.result: Any = None
         self.error: StorageError | None = None
         #: The one who read gave up: those who wait must try by themselves.
         self.abandoned = True
+
+    def is_over(self) -> bool:
+        return self.over
 
 
 class Fallbacks:
@@ -34,22 +39,26 @@ class Fallbacks:
     that come meanwhile: each begins after its callers asked, so none is too old."""
 
     def __init__(self, limit: int = 4) -> None:
-        self._turns = threading.BoundedSemaphore(limit)
-        self._lock = threading.Lock()  # guards _waiting
+        self._limit = limit
+        self._turns = Waiters()
+        self._lock = threading.Lock()  # guards _waiting and _running
         self._waiting: dict[Hashable, _Flight] = {}
+        self._running: set[_Flight] = set()
 
     def run(self, key: Hashable, read: Callable[[], R], deadline: Deadline) -> R:
         """What ``read`` returns, maybe to several callers; equal keys mean equal reads.
         ``Timeout`` if there is no turn by the deadline."""
         while True:
-            with self._lock:
-                flight = self._waiting.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._waiting[key] = _Flight()
-            if leads:
-                return self._lead(key, flight, read, deadline)
-            if not flight.done.wait(_patience(deadline)):
+            own = _Flight()
+            try:
+                with self._lock:
+                    flight = self._waiting.setdefault(key, own)
+                if flight is own:
+                    return self._lead(key, own, read, deadline)
+            except BaseException:  # an interrupt may have come anywhere
+                self._land(key, own)
+                raise
+            if not flight.waiters.wait_for(flight.is_over, _patience(deadline)):
                 raise _busy(deadline)
             if flight.error is not None:
                 raise fresh_copy(flight.error) from flight.error.__cause__
@@ -58,14 +67,8 @@ class Fallbacks:
                 return result
 
     def _lead(self, key: Hashable, flight: _Flight, read: Callable[[], R], deadline: Deadline) -> R:
-        has_turn = False
         try:
-            try:
-                has_turn = self._turns.acquire(timeout=_patience(deadline))
-            finally:
-                with self._lock:
-                    del self._waiting[key]
-            if not has_turn:
+            if not self._turns.wait_for(lambda: self._begin(key, flight), _patience(deadline)):
                 raise _busy(deadline)
             flight.result = result = read()
             flight.abandoned = False
@@ -76,9 +79,26 @@ class Fallbacks:
             flight.error = error
             raise
         finally:
-            if has_turn:
-                self._turns.release()
-            flight.done.set()
+            self._land(key, flight)
+
+    def _begin(self, key: Hashable, flight: _Flight) -> bool:
+        """Take a turn, if there is one."""
+        with self._lock:
+            if len(self._running) >= self._limit:
+                return False
+            self._running.add(flight)
+            del self._waiting[key]
+            return True
+
+    def _land(self, key: Hashable, flight: _Flight) -> None:
+        """Give the turn back and wake who waits for it, or for the result. May be repeated."""
+        with self._lock:
+            if self._waiting.get(key) is flight:
+                del self._waiting[key]
+            self._running.discard(flight)
+            flight.over = True
+        self._turns.wake()
+        flight.waiters.wake()
 
 
 def _patience(deadline: Deadline) -> float:

@@ -17,7 +17,7 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.storage import Change, ChangeBatch, Changes, Storage
-from revstore.threads import start_thread
+from revstore.threads import Wake, start_thread
 
 __all__ = ["Feed"]
 
@@ -58,7 +58,7 @@ class Feed(Generic[T]):
         self._apply = apply
         self._failed = failed
         self._tick = tick
-        self._stopping = threading.Event()
+        self._stopping = Wake()
         self._lock = threading.Lock()  # guards _cut, _refill, _changes
         self._cut = False
         self._refill: StorageError | None = None

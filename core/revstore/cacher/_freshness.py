@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from revstore.cacher._counters import Counting
 from revstore.errors import Unsupported
+from revstore.threads import Wake
 
 __all__ = ["Freshness"]
 
@@ -18,6 +20,16 @@ _PROGRESS_INTERVAL = 0.1
 # that must have been waited for that.
 _DISTRUST = 30.0
 _CHANCE = 1.0
+
+
+class _Waiter(Wake):
+    """Wakes who waits for ``revision``."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: int) -> None:
+        super().__init__()
+        self.revision = revision
 
 
 class Freshness:
@@ -37,7 +49,8 @@ class Freshness:
         self._revision = revision
         self._check_open = check_open
         self._lock = threading.Lock()  # guards _waiting
-        self._waiting: list[tuple[int, threading.Event]] = []
+        # Weak, so that a read that is interrupted takes its waiter along.
+        self._waiting: weakref.WeakSet[_Waiter] = weakref.WeakSet()
         self._distrusted_until = 0.0
 
     @property
@@ -61,14 +74,10 @@ class Freshness:
         start = time.monotonic()
         end = start + (self._patience if timeout is None else min(timeout, self._patience))
         enough = start + min(self._patience, _CHANCE) if reached else math.inf
-        waiter = threading.Event()
+        waiter = _Waiter(revision)
         with self._lock:
-            self._waiting.append((revision, waiter))
-        try:
-            fresh = self._wait(revision, waiter, request_progress, end=end, enough=enough)
-        finally:
-            with self._lock:
-                self._waiting = [each for each in self._waiting if each[1] is not waiter]
+            self._waiting.add(waiter)
+        fresh = self._wait(waiter, request_progress, end=end, enough=enough)
         self._counting.read_waits.add()
         self._counting.read_wait_seconds.add(time.monotonic() - start)
         if not fresh:
@@ -84,21 +93,20 @@ class Freshness:
         if not self._waiting:  # who comes just now looks before waiting
             return
         with self._lock:
-            for wanted, waiter in self._waiting:
-                if wanted <= revision:
+            for waiter in self._waiting:
+                if waiter.revision <= revision:
                     waiter.set()
 
     def _wait(
         self,
-        revision: int,
-        waiter: threading.Event,
+        waiter: _Waiter,
         request_progress: Callable[[], None],
         *,
         end: float,
         enough: float = math.inf,
     ) -> bool:
         asked = True
-        while self._revision() < revision:
+        while self._revision() < waiter.revision:
             self._check_open()
             left = end - time.monotonic()
             if left <= 0:
@@ -110,5 +118,4 @@ class Freshness:
             except Unsupported:
                 asked = False  # then events or marks may bring it, or not
             waiter.wait(min(left, _PROGRESS_INTERVAL))
-            waiter.clear()  # the cache may begin anew before the next look
         return True

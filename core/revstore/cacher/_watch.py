@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from revstore.errors import Closed, Expired, StorageError
 from revstore.raising import fresh_copy
 from revstore.resource_type import ResourceType
 from revstore.storage import Event, EventType, Watch
+from revstore.threads import Wake
 
 __all__ = ["CacheWatch"]
 
@@ -199,7 +199,7 @@ class CacheWatch(Listener[T], Watch[T]):
 
     def _wait(self, end: float | None) -> None:
         """Wait until there may be something to be taken, or until ``end``."""
-        waiter = threading.Event()
+        waiter = Wake()
         try:
             self._generation.arm(self, waiter.set)
             moments = [each for each in (end, self._due()) if each is not None]
