@@ -90,7 +90,11 @@ class Compactor(Closing):
         self._guard = OpenGuard(self, what="compactor")
         self._thread: threading.Thread | None = None
         if interval and Capability.COMPACTION in backend.capabilities:
-            self._thread = start_thread(self._run, "revstore-compactor")
+            try:
+                self._thread = start_thread(self._run, "revstore-compactor")
+            except BaseException:  # an interrupt came when it ran
+                self._closing.set()
+                raise
 
     @property
     def compact_revision(self) -> int:

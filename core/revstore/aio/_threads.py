@@ -53,15 +53,22 @@ class ThreadedWatch(Generic[T]):
     def poll(self, _timeout: float = 0, /) -> tuple[Event[T], ...] | None:
         """What the thread has found; does not wait."""
         with self._lock:
-            found = self._found
+            found, version = self._found, self._version
             if found is None:
                 return None
             if isinstance(found, BaseException):
                 raise found
-            self._found = None
-            self._version = found.version
-        self._turns.put(None)
-        return found.events
+        try:
+            with self._lock:
+                if self._found is found:
+                    self._found, self._version = None, found.version
+            # On one line, so that no interrupt comes in between.
+            self._turns.put(None); return found.events  # noqa: E702  # fmt: skip
+        except BaseException:
+            with self._lock:
+                if self._found is None:
+                    self._found, self._version = found, version
+            raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
         """As ``Watch.on_readable``."""

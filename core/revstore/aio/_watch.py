@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -79,26 +80,22 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         Where the storage has no cache, a thread reads ahead, up to a few hundred events; 0 gives
         what it has read.
         """
-        events = tuple(self._left)
-        if not events and self._told:
-            await asyncio.sleep(0)  # a watch that always has something lets others run all the same
-            events = self._take()
         timeout = check_poll(timeout)
-        if timeout is None:
-            while not events:
-                await self._wait()
+        end = math.inf if timeout is None else self._loop.time() + timeout
+        events: tuple[Event[T], ...] = ()
+        try:
+            events = tuple(self._left)
+            if not events and self._told:
+                await asyncio.sleep(0)  # one that always has something lets others run all the same
                 events = self._take()
-            return events
-        end = self._loop.time() + timeout
-        while not events and (left := end - self._loop.time()) > 0:
-            waiter = self._wait()
-            timer = self._loop.call_later(left, _resolve, waiter)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-            events = self._take()
-        return events or None
+            while not events and (left := end - self._loop.time()) > 0:
+                await self._wait_for(left)
+                events = self._take()
+            return events or None
+        except BaseException:
+            if events:  # an interrupt came
+                self._left = iter(events)
+            raise
 
     @property
     def resource_version(self) -> str:
@@ -120,8 +117,8 @@ class AsyncWatch(AsyncClosing, Generic[T]):
     async def __anext__(self) -> Event[T]:
         # All in one coroutine: each more is memory of every task that waits.
         while True:
-            for event in self._left:
-                return event
+            # On one line, so that no interrupt comes in between.
+            for event in self._left: return event  # noqa: E701  # fmt: skip
             await (asyncio.sleep(0) if self._told else self._wait())  # see poll
             try:
                 self._left = iter(self._take())
@@ -137,6 +134,17 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         except BaseException:
             self._told = True  # it will be raised again, without another call
             raise
+
+    async def _wait_for(self, seconds: float) -> None:
+        waiter = self._wait()
+        if seconds == math.inf:
+            await waiter
+            return
+        timer = self._loop.call_later(seconds, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
 
     def _wait(self) -> asyncio.Future[None]:
         """A future that is done when a poll may find something."""

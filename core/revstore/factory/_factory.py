@@ -143,24 +143,24 @@ class StorageFactory(Closing):
             ready_timeout=config.readycheck_timeout or 2.0,
             on_close=on_close,
         )
-        if cached and capacity != 0:
-            storage = Cacher(
-                CacherConfig(
-                    storage=storage,
-                    resource_type=resource_type,
-                    capacity=capacity,
-                    event_history_window=config.event_history_window,
-                    indexed_fields=indexed_fields,
+        try:
+            if cached and capacity != 0:
+                storage = Cacher(
+                    CacherConfig(
+                        storage=storage,
+                        resource_type=resource_type,
+                        capacity=capacity,
+                        event_history_window=config.event_history_window,
+                        indexed_fields=indexed_fields,
+                    )
                 )
-            )
-        with self._lock:
-            closed = self._closed
-            if not closed:
+            with self._lock:
+                self._check_open()
                 self._storages.append((info, storage))
-        if closed:
+            return storage
+        except BaseException:
             storage.close()
-            self._check_open()
-        return storage
+            raise
 
     def open_storages(self) -> tuple[tuple[ResourceInfo, Storage[Any]], ...]:
         """The storages that were made and not closed with the factory, in the order of making."""
@@ -209,26 +209,31 @@ class StorageFactory(Closing):
                 self._storages = [each for each in self._storages if each[1] is not storage]
 
         resource_type = self.resource_type(object_type, info)
-        storage = self.storage(
-            resource_type,
-            resource=info,
-            cached=cached,
-            indexed_fields=indexed_fields,
-            on_close=forget if on_close is None else on_close,
-        )
-        registry = Registry(
-            storage,
-            resource_prefix=info.prefix,
-            namespaced=info.namespaced,
-            encode=resource_type.codec.encode,
-        )
-        if on_close is None:
-            with self._lock:
-                first = self._registries.setdefault(key, registry)
-            if first is not registry:  # somebody else's, made at the same time
+        try:
+            storage = self.storage(
+                resource_type,
+                resource=info,
+                cached=cached,
+                indexed_fields=indexed_fields,
+                on_close=forget if on_close is None else on_close,
+            )
+            registry = Registry(
+                storage,
+                resource_prefix=info.prefix,
+                namespaced=info.namespaced,
+                encode=resource_type.codec.encode,
+            )
+            if on_close is None:
+                with self._lock:
+                    first = self._registries.setdefault(key, registry)
+                if first is not registry:  # somebody else's, made at the same time
+                    storage.close()
+                    return first
+            return registry
+        except BaseException:
+            if storage is not None:
                 storage.close()
-                return first
-        return registry
+            raise
 
     def stored_resources(self) -> tuple[str, ...]:
         """The resource prefixes that hold keys, as "/pods" or "/example.com/widgets", sorted.
@@ -275,13 +280,14 @@ class StorageFactory(Closing):
             return
         with self._lock:
             self._closed = True
-            storages, self._storages = self._storages, []
-            opened, self._opened = list(self._opened.values()), {}
+            storages, opened = list(self._storages), list(self._opened.values())
         for _, storage in storages:
             storage.close()
         for each in opened:
             each.compactor.close()
             each.backend.close()
+        with self._lock:  # now, so that a close that was interrupted can be repeated
+            self._storages, self._opened = [], {}
 
     def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
         """The resource that ``storage`` and ``registry`` take these arguments for.
@@ -324,13 +330,16 @@ class StorageFactory(Closing):
         shared = config.backend_part()
         opened = self._opened.get(shared)
         if opened is None:
+            compactor: Compactor | None = None
             backend = open_backend(config)
             try:
                 compactor = Compactor(backend, interval=self._compaction_interval(shared))
+                opened = self._opened[shared] = _Opened(backend, compactor)
             except BaseException:
+                if compactor is not None:
+                    compactor.close()
                 backend.close()
                 raise
-            opened = self._opened[shared] = _Opened(backend, compactor)
         return opened.backend
 
     def _compaction_interval(self, shared: StorageConfig) -> float:
