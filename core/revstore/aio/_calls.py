@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, Protocol, TypeVar
@@ -51,7 +54,7 @@ class Calls:
     async def run(self, call: Callable[[], R]) -> R:
         """What ``call`` returns or raises. Cancelled before its turn it never runs, afterwards it
         runs on and nobody learns what comes of it."""
-        return await asyncio.wrap_future(self._submit(call))
+        return await _wrapped(self._submit(call))
 
     async def watch(self, call: Callable[[], Watch[T]]) -> AsyncWatch[T]:
         """The watch that ``call`` opens; if cancelled meanwhile, it is closed."""
@@ -66,7 +69,7 @@ class Calls:
             if self._closing is None:
                 self._closing = _in_own_thread(self._finish)
             done, thread = self._closing
-        await asyncio.wrap_future(done)
+        await _wrapped(done)
         thread.join()  # nothing but its end is left of it
 
     def _submit(self, call: Callable[[], R]) -> Future[R]:
@@ -138,10 +141,34 @@ async def opened_in_thread(opened: Callable[[], C]) -> C:
 
 async def _kept(future: Future[C]) -> C:
     try:
-        return await asyncio.wrap_future(future)
+        return await _wrapped(future)
     except asyncio.CancelledError:
         future.add_done_callback(_close_result)
         raise
+
+
+# What tasks wait for, and no thread of the child of a fork will bring.
+_awaited: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+
+
+def _wrapped(future: Future[R]) -> asyncio.Future[R]:
+    wrapped = asyncio.wrap_future(future)
+    _awaited.add(wrapped)
+    return wrapped
+
+
+def _after_fork_in_child() -> None:
+    for future in list(_awaited):
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            future.get_loop().call_soon_threadsafe(_end_in_child, future)
+
+
+def _end_in_child(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(Closed("the call was made before a fork; make it again in the child"))
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _close_result(future: Future[Any]) -> None:

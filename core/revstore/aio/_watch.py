@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 import asyncio
 import math
+import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -17,6 +19,8 @@ __all__ = ["AsyncClosing", "AsyncWatch", "Readable"]
 
 T = TypeVar("T")
 
+# Those that a child of a fork would wait on for ever.
+_open: weakref.WeakSet[AsyncWatch[Any]] = weakref.WeakSet()
 _NONE_LEFT: Iterator[Any] = iter(())
 
 
@@ -72,6 +76,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         #: What the task that waits is waiting for.
         self._waiter: asyncio.Future[None] | None = None
         watch.on_readable(self._tell)
+        _open.add(self)
 
     async def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
         """Wait for the next events, at most ``timeout`` seconds; None if there were none. 0 does
@@ -157,6 +162,11 @@ class AsyncWatch(AsyncClosing, Generic[T]):
             waiter.set_result(None)
         return waiter
 
+    def in_child(self) -> None:
+        """Have a task that waits look again in the child of a fork, where nobody else tells it that
+        the watch is closed."""
+        self._tell()
+
     def _tell(self) -> None:
         """Called when a poll may find something, from any thread."""
         self._told = True
@@ -171,3 +181,11 @@ class AsyncWatch(AsyncClosing, Generic[T]):
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _after_fork_in_child() -> None:
+    for watch in list(_open):
+        watch.in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -243,6 +243,9 @@ class CacheWatch(Listener[T], Watch[T]):
             raise Closed("the watch was closed")
         if self._initial is None:
             return ()
+        ended = self._generation.ended
+        if isinstance(ended, Closed):  # as by a fork: who closes does not want what is left
+            self._fail(ended)
         events, self._initial_at = self._initial.page(self._initial_at, _PAGE)
         if self._initial_at < 0:
             self._end_initial()
