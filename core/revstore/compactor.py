@@ -17,7 +17,8 @@ import attrs
 
 from revstore.backend import Backend
 from revstore.closing import Closing
-from revstore.errors import Closed, Compacted, InvalidArgument
+from revstore.deadlines import check_seconds
+from revstore.errors import Closed, Compacted
 from revstore.forks import OpenGuard
 from revstore.threads import Wake, start_thread
 from revstore.values import Capability, PutResult
@@ -79,8 +80,7 @@ class Compactor(Closing):
     def __init__(
         self, backend: Backend, *, interval: float = 300.0, key: str = "compact_rev_key"
     ) -> None:
-        if not interval >= 0:
-            raise InvalidArgument("compaction_interval", interval, "0 or more seconds")
+        check_seconds("compaction_interval", interval)
         self._backend = backend
         self._interval = min(interval, threading.TIMEOUT_MAX)
         self._key = key

@@ -1,4 +1,5 @@
-"""How long calls may take: what a timeout may be, and the deadline that it becomes."""
+"""How long calls may take: what a timeout may be, and the deadline that it becomes; and which
+numbers a part may be made with."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import time
 
 from revstore.errors import InvalidArgument, Timeout
 
-__all__ = ["Deadline", "check_poll", "check_timeout"]
+__all__ = ["Deadline", "check_count", "check_poll", "check_seconds", "check_timeout"]
 
 #: Seconds that anything is asked to wait at most: locks and sockets refuse much larger numbers.
 _LONGEST = 1e6
+_MAX_SECONDS = 1e12
 
 
 def check_timeout(timeout: float | None, default: float, key: str = "") -> float:
@@ -37,6 +39,27 @@ def check_poll(timeout: float | None, key: str = "") -> float | None:
     if timeout is None or timeout == math.inf:
         return None
     return check_timeout(timeout, _LONGEST, key)
+
+
+def check_count(name: str, value: object, low: int) -> None:
+    """Raise ``InvalidArgument`` unless ``value``, a setting, is a whole number from ``low`` to
+    2^63 - 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 1 << 63:
+        if isinstance(value, int) and value.bit_length() > 128:
+            value = f"a number of {value.bit_length()} bits"  # Python refuses to print the longest
+        raise InvalidArgument(name, value, f"a whole number from {low} on")
+
+
+def check_seconds(name: str, value: object, low: float = 0.0, *, above: bool = False) -> None:
+    """Raise ``InvalidArgument`` unless ``value``, a setting, is a number of seconds from ``low``
+    on, or ``above`` it: up to 10^12, or infinity."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (low < value if above else low <= value):  # type: ignore[operator]
+        if value <= _MAX_SECONDS or value == math.inf:  # type: ignore[operator]
+            return
+        value = "a number that is too large"
+    bound = f"seconds above {low:g}" if above else f"{low:g} or more seconds"
+    raise InvalidArgument(name, value, bound)
 
 
 class Deadline:

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from revstore.errors import Closed, InvalidArgument, NotReady
+from revstore.deadlines import check_seconds
+from revstore.errors import Closed, NotReady
 from revstore.forks import OpenGuard
 from revstore.threads import Waiters
 
@@ -31,8 +32,7 @@ class HealthCheck:
         self._probe = probe
         self._timeout = timeout
         self._clock = clock
-        if not timeout >= 0:
-            raise InvalidArgument("timeout", timeout, "0 or more seconds")
+        check_seconds("timeout", timeout)
         # Guards _closed, _started, _started_at, _finished and _error.
         self._lock = threading.Lock()
         self._waiters = Waiters()  # for the first result

@@ -15,7 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from revstore.aio._threads import ThreadedWatch
 from revstore.aio._watch import AsyncClosing, AsyncWatch, Readable
 from revstore.closing import Closing
-from revstore.errors import Closed, InvalidArgument, Unsupported
+from revstore.deadlines import check_count
+from revstore.errors import Closed, Unsupported
 from revstore.forks import OpenGuard
 from revstore.storage import Watch
 from revstore.threads import start_thread
@@ -34,8 +35,7 @@ class _Closes(Protocol):
 
 def check_threads(threads: int) -> None:
     """``InvalidArgument`` for less than one thread."""
-    if threads < 1:
-        raise InvalidArgument("threads", threads, "at least 1")
+    check_count("threads", threads, 1)
 
 
 class Calls:

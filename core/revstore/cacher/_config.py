@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from revstore.errors import InvalidArgument
+from revstore.deadlines import check_count, check_seconds
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
 
@@ -46,20 +46,16 @@ class CacherConfig(Generic[T]):
     bookmark_interval: float = 60.0
 
     def __attrs_post_init__(self) -> None:
-        if self.event_history_window < _WINDOW:
-            raise InvalidArgument(
-                "event_history_window", self.event_history_window, "75 seconds or more"
-            )
-        if self.capacity is not None and self.capacity < 1:
-            raise InvalidArgument("capacity", self.capacity, "1 or more")
-        for name in ("fresh_timeout", "bookmark_interval"):
-            if getattr(self, name) <= 0:
-                raise InvalidArgument(name, getattr(self, name), "seconds above 0")
+        check_seconds("event_history_window", self.event_history_window, _WINDOW)
+        if self.capacity is not None:
+            check_count("capacity", self.capacity, 1)
+        check_seconds("fresh_timeout", self.fresh_timeout, above=True)
+        check_seconds("bookmark_interval", self.bookmark_interval, above=True)
 
 
 def log_capacity(config: CacherConfig[T]) -> int:
     """The log's upper bound: doubled for each doubling of the window. (HIST-1)"""
     if config.capacity is not None:
         return config.capacity
-    doublings = max(0, math.ceil(math.log2(config.event_history_window / _WINDOW)))
+    doublings = max(0, math.ceil(math.log2(min(config.event_history_window, 1e12) / _WINDOW)))
     return _CAPACITY << min(doublings, 14)

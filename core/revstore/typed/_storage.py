@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from revstore.backend import Backend
-from revstore.deadlines import Deadline, check_poll
+from revstore.deadlines import Deadline, check_count, check_poll, check_seconds
 from revstore.errors import (
     BackendError,
     Closed,
@@ -76,6 +76,8 @@ class TypedStorage(Storage[T]):
         ready_timeout: float = 2.0,
         on_close: Callable[[], None] | None = None,
     ) -> None:
+        check_count("cache_size", cache_size, 0)
+        check_seconds("ready_timeout", ready_timeout)
         self._backend = backend
         self._resource_type = resource_type
         self._keys = KeySpace(prefix, resource_type.root)
