@@ -11,6 +11,7 @@
 ``ignoring``             ``contextlib.suppress``, but for what a signal's handler raised
 ``server_addresses``     ``StorageConfig.server_list`` as hosts and ports
 ``tls_files``            the TLS files of a ``StorageConfig`` as PEM texts
+``ObservedBackend``      for wrappers: another backend, with something around each request
 ======================== =========================================================================
 
 The checks of arguments are in ``revstore.arguments``; threads begin by
@@ -42,6 +43,7 @@ and a slow reader delays nobody.
 from __future__ import annotations
 
 from revstore.backend_tools._keys import key_matcher, prefix_end
+from revstore.backend_tools._observed import ObservedBackend
 from revstore.backend_tools._option_checks import seconds, whole_number
 from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
 from revstore.forks import OpenGuard
@@ -49,6 +51,7 @@ from revstore.raising import ignoring, let_out
 from revstore.shared_log import SharedLog
 
 __all__ = [
+    "ObservedBackend",
     "OpenGuard",
     "ServerAddress",
     "SharedLog",

@@ -11,17 +11,9 @@ import attrs
 
 from revstore import kinds
 from revstore.backend import Backend, BackendWatch
+from revstore.backend_tools import ObservedBackend
 from revstore.kinds import Overrides
-from revstore.values import (
-    BackendStatus,
-    Capability,
-    CountResult,
-    DeleteResult,
-    GetResult,
-    ListResult,
-    PutResult,
-    WatchBatch,
-)
+from revstore.values import WatchBatch
 
 __all__ = ["BUCKETS", "MeasuredBackend", "Request", "RequestCounts", "added"]
 
@@ -31,6 +23,13 @@ BUCKETS = (
     *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5),
     *(2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
+
+#: What the original calls operations that the contract calls otherwise.
+_ORIGINAL_NAMES = {
+    "status": "getCurrentResourceVersion",
+    "list_keys": "listOnlyKeys",
+    "count": "listWithCount",
+}
 
 
 @attrs.frozen(slots=True)
@@ -182,7 +181,7 @@ class _Request:
         self._tally.request(self._operation, self._resource, seconds, failed=kind is not None)
 
 
-class MeasuredBackend(Backend):
+class MeasuredBackend(ObservedBackend):
     """``backend`` itself, but that its requests are counted and timed, and the events of its
     watches counted. Closing it closes ``backend``.
 
@@ -194,7 +193,7 @@ class MeasuredBackend(Backend):
     def __init__(
         self, backend: Backend, *, prefix: str = "", resources: Overrides | None = None
     ) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._tally = _Tally()
         self._resources = _Resources(prefix, resources or {})
 
@@ -215,95 +214,12 @@ class MeasuredBackend(Backend):
         """Progress marks that watches have delivered, by group and resource of the key watched."""
         return self._tally.copy(self._tally.marks)
 
-    def _measured(self, operation: str, key: object = "") -> _Request:
-        return _Request(self._tally, operation, self._resources.of(key))
+    def observed(self, operation: str, key: str) -> _Request:
+        named = _ORIGINAL_NAMES.get(operation, operation)
+        return _Request(self._tally, named, self._resources.of(key))
 
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return self._backend.capabilities
-
-    def status(self, *, timeout: float | None = None) -> BackendStatus:
-        with self._measured("getCurrentResourceVersion"):
-            return self._backend.status(timeout=timeout)
-
-    def get(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        linearizable: bool = True,
-        timeout: float | None = None,
-    ) -> GetResult:
-        with self._measured("get", key):
-            return self._backend.get(
-                key, revision=revision, linearizable=linearizable, timeout=timeout
-            )
-
-    def list(
-        self,
-        prefix: str,
-        *,
-        start: str = "",
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        remaining: bool = False,
-        linearizable: bool = True,
-        timeout: float | None = None,
-    ) -> ListResult:
-        with self._measured("listOnlyKeys" if keys_only else "list", prefix):
-            return self._backend.list(
-                prefix,
-                start=start,
-                limit=limit,
-                revision=revision,
-                keys_only=keys_only,
-                remaining=remaining,
-                linearizable=linearizable,
-                timeout=timeout,
-            )
-
-    def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
-        with self._measured("listWithCount", prefix):
-            return self._backend.count(prefix, revision=revision, timeout=timeout)
-
-    def put(
-        self,
-        key: str,
-        value: bytes,
-        *,
-        expected_revision: int,
-        ttl: int | None = 0,
-        timeout: float | None = None,
-    ) -> PutResult:
-        with self._measured("update" if expected_revision else "create", key):
-            return self._backend.put(
-                key, value, expected_revision=expected_revision, ttl=ttl, timeout=timeout
-            )
-
-    def delete(
-        self, key: str, *, expected_revision: int, timeout: float | None = None
-    ) -> DeleteResult:
-        with self._measured("delete", key):
-            return self._backend.delete(key, expected_revision=expected_revision, timeout=timeout)
-
-    def watch(
-        self, key: str, *, recursive: bool, after_revision: int, progress: bool = True
-    ) -> BackendWatch:
-        watch = self._backend.watch(
-            key, recursive=recursive, after_revision=after_revision, progress=progress
-        )
+    def observed_watch(self, watch: BackendWatch, key: str) -> BackendWatch:
         return _MeasuredWatch(watch, self._tally, self._resources.of(key))
-
-    def compact(self, revision: int, *, timeout: float | None = None) -> None:
-        with self._measured("compact"):
-            self._backend.compact(revision, timeout=timeout)
-
-    def size(self, *, timeout: float | None = None) -> int | None:
-        return self._backend.size(timeout=timeout)
-
-    def close(self) -> None:
-        self._backend.close()
 
 
 def added(one: RequestCounts, other: RequestCounts) -> RequestCounts:
