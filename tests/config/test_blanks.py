@@ -43,6 +43,7 @@ VALUES = {
     "readycheck_timeout": "500ms",
     "count_metric_poll_period": "7",
     "db_metric_poll_interval": "8",
+    "slow_operation_threshold": "250ms",
 }
 #: What a field needs beside it.
 BESIDE = {

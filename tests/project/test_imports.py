@@ -15,7 +15,16 @@ CORE = ROOT / "core" / "revstore"
 
 #: Layer -> its rooms: packages of the core, and modules beside them. Every room is in exactly one.
 LAYERS = {
-    "errors": ["closing", "deadlines", "errors", "forks", "nesting", "raising", "threads"],
+    "errors": [
+        "call_times",
+        "closing",
+        "deadlines",
+        "errors",
+        "forks",
+        "nesting",
+        "raising",
+        "threads",
+    ],
     "values": ["shared_log", "values"],
     "backend": ["arguments", "backend", "backend_tools"],
     "memory": ["memory"],
@@ -39,6 +48,7 @@ LAYERS = {
     "resource type": ["resource_type"],
     "typed": ["typed"],
     "cacher": ["cacher"],
+    "tracing": ["tracing"],
     "watch_selector": ["watch_selector"],
     "aio": ["aio"],
     "compactor": ["compactor"],
@@ -78,6 +88,16 @@ MAY_IMPORT = {
     "resource type": ["errors", "objects", "storage"],
     "typed": ["errors", "values", "backend", "objects", "storage", "resource type"],
     "cacher": ["errors", "values", "objects", "storage", "resource type"],
+    "tracing": [
+        "errors",
+        "backend",
+        "config",
+        "objects",
+        "storage",
+        "resource type",
+        "typed",
+        "cacher",
+    ],
     "watch_selector": ["errors", "storage"],
     "aio": [
         "errors",
@@ -105,6 +125,7 @@ MAY_IMPORT = {
         "resource type",
         "typed",
         "cacher",
+        "tracing",
         "compactor",
         "health",
         "kinds",
@@ -248,6 +269,7 @@ HEAVY = [
     "rich",
     "yaml",
     "prometheus_client",
+    "opentelemetry",
     "urllib3",
     "pytest",
     "hypothesis",

@@ -21,6 +21,7 @@ from revstore.cacher._state import Attributes, CacheState
 from revstore.cacher._view import covers
 from revstore.cacher._watch import CacheWatch
 from revstore.cacher._watch_start import InitialEvents, WatchStart, start_after
+from revstore.call_times import Waiting
 from revstore.errors import (
     Closed,
     CorruptObject,
@@ -102,10 +103,11 @@ class Content(Generic[T]):
         self.check_open()
         if self.generation is not None:
             return
-        self._waiters.wait_for(
-            lambda: self.ended or self.generation is not None,
-            _READY_TIMEOUT if timeout is None else timeout,
-        )
+        with Waiting():
+            self._waiters.wait_for(
+                lambda: self.ended != "" or self.generation is not None,
+                _READY_TIMEOUT if timeout is None else timeout,
+            )
         with self._lock:
             self._ready()
 

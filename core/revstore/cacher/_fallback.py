@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from revstore.call_times import Waiting
 from revstore.deadlines import Deadline
 from revstore.errors import StorageError, Timeout
 from revstore.raising import fresh_copy
@@ -58,7 +59,9 @@ class Fallbacks:
             except BaseException:  # an interrupt may have come anywhere
                 self._land(key, own)
                 raise
-            if not flight.waiters.wait_for(flight.is_over, _patience(deadline)):
+            with Waiting():
+                is_over = flight.waiters.wait_for(flight.is_over, _patience(deadline))
+            if not is_over:
                 raise _busy(deadline)
             if flight.error is not None:
                 raise fresh_copy(flight.error) from flight.error.__cause__
@@ -68,7 +71,11 @@ class Fallbacks:
 
     def _lead(self, key: Hashable, flight: _Flight, read: Callable[[], R], deadline: Deadline) -> R:
         try:
-            if not self._turns.wait_for(lambda: self._begin(key, flight), _patience(deadline)):
+            with Waiting():
+                has_turn = self._turns.wait_for(
+                    lambda: self._begin(key, flight), _patience(deadline)
+                )
+            if not has_turn:
                 raise _busy(deadline)
             flight.result = result = read()
             flight.abandoned = False

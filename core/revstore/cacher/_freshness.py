@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 
 from revstore.cacher._counters import Counting
+from revstore.call_times import Waiting
 from revstore.errors import Unsupported
 from revstore.threads import Wake
 
@@ -77,7 +78,8 @@ class Freshness:
         waiter = _Waiter(revision)
         with self._lock:
             self._waiting.add(waiter)
-        fresh = self._wait(waiter, request_progress, end=end, enough=enough)
+        with Waiting():
+            fresh = self._wait(waiter, request_progress, end=end, enough=enough)
         self._counting.read_waits.add()
         self._counting.read_wait_seconds.add(time.monotonic() - start)
         if not fresh:

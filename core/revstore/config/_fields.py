@@ -159,6 +159,8 @@ class PlainFields:
     #: 0 turns the counting off.
     count_metric_poll_period: float = _field(60.0, above_backend=True)
     db_metric_poll_interval: float = _field(30.0, above_backend=True)
+    #: Calls that take as long are logged; 0: none.
+    slow_operation_threshold: float = _field(0.0, above_backend=True)
 
 
 _FIELDS = attrs.fields_dict(PlainFields)

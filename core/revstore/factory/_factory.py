@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from revstore.plugins import load_codec, load_transformer, open_backend
 from revstore.registry import Registry
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
+from revstore.tracing import TracedCacher, trace_of, traced_storage
 from revstore.transform import Transformer
 from revstore.typed import TypedStorage
 
@@ -131,7 +133,14 @@ class StorageFactory(Closing):
         config = self.config.for_resource(info.qualified)
         with self._lock:
             backend = self._open(config)
-        storage: Storage[T] = TypedStorage(
+        behind_cache = cached and capacity != 0
+        make_storage: Callable[..., Storage[T]] = TypedStorage
+        make_cacher: Callable[..., Storage[T]] = Cacher
+        trace = trace_of(config, info.qualified, resource_type.versioner)
+        if trace is not None:
+            make_storage = functools.partial(traced_storage, trace, behind_cache=behind_cache)
+            make_cacher = functools.partial(TracedCacher, trace)
+        storage = make_storage(
             backend,
             resource_type,
             prefix=config.prefix,
@@ -144,8 +153,8 @@ class StorageFactory(Closing):
             on_close=on_close,
         )
         try:
-            if cached and capacity != 0:
-                storage = Cacher(
+            if behind_cache:
+                storage = make_cacher(
                     CacherConfig(
                         storage=storage,
                         resource_type=resource_type,

@@ -242,7 +242,7 @@ class TypedStorage(Storage[T]):
             predicate = self._resource_type.predicate(label_selector, field_selector)
         deadline = Deadline(check_poll(timeout, key), key)
         if not plan.initial and not plan.revision:  # now, not when the first poll comes (WATCH-4)
-            now = self.current_revision(timeout=deadline.left())
+            now = self._backend.status(timeout=deadline.left()).revision
             plan = msgspec.structs.replace(plan, revision=now)
         if plan.needs_empty_object:
             self._resource_type.new_object()  # refused here rather than when the first one is due

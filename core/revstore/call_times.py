@@ -1,0 +1,49 @@
+"""What one call of a storage spends its time on, noted by the parts that it passes through.
+
+Nothing is noted, and next to nothing is spent on it, unless the storage is traced; see
+``revstore.tracing``.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+
+__all__ = ["CURRENT", "CallTimes", "Waiting"]
+
+
+class CallTimes:
+    """All times are in seconds."""
+
+    # Defaults of the class rather than set by each new call, which most are not changed in.
+
+    #: Requests to the backend, and their time.
+    requests: int = 0
+    backend: float = 0.0
+    encode: float = 0.0
+    decode: float = 0.0
+    #: In the value transformer.
+    transform: float = 0.0
+    #: For the cache to be filled or fresh enough, or for a turn to ask the store.
+    waiting: float = 0.0
+    #: In functions of the caller's, as that of an update, and how often they were called.
+    functions: float = 0.0
+    attempts: int = 0
+
+
+#: The call that this thread, or task, is in; None if there is none, or none that is traced.
+CURRENT: ContextVar[CallTimes | None] = ContextVar("revstore_call", default=None)
+
+
+class Waiting:
+    """Count what runs within as waiting of the current call."""
+
+    __slots__ = ("_start",)
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        times = CURRENT.get()
+        if times is not None:
+            times.waiting += time.perf_counter() - self._start
