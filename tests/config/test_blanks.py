@@ -44,6 +44,7 @@ VALUES = {
     "count_metric_poll_period": "7",
     "db_metric_poll_interval": "8",
     "slow_operation_threshold": "250ms",
+    "tracing": "yes",
 }
 #: What a field needs beside it.
 BESIDE = {

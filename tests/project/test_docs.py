@@ -317,7 +317,7 @@ def test_every_name_is_mentioned():
 
 # What looks like a name of the package and is none: files, groups of entry points, extras.
 _NO_NAMES = re.compile(
-    r"revstore\.(db|toml|backends|wrappers|codecs|transformers|commands|slow|backend\.API_VERSION)$"
+    r"revstore\.(db|toml|backends|wrappers|codecs|transformers|commands|slow|attempts|[a-z]+_seconds|backend\.API_VERSION)$"
 )
 _CLASSES = "Event|ObjectList|Preconditions|Registry|ResponseMeta|Storage|StorageConfig|Watch"
 

@@ -161,6 +161,8 @@ class PlainFields:
     db_metric_poll_interval: float = _field(30.0, above_backend=True)
     #: Calls that take as long are logged; 0: none.
     slow_operation_threshold: float = _field(0.0, above_backend=True)
+    #: Make spans of OpenTelemetry; needs opentelemetry-api.
+    tracing: bool = _field(False, above_backend=True)
 
 
 _FIELDS = attrs.fields_dict(PlainFields)

@@ -12,7 +12,7 @@ import attrs
 from revstore.call_times import CURRENT, CallTimes
 from revstore.storage import ObjectList
 
-__all__ = ["Call", "Spans", "Trace"]
+__all__ = ["Call", "LoneRequest", "Spans", "Trace"]
 
 
 class Spans(Protocol):
@@ -51,6 +51,8 @@ class Call(CallTimes):
     """
 
     result: Any = None
+    #: It is a request of the backend that belongs to no call.
+    is_request = False
     _start: float
     _token: Token[CallTimes | None]
     _span: Any
@@ -64,7 +66,7 @@ class Call(CallTimes):
     def __enter__(self) -> None:
         spans = self.trace.spans
         if spans is not None:
-            self._span = spans.begin(self.operation, request=False)
+            self._span = spans.begin(self.operation, request=self.is_request)
         self._token = CURRENT.set(self)
         self._start = time.perf_counter()
 
@@ -111,6 +113,12 @@ class Call(CallTimes):
             return str(self.trace.version_of(result) or "")
         except Exception:  # noqa: BLE001 - the type's own code
             return ""
+
+
+class LoneRequest(Call):
+    """A context manager around a request of the backend outside of any call."""
+
+    is_request = True
 
 
 _RETURN_AN_OBJECT = frozenset({"create", "delete", "get", "guaranteed_update"})

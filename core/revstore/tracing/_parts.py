@@ -10,7 +10,7 @@ from typing import Any
 from revstore.backend import Backend
 from revstore.backend_tools import ObservedBackend
 from revstore.call_times import CURRENT, CallTimes
-from revstore.tracing._call import Call, Spans, Trace
+from revstore.tracing._call import LoneRequest, Spans, Trace
 from revstore.transform import Transformer
 
 __all__ = ["TracedBackend", "TracedCodec", "TracedTransformer"]
@@ -52,7 +52,7 @@ class TracedBackend(ObservedBackend):
     def observed(self, operation: str, key: str) -> AbstractContextManager[object]:
         times = CURRENT.get()
         if times is None:
-            return Call(self._trace, f"backend {operation}", key, {})
+            return LoneRequest(self._trace, operation, key, {})
         return _Request(self._trace.spans, times, operation)
 
 
