@@ -8,8 +8,10 @@ from importlib.metadata import entry_points
 
 import pytest
 
+from revstore.cli._bench import Bench
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError, Unsupported
+from revstore.factory import StorageFactory
 from revstore.hooks import CheckResult
 from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer, _free_port
@@ -68,3 +70,14 @@ def test_doctor(server):
     assert checks[0].detail.startswith("etcd 3.")
     assert "--enable-v2" in checks[1].detail
     assert not list(revstore_doctor(StorageConfig(type="etcd2")))
+
+
+def test_bench(server):
+    """``doctor --bench`` has all rows, and leaves no key, nor a directory that is a resource."""
+    with StorageFactory(f"etcd2://{server.address}") as factory:
+        bench = Bench(factory)
+        bench.run()
+        assert factory.backend().count("/registry/revstore.bench/").count == 0
+        assert factory.stored_resources() == ()
+    assert [row.name for row in bench.rows if row.note] == []
+    assert bench.summary.startswith("Writes are limited by the ")

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from revstore.cli._bench import Bench
+from revstore.factory import StorageFactory
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -72,3 +75,16 @@ def test_doctor_tells_of_each_member(new_server):
     new_server.stop()
     (line,) = revstore("get", "pods", code=3).stderr.splitlines()
     assert new_server.address in line
+
+
+def test_bench(new_server):
+    """The network and the server are told apart, and nothing is left."""
+    with StorageFactory(f"etcd3://{new_server.address}") as factory:
+        bench = Bench(factory)
+        bench.run()
+        assert factory.backend().count("/").count == 0
+    assert [row.name for row in bench.rows if row.note] == []
+    assert {"round trip", "put", "write to event", "cache ready"} <= {r.name for r in bench.rows}
+    assert bench.summary.startswith(
+        ("Writes are limited by the server, its disk included:", "Writes are limited by the net")
+    )

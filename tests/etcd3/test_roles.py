@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from revstore.cli._bench import Bench
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.errors import AccessDenied
@@ -108,3 +109,23 @@ def test_doctor_writes_nothing(limited: Callable[..., StorageConfig]) -> None:
     with open_backend(config) as backend:
         assert backend.get("compact_rev_key").kv is None
         assert backend.status().revision == 1
+
+
+def test_bench_of_a_limited_role(limited: Callable[..., StorageConfig]) -> None:
+    """Who may not write gets the rows of reads, and what is missing for the others; who may not
+    watch, all but the events."""
+    config = limited(("--prefix", "read", "/registry/"))
+    with StorageFactory(config) as factory:
+        bench = Bench(factory)
+        bench.run()
+        assert factory.backend().status().revision == 1
+    assert [row.name for row in bench.rows if row.note] == ["put"]
+    assert bench.summary == "Neither a write nor a read of an object could be measured."
+
+    with StorageFactory(limited(PREFIX)) as factory:
+        bench = Bench(factory)
+        bench.run()
+        assert factory.backend().count("/registry/").count == 0
+    (note,) = [row for row in bench.rows if row.note and row.name == "write to event"]
+    assert "--from-key" in note.note
+    assert bench.summary.startswith("Writes are limited by ")

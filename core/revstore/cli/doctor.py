@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from revstore.cacher import Cacher, CacherConfig
+from revstore.cli._bench import Bench, Row, milliseconds
 from revstore.cli._failures import exit_code_of, one_line
 from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
@@ -25,13 +26,29 @@ _CHECK_TIMEOUT = 120.0
 
 @click.command("doctor", short_help="Check the store and what it needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How to print.  [default: table]",
+)
+@click.option("--bench", is_flag=True, help="Measure for a few seconds what limits the store.")
 @store_options
 @pass_session
-def command(session: Session, as_json: bool) -> None:
+def command(session: Session, *, as_json: bool, output: str, bench: bool) -> None:
     """Check the store and what it needs: its state, its objects, the plugins.
+
+    With --bench it measures instead how long writes and reads take, and what takes the time. The
+    store may be in use: it gets about a hundred small requests, of one thread. Their keys are of no
+    resource, and are deleted afterwards.
 
     The exit code is 1 if a check failed, 3 if the store cannot be reached.
     """
+    as_json = as_json or output == "json"
+    if bench:
+        _bench(session, as_json=as_json)
+        return
     plugins = list_backends()
     checks = list(run_doctor(session.config))
     store: dict[str, Any] = {"type": session.config.resolved_type, "prefix": session.config.prefix}
@@ -64,6 +81,56 @@ def command(session: Session, as_json: bool) -> None:
         TableWriter(["CHECK", "RESULT", "DETAIL"]).write([list(row.values()) for row in rows])
         click.echo()
     print_plugins(plugins)
+
+
+def _bench(session: Session, *, as_json: bool) -> None:
+    store: dict[str, Any] = {"type": session.config.resolved_type, "prefix": session.config.prefix}
+    rows: list[Row] = []
+    summary = ""
+    try:
+        bench = Bench(session.factory)
+        rows = bench.rows
+        store["server"] = session.factory.backend().status().server
+        bench.run()
+        summary = bench.summary
+    except StorageError as error:
+        store["error"] = one_line(error)
+        session.exit_code = exit_code_of(error)
+    if as_json:
+        click.echo(dump_json({"store": store, "bench": _figures(rows), "summary": summary}))
+        return
+    _print_section("STORE", [[name, str(value)] for name, value in store.items()])
+    if rows:
+        TableWriter(["BENCH", "MEDIAN", "90 %", "TIMES", "ABOUT"]).write(
+            [
+                [row.name, _ms(row.median), _ms(row.slow), str(len(row.seconds)), row.about]
+                if row.seconds
+                else [row.name, "", "", "", row.note]
+                for row in rows
+            ]
+        )
+        click.echo()
+    if summary:
+        click.echo(summary)
+
+
+def _figures(rows: list[Row]) -> list[dict[str, Any]]:
+    """The rows with their times in seconds."""
+    return [
+        {
+            "name": row.name,
+            "about": row.about,
+            "times": len(row.seconds),
+            "median": row.median if row.seconds else None,
+            "slow": row.slow if row.seconds else None,
+            "note": row.note,
+        }
+        for row in rows
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{milliseconds(seconds)} ms"
 
 
 def _status(session: Session) -> dict[str, Any]:
