@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 from revstore.cacher._cache_or_store import Horizon
 from revstore.cacher._config import CacherConfig, log_capacity
 from revstore.cacher._counters import CacherCounters, Counting
-from revstore.cacher._event_log import Entry, EventLog, revision_of
+from revstore.cacher._event_log import Entry, EventLog, Item, revision_of
 from revstore.cacher._feed import Feed
 from revstore.cacher._freshness import Freshness
 from revstore.cacher._generation import Generation
 from revstore.cacher._lists import find, select
+from revstore.cacher._ordered import below
 from revstore.cacher._state import Attributes, CacheState
 from revstore.cacher._view import covers
 from revstore.cacher._watch import CacheWatch
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 # Seconds that a call without a deadline waits for the cache to be filled.
 _READY_TIMEOUT = 30.0
+# A revision of more changes is taken beside the state that is shown, as it would hold the lock for
+# 5 us a change.
+_MANY = 256
 
 
 class Content(Generic[T]):
@@ -162,7 +166,10 @@ class Content(Generic[T]):
         if items is None:
             if found is None:
                 return None  # DELEG-10
-            items, token, remaining = select(found, scope, revision, limit)
+            selected = select(found, scope, revision, limit)
+            if selected is None:
+                return None  # DELEG-10
+            items, token, remaining = selected
             if whole:
                 with self._lock:
                     if state.version == version:
@@ -220,10 +227,12 @@ class Content(Generic[T]):
             if revision < segment.floor:
                 return None
             later = segment.items[segment.after(revision, revision_of) - segment.base :]
-            found, unreadable = self.state.at(revision, resource_type.root, later)
+            past = self.state.at(revision, resource_type.root, later)
+        tree, unreadable = past.then()
         version_of = resource_type.versioner.object_resource_version
-        pairs = zip(found.keys, found.objects, strict=True)
-        return {key: version_of(obj) for key, obj in pairs}, unreadable
+        pieces = below(tree, resource_type.root).pieces
+        versions = {k: version_of(obj) for piece in pieces for k, obj in zip(*piece, strict=True)}
+        return versions, unreadable
 
     def counters(self) -> CacherCounters:
         """A reading of all counters."""
@@ -349,36 +358,33 @@ class Content(Generic[T]):
         self._freshness.wake(revision)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
-        loaded = [(change, _loaded(change)) for change in batch.changes]
+        """Take a revision, or a mark of how far the store is."""
+        loaded = [(change, self._with_attributes(_loaded(change))) for change in batch.changes]
         now = time.monotonic()
         entries: list[Entry[T]] = []
+        state, branch = self.state, None
+        if len(loaded) > _MANY:
+            branch = state.branch()
+            entries = [_enter(branch, change, item, now) for change, item in loaded]
+            state.prepare(branch)
         with self._lock:
             generation = self.generation
             if generation is None:  # closed just now
                 return
-            if loaded:
-                entries = [self._enter(change, obj, now) for change, obj in loaded]
+            if branch is not None:
+                state.merge(branch)
+            else:
+                entries = [_enter(state, change, item, now) for change, item in loaded]
+            if entries:
                 generation.log.append(entries)
-                self.state.forget_before(generation.log.segment.floor)
+                state.forget_before(generation.log.segment.floor)
                 self._events_received += len(entries)
             generation.revision = batch.revision
         self._freshness.wake(batch.revision)
         generation.publish(entries, batch.revision)
 
-    def _enter(self, change: Change[T], obj: T | CorruptObject, now: float) -> Entry[T]:
-        """Take a change into the state; its entry for the log. Under the lock."""
-        kind, key, revision = change.type, change.key, change.revision
-        state = self.state
-        corrupt = state.corrupt.get(key)
-        if isinstance(obj, CorruptObject):
-            before = state.remove(key)
-            if kind is not EventType.DELETED:
-                state.corrupt[key] = obj
-            return Entry(kind, key, revision, now, None, before, None, obj, corrupt)
-        item = self._attributes.of(obj)
-        before = state.remove(key) if kind is EventType.DELETED else state.put(key, item)
-        event = Event(kind, obj, str(revision))
-        return Entry(kind, key, revision, now, item, before, event, previous_error=corrupt)
+    def _with_attributes(self, obj: T | CorruptObject) -> Item[T] | CorruptObject:
+        return obj if isinstance(obj, CorruptObject) else self._attributes.of(obj)
 
     def _failed(self, error: StorageError, lost: bool) -> None:
         self._loading = None
@@ -407,6 +413,22 @@ class Content(Generic[T]):
         generation = self.generation
         if generation is not None:
             generation.tick()
+
+
+def _enter(
+    state: CacheState[T], change: Change[T], item: Item[T] | CorruptObject, now: float
+) -> Entry[T]:
+    """Take a change into the state; return its entry for the log."""
+    kind, key, revision = change.type, change.key, change.revision
+    corrupt = state.corrupt.get(key)
+    if isinstance(item, CorruptObject):
+        before = state.remove(key)
+        if kind is not EventType.DELETED:
+            state.corrupt[key] = item
+        return Entry(kind, key, revision, now, None, before, None, item, corrupt)
+    before = state.remove(key) if kind is EventType.DELETED else state.put(key, item)
+    event = Event(kind, item.object, str(revision))
+    return Entry(kind, key, revision, now, item, before, event, previous_error=corrupt)
 
 
 def _loaded(change: Change[T]) -> Any:

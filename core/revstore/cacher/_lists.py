@@ -7,7 +7,8 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.cacher._event_log import Entry, revision_of
-from revstore.cacher._state import CacheState, Range
+from revstore.cacher._ordered import Range
+from revstore.cacher._state import CacheState, PastPage, Picked
 from revstore.continue_token import encode_continue
 from revstore.plans import ListPlan
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate, everything
@@ -20,10 +21,11 @@ T = TypeVar("T")
 
 @attrs.frozen(slots=True)
 class Candidates(Generic[T]):
-    """Objects of which those that ``predicate`` matches are the answer. ``plain``: no selector was
-    given, so that what follows a page can be counted. (LIST-9)"""
+    """Objects of which those that ``predicate`` matches are the answer; they are read without the
+    cache's lock. ``plain``: no selector was given, so that what follows a page can be counted.
+    (LIST-9)"""
 
-    found: Range[T]
+    found: Range[T] | Picked[T] | PastPage[T]
     predicate: SelectionPredicate[T]
     plain: bool = True
 
@@ -38,21 +40,20 @@ def find(
     limit: int = 0,
     named: bool = False,
 ) -> Candidates[T] | None:
-    """The candidates, under the cache's lock; None if the log does not reach back far enough,
-    or to what could not be read.
+    """The candidates, under the cache's lock; None if the log does not reach back far enough.
     ``limit`` is kept where nothing is left to select; without it, keys may be missing, unless they
     are to be ``named``."""
     named = named or limit > 0
     if not scope.endswith("/"):
         obj = state.get(scope)
-        return Candidates(Range((), ()) if obj is None else Range((scope,), (obj,)), predicate)
+        return Candidates(Range() if obj is None else Range([((scope,), (obj,))]), predicate)
     page = limit if predicate.empty else 0
     if plan.revision:
         if plan.revision < segment.floor:
             return None
         later = segment.items[segment.after(plan.revision, revision_of) - segment.base :]
-        then, unreadable = state.at(plan.revision, scope, later)
-        return None if unreadable else Candidates(then.page(plan.start, page), predicate)
+        past = state.at(plan.revision, scope, later)
+        return Candidates(PastPage(past, plan.start, page), predicate)
     if plan.start or predicate.empty:
         return Candidates(state.below(scope, plan.start, page, named=named), predicate)
     return _indexed(state, scope, predicate, named=named)
@@ -76,8 +77,8 @@ def _indexed(
     for at, label in enumerate(labels):
         if label.operator == "in" and len(label.values) == 1:
             others = LabelSelector(labels[:at] + labels[at + 1 :])
-            found = state.labelled(label.key, next(iter(label.values)), scope)
-            return Candidates(found, _with(predicate, others, predicate.field), plain=False)
+            labelled = state.labelled(label.key, next(iter(label.values)), scope)
+            return Candidates(labelled, _with(predicate, others, predicate.field), plain=False)
     return Candidates(state.below(scope, named=named), predicate)
 
 
@@ -92,23 +93,33 @@ def _with(
 
 def select(
     candidates: Candidates[T], scope: str, revision: int, limit: int
-) -> tuple[tuple[T, ...], str, int | None]:
-    """The items of an answer, its continue token, and how many follow. No lock is held: attribute
-    functions are users'. (CACHE-16)"""
-    found, predicate = candidates.found, candidates.predicate
+) -> tuple[tuple[T, ...], str, int | None] | None:
+    """The items of an answer, its continue token, and how many follow; None if something could
+    not be read at an earlier revision. No lock is held: attribute functions are users', and it
+    takes a while to put many objects together. (CACHE-16)"""
+    found, predicate = candidates.found.read(), candidates.predicate
+    if found is None:
+        return None
     if predicate.empty:
-        count = len(found.objects)
+        objects = found.objects
+        count = len(objects)
         end = min(limit, count) if limit else count
-        items = tuple(found.objects if end == count else found.objects[:end])
+        items = tuple(objects if end == count else objects[:end])
         remaining = found.more + count - end
         if not remaining:
             return items, "", None
         token = encode_continue(found.keys[end - 1] + "\0", scope, revision)
         return items, token, remaining if candidates.plain else None
-    chosen = []
-    for at, obj in enumerate(found.objects):
-        if predicate.selects(obj):
-            chosen.append(obj)
-            if len(chosen) == limit and at + 1 < len(found.objects) + found.more:
-                return tuple(chosen), encode_continue(found.keys[at] + "\0", scope, revision), None
+    chosen: list[T] = []
+    last = ""  # the key of a full page's last object
+    for keys, objects in found.pieces:
+        for at, obj in enumerate(objects):
+            if last:  # there is another one
+                return tuple(chosen), encode_continue(last + "\0", scope, revision), None
+            if predicate.selects(obj):
+                chosen.append(obj)
+                if len(chosen) == limit:
+                    last = keys[at]
+    if last and found.more:
+        return tuple(chosen), encode_continue(last + "\0", scope, revision), None
     return tuple(chosen), "", None

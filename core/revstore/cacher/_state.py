@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
 from revstore.cacher._event_log import Entry, Item
+from revstore.cacher._ordered import Range, Tree, append, below, put, remove
 from revstore.errors import CorruptObject
 
-__all__ = ["Attributes", "CacheState", "Range"]
+__all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 _SNAPSHOTS = 8
 _ANSWERS = 32
 _NO_LABELS: Mapping[str, str] = {}
 
-
-@attrs.frozen(slots=True)
-class Range(Generic[T]):
-    """Objects in the order of their keys, and these if they were asked for; ``more``: how many
-    follow."""
-
-    keys: Sequence[str]
-    objects: Sequence[T]
-    more: int = 0
-
-    def page(self, start: str, limit: int) -> Range[T]:
-        """The part from the key ``start`` on, of ``limit`` objects, 0: all."""
-        low = bisect_left(self.keys, start) if start else 0
-        high = len(self.keys)
-        end = min(high, low + limit) if limit else high
-        if low == 0 and end == high:
-            return self
-        return Range(self.keys[low:end], self.objects[low:end], high - end)
+#: Trees by what their objects have in common.
+Index: TypeAlias = dict[Hashable, Tree[T]]
 
 
 class Attributes(Generic[T]):
@@ -73,118 +58,135 @@ class Attributes(Generic[T]):
             return None
 
 
-class _Ordered(Generic[T]):
-    """One flat list of keys in order and one of objects beside it: a list is a slice."""
+class Past(Generic[T]):
+    """What lay below a prefix at an earlier revision: a tree of now, and how to get back."""
 
-    __slots__ = ("keys", "objects")
+    def __init__(
+        self,
+        tree: Tree[T] | None,
+        unreadable: set[str],
+        prefix: str,
+        later: Sequence[Entry[T]],
+    ) -> None:
+        self.prefix = prefix
+        self._now = tree, unreadable, later
+        # Worked out by the first who asks, maybe by two at a time; replaced as a whole.
+        self._then: tuple[Tree[T] | None, frozenset[str]] | None = None
 
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-        self.objects: list[T] = []
+    def then(self) -> tuple[Tree[T] | None, frozenset[str]]:
+        """Return the objects, among others that are not below the prefix, and the keys below it
+        whose objects could not be read. No lock is to be held: this takes as long as much happened
+        since."""
+        if self._then is None:
+            self._then = self._undo(*self._now)
+        return self._then
 
-    def append(self, key: str, obj: T) -> None:
-        """Add an object behind all that are there."""
-        self.keys.append(key)
-        self.objects.append(obj)
-
-    def put(self, key: str, obj: T) -> None:
-        keys = self.keys
-        at = bisect_left(keys, key)
-        if at < len(keys) and keys[at] == key:
-            self.objects[at] = obj
-        else:
-            keys.insert(at, key)
-            self.objects.insert(at, obj)
-
-    def remove(self, key: str) -> None:
-        at = bisect_left(self.keys, key)
-        del self.keys[at], self.objects[at]
-
-    def below(self, prefix: str, start: str = "", limit: int = 0, *, named: bool) -> Range[T]:
-        """What lies below ``prefix``, which ends in "/", from ``start`` on; the keys too if
-        ``named``."""
-        keys, objects = self.keys, self.objects
-        if keys and keys[0].startswith(prefix) and keys[-1].startswith(prefix) and not start:
-            low, high = 0, len(keys)  # which is common, and each key looked at costs
-        else:
-            low = bisect_left(keys, max(prefix, start))
-            high = bisect_left(keys, prefix[:-1] + "0", low)  # "0" is the character after "/"
-        end = min(high, low + limit) if limit else high
-        found = tuple(objects if end - low == len(keys) else objects[low:end])
-        return Range(keys[low:end] if named else (), found, high - end)
-
-
-class _FieldIndex(Generic[T]):
-    """Objects by the value of a field."""
-
-    def __init__(self) -> None:
-        self._objects: dict[str, _Ordered[T]] = {}
-
-    def of(self, value: str) -> _Ordered[T]:
-        """Those with ``value``; a new place for them if there are none."""
-        found = self._objects.get(value)
-        if found is None:
-            found = self._objects[value] = _Ordered()
-        return found
-
-    def below(self, value: str, prefix: str, *, named: bool) -> Range[T]:
-        found = self._objects.get(value)
-        return Range((), ()) if found is None else found.below(prefix, named=named)
-
-    def remove(self, value: str, key: str) -> None:
-        found = self._objects[value]
-        found.remove(key)
-        if not found.keys:
-            del self._objects[value]
+    def _undo(
+        self, tree: Tree[T] | None, unreadable: set[str], later: Sequence[Entry[T]]
+    ) -> tuple[Tree[T] | None, frozenset[str]]:
+        prefix, owner = self.prefix, object()
+        first: dict[str, Entry[T]] = {}
+        for entry in later:
+            if entry.key.startswith(prefix):
+                first.setdefault(entry.key, entry)
+        unreadable = {key for key in unreadable if key.startswith(prefix) and key not in first}
+        for key, entry in first.items():
+            if entry.previous is not None:
+                tree = put(tree, key, entry.previous.object, owner)
+            elif tree is not None:
+                tree = remove(tree, key, owner)
+            if entry.previous_error is not None:
+                unreadable.add(key)
+        return tree, frozenset(unreadable)
 
 
-class _LabelIndex:
-    """Keys by a label. Dicts serve as sets that keep an order, which makes sorting what comes out
-    of them near linear."""
+@attrs.frozen(slots=True)
+class PastPage(Generic[T]):
+    """A part of what there was: ``limit`` objects, 0: all, from the key ``start`` on."""
 
-    def __init__(self) -> None:
-        self._keys: dict[Hashable, dict[str, None]] = {}
+    past: Past[T]
+    start: str
+    limit: int
 
-    def change(self, key: str, old: Iterable[Hashable], new: Iterable[Hashable]) -> None:
-        for value in old:
-            keys = self._keys[value]
-            del keys[key]
-            if not keys:
-                del self._keys[value]
-        for value in new:
-            self.add(key, value)
+    def read(self) -> Range[T] | None:
+        """Return it; None if something could not be read then."""
+        tree, unreadable = self.past.then()
+        return None if unreadable else below(tree, self.past.prefix, self.start, self.limit)
 
-    def add(self, key: str, value: Hashable) -> None:
-        keys = self._keys.get(value)
-        if keys is None:
-            self._keys[value] = {key: None}
-        else:
-            keys[key] = None
 
-    def keys(self, value: Hashable) -> Iterable[str]:
-        return self._keys.get(value, ())
+@attrs.frozen(slots=True)
+class Picked(Generic[T]):
+    """Those of ``objects`` that have one of ``keys``."""
+
+    objects: Range[T]
+    keys: Range[None]
+
+    def read(self) -> Range[T]:
+        return self.objects.pick(self.keys)
+
+
+class _Overlay(dict[Any, V | None]):
+    """Changes to a dict, which stays as it is until ``merge``. None marks what was removed."""
+
+    def __init__(self, base: dict[Any, V]) -> None:
+        super().__init__()
+        self._base = base
+        self._put: dict[Any, V] = {}
+        self._gone: list[Any] = []
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self else self._base.get(key, default)
+
+    def __missing__(self, key: Any) -> V:
+        return self._base[key]
+
+    def __delitem__(self, key: Any) -> None:
+        self[key] = None
+
+    def before(self) -> dict[Any, V | None]:
+        """Return what the dict has at the keys that are changed."""
+        return {key: self._base.get(key) for key in self}
+
+    def sort_out(self) -> None:
+        """Do all that ``merge`` need not do."""
+        self._put = {key: value for key, value in self.items() if value is not None}
+        self._gone = [key for key, value in self.items() if value is None and key in self._base]
+
+    def merge(self) -> None:
+        """Carry out the changes that were sorted out."""
+        base = self._base
+        base.update(self._put)
+        for key in self._gone:
+            del base[key]
 
 
 class CacheState(Generic[T]):
-    """The objects, all in one order and those of each indexed field's value in another. Not
-    thread-safe: its owner's lock is held around every call but ``get``."""
+    """The objects, all in one order, and those with a label or an indexed field's value in another.
+
+    Not thread-safe: its owner's lock is held around every call but ``get``, and those of a
+    ``branch``.
+    """
 
     def __init__(self, attributes: Attributes[T]) -> None:
         self._attributes = attributes
         #: Those of the indexed fields.
         self.paths = attributes.paths
         self._items: dict[str, Item[T]] = {}
-        self._all: _Ordered[T] = _Ordered()
-        self._labels = _LabelIndex()
-        self._fields: tuple[_FieldIndex[T], ...] = tuple(_FieldIndex() for _ in attributes.paths)
+        self._all: Tree[T] | None = None
+        # By name and value. Of keys only: most changes of an object leave its labels as they were.
+        self._labels: Index[None] = {}
+        self._fields: tuple[Index[T], ...] = tuple({} for _ in attributes.paths)
+        # Of the parts of trees that no reader has. Another one takes its place when a reader gets
+        # some, so that they are copied before they are changed.
+        self._owner = object()
+        # While a branch is merged: what was there before, which is still shown.
+        self._before: Mapping[str, Item[T] | None] | None = None
         #: Keys whose objects cannot be read.
         self.corrupt: dict[str, CorruptObject] = {}
         #: Which objects are there: another number after each change.
         self.version = 0
         self._answers: OrderedDict[Hashable, tuple[T, ...]] = OrderedDict()
-        self._snapshots: OrderedDict[tuple[int, str], tuple[Range[T], frozenset[str]]] = (
-            OrderedDict()
-        )
+        self._snapshots: OrderedDict[tuple[int, str], Past[T]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -192,24 +194,31 @@ class CacheState(Generic[T]):
     def get(self, key: str) -> T | None:
         """The object at ``key``. Needs no lock."""
         item = self._items.get(key)
+        # After the look-up: what a merge has put in is not shown before it is over.
+        before = self._before
+        if before is not None and key in before:
+            item = before[key]
         return None if item is None else item.object
 
     def load(self, key: str, obj: T) -> None:
         """Add an object behind all that are there."""
         item = self._attributes.of(obj)
-        self._all.append(key, obj)
+        owner = self._owner
+        self._all = append(self._all, key, obj, owner)
         self._items[key] = item
-        for pair in _pairs(item.labels) if item.labels else ():
-            self._labels.add(key, pair)
+        if item.labels:
+            labels = self._labels
+            for pair in _pairs(item.labels):
+                labels[pair] = append(labels.get(pair), key, None, owner)
         for index, value in zip(self._fields, item.fields, strict=True):
             if value is not None:
-                index.of(value).append(key, obj)
+                index[value] = append(index.get(value), key, obj, owner)
 
     def put(self, key: str, item: Item[T]) -> Item[T] | None:
         """Set the object at ``key``; the one before."""
         self._changed()
         before = self._items.get(key)
-        self._all.put(key, item.object)
+        self._all = put(self._all, key, item.object, self._owner)
         self._items[key] = item
         self._reindex(key, before, item)
         if self.corrupt:
@@ -220,18 +229,31 @@ class CacheState(Generic[T]):
         """Drop the object at ``key``; the one before."""
         self._changed()
         self.corrupt.pop(key, None)
-        before = self._items.pop(key, None)
+        before = self._items.get(key)
         if before is not None:
-            self._all.remove(key)
+            del self._items[key]
+            assert self._all is not None
+            self._all = remove(self._all, key, self._owner)
             self._reindex(key, before, None)
         return before
+
+    def branch(self) -> CacheState[T]:
+        """Return a state that begins as this one, to be changed without the owner's lock. This one
+        stays as it is until ``merge``."""
+        branch = CacheState(self._attributes)
+        branch._items = _Overlay(self._items)  # type: ignore[assignment]
+        branch._all = self._all
+        branch._labels = _Overlay(self._labels)  # type: ignore[assignment]
+        branch._fields = tuple(map(_Overlay, self._fields))  # type: ignore[arg-type]
+        branch.corrupt = self.corrupt.copy()
+        return branch
 
     def below(
         self, prefix: str, start: str = "", limit: int = 0, *, named: bool = True
     ) -> Range[T]:
         """What lies below ``prefix``, from ``start`` on. Keys cost as much as objects: not
-        ``named``, they are left out."""
-        return self._all.below(prefix, start, limit, named=named)
+        ``named``, they may be left out."""
+        return self._lent(below(self._all, prefix, start, limit, named=named))
 
     def answer(self, question: Hashable) -> tuple[T, ...] | None:
         """What was remembered for ``question`` since the last change."""
@@ -243,27 +265,29 @@ class CacheState(Generic[T]):
         if len(self._answers) > _ANSWERS:
             self._answers.popitem(last=False)
 
-    def labelled(self, name: str, value: str, prefix: str) -> Range[T]:
+    def labelled(self, name: str, value: str, prefix: str) -> Range[T] | Picked[T]:
         """What lies below ``prefix`` and has the label."""
-        return self._pick(self._labels.keys((name, value)), prefix)
+        keys = self._lent(below(self._labels.get((name, value)), prefix))
+        if keys.shared or self._before is not None:
+            return Picked(self.below(prefix), keys)
+        items = self._items
+        return Range([(names, [items[key].object for key in names]) for names, _ in keys.pieces])
 
     def with_field(self, path: str, value: str, prefix: str, *, named: bool = True) -> Range[T]:
         """What lies below ``prefix`` and has the value in the indexed field."""
         index = self._fields[self.paths.index(path)]
-        return index.below(value, prefix, named=named)
+        return self._lent(below(index.get(value), prefix, named=named))
 
     def corrupt_below(self, prefix: str) -> bool:
         """Whether objects below ``prefix`` cannot be read."""
         return any(key.startswith(prefix) for key in self.corrupt)
 
-    def at(
-        self, revision: int, prefix: str, later: Sequence[Entry[T]]
-    ) -> tuple[Range[T], frozenset[str]]:
-        """What lay below ``prefix`` at ``revision``, and the keys of what could not be read there;
-        ``later`` are all events since."""
+    def at(self, revision: int, prefix: str, later: Sequence[Entry[T]]) -> Past[T]:
+        """What lay below ``prefix`` at ``revision``; ``later`` are all events since."""
         found = self._snapshots.get((revision, prefix))
         if found is None:
-            found = self._undo(prefix, later)
+            self._owner = object()
+            found = Past(self._all, set(self.corrupt), prefix, later)
             self._snapshots[revision, prefix] = found
             if len(self._snapshots) > _SNAPSHOTS:
                 self._snapshots.popitem(last=False)
@@ -276,54 +300,64 @@ class CacheState(Generic[T]):
         for old in [key for key in self._snapshots if key[0] < revision]:
             del self._snapshots[old]
 
+    def prepare(self, branch: CacheState[T]) -> None:
+        """Do what can be done of ``merge`` without the owner's lock. Nothing of it shows."""
+        items: Any = branch._items
+        for index in branch._indexes():
+            index.sort_out()
+        items.sort_out()
+        self._before = items.before()
+        items.merge()
+
+    def merge(self, branch: CacheState[T]) -> None:
+        """Become what the branch is, which has been prepared and is not used any more. Takes as
+        long as there are labels and indexed values that the branch has changed."""
+        self._changed()
+        self._all, self._owner = branch._all, branch._owner
+        self.corrupt = branch.corrupt
+        for index in branch._indexes():
+            index.merge()
+        self._before = None
+
+    def _indexes(self) -> tuple[Any, ...]:
+        return (self._labels, *self._fields)
+
+    def _lent(self, found: Range[V]) -> Range[V]:
+        """The same; what it shares with the state is not changed any more."""
+        if found.shared:
+            self._owner = object()
+        return found
+
     def _changed(self) -> None:
         self.version += 1
         if self._answers:
             self._answers.clear()
 
     def _reindex(self, key: str, old: Item[T] | None, new: Item[T] | None) -> None:
+        owner = self._owner
         had = (old.labels if old is not None else None) or _NO_LABELS
         has = (new.labels if new is not None else None) or _NO_LABELS
         if had != has:
             before, after = _pairs(had), _pairs(has)
-            self._labels.change(key, before - after, after - before)
+            for pair in before - after:
+                _remove(self._labels, pair, key, owner)
+            for pair in after - before:
+                self._labels[pair] = put(self._labels.get(pair), key, None, owner)
         for at, index in enumerate(self._fields):
             was = None if old is None else old.fields[at]
             now = None if new is None else new.fields[at]
             if was is not None and was != now:
-                index.remove(was, key)
+                _remove(index, was, key, owner)
             if new is not None and now is not None:
-                index.of(now).put(key, new.object)
+                index[now] = put(index.get(now), key, new.object, owner)
 
-    def _undo(self, prefix: str, later: Sequence[Entry[T]]) -> tuple[Range[T], frozenset[str]]:
-        before: dict[str, T | None] = {}
-        unreadable = {key for key in self.corrupt if key.startswith(prefix)}
-        for entry in later:
-            if entry.key.startswith(prefix) and entry.key not in before:
-                if entry.previous_error is not None:
-                    unreadable.add(entry.key)
-                else:
-                    unreadable.discard(entry.key)
-                before[entry.key] = None if entry.previous is None else entry.previous.object
-        now = self.below(prefix)
-        keys, objects = list(now.keys), list(now.objects)
-        for key, obj in before.items():
-            at = bisect_left(keys, key)
-            there = at < len(keys) and keys[at] == key
-            if obj is None:
-                if there:
-                    del keys[at], objects[at]
-            elif there:
-                objects[at] = obj
-            else:
-                keys.insert(at, key)
-                objects.insert(at, obj)
-        return Range(keys, tuple(objects)), frozenset(unreadable)
 
-    def _pick(self, keys: Iterable[str], prefix: str) -> Range[T]:
-        chosen = sorted([key for key in keys if key.startswith(prefix)])
-        items = self._items
-        return Range(chosen, tuple([items[key].object for key in chosen]))
+def _remove(index: Index[V], value: Hashable, key: str, owner: object) -> None:
+    tree = remove(index[value], key, owner)
+    if tree is None:
+        del index[value]
+    else:
+        index[value] = tree
 
 
 def _pairs(labels: Mapping[str, str]) -> set[Hashable]:

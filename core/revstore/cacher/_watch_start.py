@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +14,7 @@ from revstore.cacher._counters import Counter
 from revstore.cacher._event_log import revision_of
 from revstore.cacher._generation import Generation
 from revstore.cacher._lists import Candidates
-from revstore.cacher._state import Range
+from revstore.cacher._ordered import Range
 from revstore.errors import CorruptObject, Expired, StorageError
 from revstore.resource_type import ResourceType
 from revstore.storage import Event, EventType
@@ -54,7 +56,7 @@ class InitialEvents(Generic[T]):
     """Objects as events, those that cannot be read in their places, then the bookmark at ``end``,
     if there is one. ``sent`` counts objects."""
 
-    __slots__ = ("_end", "_objects", "_predicate", "_resource_type", "_sent")
+    __slots__ = ("_candidates", "_end", "_parts", "_resource_type", "_sent", "_unreadable")
 
     def __init__(
         self,
@@ -64,37 +66,49 @@ class InitialEvents(Generic[T]):
         end: int | None,
         sent: Counter,
     ) -> None:
-        found = candidates.found
-        self._objects: Sequence[T | CorruptObject] = found.objects
-        if unreadable:
-            self._objects = _merged(found, unreadable)
-        self._predicate = candidates.predicate
+        self._candidates = candidates
+        self._unreadable = unreadable
         self._resource_type = resource_type
         self._end = end
         self._sent = sent
+        # With the place where each begins, once they are read, which needs no lock of the cache.
+        self._parts: list[tuple[int, Sequence[T | CorruptObject]]] | None = None
 
     def page(self, at: int, size: int) -> tuple[tuple[Event[T], ...], int]:
         """Return ``size`` events from the place ``at`` on, or the last ones, and where it goes on;
         -1: nowhere. Changes nothing: what is interrupted can be asked for again."""
+        if self._parts is None:
+            self._parts = self._read()
         events: list[Event[T]] = []
-        objects = self._objects
-        for place in range(at, len(objects)):
-            event = self._event(objects[place])
-            if event is not None:
-                events.append(event)
-                if len(events) == size:
-                    self._sent.add(size)
-                    return tuple(events), place + 1
+        first = bisect_right(self._parts, at, key=itemgetter(0)) - 1
+        for start, objects in self._parts[max(first, 0) :]:
+            for place, obj in enumerate(islice(objects, at - start, None), at):
+                event = self._event(obj)
+                if event is not None:
+                    events.append(event)
+                    if len(events) == size:
+                        self._sent.add(size)
+                        return tuple(events), place + 1
+            at = start + len(objects)
         self._sent.add(len(events))
         if self._end is not None:
             obj = self._resource_type.bookmark(self._end, initial_events_end=True)
             events.append(Event(EventType.BOOKMARK, obj, str(self._end)))
         return tuple(events), -1
 
+    def _read(self) -> list[tuple[int, Sequence[T | CorruptObject]]]:
+        found = self._candidates.found.read()
+        assert found is not None  # the state of now has no errors of earlier revisions
+        lists: list[Sequence[T | CorruptObject]] = [objects for _, objects in found.pieces]
+        if self._unreadable:
+            lists = [_merged(found, self._unreadable)]
+        return list(zip(accumulate(map(len, lists), initial=0), lists, strict=False))
+
     def _event(self, obj: T | CorruptObject) -> Event[T] | None:
         if isinstance(obj, CorruptObject):
             return Event.unreadable(EventType.ERROR, obj, int(obj.resource_version))
-        if not (self._predicate.empty or self._predicate.selects(obj)):
+        predicate = self._candidates.predicate
+        if not (predicate.empty or predicate.selects(obj)):
             return None
         resource_type = self._resource_type
         version = resource_type.versioner.object_resource_version(obj)
