@@ -200,7 +200,7 @@ def test_an_interrupted_close_can_be_repeated(open_parts: Callable[..., Any]) ->
         watches[-1].close()
         assert told, spot
         assert generation.watches == 0, spot
-        assert not generation._views, spot
+        assert not generation._scopes, spot
         told.clear()
         begin()
 

@@ -53,6 +53,10 @@ SELECTORS = [
     {"label_selector": "app=x"},
     {"label_selector": "app!=x", "field_selector": "nodeName=n1"},
     {"label_selector": "app"},
+    {"label_selector": "app in (x,y)"},
+    {"label_selector": "app in (y,z)"},
+    {"label_selector": "app in (y,z)", "field_selector": "metadata.namespace=a"},
+    {"label_selector": "tier,app in (x,z)"},
 ]
 
 
@@ -63,7 +67,7 @@ SELECTORS = [
             st.sampled_from(["a/p1", "a/p2", "b/p1", "b/p2"]),
             st.sampled_from(["put", "put", "delete", "poll"]),
             st.sampled_from(["", "n1", "n2"]),
-            st.dictionaries(st.just("app"), st.sampled_from(["x", "y"])),
+            st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["x", "y", "z"])),
         ),
         max_size=30,
     ),
@@ -105,8 +109,9 @@ def test_every_watch_shows_what_the_stores_watch_shows(steps, start):
                 assert watch.resource_version == str(last)
                 watch.close()
             generation = cache._content.generation
-            assert not generation._views
+            assert not [view for bucket in generation._buckets() for view in bucket.views]
             assert not generation._scopes
+            assert not generation._labels
             assert not any(generation._fields)
 
 
@@ -141,6 +146,38 @@ def test_only_concerned_watches_are_told(open_cache):
     assert told.empty()
     types = {name: [str(event.type) for event in watches[name].poll(0)] for name in sorted(woken)}
     assert types == {"n1": ["DELETED"], "n7": ["ADDED"], "n9": ["ADDED"], "ns": ["ADDED"]}
+
+
+def test_only_watches_of_a_label_of_its_own_are_told(open_cache):
+    """CWATCH-6: of many watches on many labels an event wakes those of its old and its new labels
+    in the watch's scope, and none else."""
+    cache = open_cache()
+    version = put(cache, "/pods/a/1", pod("1", app="x1"))
+    settle(cache, version)
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asked = {f"x{number}": ("/pods", f"app=x{number}") for number in range(1000)}
+    asked |= {
+        "two": ("/pods", "app in (x1,x7)"),
+        "more": ("/pods", "app in (x7),tier"),
+        "a": ("/pods/a", "app=x7"),
+        "b": ("/pods/b", "app=x7"),
+    }
+    watches = {}
+    for name, (key, selector) in asked.items():
+        watches[name] = cache.watch(key, resource_version=version, label_selector=selector)
+        watches[name].on_readable(partial(told.put, name))
+    settle(cache, put(cache, "/pods/a/1", pod("1", app="x7")))
+    woken = sorted(told.get(timeout=10) for _ in range(5))
+    assert woken == ["a", "more", "two", "x1", "x7"]
+    assert told.empty()
+    types = {name: [str(event.type) for event in watches[name].poll(0) or ()] for name in woken}
+    assert types == {
+        "a": ["ADDED"],
+        "more": [],
+        "two": ["MODIFIED"],
+        "x1": ["DELETED"],
+        "x7": ["ADDED"],
+    }
 
 
 def test_a_late_opener_and_a_bucket_of_others(open_cache):

@@ -5,32 +5,40 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog
-from revstore.cacher._view import Bucket, Listener, View, view_key
+from revstore.cacher._state import label_pairs
+from revstore.cacher._view import Bucket, LabelBucket, Listener, Numbers, View, view_key
 from revstore.errors import StorageError
 from revstore.selectors import SelectionPredicate
 
 __all__ = ["Generation"]
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+B = TypeVar("B", bound=Bucket[Any])
 
 _log = logging.getLogger("revstore.cacher")
 
 # So many timers of closed watches are left, and half as many as there are in all.
 _IDLE_TIMERS = 64
+# The most entries that are sorted in under the lock at a time, for which opening watches waits.
+_SLICE = 1000
+# The most values of one label that a watch may want and still be sorted by them.
+_VALUES = 16
 
 
 class Generation(Generic[T]):
     """What happens between two lists of the store. One thread publishes.
 
-    A watch stands in the bucket of its trigger: an indexed field's value, else its scope, else the
-    one of all events. An event costs a look-up for each kind of trigger, however many watch.
+    A watch stands in the bucket of its trigger: an indexed field's value, else the values of a
+    label in its scope, else its scope, else the one of all events. An event costs a look-up for
+    each kind of trigger, however many watch.
     """
 
     def __init__(
@@ -49,11 +57,16 @@ class Generation(Generic[T]):
         self.ended: StorageError | None = None
         self._root = config.resource_type.root
         self._config = config
-        # Guards the buckets, the users of views, and the fields from _views to terminated_watches.
+        # Guards the buckets, what views say it guards, and the fields from _fresh to
+        # terminated_watches.
         self._lock = threading.Lock()
-        self._views: dict[Hashable, View[T]] = {}
-        self._everything: Bucket[T] = Bucket(0, {}, "")  # its numbers are those of the log itself
-        self._scopes: dict[str | None, Bucket[T]] = {}
+        # What new buckets know: that from there on, nothing has happened.
+        self._fresh = Numbers(log.segment.end, ())
+        # Its views look at all of the log.
+        self._everything: Bucket[T] = Bucket(self._fresh, {}, "")
+        self._scopes: dict[str, Bucket[T]] = {}
+        # By scope, then by name and value.
+        self._labels: dict[str, dict[tuple[str, str], LabelBucket[T]]] = {}
         # By the value of each indexed field; None is nobody's value.
         self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple(
             {} for _ in config.indexed_fields
@@ -83,15 +96,15 @@ class Generation(Generic[T]):
         key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
         log = self.log
         with self._lock:
-            view = self._views.get(key)
+            buckets = self._buckets_for(scope, predicate)
+            homes = _homes(buckets) or (self._everything,)
+            view = homes[0].find(key)
             if view is None:
-                bucket = self._bucket(scope, predicate)
                 view = View(
-                    log, scope, predicate, bucket, self._config, even_if_corrupt=even_if_corrupt
+                    log, scope, predicate, buckets, self._config, even_if_corrupt=even_if_corrupt
                 )
-                if bucket is not None:
-                    bucket.views.add(key)
-                self._views[key] = view
+                for bucket in homes:
+                    bucket.enter(view)
             watch.view = view
             # On one line: an interrupt comes before it or after it.
             held = log.held + watch.replays
@@ -114,15 +127,13 @@ class Generation(Generic[T]):
             view = watch.view
             if view is None:
                 return None  # it has not entered
-            bucket = view.bucket
-            told = self._bucket_of(watch).armed.get(watch)
+            told = view.waiting(watch)
             if not watch.closed:
                 if view.users == 1:
-                    self._views.pop(view.key, None)
-                    if bucket is not None:
-                        bucket.views.discard(view.key)
-                        if not bucket.views:
-                            bucket.drop()
+                    for bucket in _homes(view.buckets) or (self._everything,):
+                        bucket.leave(view)
+                    if not self._labels.get(view.scope, True):
+                        del self._labels[view.scope]
                 held = self.log.held - watch.replays
                 self.watches, view.users, self.log.held, watch.replays, watch.closed = self.watches - 1, view.users - 1, held, False, True  # noqa: E501  # fmt: skip
                 self._idle_timers += watch.timed
@@ -141,7 +152,8 @@ class Generation(Generic[T]):
                 and not watch.pending
                 and not (watch.progress and watch.told < self.marked)
             ):
-                self._bucket_of(watch).armed[watch] = callback
+                if watch.view is not None:
+                    watch.view.arm(watch, callback)
                 if watch.progress:
                     self._progress[watch] = callback
                 return
@@ -150,7 +162,8 @@ class Generation(Generic[T]):
     def disarm(self, watch: Listener[T]) -> None:
         """The callback is not wanted any more."""
         with self._lock:
-            self._bucket_of(watch).armed.pop(watch, None)
+            if watch.view is not None:
+                watch.view.disarm(watch)
             self._progress.pop(watch, None)
 
     def call_at(self, moment: float, watch: Listener[T]) -> None:
@@ -161,15 +174,15 @@ class Generation(Generic[T]):
                 heappush(self._timers, (moment, next(self._order), watch))
 
     def tick(self) -> bool:
-        """Call whom it is time to; whether there are more."""
+        """Run callbacks whose time has come; return True if timers remain."""
         now = time.monotonic()
         told = []
         with self._lock:
             while self._timers and self._timers[0][0] <= now:
                 watch = heappop(self._timers)[2]
-                armed = self._bucket_of(watch).armed
-                if watch in armed:
-                    told.append(armed.pop(watch))
+                callback = None if watch.view is None else watch.view.disarm(watch)
+                if callback is not None:
+                    told.append(callback)
                 self._idle_timers -= watch.closed
                 watch.timed = False
             more = bool(self._timers)
@@ -179,12 +192,20 @@ class Generation(Generic[T]):
     def publish(self, entries: Sequence[Entry[T]], revision: int) -> None:
         """Show what was appended to the log, or progress only; tell whom it may concern."""
         told: list[Callable[[], None]] = []
+        concerned: list[Bucket[T]] = []
+        sorted_in = 0
+        while len(entries) - sorted_in > _SLICE:
+            with self._lock:
+                self._fresh = Numbers(self.shown[0] + len(entries), ())
+                self._sort_in(entries[sorted_in : sorted_in + _SLICE], sorted_in, concerned)
+            sorted_in += _SLICE
         with self._lock:
             number = self.shown[0]
             if entries:
-                _take(self._everything, told)
-                if self._scopes or any(self._fields):
-                    self._sort_in(entries, number, told)
+                self._sort_in(entries[sorted_in:] if sorted_in else entries, sorted_in, concerned)
+                self._everything.take(told)
+                for bucket in concerned:
+                    bucket.take(told)
             self.shown = number + len(entries), revision
             if self.asked and not entries:  # the store's answer
                 self.asked, self.marked = False, revision
@@ -198,14 +219,17 @@ class Generation(Generic[T]):
         told: list[Callable[[], None]] = []
         with self._lock:
             self.ended = error
-            for bucket in self._buckets():
-                told.extend(bucket.armed.values())
+            views = {view: None for bucket in self._buckets() for view in bucket.views}
+            for view in views:
+                armed = view.armed
+                view.take(told)
+                view.armed = armed  # until all are told, which may be interrupted
             self._timers.clear()
             self._progress.clear()
         _call(told, swallowed)
         with self._lock:
-            for bucket in self._buckets():
-                bucket.armed = {}
+            for view in views:
+                view.armed = None
 
     def in_child(self, error: StorageError) -> None:
         """End every watch in the child of a fork, where nobody else runs, and nobody waits."""
@@ -218,32 +242,40 @@ class Generation(Generic[T]):
         heapify(self._timers)
         self._idle_timers = 0
 
-    def _sort_in(
-        self, entries: Iterable[Entry[T]], number: int, told: list[Callable[[], None]]
-    ) -> None:
+    def _sort_in(self, entries: Sequence[Entry[T]], first: int, concerned: list[Bucket[T]]) -> None:
+        """Note in their buckets the entries from the ``first`` of what is published on."""
+        if not (self._scopes or self._labels or any(self._fields)):
+            return
         base = self.log.segment.base
-        for at, entry in enumerate(entries, number):
+        for number, entry in enumerate(entries, self.shown[0] + first):
             for bucket in self._concerned(entry):
-                bucket.add(at, base)
-                _take(bucket, told)
+                bucket.add(number, base)
+                concerned.append(bucket)
 
     def _concerned(self, entry: Entry[T]) -> list[Bucket[T]]:
-        """The buckets that an event belongs to; of a field both its values. (CWATCH-6)"""
-        found = []
-        if self._scopes:
+        """Return the buckets of an event; of a field or a label both its values. (CWATCH-6)"""
+        found: list[Bucket[T]] = []
+        scopes, labels = self._scopes, self._labels
+        if scopes or labels:
             key, end = entry.key, len(self._root)
+            if self._root in labels:
+                found += _with_labels(entry, labels[self._root])
             # The key itself, and each prefix of it that ends in a slash.
             while (end := key.find("/", end) + 1) > 0:
-                if key[:end] in self._scopes:
-                    found.append(self._scopes[key[:end]])
-            if key in self._scopes:
-                found.append(self._scopes[key])
+                prefix = key[:end]
+                if prefix in scopes:
+                    found.append(scopes[prefix])
+                if prefix in labels:
+                    found += _with_labels(entry, labels[prefix])
+            if key in scopes:
+                found.append(scopes[key])
+            if key in labels:
+                found += _with_labels(entry, labels[key])
         item, previous = entry.item, entry.previous
-        unreadable = entry.error is not None or entry.previous_error is not None
         for at, buckets in enumerate(self._fields):
             if not buckets:
                 continue
-            if unreadable:  # who it concerns cannot be known
+            if _unreadable(entry):  # who it concerns cannot be known
                 found += buckets.values()
                 continue
             new = None if item is None else item.fields[at]
@@ -254,39 +286,62 @@ class Generation(Generic[T]):
                 found.append(buckets[old])
         return found
 
-    def _bucket(self, scope: str, predicate: SelectionPredicate[T]) -> Bucket[T] | None:
-        head = self.shown[0]
+    def _buckets_for(
+        self, scope: str, predicate: SelectionPredicate[T]
+    ) -> Bucket[T] | tuple[LabelBucket[T], ...] | None:
+        """Where the events of a new view are found, and new buckets for that. (CWATCH-5)"""
+        fresh = max(self.shown[0], self._fresh.floor)
+        if fresh != self._fresh.floor:
+            self._fresh = Numbers(fresh, ())
         for path, buckets in zip(self._config.indexed_fields, self._fields, strict=True):
             value = predicate.field.exact(path)
             if value is not None:
-                return _in(buckets, value, head)
-        if scope == self._root:
-            return None
-        return _in(self._scopes, scope, head)
+                return self._in(buckets, value, Bucket)
+        for label in predicate.label.requirements:
+            if label.operator == "in" and len(label.values) <= _VALUES:
+                home = self._labels.setdefault(scope, {})
+                pairs = [(label.key, value) for value in sorted(label.values)]
+                return tuple([self._in(home, pair, LabelBucket) for pair in pairs])
+        return None if scope == self._root else self._in(self._scopes, scope, Bucket)
 
-    def _bucket_of(self, watch: Listener[T]) -> Bucket[T]:
-        view = watch.view
-        bucket = None if view is None else view.bucket
-        return self._everything if bucket is None else bucket
+    def _in(self, home: dict[K, B], value: K, kind: type[B]) -> B:
+        bucket = home.get(value)
+        if bucket is None:
+            bucket = home[value] = kind(self._fresh, home, value)
+        return bucket
 
     def _buckets(self) -> Iterator[Bucket[T]]:
         yield self._everything
         yield from self._scopes.values()
+        for labels in self._labels.values():
+            yield from labels.values()
         for buckets in self._fields:
             yield from buckets.values()
 
 
-def _in(home: dict[str | None, Bucket[T]], value: str, head: int) -> Bucket[T]:
-    bucket = home.get(value)
-    if bucket is None:
-        bucket = home[value] = Bucket(head, home, value)
-    return bucket
+def _homes(
+    buckets: Bucket[T] | tuple[LabelBucket[T], ...] | None,
+) -> tuple[Bucket[T], ...]:
+    if isinstance(buckets, Bucket):
+        return (buckets,)
+    return buckets or ()
 
 
-def _take(bucket: Bucket[T], told: list[Callable[[], None]]) -> None:
-    if bucket.armed:
-        told.extend(bucket.armed.values())
-        bucket.armed = {}
+def _with_labels(
+    entry: Entry[T], buckets: Mapping[tuple[str, str], LabelBucket[T]]
+) -> Iterable[LabelBucket[T]]:
+    """The buckets of the labels that the object of an event has or had."""
+    if _unreadable(entry):  # which those are cannot be known
+        return buckets.values()
+    item, previous = entry.item, entry.previous
+    pairs = label_pairs(item)
+    if previous is not None and (item is None or previous.labels != item.labels):
+        pairs |= label_pairs(previous)
+    return [buckets[pair] for pair in pairs if pair in buckets]
+
+
+def _unreadable(entry: Entry[T]) -> bool:
+    return entry.error is not None or entry.previous_error is not None
 
 
 def _call(

@@ -12,14 +12,13 @@ from revstore.cacher._event_log import Entry, Item
 from revstore.cacher._ordered import Range, Tree, append, below, put, remove
 from revstore.errors import CorruptObject
 
-__all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked"]
+__all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked", "label_pairs"]
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 _SNAPSHOTS = 8
 _ANSWERS = 32
-_NO_LABELS: Mapping[str, str] = {}
 
 #: Trees by what their objects have in common.
 Index: TypeAlias = dict[Hashable, Tree[T]]
@@ -208,7 +207,7 @@ class CacheState(Generic[T]):
         self._items[key] = item
         if item.labels:
             labels = self._labels
-            for pair in _pairs(item.labels):
+            for pair in label_pairs(item):
                 labels[pair] = append(labels.get(pair), key, None, owner)
         for index, value in zip(self._fields, item.fields, strict=True):
             if value is not None:
@@ -335,10 +334,10 @@ class CacheState(Generic[T]):
 
     def _reindex(self, key: str, old: Item[T] | None, new: Item[T] | None) -> None:
         owner = self._owner
-        had = (old.labels if old is not None else None) or _NO_LABELS
-        has = (new.labels if new is not None else None) or _NO_LABELS
+        had = None if old is None else old.labels
+        has = None if new is None else new.labels
         if had != has:
-            before, after = _pairs(had), _pairs(has)
+            before, after = label_pairs(old), label_pairs(new)
             for pair in before - after:
                 _remove(self._labels, pair, key, owner)
             for pair in after - before:
@@ -360,7 +359,11 @@ def _remove(index: Index[V], value: Hashable, key: str, owner: object) -> None:
         index[value] = tree
 
 
-def _pairs(labels: Mapping[str, str]) -> set[Hashable]:
+def label_pairs(item: Item[T] | None) -> set[tuple[str, str]]:
+    """Return the labels of an object."""
+    labels = None if item is None else item.labels
+    if not labels:
+        return set()
     try:
         return set(labels.items())
     except TypeError:  # what is no text is no label, and matches no selector

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog, Item, revision_of
-from revstore.cacher._match import is_pure, matcher
+from revstore.cacher._match import Match, is_pure, matcher
 from revstore.errors import CorruptObject
-from revstore.selectors import SelectionPredicate
+from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import Event, EventType
 
-__all__ = ["Bucket", "Listener", "Numbers", "Reading", "View", "covers", "view_key"]
+__all__ = ["Bucket", "LabelBucket", "Listener", "Numbers", "Reading", "View", "covers", "view_key"]
 
 T = TypeVar("T")
 
 _event = attrgetter("event")
+
+#: What tells a watch that there may be something for it.
+Callback: TypeAlias = Callable[[], None]
 
 
 def covers(scope: str, key: str) -> bool:
@@ -30,10 +33,10 @@ def covers(scope: str, key: str) -> bool:
 
 class Numbers(msgspec.Struct, frozen=True):
     """Sequence numbers into the log, rising: all of a bucket's from ``floor`` on. Only ever
-    appended to; to drop the oldest, another takes its place, as with a log's segment."""
+    appended to; to drop the oldest, or if it is a tuple, another takes its place."""
 
     floor: int
-    numbers: list[int]
+    numbers: list[int] | tuple[()]
 
 
 class Listener(Generic[T]):
@@ -65,34 +68,128 @@ class Listener(Generic[T]):
 
 
 class Bucket(Generic[T]):
-    """Watches with one trigger value, and the events that may concern them. (CWATCH-5, CWATCH-6)
+    """Views with one trigger value, and the events that may concern them. (CWATCH-5, CWATCH-6)
 
     Its fields are guarded by its generation's lock; ``known`` is replaced as a whole, so that
     readers need none.
     """
 
-    __slots__ = ("_home", "_value", "armed", "known", "views")
+    __slots__ = ("_home", "_others", "_value", "_view", "known")
 
-    def __init__(self, floor: int, home: dict[str | None, Bucket[T]], value: str) -> None:
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: Hashable) -> None:
         self._home = home
         self._value = value
-        self.known = Numbers(floor, [])
-        #: Who wants to be told of the next event.
-        self.armed: dict[Listener[T], Callable[[], None]] = {}
-        #: The keys of the views that read it.
-        self.views: set[Hashable] = set()
+        self.known = known
+        # Most buckets have one view, and a dict of one takes more memory than all the rest.
+        self._view: View[T] | None = None
+        self._others: dict[Hashable, View[T]] | None = None
 
-    def drop(self) -> None:
-        """Nobody reads it any more."""
-        self._home.pop(self._value, None)
+    @property
+    def views(self) -> Iterator[View[T]]:
+        """Those that read it."""
+        if self._view is not None:
+            yield self._view
+        if self._others is not None:
+            yield from self._others.values()
+
+    def find(self, key: Hashable) -> View[T] | None:
+        """Return the view with the key, if it is there."""
+        if self._view is not None and self._view.key == key:
+            return self._view
+        return None if self._others is None else self._others.get(key)
+
+    def enter(self, view: View[T]) -> None:
+        if self._view is None:
+            self._view = view
+        else:
+            self._others = self._others or {}
+            self._others[view.key] = view
+
+    def leave(self, view: View[T]) -> None:
+        """Forget a view, and the bucket itself after the last one."""
+        if self._view is view:
+            self._view = None
+        elif self._others is not None:
+            self._others.pop(view.key, None)
+        if self._view is None and not self._others and self._home.get(self._value) is self:
+            del self._home[self._value]
 
     def add(self, number: int, base: int) -> None:
         """Note an event; forget those that the log has dropped, now and then."""
         numbers = self.known.numbers
+        if isinstance(numbers, tuple):
+            self.known = Numbers(self.known.floor, [number])
+            return
         numbers.append(number)
         if len(numbers) % 128 == 0 and numbers[0] < base:
             cut = bisect_left(numbers, base)
             self.known = Numbers(numbers[cut - 1] + 1, numbers[cut:])
+
+    def take(self, told: list[Callback]) -> None:
+        """Add the callbacks of those who wait, who wait no more."""
+        if self._view is not None and self._view.armed is not None:
+            self._view.take(told)
+        if self._others is not None:
+            for view in self._others.values():
+                view.take(told)
+
+    def between(self, cursor: int, head: int) -> list[int] | range:
+        """Return the numbers of the events that may concern it: of all events, before its first
+        look."""
+        known = self.known
+        numbers = known.numbers
+        if cursor < known.floor:
+            return range(cursor, head)
+        if isinstance(numbers, tuple):
+            return []
+        low = bisect_left(numbers, cursor)
+        # Numbers at the head or above it belong to what is being published.
+        return numbers[low : bisect_left(numbers, head, low)]
+
+
+class LabelBucket(Bucket[T]):
+    """Views of a scope that want a label, maybe among other values of it."""
+
+    __slots__ = ("_label", "_memo")
+
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: tuple[str, str]) -> None:
+        super().__init__(known, home, value)
+        self._label = value
+        self._memo: tuple[int, int, Reading[T] | None] | None = None
+
+    def read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
+        """Return what each view shows that asks for nothing but the label, among whatever values;
+        None if they may differ."""
+        memo = self._memo
+        if memo is not None and memo[0] == cursor and memo[1] == head:
+            return memo[2]
+        reading = self._read(log, cursor, head)
+        self._memo = cursor, head, reading
+        return reading
+
+    def _read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
+        numbers = self.between(cursor, head)
+        if isinstance(numbers, range):
+            return None
+        segment = log.segment
+        if numbers and numbers[0] < segment.base:
+            return None
+        entries = [segment.items[number - segment.base] for number in numbers]
+        events = [entry.event for entry in entries if self._keeps(entry)]
+        if len(events) < len(entries):
+            return None
+        last = entries[-1].revision if entries else 0
+        return Reading(tuple(events), head, last)  # type: ignore[arg-type]
+
+    def _keeps(self, entry: Entry[T]) -> bool:
+        """Whether the label is as it was, or comes or goes with its object."""
+        if entry.error is not None or entry.previous_error is not None:
+            return False
+        name, value = self._label
+        for item in entry.item, entry.previous:
+            if item is not None and (item.labels is None or item.labels.get(name) != value):
+                return False
+        return True
 
 
 class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -108,7 +205,7 @@ class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 def view_key(
     scope: str, predicate: SelectionPredicate[T], *, even_if_corrupt: bool = False
-) -> Hashable:
+) -> tuple[str, LabelSelector, FieldSelector, bool]:
     """What tells views apart."""
     return scope, predicate.label, predicate.field, even_if_corrupt
 
@@ -118,12 +215,13 @@ class View(Generic[T]):
     watches ask for in turn, and replaces it as a whole."""
 
     __slots__ = (
+        "_labelled",
         "_log",
         "_match",
         "_pure",
         "_tolerant",
-        "_whole",
-        "bucket",
+        "armed",
+        "buckets",
         "config",
         "key",
         "memo",
@@ -136,32 +234,80 @@ class View(Generic[T]):
         log: EventLog[T],
         scope: str,
         predicate: SelectionPredicate[T],
-        bucket: Bucket[T] | None,
+        buckets: Bucket[T] | tuple[LabelBucket[T], ...] | None,
         config: CacherConfig[T],
         *,
         even_if_corrupt: bool = False,
     ) -> None:
         #: Equal for views that show the same.
         self.key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
-        #: None: every event of the cache is looked at.
-        self.bucket = bucket
+        #: Where its events are: in one, or in those of several values of a label; None: every event
+        #: of the cache is looked at.
+        self.buckets = buckets
         self.scope = scope
         self.config = config
         self.users = 0  # guarded by the generation's lock
+        #: Who waits to be told of the next event, guarded by the generation's lock: one, or many.
+        self.armed: tuple[Listener[T], Callback] | dict[Listener[T], Callback] | None = None
         self._log = log
         self._pure = is_pure(predicate, config.indexed_fields)
-        self._match = None if predicate.empty else matcher(predicate, config.indexed_fields)
+        # Made when it is needed: many views only ever wait.
+        self._match: Match[T] | None = None
         self._tolerant = even_if_corrupt  # shows what cannot be read, instead of ending
-        self._whole = bucket is None and predicate.empty and not even_if_corrupt
+        # Whether what it shows is that of its buckets, unless a label changes.
+        self._labelled = (
+            isinstance(buckets, tuple)
+            and predicate.field.empty
+            and len(predicate.label.requirements) == 1
+            and not even_if_corrupt
+        )
         #: The last reading: from where, up to where, and what it was.
         self.memo: tuple[int, int, Reading[T]] | None = None
+
+    def arm(self, watch: Listener[T], callback: Callback) -> None:
+        armed = self.armed
+        if armed is None:
+            self.armed = watch, callback
+        elif isinstance(armed, dict):
+            armed[watch] = callback
+        else:
+            self.armed = {armed[0]: armed[1], watch: callback}
+
+    def disarm(self, watch: Listener[T]) -> Callback | None:
+        """Take back what ``arm`` was given, if nobody was told meanwhile."""
+        callback, armed = self.waiting(watch), self.armed
+        if isinstance(armed, dict):
+            armed.pop(watch, None)
+        elif callback is not None:
+            self.armed = None
+        return callback
+
+    def waiting(self, watch: Listener[T]) -> Callback | None:
+        """Return what ``arm`` was given."""
+        armed = self.armed
+        if isinstance(armed, dict):
+            return armed.get(watch)
+        return armed[1] if armed is not None and armed[0] is watch else None
+
+    def take(self, told: list[Callback]) -> None:
+        """Add the callbacks of those who wait, who wait no more."""
+        armed = self.armed
+        if armed is None:
+            return
+        self.armed = None
+        if isinstance(armed, dict):
+            told.extend(armed.values())
+        else:
+            told.append(armed[1])
 
     def read(self, cursor: int, head: int) -> Reading[T]:
         """What the log has from ``cursor`` up to ``head``, which has been published."""
         memo = self.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
-        reading = self._read(cursor, head)
+        reading = (self._read_label(cursor, head) if self._labelled else None) or self._read(
+            cursor, head
+        )
         self.memo = cursor, head, reading
         return reading
 
@@ -169,36 +315,59 @@ class View(Generic[T]):
         """``read`` without what is not above ``revision``."""
         return self._read(cursor, head, revision)
 
+    def _read_label(self, cursor: int, head: int) -> Reading[T] | None:
+        """What was read for all who want the label; None if that may not be what is shown."""
+        found: Reading[T] | None = None
+        assert isinstance(self.buckets, tuple)
+        for bucket in self.buckets:
+            reading = bucket.read(self._log, cursor, head)
+            if reading is None or (found is not None and found.events and reading.events):
+                return None
+            if found is None or reading.events:
+                found = reading
+        return found
+
     def _read(self, cursor: int, head: int, after: int = 0) -> Reading[T]:
-        if self.bucket is None:
-            segment = self._log.segment
+        segment = self._log.segment
+        if self.buckets is None:
             if cursor < segment.base:
                 return Reading((), cursor, lost=True)
             entries = segment.items[cursor - segment.base : head - segment.base]
-            if self._whole and not after:
+            if self._empty and not (self._tolerant or after):
                 events = tuple(map(_event, entries))
                 if None not in events:
                     return Reading(events, head, entries[-1].revision if entries else 0)
             return self._map(zip(range(cursor, head), entries, strict=True), head, after)
-        numbers = self._numbers(self.bucket.known, cursor, head)
+        numbers = self._numbers(cursor, head)
         segment = self._log.segment
         base = segment.base
         if numbers and numbers[0] < base:
             return Reading((), cursor, lost=True)
         return self._map(((n, segment.items[n - base]) for n in numbers), head, after)
 
-    def _numbers(self, known: Numbers, cursor: int, head: int) -> list[int] | range:
-        """The numbers of the events that may concern this view. Before the bucket's first look,
-        those of all."""
-        numbers = known.numbers
-        low = bisect_left(numbers, cursor)
-        # Numbers at the head or above it belong to what is being published.
-        high = bisect_left(numbers, head, low)
-        if cursor >= known.floor:
-            return numbers[low:high]
-        return range(cursor, head)
+    @property
+    def _empty(self) -> bool:
+        """Whether it has no selector."""
+        return self.key[1].empty and self.key[2].empty
+
+    def _numbers(self, cursor: int, head: int) -> list[int] | range:
+        """The numbers of the events that may concern this view."""
+        if isinstance(self.buckets, Bucket):
+            return self.buckets.between(cursor, head)
+        assert self.buckets is not None
+        found: set[int] = set()
+        for bucket in self.buckets:
+            numbers = bucket.between(cursor, head)
+            if isinstance(numbers, range):
+                return numbers
+            found.update(numbers)
+        return sorted(found)
 
     def _map(self, entries: Iterable[tuple[int, Entry[T]]], head: int, after: int) -> Reading[T]:
+        if self._match is None and not self._empty:
+            resource_type, (_, label, field, _) = self.config.resource_type, self.key
+            predicate = resource_type.predicate(label, field)
+            self._match = matcher(predicate, self.config.indexed_fields)
         found: list[Event[T]] = []
         last = 0
         for number, entry in entries:
