@@ -302,6 +302,26 @@ def test_every_public_module_has_its_place():
     assert set(documented_modules()) == expected
 
 
+def test_each_class_is_described_under_one_public_name():
+    """Sphinx refuses two descriptions of one class, apart from that at its own module: a module
+    that re-exports it leaves it out by ``:exclude-members:``."""
+    text = "\n".join(page.read_text() for page in DOCS.glob("api/*.md"))
+    described: dict[str, list[str]] = {}
+    for name, options in re.findall(
+        r"^\.\. automodule:: (\S+)\n((?:   .*\n)*)", text, re.MULTILINE
+    ):
+        if ":no-members:" in options:
+            continue
+        module = importlib.import_module(name)
+        for each in {*module.__all__} - {*re.findall(r"\w+", options)}:
+            found = getattr(module, each)
+            if isinstance(found, type) and found.__module__ != name:
+                home = f"{found.__module__}.{found.__qualname__}"
+                described.setdefault(home, []).append(name)
+
+    assert {home: names for home, names in described.items() if len(names) > 1} == {}
+
+
 def test_every_name_is_mentioned():
     """Whatever ``revstore`` and ``revstore.errors`` export stands on a page, or on one that is
     made from the docstrings."""
