@@ -25,7 +25,8 @@ class Point:
     """What one row of growth is at one size: ``value`` in ``unit``, "s" or "B".
 
     ``at_most``: the exponent that the row's cost may grow with, for the reason ``why``. Costs below
-    ``floor`` count as the floor: there they are as good as nothing, or noise.
+    ``floor`` count as the floor: there they are as good as nothing, or noise. ``bound``: the least
+    that it can take, measured beside it, of a row that may grow as fast as that.
     """
 
     name: str
@@ -34,11 +35,13 @@ class Point:
     why: str
     unit: str = "s"
     floor: float = 5e-6
+    bound: float | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Growth:
-    """A row: ``values`` in ``unit`` at ``sizes``, which count ``of``; the rest as in ``Point``."""
+    """A row: ``values`` in ``unit`` at ``sizes``, which count ``of``, and ``bounds``, if there are
+    any; the rest as in ``Point``."""
 
     name: str
     of: str
@@ -48,6 +51,7 @@ class Growth:
     at_most: float
     why: str
     floor: float
+    bounds: tuple[float, ...] = ()
 
     @property
     def exponents(self) -> tuple[float, ...]:
@@ -86,6 +90,7 @@ class Growth:
             "at_most": self.at_most,
             "holds": self.holds,
             "why": self.why,
+            **({"bounds": [float(f"{bound:.4g}") for bound in self.bounds]} if self.bounds else {}),
         }
 
     def _exponent(self, first: int, second: int) -> float:
@@ -96,6 +101,8 @@ class Growth:
 
     def _excess(self, values: Sequence[float], first: int, second: int) -> float:
         stated = math.pow(self._step(first, second), self.at_most)
+        if self.bounds:
+            stated = max(stated, self.bounds[second] / self.bounds[first])
         return self._times(values, first, second) / stated
 
     def _times(self, values: Sequence[float], first: int, second: int) -> float:
@@ -124,6 +131,7 @@ def rows_of(of: str, points: dict[int, list[Point]]) -> list[Growth]:
                 at_most=any_point.at_most,
                 why=any_point.why,
                 floor=any_point.floor,
+                bounds=tuple(each.bound for each in at.values() if each.bound is not None),
             )
         )
     return rows
@@ -189,6 +197,9 @@ def growth_table(rows: list[Growth]) -> str:
         steps = " ".join(f"{step:.2f}" for step in row.exponents)
         verdict = "ok" if row.holds else "TOO FAST"
         lines.append([row.name, *cells, steps, f"{row.whole:.2f}", f"{row.at_most:g}", verdict])
+        if row.bounds:
+            bounds = [with_unit(bound, row.unit) for bound in row.bounds]
+            lines.append(["  at the least", *bounds, *[""] * (len(lines[0]) - len(bounds) - 1)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -29,6 +29,9 @@ class _Listed:
     number: Callable[[int, int], int]
     ask: Callable[[Pod], dict[str, Any]]
     floor: float = 5e-6
+    #: Whether a copy of the answer is measured beside it: many objects do not fit into the
+    #: processor's caches, and each is touched once.
+    copied: bool = False
 
     def point(self, cached: Cached) -> Point:
         turns = itertools.cycle(range(10))
@@ -44,9 +47,14 @@ class _Listed:
         def read() -> None:
             assert cached.cacher.list(**asked[turn]).items
 
+        value, bound = typical(read, before=before), None
+        if self.copied:
+            found = [*cached.cacher.list(**asked[turn]).items]
+            bound = typical(lambda: tuple(found), before=before)
         return Point(
             name=f"cache: list {self.name}",
-            value=typical(read, before=before),
+            value=value,
+            bound=bound,
             at_most=self.at_most,
             why=self.why,
             floor=self.floor,
@@ -56,7 +64,7 @@ class _Listed:
 _RETURNED = "it costs what it returns"
 
 _LISTS = (
-    _Listed("all", 1, _RETURNED, lambda turn, _: turn, lambda _: {}),
+    _Listed("all", 1, _RETURNED, lambda turn, _: turn, lambda _: {}, copied=True),
     _Listed(
         f"a namespace of {GROUP}",
         0,
@@ -78,6 +86,7 @@ _LISTS = (
         _RETURNED,
         lambda turn, _: turn,
         lambda obj: {"label_selector": f"app={obj.metadata.labels['app']}"},
+        copied=True,
     ),
     _Listed(
         f"a label of all, in a namespace of {GROUP}",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revstore.cacher import _ordered
-from revstore.cacher._ordered import Range, Tree, append, below, put, remove
+from revstore.cacher._ordered import Range, Tree, below, extend, put, remove
 
 NAMES = ("", "d", "d/e", "f", "\xe9", "\U0001f600")
 KEYS = [f"/{a}/{b}" for a in ("a", "b", "b0", "c") for b in NAMES]
@@ -65,13 +65,16 @@ def test_a_tree_is_a_dict_in_order_and_what_was_shared_stays(steps: list[tuple[s
     st.sampled_from(PREFIXES),
     st.sampled_from(["", *KEYS]),
     st.integers(0, 8),
+    st.integers(1, 8),
 )
 def test_a_part_is_what_lies_below_a_prefix(
-    model: dict[str, int], prefix: str, start: str, limit: int
+    model: dict[str, int], prefix: str, start: str, limit: int, at_once: int
 ) -> None:
     tree: Tree[int] | None = None
-    for key, value in sorted(model.items()):
-        tree = append(tree, key, value, None)
+    keys = sorted(model)
+    for begin in range(0, len(keys), at_once):
+        some = keys[begin : begin + at_once]
+        tree = extend(tree, some, [model[key] for key in some], None)
     wanted = expected(model, prefix, start)
     found = below(tree, prefix, start, limit)
     assert pairs(found) == (wanted[:limit] if limit else wanted)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from revstore.cacher._cache_or_store import Horizon
+from revstore.cacher._collector import collector_paused, drop_one_by_one
 from revstore.cacher._config import CacherConfig, log_capacity
 from revstore.cacher._counters import CacherCounters, Counting
 from revstore.cacher._event_log import Entry, EventLog, Item, revision_of
@@ -161,7 +162,8 @@ class Content(Generic[T]):
             items = state.answer(question) if whole else None
             if items is None:
                 segment = generation.log.segment
-                found = find(state, segment, scope, plan, predicate, limit=limit)
+                now = generation.revision
+                found = find(state, segment, scope, plan, predicate, revision=now, limit=limit)
         token, remaining = "", None
         if items is None:
             if found is None:
@@ -296,7 +298,8 @@ class Content(Generic[T]):
         segment, revision = generation.log.segment, generation.revision
         corrupt = {key: self.state.corrupt[key] for key in self.state.corrupt if covers(scope, key)}
         # With the keys, where errors are to be sorted in.
-        found = find(self.state, segment, scope, ListPlan(), predicate, named=bool(corrupt))
+        state, named = self.state, bool(corrupt)
+        found = find(state, segment, scope, ListPlan(), predicate, revision=revision, named=named)
         assert found is not None
         error: StorageError | None = None
         if revision < plan.revision:
@@ -325,12 +328,15 @@ class Content(Generic[T]):
         """Take a page of a new state."""
         if self._loading is None:
             self._loading = CacheState(self._attributes)
-        for change in changes:
-            obj = _loaded(change)
-            if isinstance(obj, CorruptObject):
-                self._loading.corrupt[change.key] = obj
-            else:
-                self._loading.load(change.key, obj)
+        objects: dict[str, T] = {}
+        with collector_paused():
+            for change in changes:
+                obj = _loaded(change)
+                if isinstance(obj, CorruptObject):
+                    self._loading.corrupt[change.key] = obj
+                else:
+                    objects[change.key] = obj
+            self._loading.load(objects)
 
     def _replace(self, revision: int) -> None:
         """The new state is whole. (CACHE-6)"""
@@ -346,7 +352,7 @@ class Content(Generic[T]):
             )
             if self.ended:
                 return
-            self.state = state
+            old, self.state = self.state, state
             self.generation = Generation(log, revision, self._config)
             self._generations.add(self.generation)
             self._failure = None
@@ -356,20 +362,24 @@ class Content(Generic[T]):
             self._state_since = now
         self._waiters.wake()
         self._freshness.wake(revision)
+        parts = old.parts()
+        del old
+        drop_one_by_one(parts)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
         """Take a revision, or a mark of how far the store is."""
         loaded = [(change, self._with_attributes(_loaded(change))) for change in batch.changes]
         now = time.monotonic()
-        entries: list[Entry[T]] = []
-        state, branch = self.state, None
+        generation, state, branch = self.generation, self.state, None
+        if generation is None:  # closed just now
+            return
         if len(loaded) > _MANY:
             branch = state.branch()
             entries = [_enter(branch, change, item, now) for change, item in loaded]
             state.prepare(branch)
+        parts: list[Any] = [*generation.log.make_room(len(loaded), now)]
         with self._lock:
-            generation = self.generation
-            if generation is None:  # closed just now
+            if self.generation is None:
                 return
             if branch is not None:
                 state.merge(branch)
@@ -382,6 +392,10 @@ class Content(Generic[T]):
             generation.revision = batch.revision
         self._freshness.wake(batch.revision)
         generation.publish(entries, batch.revision)
+        if branch is not None:
+            parts += branch.parts()
+            del branch
+        drop_one_by_one(parts)
 
     def _with_attributes(self, obj: T | CorruptObject) -> Item[T] | CorruptObject:
         return obj if isinstance(obj, CorruptObject) else self._attributes.of(obj)

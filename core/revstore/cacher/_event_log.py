@@ -64,23 +64,32 @@ class EventLog(Generic[T]):
         #: generation's lock.
         self.held = 0
 
+    def make_room(self, count: int, now: float) -> list[Entry[T]]:
+        """Drop what is superfluous once ``count`` more events are there, and return it: it may take
+        long to free."""
+        segment = self.segment
+        length = len(segment.items) + count
+        # An eighth is dropped at a time, so that an append moves a few entries on average.
+        if length % 128 < count:
+            cut = self._superfluous(segment.items, count, now)
+            if cut >= max(length // 8, 1) or length > self._capacity + self._capacity // 8:
+                dropped = segment.items[:cut]
+                if dropped:
+                    self.segment = segment.without(cut, dropped[-1].revision)
+                return dropped
+        return []
+
     def append(self, entries: Sequence[Entry[T]]) -> None:
         """Add the events of one revision, in one step for whoever reads."""
-        segment = self.segment
-        segment.items.extend(entries)
-        length = len(segment.items)
-        # An eighth is dropped at a time, so that an append moves a few entries on average.
-        if length % 128 < len(entries):
-            cut = self._superfluous(segment.items)
-            if cut >= max(length // 8, 1) or length > self._capacity + self._capacity // 8:
-                floor = segment.items[cut - 1].revision
-                self.segment = segment.without(cut, floor)
+        self.segment.items.extend(entries)
 
-    def _superfluous(self, entries: list[Entry[T]]) -> int:
+    def _superfluous(self, entries: list[Entry[T]], count: int, now: float) -> int:
         """How many of the oldest may go; never a part of a revision's."""
-        old = bisect_left(entries, entries[-1].time - self._window, key=_time)
-        spare = len(entries) - min(_LOWER, self._capacity)
-        cut = max(0 if self.held else min(old, spare), len(entries) - self._capacity)
+        length = len(entries) + count
+        old = bisect_left(entries, now - self._window, key=_time)
+        spare = length - min(_LOWER, self._capacity)
+        cut = max(0 if self.held else min(old, spare), length - self._capacity)
+        cut = min(cut, len(entries))
         if cut <= 0:
             return 0
         return bisect_right(entries, entries[cut - 1].revision, key=revision_of)

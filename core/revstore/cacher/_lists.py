@@ -37,10 +37,12 @@ def find(
     plan: ListPlan,
     predicate: SelectionPredicate[T],
     *,
+    revision: int,
     limit: int = 0,
     named: bool = False,
 ) -> Candidates[T] | None:
-    """The candidates, under the cache's lock; None if the log does not reach back far enough.
+    """The candidates, under the cache's lock; None if the log does not reach back far enough. The
+    state is that of ``revision``, and is remembered for the next pages, if there are any.
     ``limit`` is kept where nothing is left to select; without it, keys may be missing, unless they
     are to be ``named``."""
     named = named or limit > 0
@@ -55,8 +57,13 @@ def find(
         past = state.at(plan.revision, scope, later)
         return Candidates(PastPage(past, plan.start, page), predicate)
     if plan.start or predicate.empty:
-        return Candidates(state.below(scope, plan.start, page, named=named), predicate)
-    return _indexed(state, scope, predicate, named=named)
+        candidates = Candidates(state.below(scope, plan.start, page, named=named), predicate)
+    else:
+        candidates = _indexed(state, scope, predicate, named=named)
+    found = candidates.found
+    if limit and (not isinstance(found, Range) or found.more or len(found) > limit):
+        state.remember_now(revision, scope)
+    return candidates
 
 
 def _indexed(

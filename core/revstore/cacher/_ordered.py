@@ -6,13 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["Range", "Tree", "append", "below", "put", "remove"]
+__all__ = ["Range", "Tree", "below", "extend", "leaves_of", "put", "remove"]
 
 T = TypeVar("T")
 
 # The most objects that a leaf holds: enough that a list joins few of them, and few enough that an
-# insert moves little and a copy takes about 2 us.
-_MOST = 1024
+# insert moves little, that a copy takes about 1 us, and that the garbage collector never has long
+# to go over what a bulk deletion copies.
+_MOST = 512
 # So many objects are copied for a reader. Of more it gets the leaves themselves.
 _COPIED = 4096
 # A dict of a leaf's objects is made if more than one in so many is looked up.
@@ -118,6 +119,9 @@ class Range(Generic[T]):
         self.more = more
         self.shared = shared
 
+    def __len__(self) -> int:
+        return sum(len(objects) for _, objects in self.pieces)
+
     @property
     def keys(self) -> Sequence[str]:
         return _joined([keys for keys, _ in self.pieces])
@@ -156,21 +160,30 @@ def _joined(lists: Sequence[Sequence[T]]) -> Sequence[T]:
     return joined
 
 
-def append(tree: Tree[T] | None, key: str, obj: T, owner: object) -> Tree[T]:
-    """Add an object behind all that are there, and return the tree. The tree is the ``owner``'s."""
-    if tree is None:
-        return Leaf([key], [obj], owner)
-    leaf = tree.leaves[-1] if isinstance(tree, Node) else tree
-    if len(leaf.keys) < _MOST:
-        leaf.keys.append(key)
-        leaf.objects.append(obj)
-        if isinstance(tree, Node):
-            tree.counts[-1] += 1
-        return tree
+def extend(
+    tree: Tree[T] | None, keys: Sequence[str], objects: Sequence[T], owner: object
+) -> Tree[T]:
+    """Add objects behind all that are there, and return the tree. ``keys`` rise and are not empty;
+    the tree is the ``owner``'s."""
+    if tree is None and len(keys) <= _MOST:
+        return Leaf([*keys], [*objects], owner)
+    node = tree if isinstance(tree, Node) else Node([], [], [], owner)
     if isinstance(tree, Leaf):
-        tree = Node([""], [tree], [_MOST], owner)
-    tree.insert(len(tree.leaves), Leaf([key], [obj], owner))
-    return tree
+        node.insert(0, tree)
+    at = 0
+    if node.leaves:
+        leaf = node.leaves[-1]
+        at = _MOST - len(leaf.keys)
+        leaf.keys += keys[:at]
+        leaf.objects += objects[:at]
+        node.counts[-1] = len(leaf.keys)
+    for begin in range(at, len(keys), _MOST):
+        part = slice(begin, begin + _MOST)
+        node.insert(len(node.leaves), Leaf([*keys[part]], [*objects[part]], owner))
+    if len(node.leaves) == 1:
+        return node.leaves[0]
+    node.bounds[0] = ""
+    return node
 
 
 def put(tree: Tree[T] | None, key: str, obj: T, owner: object) -> Tree[T]:
@@ -212,6 +225,13 @@ def remove(tree: Tree[T], key: str, owner: object) -> Tree[T] | None:
         if not tree.counts[at]:
             tree.remove(at)
     return tree if tree.leaves else None
+
+
+def leaves_of(tree: Tree[T] | None) -> Sequence[Leaf[T]]:
+    """Return the leaves of a tree."""
+    if isinstance(tree, Node):
+        return tree.leaves
+    return () if tree is None else (tree,)
 
 
 def below(

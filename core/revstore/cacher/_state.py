@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import attrs
 
 from revstore.cacher._event_log import Entry, Item
-from revstore.cacher._ordered import Range, Tree, append, below, put, remove
+from revstore.cacher._ordered import Range, Tree, below, extend, leaves_of, put, remove
 from revstore.errors import CorruptObject
 
 __all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked", "label_pairs"]
@@ -19,6 +20,9 @@ V = TypeVar("V")
 
 _SNAPSHOTS = 8
 _ANSWERS = 32
+# So many objects are looked up by their keys under the owner's lock, at 0.35 us each if there are a
+# million. More are picked from all, which takes three times as long.
+_LOOKED_UP = 10_000
 
 #: Trees by what their objects have in common.
 Index: TypeAlias = dict[Hashable, Tree[T]]
@@ -132,6 +136,8 @@ class _Overlay(dict[Any, V | None]):
         self._base = base
         self._put: dict[Any, V] = {}
         self._gone: list[Any] = []
+        #: What the dict had, and has no more after ``merge``.
+        self.replaced: list[V] = []
 
     def get(self, key: Any, default: Any = None) -> Any:
         return self[key] if key in self else self._base.get(key, default)
@@ -150,6 +156,7 @@ class _Overlay(dict[Any, V | None]):
         """Do all that ``merge`` need not do."""
         self._put = {key: value for key, value in self.items() if value is not None}
         self._gone = [key for key, value in self.items() if value is None and key in self._base]
+        self.replaced = [self._base[key] for key in self if key in self._base]
 
     def merge(self) -> None:
         """Carry out the changes that were sorted out."""
@@ -199,19 +206,24 @@ class CacheState(Generic[T]):
             item = before[key]
         return None if item is None else item.object
 
-    def load(self, key: str, obj: T) -> None:
-        """Add an object behind all that are there."""
-        item = self._attributes.of(obj)
-        owner = self._owner
-        self._all = append(self._all, key, obj, owner)
-        self._items[key] = item
-        if item.labels:
-            labels = self._labels
-            for pair in label_pairs(item):
-                labels[pair] = append(labels.get(pair), key, None, owner)
-        for index, value in zip(self._fields, item.fields, strict=True):
-            if value is not None:
-                index[value] = append(index.get(value), key, obj, owner)
+    def load(self, objects: Mapping[str, T]) -> None:
+        """Add objects behind all that are there; their keys rise."""
+        if not objects:
+            return
+        items = {key: self._attributes.of(obj) for key, obj in objects.items()}
+        self._items.update(items)
+        self._all = extend(self._all, [*objects], [*objects.values()], self._owner)
+        labels: dict[Hashable, list[str]] = {}
+        fields: tuple[dict[Hashable, list[str]], ...] = tuple({} for _ in self.paths)
+        for key, item in items.items():
+            for pair in label_pairs(item) if item.labels else ():
+                labels.setdefault(pair, []).append(key)
+            for found, value in zip(fields, item.fields, strict=True):
+                if value is not None:
+                    found.setdefault(value, []).append(key)
+        _extend(self._labels, labels, lambda key: None, self._owner)
+        for index, found in zip(self._fields, fields, strict=True):
+            _extend(index, found, objects.__getitem__, self._owner)
 
     def put(self, key: str, item: Item[T]) -> Item[T] | None:
         """Set the object at ``key``; the one before."""
@@ -267,7 +279,7 @@ class CacheState(Generic[T]):
     def labelled(self, name: str, value: str, prefix: str) -> Range[T] | Picked[T]:
         """What lies below ``prefix`` and has the label."""
         keys = self._lent(below(self._labels.get((name, value)), prefix))
-        if keys.shared or self._before is not None:
+        if len(keys) > _LOOKED_UP or self._before is not None:
             return Picked(self.below(prefix), keys)
         items = self._items
         return Range([(names, [items[key].object for key in names]) for names, _ in keys.pieces])
@@ -294,10 +306,16 @@ class CacheState(Generic[T]):
             self._snapshots.move_to_end((revision, prefix))
         return found
 
+    def remember_now(self, revision: int, prefix: str) -> None:
+        """Keep what lies below ``prefix`` for the next pages of a list at ``revision``, which is
+        now's, so that nothing needs to be undone for them."""
+        self.at(revision, prefix, ())
+
     def forget_before(self, revision: int) -> None:
         """Drop snapshots of revisions below ``revision``."""
-        for old in [key for key in self._snapshots if key[0] < revision]:
-            del self._snapshots[old]
+        if self._snapshots:
+            for old in [key for key in self._snapshots if key[0] < revision]:
+                del self._snapshots[old]
 
     def prepare(self, branch: CacheState[T]) -> None:
         """Do what can be done of ``merge`` without the owner's lock. Nothing of it shows."""
@@ -312,11 +330,18 @@ class CacheState(Generic[T]):
         """Become what the branch is, which has been prepared and is not used any more. Takes as
         long as there are labels and indexed values that the branch has changed."""
         self._changed()
-        self._all, self._owner = branch._all, branch._owner
-        self.corrupt = branch.corrupt
+        self._all, branch._all = branch._all, self._all
+        self._owner, self.corrupt = branch._owner, branch.corrupt
         for index in branch._indexes():
             index.merge()
         self._before = None
+
+    def parts(self) -> list[Any]:
+        """Return what takes long to free of a state, to be dropped after the state itself."""
+        trees: list[Tree[Any] | None] = [self._all]
+        for index in self._indexes():
+            trees += index.replaced if isinstance(index, _Overlay) else index.values()
+        return [*itertools.chain(*map(leaves_of, trees)), *self._items.values()]
 
     def _indexes(self) -> tuple[Any, ...]:
         return (self._labels, *self._fields)
@@ -349,6 +374,16 @@ class CacheState(Generic[T]):
                 _remove(index, was, key, owner)
             if new is not None and now is not None:
                 index[now] = put(index.get(now), key, new.object, owner)
+
+
+def _extend(
+    index: Index[V],
+    added: Mapping[Hashable, list[str]],
+    object_at: Callable[[str], V],
+    owner: object,
+) -> None:
+    for value, keys in added.items():
+        index[value] = extend(index.get(value), keys, [*map(object_at, keys)], owner)
 
 
 def _remove(index: Index[V], value: Hashable, key: str, owner: object) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import attrs
+import msgspec
 
 from revstore.backend import Backend, BackendWatch
 from revstore.deadlines import Deadline, check_poll
@@ -429,7 +429,7 @@ class TypedChanges(Changes[T], Generic[T]):
     def _added(self, kv: KeyValue) -> Change[T]:
         objects = self._objects
         key = objects.logical(kv.key)
-        load = partial(objects.decode, kv)
+        load = _Load(objects, kv)
         return Change(EventType.ADDED, key, kv.revision, len(kv.value), load, _nothing)
 
     def _change(self, event: WatchEvent) -> Change[T]:
@@ -451,6 +451,18 @@ class TypedChanges(Changes[T], Generic[T]):
         return Change(
             kind, objects.logical(kv.key), kv.revision, len(kv.value), load, load_previous
         )
+
+
+# Not a partial: of a page of a state there are ten thousand, which would wake the collector to go
+# over the whole state.
+class _Load(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """Decodes an object when it is asked for."""
+
+    objects: ObjectReader[T]
+    kv: KeyValue
+
+    def __call__(self) -> T:
+        return self.objects.decode(self.kv)
 
 
 def _nothing() -> None:
