@@ -1,8 +1,13 @@
 """How Sphinx builds these pages; run it with ``make docs``."""
 
 import importlib.metadata
+import os
+import sys
 
 from sphinx.application import Sphinx
+
+sys.path.insert(0, os.path.dirname(__file__))
+import citations
 
 project = "revstore"
 author = "The revstore authors"
@@ -33,6 +38,15 @@ def _escape_patterns(*arguments: list[str]) -> None:
     lines[:] = [line.replace('"*.', '"\\*.') for line in lines]
 
 
+def _add_tests(app: Sphinx, docname: str, source: list[str]) -> None:
+    """behaviours.md names the tests of each row, which only a look at the tests can tell."""
+    if docname == "behaviours":
+        source[0] = citations.behaviours(source[0])
+        for path in citations.files_of_tests():
+            app.env.note_dependency(path)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", _add_tests)
     app.connect("autodoc-process-docstring", _escape_patterns)
