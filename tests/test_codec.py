@@ -173,7 +173,7 @@ def test_types_without_a_codec():
     ],
 )  # fmt: skip
 def test_is_frozen(kind, frozen):
-    """DESIGN 6: only what nobody can change is shared."""
+    """Only what nobody can change is shared."""
     assert is_frozen(kind) is frozen
     assert isinstance(default_copier(kind), SharingCopier if frozen else DeepCopier)
 

@@ -291,7 +291,7 @@ def test_another_key():
 
 
 def test_works_over_the_contract_alone():
-    """DECISIONS 10: any backend will do; the compactor uses put, compact and capabilities only."""
+    """Any backend will do; the compactor uses put, compact and capabilities only."""
     used = set()
 
     class Spy:

@@ -82,7 +82,7 @@ def test_tokens_come_back(path, end, revision):
 
 @given(st.one_of(st.text(max_size=60), st.binary(max_size=40).map(lambda b: raw(b.hex()))))
 def test_any_text_is_a_token_or_refused(text):
-    """DECISIONS 27: one typed error, and never a start outside the prefix."""
+    """One typed error, and never a start outside the prefix."""
     try:
         found = decode_continue(text, "/pods/")
     except InvalidContinueToken:

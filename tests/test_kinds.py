@@ -189,7 +189,7 @@ def test_malformed_types_are_refused(version, kind):
     ],
 )
 def test_a_kind_that_would_be_taken_for_another_is_refused(version, kind, meant):
-    """DECISIONS 42: what differs in case only from a kind of its group, or would get its plural,
+    """What differs in case only from a kind of its group, or would get its plural,
     is refused with the right name; what is merely unknown is not."""
     overrides = {"mice.example.com": Override("Mouse"), "gees.example.com": Override("Goose")}
     if meant is None:
@@ -351,7 +351,7 @@ def neighbours(draw):
 @example([named("a.io", "Foo", namespace, "a") for namespace in (None, "a", "b")], True)
 @given(neighbours(), st.booleans())
 def test_no_two_kinds_share_a_key(objs, configured):
-    """DECISIONS 42: keys are injective in (group, kind, namespace, name): whatever is taken comes
+    """Keys are injective in (group, kind, namespace, name): whatever is taken comes
     back as it went in, whatever else is written, and lies under a key of its own."""
     config = StorageConfig(type="memory", resources=RESOURCES if configured else {})
     kept, written = {}, {}

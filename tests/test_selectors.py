@@ -137,7 +137,7 @@ def test_field_selectors_print_what_they_are(fields):
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_selector_or_refused(text):
-    """DECISIONS 27: one typed error, whatever is given."""
+    """One typed error, whatever is given."""
     for parse in (parse_label_selector, parse_field_selector):
         try:
             assert parse(str(parse(text))) == parse(text)

@@ -74,7 +74,7 @@ def test_format_and_parse(number):
 
 @given(st.text(max_size=10))
 def test_any_text_is_a_version_or_refused(text):
-    """DECISIONS 27: one typed error, whatever is given."""
+    """One typed error, whatever is given."""
     try:
         number = parse_resource_version(text)
     except InvalidResourceVersion as error:

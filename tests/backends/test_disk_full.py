@@ -22,7 +22,7 @@ VALUE = b"x" * 200_000
 
 @pytest.mark.parametrize("version", ["3.4", "3.5"])
 def test_etcd_is_full(start_etcd, version):
-    """DECISIONS 2: NoSpace at etcd's quota, for updates and creates; nothing of a refused write
+    """NoSpace at etcd's quota, for updates and creates; nothing of a refused write
     is there, and no revision is taken; reads, watches and compaction go on. With room made and the
     alarm off, writes go on."""
     server = start_etcd(version, arguments=("--quota-backend-bytes", str(QUOTA)))

@@ -1,4 +1,4 @@
-"""Who answers a list: the table of the catalogue's section 9.3."""
+"""Who answers a list: DELEG-1 to DELEG-12 as a table."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def follow(cached: CachedPods, ask: Ask, over: threading.Event, *, late: bool, s
 
 
 def test_a_thousand_cuts(cached, raw):
-    """DECISIONS 13, CACHE-7, CWATCH-1: however often the feed is cut while objects come, go, and
+    """CACHE-7, CWATCH-1: however often the feed is cut while objects come, go, and
     begin and cease to match, no watch loses an event, sees one twice or out of order, or ends;
     quick ones and slow ones, from the beginning and late, resumed and not. Nor is the cache ever
     filled anew."""

@@ -39,7 +39,7 @@ def follow(watch, until: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_feed_that_is_cut_loses_nothing(open_cache):
-    """CACHE-4, CACHE-7, DECISIONS 13: reconnecting keeps watchers; each sees every event once, in
+    """CACHE-4, CACHE-7: reconnecting keeps watchers; each sees every event once, in
     order."""
     cache = open_cache()
     watches = [cache.watch("/pods", resource_version="1") for _ in range(3)]
@@ -69,7 +69,7 @@ def test_a_feed_that_is_cut_loses_nothing(open_cache):
 
 
 def test_a_relist_ends_watches(backend, open_cache):
-    """CACHE-3, CACHE-4, DECISIONS 13: when history was compacted while the feed was away, nothing
+    """CACHE-3, CACHE-4: when history was compacted while the feed was away, nothing
     is made up."""
     cache = open_cache()
     cache.wait_ready()

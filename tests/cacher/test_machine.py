@@ -66,7 +66,7 @@ _SETTINGS = settings(
 
 
 class TestMemoryMachine(CacherMachine.TestCase):
-    """CACHE-15, CACHE-18, CWATCH-1, DECISIONS 13: whatever happens, a list shows one state, one
+    """CACHE-15, CACHE-18, CWATCH-1: whatever happens, a list shows one state, one
     that was asked for; a watch's events replayed give the store's state at its version, or it has
     ended with Expired, for a reason."""
 

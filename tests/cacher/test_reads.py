@@ -133,7 +133,7 @@ def test_indexes_find_what_a_scan_finds(steps):
 
 
 def test_mutable_objects_are_copied_for_each_reader(open_cache):
-    """DESIGN 6: nothing that a reader does to its object is seen by another."""
+    """Nothing that a reader does to its object is seen by another."""
     cache = open_cache(dict)
     cache.create("/pods/a/x", {"metadata": {"name": "x", "labels": {"k": "v"}}})
     watches = [cache.watch("/pods", resource_version="1") for _ in range(2)]

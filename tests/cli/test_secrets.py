@@ -41,7 +41,7 @@ def run(folder, *arguments: str, **variables: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_output_shows_a_password(command, tmp_path):
-    """DECISIONS 35: not from a URL, a file or the environment; not when the backend is missing,
+    """Not from a URL, a file or the environment; not when the backend is missing,
     an option unknown, a value wrong, or a server unreachable."""
     toml = tmp_path / "store.toml"
     toml.write_text(TOML)

@@ -374,7 +374,7 @@ FROZEN = [
 
 @pytest.mark.parametrize(("kind", "expected"), FROZEN)
 def test_what_is_frozen(kind, expected):
-    """DESIGN 6: only what nobody can change is shared."""
+    """Only what nobody can change is shared."""
     assert is_frozen(kind) is expected
 
 

@@ -1,4 +1,4 @@
-"""Fields of stored objects that a class does not know survive a typed writer. (DECISIONS 41)"""
+"""Fields of stored objects that a class does not know survive a typed writer."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ BAD_URLS = [
 @pytest.mark.parametrize(("url", "expected"), BAD_URLS)
 def test_bad_url_is_refused(url, expected):
     """A URL that cannot be read is a ConfigError for "url" that says what would do, without
-    userinfo (DECISIONS 35)."""
+    userinfo."""
     with pytest.raises(ConfigError) as caught:
         StorageConfig.from_url(url)
 
@@ -514,7 +514,7 @@ def test_a_bad_override():
 
 
 def test_tls():
-    """DECISIONS 36: https or any file turns TLS on; http beside files, and half a key pair, are
+    """An https server or any file turns TLS on; http beside files, and half a key pair, are
     refused."""
     assert StorageConfig(ca_file="ca.pem").tls_enabled
     assert StorageConfig(server_list=["https://h"]).tls_enabled
@@ -536,7 +536,7 @@ def test_tls():
     ],
 )
 def test_password_over_plaintext(server, allowed):
-    """DECISIONS 36: credentials go to another machine in plain text only if that is allowed."""
+    """Credentials go to another machine in plain text only if that is allowed."""
     fields = {"server_list": [server], "username": "ann", "password": PLANTED}
 
     if allowed:
@@ -549,8 +549,8 @@ def test_password_over_plaintext(server, allowed):
 
 
 def test_password_file(tmp_path):
-    """password_file is read without its line end; one that others can read is warned of
-    (DECISIONS 36), an unreadable one is refused by name."""
+    """password_file is read without its line end; one that others can read is warned of,
+    an unreadable one is refused by name."""
     path = tmp_path / "pw"
     path.write_text(PLANTED + "\n")
     path.chmod(0o600)
@@ -679,7 +679,7 @@ def everything_shown(error: BaseException) -> str:
     ],
 )
 def test_errors_never_show_a_password(build):
-    """DECISIONS 35: no error text, argument or attribute holds a planted password."""
+    """No error text, argument or attribute holds a planted password."""
     with pytest.raises(ConfigError) as caught:
         build()
 
@@ -690,7 +690,7 @@ def test_errors_never_show_a_password(build):
 
 
 def test_values_never_show_a_password():
-    """DECISIONS 35: repr and str of a config, its options and overrides hold no password, and
+    """Repr and str of a config, its options and overrides hold no password, and
     redact_url takes userinfo and query values out."""
     url = f"etcd3://ann:{PLANTED}@localhost/x?token={PLANTED}"
     config = StorageConfig(

@@ -17,7 +17,7 @@ from revstore.testing.etcd import EtcdServer
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_tls(etcd_binary, certificates, mutual):
-    """SF-4, DECISIONS 36: encrypted and verified, with a client certificate where the server asks
+    """SF-4: encrypted and verified, with a client certificate where the server asks
     for one; what does not fit is AccessDenied in one line."""
     pki = certificates
     arguments = ["--cert-file", f"{pki}/server.pem", "--key-file", f"{pki}/server.key"]

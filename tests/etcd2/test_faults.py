@@ -37,7 +37,7 @@ def test_no_server(opened):
 
 
 def test_a_server_that_stands_still(new_server, opened):
-    """DECISIONS 2: a read times out; a write that was sent has an unknown outcome, is not sent
+    """A read times out; a write that was sent has an unknown outcome, is not sent
     again, and names its key; afterwards all goes on."""
     backend = opened(new_server.address)
     first = backend.put("/a", b"1", expected_revision=0)
@@ -91,7 +91,7 @@ def test_close_wakes_a_call(new_server, opened):
 
 
 def test_failover(cluster, opened):
-    """C.1: calls and watches go on with the members that are left; one that stands still does not
+    """Calls and watches go on with the members that are left; one that stands still does not
     hold reads up beyond their deadline; without a majority reads do not lie."""
     addresses = ",".join(server.address for server in cluster)
     backend = opened(addresses, "?idle_timeout=0.5&dial_timeout=0.5")
@@ -153,7 +153,7 @@ def test_without_the_v2_api(etcd_binary, opened):
 
 
 def test_an_error_that_breaks_off(opened):
-    """C.1: an answer that ends within its body is a server that is away, for the stream of changes
+    """An answer that ends within its body is a server that is away, for the stream of changes
     as well: it is asked again, and no watch ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

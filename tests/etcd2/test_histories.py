@@ -19,7 +19,7 @@ OPTIONS = "?timeout=5&dial_timeout=1&idle_timeout=1"
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault", ["killed", "halted", "cut off", "silent"])
 def test_histories_under_faults(new_server, opened, fault_seed, fault):
-    """WATCH-15, DURABLE, DECISIONS 2: what was recorded is linearizable, no acknowledged write is
+    """WATCH-15, DURABLE: what was recorded is linearizable, no acknowledged write is
     lost, no outcome is guessed, and every watch has every event once and in order."""
     with FaultyProxy(new_server.address) as proxy:
         faults = {

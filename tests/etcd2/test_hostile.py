@@ -104,7 +104,7 @@ def test_history_without_a_change(new_server, opened, through):
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("part", ["all", "body", "chunks", "nothing", "error"])
 def test_one_deadline_for_all_of_an_answer(call, part):
-    """DECISIONS 43: a server that sends a byte now and then gets no more time than one that sends
+    """A server that sends a byte now and then gets no more time than one that sends
     nothing; a write is then of unknown outcome."""
     whole = said(FOUND)
     head, _, body = whole.partition(b"\r\n\r\n")
@@ -132,7 +132,7 @@ def test_one_deadline_for_all_of_an_answer(call, part):
 
 
 def test_one_deadline_for_the_handshake(certificates):
-    """DECISIONS 43: TLS that never gets done counts towards the deadline; nothing was written."""
+    """TLS that never gets done counts towards the deadline; nothing was written."""
     with (
         ScriptedPeer(lambda _: iter([math.inf])) as peer,  # waits for a head
         open_backend(
@@ -161,7 +161,7 @@ def test_one_deadline_for_the_handshake(certificates):
 )
 @pytest.mark.parametrize("call", ["list", "create"])
 def test_an_answer_without_end(head, piece, call):
-    """DECISIONS 43: no more is read than an answer can have, and that is told."""
+    """No more is read than an answer can have, and that is told."""
     kind = OutcomeUnknown if call in WRITES else CorruptStore
     limit = 128 << 20
     with talking_to(lambda _: endless(head, piece), "?list_limit=2000000") as (backend, peer):
@@ -268,7 +268,7 @@ HEADERS = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_answer_of_no_etcd(call, name):
-    """DECISIONS 44: what no etcd answers is an error of ours, or taken where it does not matter;
+    """What no etcd answers is an error of ours, or taken where it does not matter;
     of a write it leaves the outcome unknown, or was clearly refused."""
 
     def script(_):
@@ -291,7 +291,7 @@ def test_an_answer_of_no_etcd(call, name):
 @pytest.mark.parametrize("call", ["get", "list", "count", "status"])
 @pytest.mark.parametrize("name", HEADERS)
 def test_an_index_of_no_etcd(call, name):
-    """DECISIONS 44: a read without the store's index, or with one that cannot be, is refused."""
+    """A read without the store's index, or with one that cannot be, is refused."""
     if (call, name) == ("status", "index before the key's"):
         pytest.skip("status reads no key")
 
@@ -328,7 +328,7 @@ JSON = st.recursive(
 @settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 @given(field=st.sampled_from(sorted(NODE)), value=JSON, call=st.sampled_from(sorted(CALLS)))
 def test_answers_that_were_changed(mutant, field, value, call):
-    """DECISIONS 44: with any field of an answer replaced, a call raises an error of ours, or
+    """With any field of an answer replaced, a call raises an error of ours, or
     returns what the answer says and a store can hold."""
     backend, set_answer = mutant
     set_answer(said({"action": "set", "node": {**NODE, field: value}, "prevNode": NODE}))
@@ -372,7 +372,7 @@ CHANGE = {"action": "set", "node": {**NODE, "modifiedIndex": 12, "createdIndex":
     ],
 )
 def test_a_change_of_no_etcd(line):
-    """DECISIONS 44: a watch ends with an error of ours, and delivers nothing that cannot be."""
+    """A watch ends with an error of ours, and delivers nothing that cannot be."""
 
     chunk = b"%x\r\n%b\r\n" % (len(line), line)
 

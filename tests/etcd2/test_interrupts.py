@@ -33,7 +33,7 @@ def check(backend):
 
 @pytest.mark.parametrize("call", ["get", "list", "status", "put"])
 def test_a_call_interrupted_at_every_line(backend, call):
-    """DECISIONS 43: what an exception of a handler leaves behind gives no later call another's
+    """What an exception of a handler leaves behind gives no later call another's
     answer; the exception itself comes out; a write is there or not."""
     calls = {
         "get": lambda: backend.get("/i/a"),
@@ -47,7 +47,7 @@ def test_a_call_interrupted_at_every_line(backend, call):
 
 
 def test_calls_interrupted_by_signals(backend):
-    """DECISIONS 43: the same with real signals, while other threads call."""
+    """The same with real signals, while other threads call."""
     stop, failures = threading.Event(), []
 
     def work():
@@ -76,7 +76,7 @@ def test_calls_interrupted_by_signals(backend):
 
 
 def test_a_poll_interrupted_at_every_line(backend):
-    """DECISIONS 43: each event comes once, in order, whatever was interrupted: what poll did not
+    """Each event comes once, in order, whatever was interrupted: what poll did not
     return comes again, and what it returned does not."""
     start = backend.status().revision
     expected = start
@@ -106,7 +106,7 @@ def write(backend, key):
 
 
 def test_a_watch_interrupted_while_it_opens(backend):
-    """DECISIONS 43: a watch that was not opened is none, and others go on."""
+    """A watch that was not opened is none, and others go on."""
     start = backend.status().revision
     with backend.watch("/i/d", recursive=False, after_revision=start, progress=False) as other:
 
@@ -122,7 +122,7 @@ def test_a_watch_interrupted_while_it_opens(backend):
 
 
 def test_a_close_interrupted_at_every_line(open_store):
-    """DECISIONS 43: a close that was interrupted is finished by another, which ends all
+    """A close that was interrupted is finished by another, which ends all
     threads."""
 
     def attempt():
@@ -169,7 +169,7 @@ def in_child(backend, watch, address, queue):
 
 
 def test_children_of_multiprocessing(backend, server):
-    """DECISIONS 43: a child that multiprocessing forks while the parent watches and has idle
+    """A child that multiprocessing forks while the parent watches and has idle
     connections ends none of them, and works with a handle of its own."""
     context = multiprocessing.get_context("fork")
     start = backend.status().revision

@@ -99,7 +99,7 @@ def test_a_key_cannot_be_a_folder(open_store):
 
 
 def test_lists_are_in_byte_order(open_store):
-    """BASE-6, DECISIONS 7: v2 sorts folder by folder, which is another order."""
+    """BASE-6: v2 sorts folder by folder, which is another order."""
     backend = open_store()
     prefix = f"/order-{id(backend)}/"
     names = ["a-b", "a/x", "a/y/z", "a0", "b", "é", "ﬀ", "😀"]
@@ -143,7 +143,7 @@ def test_etcdctl_reads_and_writes(server, open_store):
 
 
 def test_foreign_keys_are_left_out_and_counted(server, open_store):
-    """DECISIONS 9: a path that no key leads to is in no list, and the status tells."""
+    """A path that no key leads to is in no list, and the status tells."""
     backend = open_store()
     prefix = f"/foreign-{id(backend)}/"
     etcdctl(server, "set", f"{prefix}100%", "x")

@@ -29,7 +29,7 @@ def test_the_entry_point_leads_to_a_light_module():
 
 
 def test_the_factory_opens_what_the_description_promises(open_store):
-    """DECISIONS 8: an open store can do what the plugin said, and refuses the rest."""
+    """An open store can do what the plugin said, and refuses the rest."""
     backend = open_store()
     assert backend.capabilities == revstore_backend().capabilities
     with pytest.raises(Unsupported):

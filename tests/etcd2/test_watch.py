@@ -48,7 +48,7 @@ def churn(backend, count, threads=4):
 
 
 def test_survives_restarts(new_server, opened):
-    """C.2, WATCH-2: the server is stopped, and killed; what was written before, between and after
+    """WATCH-2: the server is stopped, and killed; what was written before, between and after
     comes once and in order."""
     backend = opened(new_server.address, "?idle_timeout=0.5")
     start = backend.status().revision
@@ -75,7 +75,7 @@ def test_progress_after_a_restart_without_writes(new_server, opened):
 
 
 def test_quiet_keys_do_not_fall_out_of_the_window(new_server, opened):
-    """DECISIONS 7: thousands of writes to other keys move the watches on, one that polls and one
+    """Thousands of writes to other keys move the watches on, one that polls and one
     that does not; then its own event comes to each."""
     backend = opened(new_server.address)
     start = write(backend, "/first")
@@ -94,7 +94,7 @@ def test_quiet_keys_do_not_fall_out_of_the_window(new_server, opened):
 
 @pytest.mark.timeout(900)
 def test_a_long_way(new_server, opened):
-    """C.2, DECISIONS 7: restarts, broken connections, and writes to other keys beyond counting (in
+    """Restarts, broken connections, and writes to other keys beyond counting (in
     `make soak` 100,000) lie between a watch's own events, which come once, in order."""
     foreign = 100_000 if LONG > 1 else 5_000
     with FaultyProxy(new_server.address) as proxy:
@@ -160,7 +160,7 @@ def test_overtaken_while_the_stream_is_down(new_server, opened, monkeypatch):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_folder_that_is_removed(open_store, late):
-    """DECISIONS 7: etcdctl rm -r is one change without a word of the keys; the watches that may
+    """`etcdctl rm -r` is one change without a word of the keys; the watches that may
     have had some end with Compacted, the others go on."""
     backend = open_store()
     root = f"/folder-{id(backend)}-{late}"

@@ -24,7 +24,7 @@ VERSIONS = ("3.4", "3.5")
 @pytest.mark.parametrize("setup", ["tls", "mtls"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tls(version, setup, secured, fields_for, certificates):
-    """SF-4, DECISIONS 36: encrypted and verified, with a client certificate where the server asks
+    """SF-4: encrypted and verified, with a client certificate where the server asks
     for one; what does not fit is AccessDenied, for reads and writes, and its one line names the
     server and what to check."""
     pki = certificates
@@ -97,7 +97,7 @@ def test_a_certificate_for_another_host(etcd_binary, certificates, tmp_path):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_token_that_runs_out(version, secured, fields_for):
-    """Issue 4, 1.4: when the servers no longer take a token because its time is over, reads,
+    """When the servers no longer take a token because its time is over, reads,
     writes, leases and watches go on by themselves, the watch that was open among them."""
 
     def get(backend):

@@ -149,7 +149,7 @@ def test_a_cluster_under_fire(etcd_binary, record_property):
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
 def test_a_member_cut_off_from_its_peers(etcd_binary, leads):
-    """WATCH-15, DECISIONS 2: the rest goes on. A watch at the member that was cut off moves to
+    """WATCH-15: the rest goes on. A watch at the member that was cut off moves to
     another, as a leader is required; reads and writes through it alone fail typed and in time, and
     answer again when it is back; nothing is lost or doubled."""
     with etcd_cluster(etcd_binary, partitions=True) as members:

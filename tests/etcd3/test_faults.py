@@ -61,7 +61,7 @@ def server(new_server):
 
 
 def test_a_write_to_a_server_that_is_away_did_nothing(new_server, open_store):
-    """DECISIONS 2: no connection means Unreachable, in the time given, never a guess."""
+    """ERR-2: no connection means Unreachable, in the time given, never a guess."""
     backend = open_store(OPTIONS)
     backend.status()
     new_server.stop()
@@ -122,7 +122,7 @@ def _answers(backend):
 
 
 def test_another_store_in_its_place(new_server, open_store):
-    """ECOSYSTEM 1d: a store that was wiped, or restored from an older copy, ends watches; nothing
+    """A store that was wiped, or restored from an older copy, ends watches; nothing
     is passed over in silence."""
     backend = open_store(OPTIONS)
     for number in range(5):
@@ -162,7 +162,7 @@ def test_close_wakes_and_ends(new_server, open_store):
 
 @pytest.mark.parametrize("fault", ["cut", "halt", "slow"])
 def test_a_network_that_breaks(server, fault):
-    """WATCH-15, DECISIONS 2: connections that are reset, that go silent, or crawl, again and again,
+    """WATCH-15: connections that are reset, that go silent, or crawl, again and again,
     under writers and watchers: nothing is lost or doubled, no outcome is guessed."""
     with FaultyProxy(server.address) as proxy:
         stop = threading.Event()

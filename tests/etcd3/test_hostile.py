@@ -190,7 +190,7 @@ KEYS = {
 @pytest.mark.parametrize("linearizable", [True, False])
 @pytest.mark.parametrize("name", [*KEYS, *HEADERS])
 def test_a_read_of_no_etcd(name, linearizable):
-    """DECISIONS 44: fields that are missing or cannot be are CorruptStore, from get and list."""
+    """Fields that are missing or cannot be are CorruptStore, from get and list."""
     with talking_to() as (backend, server):
         server.answers["Range"] = (
             ranged(KV, header=HEADERS[name]) if name in HEADERS else ranged(*KEYS[name])
@@ -203,7 +203,7 @@ def test_a_read_of_no_etcd(name, linearizable):
 
 
 def test_lists_of_no_etcd():
-    """DECISIONS 44: keys out of order or of another prefix, more of them than were asked for, a
+    """Keys out of order or of another prefix, more of them than were asked for, a
     page without keys that has another, and a count below 0."""
     second = changed(key=b"/b")
     with talking_to() as (backend, server):
@@ -244,7 +244,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_write_of_no_etcd(name):
-    """DECISIONS 44: a write whose answer makes no sense may have been done."""
+    """A write whose answer makes no sense may have been done."""
     with talking_to() as (backend, server):
         server.answers |= {"Range": ranged(KV), "Txn": WRITTEN[name]}
         backend.get("/a")
@@ -256,7 +256,7 @@ def test_a_write_of_no_etcd(name):
     "prev_kvs", [[], [KV, KV], [changed(key=b"/b")], [changed(mod_revision=6)]]
 )
 def test_a_deletion_of_no_etcd(prev_kvs):
-    """DECISIONS 44: a deletion of something else than was asked for is of unknown outcome."""
+    """A deletion of something else than was asked for is of unknown outcome."""
     with talking_to() as (backend, server):
         server.answers["Txn"] = done(
             op(response_delete_range=rpc_pb2.DeleteRangeResponse(prev_kvs=prev_kvs))
@@ -266,7 +266,7 @@ def test_a_deletion_of_no_etcd(prev_kvs):
 
 
 def test_a_lease_of_no_etcd():
-    """DECISIONS 44: a lease 0 would let the key live for ever."""
+    """A lease 0 would let the key live for ever."""
     with talking_to() as (backend, server):
         server.answers |= {"LeaseGrant": rpc_pb2.LeaseGrantResponse(header=HEAD), "Txn": done(PUT)}
         with pytest.raises(CorruptStore):
@@ -298,7 +298,7 @@ NEXT = changed(mod_revision=12, create_revision=12, version=1)
     ],
 )
 def test_a_change_of_no_etcd(told):
-    """DECISIONS 44: a watch ends with CorruptStore, and delivers nothing that cannot be."""
+    """A watch ends with CorruptStore, and delivers nothing that cannot be."""
     response = rpc_pb2.WatchResponse(
         header=rpc_pb2.ResponseHeader(cluster_id=7, revision=12), events=[told]
     )
@@ -340,7 +340,7 @@ def mutant():
     succeeded=st.booleans(),
 )
 def test_answers_that_were_changed(mutant, fields, revision, more, count, succeeded):
-    """DECISIONS 44: whatever a server answers, a call raises an error of ours or returns what a
+    """Whatever a server answers, a call raises an error of ours or returns what a
     store can hold."""
     backend, server = mutant
     backend._client.identity.__init__()  # each example is another store
@@ -362,7 +362,7 @@ def test_answers_that_were_changed(mutant, fields, revision, more, count, succee
 
 
 def test_login_and_lease_and_write_share_one_deadline():
-    """DECISIONS 43: of a put with a ttl and a login, each of which is slow, the whole ends in
+    """Of a put with a ttl and a login, each of which is slow, the whole ends in
     time."""
     with talking_to(username="u", password=Secret("p")) as (backend, server):
         server.answers |= {
@@ -407,7 +407,7 @@ def test_a_compacted_read_where_watches_say_nothing(told):
 
 
 def test_a_login_without_a_leader_has_written_nothing():
-    """DECISIONS 2: what goes wrong before the write is sent leaves no outcome unknown."""
+    """What goes wrong before the write is sent leaves no outcome unknown."""
     with talking_to(username="u", password=Secret("p")) as (backend, server):
         server.answers |= {"Authenticate": NO_LEADER, "Txn": done(PUT)}
         with pytest.raises(Unreachable):

@@ -41,7 +41,7 @@ def write(backend, key):
 
 @pytest.mark.parametrize("call", ["get", "list", "put"])
 def test_a_call_interrupted_at_every_line(backend, call):
-    """DECISIONS 43: an exception of a handler comes out as it is, and the next calls work."""
+    """An exception of a handler comes out as it is, and the next calls work."""
     calls = {
         "get": lambda: backend.get("/i/a"),
         "list": lambda: backend.list("/i/"),
@@ -51,7 +51,7 @@ def test_a_call_interrupted_at_every_line(backend, call):
 
 
 def test_calls_interrupted_by_signals(backend):
-    """DECISIONS 43: real signals in the main thread, again and again, leave no lock behind: other
+    """Real signals in the main thread, again and again, leave no lock behind: other
     threads' calls go on in time, and a watch delivers everything."""
     stop, failures = threading.Event(), []
 
@@ -90,7 +90,7 @@ def in_watch(code):
 
 
 def test_a_poll_interrupted_at_every_line(backend):
-    """DECISIONS 43: each event comes once, in order: what poll did not return comes again."""
+    """Each event comes once, in order: what poll did not return comes again."""
     start = expected = backend.status().revision
     seen, written = [], []
     with backend.watch("/i/c", recursive=False, after_revision=start, progress=False) as watch:
@@ -109,7 +109,7 @@ def test_a_poll_interrupted_at_every_line(backend):
 
 
 def test_a_history_interrupted_at_every_line(open_store, backend):
-    """DECISIONS 43: the same for events that come from history, in a handle that did not see
+    """The same for events that come from history, in a handle that did not see
     them."""
     start = backend.status().revision
     written = [write(backend, "/i/h") for _ in range(40)]
@@ -147,7 +147,7 @@ def test_a_progress_mark_interrupted_at_every_line(backend):
 
 
 def test_a_watch_interrupted_while_it_opens(open_store, backend):
-    """DECISIONS 43: the next watch works."""
+    """The next watch works."""
     start = backend.status().revision
     opened = []
 
@@ -186,7 +186,7 @@ def in_child(backend, watch, address, queue):
 
 
 def test_children_of_multiprocessing(backend, server):
-    """DECISIONS 43: a child that multiprocessing forks while the parent watches ends nothing of
+    """A child that multiprocessing forks while the parent watches ends nothing of
     the parent's, and works with a handle of its own; the parent's watch misses nothing."""
     context = multiprocessing.get_context("fork")
     start = backend.status().revision

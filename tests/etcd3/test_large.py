@@ -12,7 +12,7 @@ COUNT, SIZE = 60, 1 << 20
 
 
 def test_large_values_arrive_whole(server, open_store):
-    """WATCH-12, issue 4, 1.2: values of 1 MB each, 60 MB in all, come through a watch that is open
+    """WATCH-12: values of 1 MB each, 60 MB in all, come through a watch that is open
     and through one that reads them from history, all, once, in order and whole."""
     backend, late = open_store(), open_store()
     start = backend.status().revision
@@ -43,7 +43,7 @@ def seen(watch):
 
 
 def test_no_fragments_are_asked_for():
-    """Issue 4, 1.2: a server fragments only if it is asked to, which is never done: each response
+    """A server fragments only if it is asked to, which is never done: each response
     is whole."""
     request = watch_request(1).create_request
     assert not getattr(request, "fragment", False)

@@ -108,7 +108,7 @@ def test_a_role_that_may_not_watch_everything(new_server):
 
 
 def test_tls_over_a_slow_line(secured, fields_for):
-    """DECISIONS 43: a handshake may take as long as dial_timeout says, and not a second."""
+    """A handshake may take as long as dial_timeout says, and not a second."""
     with secured("3.5", "tls") as server, FaultyProxy(server.address) as proxy:
         proxy.delay = 0.5
         fits = fields_for(server) | {"options": {"dial_timeout": 15}}
@@ -188,7 +188,7 @@ def serving(binary, certificate, *more):
 def test_server_certificates_that_do_not_fit(
     etcd_binary, certificates, odd_certificates, plugin, name, reason
 ):
-    """SF-4, DECISIONS 43: AccessDenied at once, for reads and writes, in one line with the
+    """SF-4: AccessDenied at once, for reads and writes, in one line with the
     server and the reason."""
     folder = certificates if name == "elsewhere" else odd_certificates
     with serving(etcd_binary, folder / name, "--enable-v2=true") as server:
@@ -213,7 +213,7 @@ def test_server_certificates_that_do_not_fit(
 def test_client_certificates_that_do_not_fit(
     etcd_binary, certificates, odd_certificates, plugin, name
 ):
-    """SF-4, DECISIONS 43: a certificate of one's own that is out of date or missing is
+    """SF-4: a certificate of one's own that is out of date or missing is
     AccessDenied at once, also of a write, which was not done."""
     pki = certificates
     mutual = ("--client-cert-auth", "--trusted-ca-file", f"{pki}/ca.pem", "--enable-v2=true")

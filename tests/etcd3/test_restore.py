@@ -48,7 +48,7 @@ def write_beyond(server, revision):
 
 
 def test_every_call_and_watch_ends(server, open_store, tmp_path):
-    """ECOSYSTEM 1d, WATCH-15: the revision has gone back; what knew a higher one raises
+    """WATCH-15: the revision has gone back; what knew a higher one raises
     IncompatibleStore from then on, reads, writes and watches old and new, and not only until the
     revision has risen again; a new handle works."""
     backend = open_store(OPTIONS)
@@ -121,7 +121,7 @@ def test_written_beyond_before_anyone_looks(server, open_store, tmp_path, idle):
 
 
 def test_under_the_cacher(server, tmp_path):
-    """CACHE-1, ECOSYSTEM 1d: the cache does not go on with what is no more: its watches end, and
+    """CACHE-1: the cache does not go on with what is no more: its watches end, and
     its reads raise, until the store is opened anew."""
     where = f"etcd3://{server.address}{OPTIONS}"
     with revstore.open_storage(where, dict, cached=True, resource="t") as storage:

@@ -48,7 +48,7 @@ FATES = [
 
 @pytest.mark.parametrize(("code", "details", "fate", "kind"), FATES)
 def test_what_became_of_a_request(code, details, fate, kind):
-    """DECISIONS 2: only what provably did nothing may be repeated."""
+    """Only what provably did nothing may be repeated."""
     assert fate_of(code, details) == (fate, kind)
     error = translate(code, details, "h:1")
     assert type(error) is kind
@@ -100,7 +100,7 @@ def test_prefix_end(prefix, end):
     ],
 )
 def test_bad_configuration(url, field):
-    """DECISIONS 36: refused by name when it is opened, before anything is sent."""
+    """Refused by name when it is opened, before anything is sent."""
     with pytest.raises(ConfigError, match=field.replace(".", r"\.")):
         open_backend(StorageConfig.from_url(url)).close()
 
@@ -155,7 +155,7 @@ def test_certificates_that_do_not_fit(details, told):
 
 
 def test_certificates_are_always_verified():
-    """DECISIONS 36: grpc cannot do without, so that asking for it is refused."""
+    """grpc always verifies, so that asking it not to is refused."""
     config = StorageConfig(server_list=("https://h:1",), insecure_skip_verify=True, type="etcd3")
     with (
         pytest.warns(UserWarning, match="not verified"),

@@ -58,7 +58,7 @@ def url(tmp_path):
 
 
 def test_open_storage_by_url(url):
-    """DESIGN 5: a URL and a type are enough; keys are the type's plural, as kubectl's."""
+    """A URL and a type are enough; keys are the type's plural, as kubectl's."""
     with open_storage(url, Node) as storage:
         storage.create("/nodes/n1", node("n1", zone="a"))
     with open_storage(url, Node) as storage:
@@ -68,7 +68,7 @@ def test_open_storage_by_url(url):
 
 @pytest.mark.parametrize("where", ["url", "toml", "config", "env"])
 def test_every_way_to_say_where(where, url, tmp_path, monkeypatch):
-    """DESIGN 5: from a URL, a TOML file, code, or the environment."""
+    """From a URL, a TOML file, code, or the environment."""
     path = tmp_path / "store.toml"
     path.write_text(f'url = "{url}"\n')
     monkeypatch.setenv("REVSTORE_URL", url)
@@ -86,7 +86,7 @@ def test_every_way_to_say_where(where, url, tmp_path, monkeypatch):
 
 
 def test_unset_type_is_sqlite_or_etcd3(tmp_path, monkeypatch):
-    """CFG-1, DESIGN 5: no type means etcd3 if there are servers, else the embedded default."""
+    """CFG-1: no type means etcd3 if there are servers, else the embedded default."""
     monkeypatch.chdir(tmp_path)
     with open_storage(StorageConfig(), Node) as storage:
         storage.create("/nodes/n1", node("n1"))
@@ -99,7 +99,7 @@ def test_unset_type_is_sqlite_or_etcd3(tmp_path, monkeypatch):
 
 
 def test_closing_a_storage_closes_its_backend(url):
-    """DESIGN 5: close replaces DestroyFunc; nothing that was opened is left."""
+    """Close replaces DestroyFunc; nothing that was opened is left."""
     before = threading.active_count()
     storage = open_storage(url, Node)
     watch = storage.watch("/nodes")
@@ -114,7 +114,7 @@ def test_closing_a_storage_closes_its_backend(url):
 
 
 def test_open_registry_by_names(url):
-    """DESIGN 6: names instead of keys; the scope of known kinds is Kubernetes'."""
+    """Names instead of keys; the scope of known kinds is Kubernetes'."""
     with open_registry(url, Node) as nodes, open_registry(url, Widget) as widgets:
         nodes.create(node("n1"))
         widgets.create(Widget(metadata=ObjectMeta(name="w"), size=3))
@@ -178,7 +178,7 @@ def test_dicts_need_a_resource(url):
 
 
 def test_prefix_and_group_in_keys():
-    """KEY-7, DECISIONS 22: the configured prefix stands before all, the group before a custom
+    """KEY-7: the configured prefix stands before all, the group before a custom
     resource."""
     with StorageFactory(StorageConfig(type="memory", prefix="/cluster-1")) as factory:
         factory.registry("widgets.example.com", Widget).create(
@@ -279,7 +279,7 @@ def test_stored_resources_with_any_prefix(prefix):
 
 
 def test_configured_copier_codec_and_cache():
-    """DECISIONS 39: what the configuration names is used; an argument goes over it."""
+    """What the configuration names is used; an argument goes over it."""
     config = StorageConfig(type="memory", copier="share", deserialization_cache_size=10)
     with StorageFactory(config) as factory:
         storage = factory.storage(dict, resource="pods")

@@ -94,7 +94,7 @@ def class_called(name: str) -> type:
 @pytest.mark.parametrize(("name", "prefix"), [("Limit", "/limits"), ("C", "/cs"), ("Pod", "/pods")])
 @pytest.mark.parametrize("named", [False, True])
 def test_a_class_is_of_its_own_kind(config, name, prefix, named):
-    """DECISIONS 42: its plural may be another kind's short name; it does not land there."""
+    """Its plural may be another kind's short name; it does not land there."""
     kind = class_called(name)
     with StorageFactory(config) as factory:
         registry = factory.registry(prefix[1:] if named else "", kind)
@@ -150,7 +150,7 @@ def test_an_object_is_not_replaced_by_one_of_another_kind(config):
     "resource", ["pods.nodes", "x.a", "a/b", "a/b.example.com", ".example.com"]
 )
 def test_a_resource_among_the_keys_of_another(config, resource):
-    """DECISIONS 42: "/nodes/pods/..." are nodes; a group of one's own has a dot."""
+    """Below "/nodes/pods/" lie nodes; a group of one's own has a dot."""
     with StorageFactory(config) as factory, pytest.raises(InvalidArgument, match="resource"):
         factory.registry(resource)
 

@@ -127,7 +127,7 @@ def test_only_the_configured_plugin_is_imported(install):
     ],
 )
 def test_absent_backend(name, hint, meant):
-    """DECISIONS 23: the pip line only for names of this project; else the closest name, and what
+    """The pip line only for names of this project; else the closest name, and what
     is installed."""
     with pytest.raises(BackendNotInstalled) as caught:
         open_backend(config(name))
@@ -190,7 +190,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_plugin(install, how):
-    """DECISIONS 30: whatever pluggy would pass over in silence is BackendBroken with the
+    """Whatever pluggy would pass over in silence is BackendBroken with the
     distribution, its version and the reason; it stays so, and others go on working."""
     code, expected = BROKEN[how]
     install("mine", code)
@@ -253,7 +253,7 @@ def test_two_distributions_with_one_name(install):
 
 @pytest.mark.parametrize("name", ["memory", "sqlite", "etcd3", "etcd2"])
 def test_reserved_name(install, monkeypatch, name):
-    """DECISIONS 23: a name of this project cannot be claimed by another distribution; the error
+    """A name of this project cannot be claimed by another distribution; the error
     names the intruder, and switching that off helps."""
     install(name, module(name), dist="fast-storage")
 
@@ -403,7 +403,7 @@ def revstore_open_backend(info, config):
 
 
 def test_wrappers(install):
-    """DECISIONS 29: only wrappers that the config lists run, the first outermost, and backends
+    """Only wrappers that the config lists run, the first outermost, and backends
     have no say in it."""
     intruding = "@hookimpl\ndef revstore_open_backend(info, config): return 3"
     install("mine", module(more=intruding))
@@ -504,7 +504,7 @@ def test_doctor(install):
 
 
 def test_failing_driver_shows_no_secret(install):
-    """DECISIONS 35: what a driver says on opening is told without the password and the options
+    """What a driver says on opening is told without the password and the options
     that are secret."""
     options = (
         "import attrs\nfrom revstore.secret import Secret\n@attrs.frozen\nclass Options:\n"
@@ -549,7 +549,7 @@ def test_opening_from_many_threads(install):
 
 
 def test_listing_imports_no_driver():
-    """`plugins list` imports the light modules only (DECISIONS 34)."""
+    """`plugins list` imports the light modules only."""
     code = (
         "import sys, revstore.plugins as p; p.list_backends()\n"
         "bad = {'sqlalchemy', 'grpc', 'click', 'rich', 'revstore.memory'} & set(sys.modules)\n"

@@ -177,7 +177,7 @@ def test_working_plugin_and_switches(core_python, tmp_path):
 
 
 def test_intruder_on_a_reserved_name(core_python, sqlite_python, tmp_path):
-    """DECISIONS 23: another distribution that claims sqlite is named and never run, whether the
+    """Another distribution that claims sqlite is named and never run, whether the
     real one is installed or not."""
     marker = tmp_path / "ran"
     intruder = f"open({str(marker)!r}, 'w').close()\n" + backend("sqlite")

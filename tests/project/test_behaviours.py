@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import io
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,10 @@ _spec.loader.exec_module(citations)
 
 #: Where people read: sources, tests, pages, settings.
 _READ = ["*.py", "*.md", "*.toml", "*.cfg", "Makefile"]
+_ELSEWHERE = re.compile(
+    r"\b[A-Z]{5,} [0-9]+[a-z]?\b|\b[Ss]ection [A-Z]\b|\b[A-Z]\.[0-9]+[:,)]|\b[Ii]ssue [0-9]+"
+    r"|\b[Rr]uling\b"
+)
 _PLACES = ["core", "plugins", "tests", "benchmarks", "examples", "docs"]
 
 
@@ -47,6 +55,33 @@ def test_each_row_is_held_by_a_test_or_differs():
     held = {*citations.tests_by_row(), *citations.differing_rows()}
 
     assert [row for row in citations.ROWS if row not in held] == []
+
+
+def words(source: str) -> Iterator[str]:
+    """The comments and docstrings of a Python file."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_nothing_else_is_cited():
+    """Numbered rulings, sections, issues, and pages that are not in the repository lead a reader
+    nowhere: a comment gives the reason itself."""
+    cited = []
+    for name, text in texts():
+        if name.endswith(".py"):
+            for each in words(text):
+                cited += [(name, found) for found in _ELSEWHERE.findall(each)]
+                cited += [
+                    (name, page)
+                    for page in re.findall(r"(?<![\w/])(?:docs/)?[A-Za-z-]+\.md\b", each)
+                    if not (ROOT / page).exists() and not (ROOT / "docs" / page).exists()
+                ]
+
+    assert cited == []
 
 
 def test_the_rows():

@@ -395,7 +395,7 @@ def test_every_name_of_the_original_has_a_row():
 
 
 def test_differences_name_rows():
-    """Each row of docs/differences.md begins with ids of the catalogue, each of them once, and
+    """Each row of docs/differences.md begins with ids of docs/behaviours.md, each of them once, and
     says what the original does, what revstore does, and why."""
     rows = [row for row in rows_of(DOCS / "differences.md") if row[0] != "row"]
     ids = [each for row in rows for each in row[0].split(", ")]

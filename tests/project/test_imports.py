@@ -190,7 +190,7 @@ def test_every_room_has_one_layer():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_import_direction(name):
-    """DESIGN 2: each layer knows only the ones below it."""
+    """Each layer knows only the ones below it."""
     (layer,) = layer_of(name)
     wrong = []
     for imported in imports_of(MODULES[name]):
@@ -247,7 +247,7 @@ def test_no_circles():
     "path", sorted(ROOT.glob("plugins/*/src/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_plugins_use_public_names_only(path):
-    """DESIGN 2: a plugin in this repository uses nothing that others may not."""
+    """A plugin in this repository uses nothing that others may not."""
     private = {
         name for name in imports_of(path) if any(part.startswith("_") for part in name.split("."))
     }

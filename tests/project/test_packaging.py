@@ -99,7 +99,7 @@ def test_all_install_together(all_python):
 
 def test_metadata_of_the_wheels(wheels):
     """The core requires no driver and no library of the command line; the plugin bounds the core;
-    the extras that exist are in the metadata (DECISIONS 32)."""
+    the extras that exist are in the metadata."""
     core = metadata(wheels["revstore"])
     needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", core, re.MULTILINE)
 
@@ -132,7 +132,7 @@ def test_core_installs_alone(core_python):
 
 
 def test_console_script_without_its_extra(core_python):
-    """DECISIONS 32: without the extra `cli`, `revstore` prints the pip line and exits 2."""
+    """Without the extra `cli`, `revstore` prints the pip line and exits 2."""
     script = str(Path(core_python).with_name("revstore"))
 
     for command in ([script], [script, "get", "pods"], [core_python, "-m", "revstore"]):

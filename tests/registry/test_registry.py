@@ -189,7 +189,7 @@ def test_cluster_scope_knows_no_namespace(make):
 
 
 def test_create_fills_in(pods, new, backend):
-    """DECISIONS 21: uid, creation time, generation, resource version and the default namespace;
+    """Uid, creation time, generation, resource version and the default namespace;
     all else comes back as it went in, and the caller's object stays as it was."""
     obj = new(image="x", labels={"app": "web"})
     before = copy.deepcopy(obj)
@@ -211,7 +211,7 @@ def test_create_fills_in(pods, new, backend):
 
 
 def test_create_ignores_what_is_the_registrys(pods, new):
-    """DECISIONS 21: a uid, time, version and generation that the object brings are dropped."""
+    """A uid, time, version and generation that the object brings are dropped."""
     old = pods.create(new())
     pods.delete("web")
     again = pods.create(with_metadata(old, generation=9, creation_timestamp="1999-12-31T23:59:59Z"))
@@ -496,7 +496,7 @@ def test_guaranteed_updates_add_up(make):
 
 
 def test_apply_creates_changes_and_leaves_alone(pods, new, backend):
-    """DECISIONS 21: replace if different; a second apply writes nothing."""
+    """Replace if different; a second apply writes nothing."""
     first = pods.apply(new(image="x"))
     assert (first.outcome, first.outcome.value) == (ApplyOutcome.CREATED, "created")
     assert first.object == pods.get("web")
@@ -515,7 +515,7 @@ def test_apply_creates_changes_and_leaves_alone(pods, new, backend):
 
 
 def test_apply_ignores_what_is_the_registrys(pods, new, backend):
-    """DECISIONS 21: what was read elsewhere or long ago can be applied as it is: supplied uid,
+    """What was read elsewhere or long ago can be applied as it is: supplied uid,
     time, version and generation make no difference and stand in nobody's way."""
     first = pods.apply(new(image="x")).object
     foreign = with_metadata(
@@ -544,7 +544,7 @@ def test_apply_of_exported_yaml(make):
 
 
 def test_apply_replaces_as_a_whole(make):
-    """DECISIONS 21: a field that is not in the object is gone from the store."""
+    """A field that is not in the object is gone from the store."""
     pods = make()
     pods.apply({"metadata": {"name": "web", "labels": {"a": "b"}}, "spec": {"a": 1, "b": 2}})
     applied = pods.apply({"metadata": {"name": "web"}, "spec": {"a": 1}}).object

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 class TestSQLiteBackend(BackendTests):
-    """BASE, TTL, WATCH and CMP rows of the catalogue, as the shared suite cites them."""
+    """BASE, TTL, WATCH and CMP rows of docs/behaviours.md, as the shared suite cites them."""
 
     starts_at_one = True
 

@@ -1,4 +1,4 @@
-"""May the cache answer? (delegator.ShouldDelegateList; catalogue section 9.3)"""
+"""May the cache answer? (delegator.ShouldDelegateList; DELEG-1 to DELEG-9)"""
 
 from __future__ import annotations
 

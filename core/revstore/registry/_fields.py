@@ -1,4 +1,4 @@
-"""The fields that a registry fills in, as pure functions. (DECISIONS 21)
+"""The fields that a registry fills in, as pure functions.
 
 They take and give objects of both shapes that ``revstore.objects`` knows, and change none. An
 object that is to be stored has no resource version: that is the storage's.

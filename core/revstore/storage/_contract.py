@@ -433,7 +433,7 @@ class Storage(Closing, Generic[T]):
 
         ``suggestion`` is a cached copy to begin with; a stale one costs a second call. Raises
         ``KeyNotFound``, ``PreconditionFailed``, whatever ``update`` raises, ``CorruptObject``,
-        ``InvalidObject`` and ``InternalError`` as ``create``. (GU-1 to GU-18, DECISIONS 4)
+        ``InvalidObject`` and ``InternalError`` as ``create``. (GU-1 to GU-18)
         """
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ from revstore.testing.watch import WatchTests
 
 __all__ = ["DIFFERENCES", "CachedStorageTests", "CachedWatchTests"]
 
-#: Tests of the suites that hold for a raw storage only, by name or parameter: the catalogue's row,
+#: Tests of the suites that hold for a raw storage only, by name or parameter: the row
 #: and why. What holds of the cache instead is in ``CacherTests`` and the core's own tests.
 DIFFERENCES: Mapping[str, str] = MappingProxyType(
     {

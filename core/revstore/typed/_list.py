@@ -77,7 +77,7 @@ class Lister(Generic[T]):
     def below(self, prefix: str, limit: int) -> ObjectList[T]:
         """The recursive list."""
         if Capability.HISTORICAL_READS not in self._backend.capabilities:
-            limit = 0  # a second page could not show the same state: all in one (DECISIONS 6)
+            limit = 0  # a second page could not show the same state: all in one
         plan = self._plan
         filtered = not self._predicate.empty
         start, revision, size = plan.start, plan.revision, limit

@@ -65,7 +65,7 @@ class Replay:
         return bool(events)
 
     def end(self, error: Expired) -> None:
-        """The watch ended; what it said stays as it was. (DECISIONS 13)"""
+        """The watch ended; what it said stays as it was."""
         if self.ended is not None:
             assert str(error) == str(self.ended)
         self.ended = error

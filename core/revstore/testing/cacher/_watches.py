@@ -74,7 +74,7 @@ class CachedWatchTests(CacherSuite):
 
     def test_cached_watches_can_be_resumed(self, cached: CachedPods, scribe: Scribe) -> None:
         """A watch from another one's version goes on where that stopped, also through another
-        cache or past any (WATCH-2, DECISIONS 18)."""
+        cache or past any (WATCH-2)."""
         ask = Ask(cached.prefix, selection=SELECTIONS[1])
         replay = self.replay(cached, scribe.history, ask, "")
         replay.drain(cached.settle(), PATIENCE)
@@ -90,7 +90,7 @@ class CachedWatchTests(CacherSuite):
 
     def test_cut_feed_loses_nothing(self, cached: CachedPods, elsewhere: Pods) -> None:
         """A feed that breaks again and again under load is made anew; watches go on, and show
-        every event once, in order (CACHE-7, DECISIONS 13)."""
+        every event once, in order (CACHE-7)."""
         start = cached.settle()
         asks = [Ask(cached.prefix, selection=each) for each in (*SELECTIONS[:3], SELECTIONS[5])]
         watches = [
@@ -127,7 +127,7 @@ class CachedWatchTests(CacherSuite):
 
     def test_refill_ends_watches(self, cached: CachedPods, scribe: Scribe, alone: None) -> None:
         """If history was compacted while the feed was away, nothing is made up: watches show what
-        they had, then end with Expired; a new list and watch go on (DECISIONS 13, CACHE-6)."""
+        they had, then end with Expired; a new list and watch go on (CACHE-6)."""
         self.need(cached.backend, Capability.COMPACTION)
         scribe.scribble(20)
         cached.settle()
@@ -166,7 +166,7 @@ class CachedWatchTests(CacherSuite):
     def test_lagging_watch_is_told(self, open_cache: OpenCache, elsewhere: Pods) -> None:
         """A watch that falls behind what the cache remembers ends with Expired, at each poll, and
         delays nobody; one within the capacity loses nothing
-        (HIST-1, HIST-4, HIST-5, DISP-3, DECISIONS 13)."""
+        (HIST-1, HIST-4, HIST-5, DISP-3)."""
         cached = open_cache(capacity=20)
         start = cached.settle()
         slow, selecting, near = (

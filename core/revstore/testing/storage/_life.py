@@ -64,7 +64,7 @@ class ExpiryTests(StorageSuite):
     @pytest.mark.usefixtures("ttl")
     def test_expiry_and_updates(self, pods: Pods) -> None:
         """An update without ttl keeps the expiry, 0 removes it, n starts it anew; the function is
-        told whether there is one (GU-12, GU-14, OLD-12, DECISIONS 4)."""
+        told whether there is one (GU-12, GU-14, OLD-12)."""
         told: dict[str, bool | None] = {}
 
         def update(name: str, ttl: int | None) -> None:
@@ -100,7 +100,7 @@ class ExpiryTests(StorageSuite):
     @pytest.mark.usefixtures("ttl")
     def test_expiry_alone_is_a_write(self, pods: Pods) -> None:
         """A new ttl is written although the bytes are equal; removing what is not there is not;
-        with a suggestion as well (GU-13, DECISIONS 4)."""
+        with a suggestion as well (GU-13)."""
         created = pods.create("a")
         same = pods.storage.guaranteed_update(pods.key("a"), lambda found, _: WithTTL(found, 0))
         assert same == created
@@ -263,7 +263,7 @@ class LifeTests(StorageSuite):
 
     def test_unknown_outcome(self, pods: Pods, open_storage: OpenStorage, backend: Backend) -> None:
         """A write whose outcome is not known is not tried again, nor guessed at
-        (DECISIONS 2, GU-9)."""
+        (GU-9)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
         created = pods.create("a", "n1")

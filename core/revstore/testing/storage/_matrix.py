@@ -44,7 +44,7 @@ class _Case:
 
 
 def _cases() -> list[_Case]:
-    """CATALOGUE 4.1, as far as no token is in it."""
+    """What the table in ``Storage.list`` says, as far as no token is in it. (LISTRV-1 to 12)"""
     too_large, bad = TooLargeResourceVersion, InvalidResourceVersion
     table: list[tuple[str, str, tuple[str, ...], tuple[int, ...], _Answer, _Answer]] = [
         ("LISTRV-1", "", ("", "Exact", "NotOlderThan", "nonsense"), (0, 2), _LATEST, _LATEST),

@@ -83,7 +83,7 @@ class ChangesTests(StorageSuite):
 
     def test_changes_that_cannot_be_read(self, pods: Pods) -> None:
         """They come like others and raise when loaded; the feed goes on
-        (WATCH-22, WATCH-23, DECISIONS 11)."""
+        (WATCH-22, WATCH-23)."""
         pods.create("a")
         pods.overwrite("a")
         pods.storage.delete(pods.key("a"), even_if_corrupt=True)
@@ -103,7 +103,7 @@ class ChangesTests(StorageSuite):
         assert name_of(last.load()) == "b"
 
     def test_changes_from_a_state_that_cannot_be_read(self, pods: Pods) -> None:
-        """As well in the state that a feed begins with (WATCH-22, DECISIONS 11)."""
+        """As well in the state that a feed begins with (WATCH-22)."""
         pods.create("a")
         pods.overwrite("b")
         with pods.storage.changes(pods.prefix) as changes:

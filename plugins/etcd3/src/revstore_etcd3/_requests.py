@@ -61,7 +61,7 @@ def _compare(key: bytes, expected: int, operation: Any) -> Any:
 
 
 def watch_request(start: int) -> Any:
-    """A watch of all keys from the revision ``start`` on. (DECISIONS 12)"""
+    """A watch of all keys from the revision ``start`` on."""
     create = rpc_pb2.WatchCreateRequest(
         key=_EVERYTHING, range_end=_EVERYTHING, start_revision=start, prev_kv=True
     )
