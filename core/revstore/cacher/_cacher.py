@@ -376,6 +376,8 @@ class Cacher(Storage[T]):
         if not recursive and key.endswith("/"):
             return None  # what ends so is a prefix here
         scope = key if not recursive or key.endswith("/") else key + "/"
+        if scope == self._prefix:
+            return self._prefix  # one text for all watches that have it
         return scope if self._covered(scope) else None
 
 

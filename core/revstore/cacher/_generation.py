@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 
 from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog
-from revstore.cacher._state import label_pairs
 from revstore.cacher._view import Bucket, LabelBucket, Listener, Numbers, View, view_key
 from revstore.errors import StorageError
 from revstore.selectors import SelectionPredicate
@@ -65,8 +64,8 @@ class Generation(Generic[T]):
         # Its views look at all of the log.
         self._everything: Bucket[T] = Bucket(self._fresh, {}, "")
         self._scopes: dict[str, Bucket[T]] = {}
-        # By scope, then by name and value.
-        self._labels: dict[str, dict[tuple[str, str], LabelBucket[T]]] = {}
+        # By scope, then by name, then by value.
+        self._labels: dict[str, dict[str, dict[str, LabelBucket[T]]]] = {}
         # By the value of each indexed field; None is nobody's value.
         self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple(
             {} for _ in config.indexed_fields
@@ -132,8 +131,8 @@ class Generation(Generic[T]):
                 if view.users == 1:
                     for bucket in _homes(view.buckets) or (self._everything,):
                         bucket.leave(view)
-                    if not self._labels.get(view.scope, True):
-                        del self._labels[view.scope]
+                    if isinstance(view.buckets, LabelBucket | tuple):
+                        self._drop_empty(view.scope)
                 held = self.log.held - watch.replays
                 self.watches, view.users, self.log.held, watch.replays, watch.closed = self.watches - 1, view.users - 1, held, False, True  # noqa: E501  # fmt: skip
                 self._idle_timers += watch.timed
@@ -236,6 +235,14 @@ class Generation(Generic[T]):
         self._lock = threading.Lock()
         self.ended = error
 
+    def _drop_empty(self, scope: str) -> None:
+        """Forget a scope's labels of which no value is wanted any more."""
+        names = self._labels[scope]
+        for name in [name for name, buckets in names.items() if not buckets]:
+            del names[name]
+        if not names:
+            del self._labels[scope]
+
     def _drop_idle_timers(self) -> None:
         """Forget the timers of closed watches, which would stay until their time."""
         self._timers = [each for each in self._timers if not each[2].closed]
@@ -299,9 +306,11 @@ class Generation(Generic[T]):
                 return self._in(buckets, value, Bucket)
         for label in predicate.label.requirements:
             if label.operator == "in" and len(label.values) <= _VALUES:
-                home = self._labels.setdefault(scope, {})
-                pairs = [(label.key, value) for value in sorted(label.values)]
-                return tuple([self._in(home, pair, LabelBucket) for pair in pairs])
+                home = self._labels.setdefault(scope, {}).setdefault(label.key, {})
+                found = [self._in(home, value, LabelBucket) for value in sorted(label.values)]
+                for bucket in found:
+                    bucket.name = label.key
+                return tuple(found) if len(found) > 1 else found[0]
         return None if scope == self._root else self._in(self._scopes, scope, Bucket)
 
     def _in(self, home: dict[K, B], value: K, kind: type[B]) -> B:
@@ -314,7 +323,8 @@ class Generation(Generic[T]):
         yield self._everything
         yield from self._scopes.values()
         for labels in self._labels.values():
-            yield from labels.values()
+            for values in labels.values():
+                yield from values.values()
         for buckets in self._fields:
             yield from buckets.values()
 
@@ -328,16 +338,25 @@ def _homes(
 
 
 def _with_labels(
-    entry: Entry[T], buckets: Mapping[tuple[str, str], LabelBucket[T]]
-) -> Iterable[LabelBucket[T]]:
+    entry: Entry[T], buckets: Mapping[str, Mapping[str, LabelBucket[T]]]
+) -> list[LabelBucket[T]]:
     """The buckets of the labels that the object of an event has or had."""
     if _unreadable(entry):  # which those are cannot be known
-        return buckets.values()
+        return [bucket for values in buckets.values() for bucket in values.values()]
+    found = []
     item, previous = entry.item, entry.previous
-    pairs = label_pairs(item)
-    if previous is not None and (item is None or previous.labels != item.labels):
-        pairs |= label_pairs(previous)
-    return [buckets[pair] for pair in pairs if pair in buckets]
+    has = {} if item is None or item.labels is None else item.labels
+    had = has if previous is None or previous.labels is None else previous.labels
+    for name in buckets.keys() & has.keys():
+        value = has[name]
+        if isinstance(value, str) and value in buckets[name]:
+            found.append(buckets[name][value])
+    for name in buckets.keys() & had.keys() if had is not has else ():
+        value, new = had[name], has.get(name)
+        changed = isinstance(value, str) and not (isinstance(new, str) and new == value)
+        if changed and value in buckets[name]:
+            found.append(buckets[name][value])
+    return found
 
 
 def _unreadable(entry: Entry[T]) -> bool:

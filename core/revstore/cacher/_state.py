@@ -13,7 +13,7 @@ from revstore.cacher._event_log import Entry, Item
 from revstore.cacher._ordered import Range, Tree, below, extend, leaves_of, put, remove
 from revstore.errors import CorruptObject
 
-__all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked", "label_pairs"]
+__all__ = ["Attributes", "CacheState", "Past", "PastPage", "Picked"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -216,7 +216,7 @@ class CacheState(Generic[T]):
         labels: dict[Hashable, list[str]] = {}
         fields: tuple[dict[Hashable, list[str]], ...] = tuple({} for _ in self.paths)
         for key, item in items.items():
-            for pair in label_pairs(item) if item.labels else ():
+            for pair in _label_pairs(item) if item.labels else ():
                 labels.setdefault(pair, []).append(key)
             for found, value in zip(fields, item.fields, strict=True):
                 if value is not None:
@@ -362,7 +362,7 @@ class CacheState(Generic[T]):
         had = None if old is None else old.labels
         has = None if new is None else new.labels
         if had != has:
-            before, after = label_pairs(old), label_pairs(new)
+            before, after = _label_pairs(old), _label_pairs(new)
             for pair in before - after:
                 _remove(self._labels, pair, key, owner)
             for pair in after - before:
@@ -394,7 +394,7 @@ def _remove(index: Index[V], value: Hashable, key: str, owner: object) -> None:
         index[value] = tree
 
 
-def label_pairs(item: Item[T] | None) -> set[tuple[str, str]]:
+def _label_pairs(item: Item[T] | None) -> set[tuple[str, str]]:
     """Return the labels of an object."""
     labels = None if item is None else item.labels
     if not labels:

@@ -24,6 +24,8 @@ _event = attrgetter("event")
 
 #: What tells a watch that there may be something for it.
 Callback: TypeAlias = Callable[[], None]
+#: A scope, selectors, and whether what cannot be read is shown.
+ViewKey: TypeAlias = tuple[str, LabelSelector, FieldSelector, bool]
 
 
 def covers(scope: str, key: str) -> bool:
@@ -42,7 +44,7 @@ class Numbers(msgspec.Struct, frozen=True):
 class Listener(Generic[T]):
     """What a generation knows of a watch: its view, where it stands, and what it waits for."""
 
-    __slots__ = ("at", "closed", "pending", "progress", "replays", "timed", "told", "view")
+    __slots__ = ("at", "closed", "pending", "progress", "replays", "timed", "told", "view", "wake")
 
     def __init__(self, cursor: int, position: int, *, progress: bool, replays: bool) -> None:
         #: None until the watch has entered the generation.
@@ -54,6 +56,8 @@ class Listener(Generic[T]):
         self.told = position
         #: Whether progress of the store is told by bookmarks.
         self.progress = progress
+        #: Whom its view tells, of one that waits. Guarded by the generation's lock.
+        self.wake: Callback | None = None
         #: Whether a poll finds something besides what the log has.
         self.pending = False
         #: Guarded by the generation's lock: whether the log is held for this watch, whether the
@@ -148,13 +152,14 @@ class Bucket(Generic[T]):
 
 
 class LabelBucket(Bucket[T]):
-    """Views of a scope that want a label, maybe among other values of it."""
+    """Views of a scope that want a value of a label, maybe among others."""
 
-    __slots__ = ("_label", "_memo")
+    __slots__ = ("_memo", "name")
 
-    def __init__(self, known: Numbers, home: dict[Any, Any], value: tuple[str, str]) -> None:
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: str) -> None:
         super().__init__(known, home, value)
-        self._label = value
+        #: That of the label.
+        self.name = ""
         self._memo: tuple[int, int, Reading[T] | None] | None = None
 
     def read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
@@ -185,7 +190,7 @@ class LabelBucket(Bucket[T]):
         """Whether the label is as it was, or comes or goes with its object."""
         if entry.error is not None or entry.previous_error is not None:
             return False
-        name, value = self._label
+        name, value = self.name, self._value
         for item in entry.item, entry.previous:
             if item is not None and (item.labels is None or item.labels.get(name) != value):
                 return False
@@ -205,7 +210,7 @@ class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 def view_key(
     scope: str, predicate: SelectionPredicate[T], *, even_if_corrupt: bool = False
-) -> tuple[str, LabelSelector, FieldSelector, bool]:
+) -> ViewKey:
     """What tells views apart."""
     return scope, predicate.label, predicate.field, even_if_corrupt
 
@@ -215,6 +220,8 @@ class View(Generic[T]):
     watches ask for in turn, and replaces it as a whole."""
 
     __slots__ = (
+        "_field",
+        "_label",
         "_labelled",
         "_log",
         "_match",
@@ -223,7 +230,6 @@ class View(Generic[T]):
         "armed",
         "buckets",
         "config",
-        "key",
         "memo",
         "scope",
         "users",
@@ -239,16 +245,16 @@ class View(Generic[T]):
         *,
         even_if_corrupt: bool = False,
     ) -> None:
-        #: Equal for views that show the same.
-        self.key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
+        self._label, self._field = predicate.label, predicate.field
         #: Where its events are: in one, or in those of several values of a label; None: every event
         #: of the cache is looked at.
         self.buckets = buckets
         self.scope = scope
         self.config = config
         self.users = 0  # guarded by the generation's lock
-        #: Who waits to be told of the next event, guarded by the generation's lock: one, or many.
-        self.armed: tuple[Listener[T], Callback] | dict[Listener[T], Callback] | None = None
+        #: Who waits to be told of the next event, guarded by the generation's lock: one, whom
+        #: ``wake`` of it tells, or many.
+        self.armed: Listener[T] | dict[Listener[T], Callback] | None = None
         self._log = log
         self._pure = is_pure(predicate, config.indexed_fields)
         # Made when it is needed: many views only ever wait.
@@ -256,7 +262,7 @@ class View(Generic[T]):
         self._tolerant = even_if_corrupt  # shows what cannot be read, instead of ending
         # Whether what it shows is that of its buckets, unless a label changes.
         self._labelled = (
-            isinstance(buckets, tuple)
+            isinstance(buckets, LabelBucket | tuple)
             and predicate.field.empty
             and len(predicate.label.requirements) == 1
             and not even_if_corrupt
@@ -264,14 +270,21 @@ class View(Generic[T]):
         #: The last reading: from where, up to where, and what it was.
         self.memo: tuple[int, int, Reading[T]] | None = None
 
+    @property
+    def key(self) -> ViewKey:
+        """Equal for views that show the same."""
+        return self.scope, self._label, self._field, self._tolerant
+
     def arm(self, watch: Listener[T], callback: Callback) -> None:
         armed = self.armed
-        if armed is None:
-            self.armed = watch, callback
+        if armed is None or armed is watch:
+            watch.wake = callback
+            self.armed = watch
         elif isinstance(armed, dict):
             armed[watch] = callback
         else:
-            self.armed = {armed[0]: armed[1], watch: callback}
+            assert armed.wake is not None
+            self.armed = {armed: armed.wake, watch: callback}
 
     def disarm(self, watch: Listener[T]) -> Callback | None:
         """Take back what ``arm`` was given, if nobody was told meanwhile."""
@@ -287,7 +300,7 @@ class View(Generic[T]):
         armed = self.armed
         if isinstance(armed, dict):
             return armed.get(watch)
-        return armed[1] if armed is not None and armed[0] is watch else None
+        return watch.wake if armed is watch else None
 
     def take(self, told: list[Callback]) -> None:
         """Add the callbacks of those who wait, who wait no more."""
@@ -297,17 +310,17 @@ class View(Generic[T]):
         self.armed = None
         if isinstance(armed, dict):
             told.extend(armed.values())
-        else:
-            told.append(armed[1])
+        elif armed.wake is not None:
+            told.append(armed.wake)
 
     def read(self, cursor: int, head: int) -> Reading[T]:
         """What the log has from ``cursor`` up to ``head``, which has been published."""
         memo = self.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
-        reading = (self._read_label(cursor, head) if self._labelled else None) or self._read(
-            cursor, head
-        )
+        reading = self._read_label(cursor, head) if self._labelled else None
+        if reading is None:
+            reading = self._read(cursor, head)
         self.memo = cursor, head, reading
         return reading
 
@@ -318,13 +331,15 @@ class View(Generic[T]):
     def _read_label(self, cursor: int, head: int) -> Reading[T] | None:
         """What was read for all who want the label; None if that may not be what is shown."""
         found: Reading[T] | None = None
-        assert isinstance(self.buckets, tuple)
-        for bucket in self.buckets:
-            reading = bucket.read(self._log, cursor, head)
-            if reading is None or (found is not None and found.events and reading.events):
-                return None
-            if found is None or reading.events:
-                found = reading
+        buckets: Any = self.buckets
+        for bucket in buckets if isinstance(buckets, tuple) else (buckets,):
+            known = bucket.known
+            if known.numbers or cursor < known.floor:
+                reading = bucket.read(self._log, cursor, head)
+                if reading is None or (found is not None and found.events and reading.events):
+                    return None
+                if found is None or reading.events:
+                    found = reading
         return found
 
     def _read(self, cursor: int, head: int, after: int = 0) -> Reading[T]:
@@ -348,7 +363,7 @@ class View(Generic[T]):
     @property
     def _empty(self) -> bool:
         """Whether it has no selector."""
-        return self.key[1].empty and self.key[2].empty
+        return self._label.empty and self._field.empty
 
     def _numbers(self, cursor: int, head: int) -> list[int] | range:
         """The numbers of the events that may concern this view."""
@@ -365,8 +380,7 @@ class View(Generic[T]):
 
     def _map(self, entries: Iterable[tuple[int, Entry[T]]], head: int, after: int) -> Reading[T]:
         if self._match is None and not self._empty:
-            resource_type, (_, label, field, _) = self.config.resource_type, self.key
-            predicate = resource_type.predicate(label, field)
+            predicate = self.config.resource_type.predicate(self._label, self._field)
             self._match = matcher(predicate, self.config.indexed_fields)
         found: list[Event[T]] = []
         last = 0

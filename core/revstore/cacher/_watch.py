@@ -65,6 +65,7 @@ class CacheWatch(Listener[T], Watch[T]):
         )
         if self.at == generation.shown:
             self.at = generation.shown  # one for all idle watches
+            self.told = self.at[1]
         self._generation = generation
         self._resource_type = resource_type
         self._initial = start.initial
