@@ -46,6 +46,11 @@ _CAPABILITIES = frozenset(
     }
 )
 
+# How many keys are deleted under one hold of the lock, and for how many seconds it is free then: a
+# lock is not fair, and who waits for it would hardly get it in between.
+_TURN = 500
+_BETWEEN_TURNS = 0.001
+
 
 class MemoryBackend(Backend):
     """A store in memory that lives until ``close``; see ``Backend`` for what its methods do.
@@ -210,16 +215,23 @@ class MemoryBackend(Backend):
             state.compact(revision)
 
     def sweep(self) -> int:
-        """Delete the keys that have expired by now, in one revision, and return how many.
+        """Delete the keys that have expired by now, up to 500 in a revision, and return how many.
 
         For a ``clock`` of one's own; in real time the backend does it by itself.
         """
-        with self._shared.lock:
-            self._shared.check()
-            return self._sweep()
+        swept, turn = 0, _TURN
+        while turn == _TURN:
+            if swept:
+                time.sleep(_BETWEEN_TURNS)
+            with self._shared.lock:
+                self._shared.check()
+                turn = self._sweep()
+            swept += turn
+        return swept
 
     def _sweep(self) -> int:
-        keys = self._state.due(self._clock())
+        """Delete as many keys as others can wait for."""
+        keys = self._state.due(self._clock(), _TURN)
         if keys:
             self._state.delete(keys)
             self._shared.finish()
@@ -234,7 +246,7 @@ class MemoryBackend(Backend):
             while not self._shared.guard.ended:
                 self._sweep()
                 deadline = self._state.next_deadline
-                wait = None if deadline is None else max(0.0, deadline - self._clock())
+                wait = None if deadline is None else max(_BETWEEN_TURNS, deadline - self._clock())
                 # Lock waits have an upper bound of their own; a day is below it.
                 self._shared.sweeper_wake.wait(None if wait is None else min(wait, 86400.0))
 

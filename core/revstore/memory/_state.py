@@ -7,40 +7,21 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_left, bisect_right
+import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import chain
 from operator import attrgetter
 
-from revstore.backend_tools import SharedLog, prefix_end
+from revstore.backend_tools import SharedLog
 from revstore.errors import Compacted, FutureRevision
+from revstore.memory._sorted_keys import SortedKeys
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
 __all__ = ["State", "revision_of"]
 
 #: The revision of an event.
 revision_of: Callable[[WatchEvent], int] = attrgetter("kv.revision")
-
-
-def _span(keys: list[str], prefix: str, start: str = "") -> tuple[int, int]:
-    """The indices between which ``keys`` start with ``prefix`` and are not below ``start``."""
-    end = prefix_end(prefix)
-    high = bisect_left(keys, end) if end else len(keys)
-    low = bisect_left(keys, max(prefix, start))
-    return min(low, high), high
-
-
-def _add(keys: list[str], key: str) -> None:
-    """Put ``key`` into sorted ``keys``, if it is not there."""
-    at = bisect_left(keys, key)
-    if at == len(keys) or keys[at] != key:
-        keys.insert(at, key)
-
-
-def _drop(keys: list[str], key: str) -> None:
-    """Take ``key`` out of sorted ``keys``, if it is there."""
-    at = bisect_left(keys, key)
-    if at < len(keys) and keys[at] == key:
-        del keys[at]
 
 
 class State:
@@ -51,10 +32,9 @@ class State:
         self.compacted = 0
         self.current: dict[str, KeyValue] = {}
         self.log: SharedLog[WatchEvent] = SharedLog(floor=0)
-        # Sorted. A flat list beats trees up to several hundred thousand keys.
-        self._keys: list[str] = []
-        # Sorted: the keys that do not exist now, but did at a revision that can still be read.
-        self._gone: list[str] = []
+        self._keys = SortedKeys()
+        # Those that do not exist now, but did at a revision that can still be read.
+        self._gone = SortedKeys()
         # The events of the log by key.
         self._history: dict[str, list[WatchEvent]] = {}
         self._deadlines: dict[str, float] = {}
@@ -82,21 +62,24 @@ class State:
 
     def page(self, prefix: str, start: str, limit: int) -> tuple[list[KeyValue], int]:
         """The first ``limit`` (0: all) current keys of the range, and how many follow them."""
-        low, high = _span(self._keys, prefix, start)
-        stop = min(high, low + limit) if limit else high
-        return [self.current[key] for key in self._keys[low:stop]], high - stop
+        keys: list[str] = []
+        for some in self._keys.among(prefix, start, limit or sys.maxsize):
+            keys += some
+            if len(keys) >= limit > 0:
+                del keys[limit:]
+                break
+        following = self._keys.count(prefix, start) - len(keys) if limit else 0
+        return [self.current[key] for key in keys], following
 
     def count(self, prefix: str) -> int:
         """How many current keys start with ``prefix``."""
-        low, high = _span(self._keys, prefix)
-        return high - low
+        return self._keys.count(prefix)
 
     def walk(self, prefix: str, start: str, revision: int) -> Iterator[KeyValue]:
         """The keys of the range as they were at ``revision``, in key order."""
         # Lazily, for a page needs but the beginning of a range.
         spans = [
-            map(keys.__getitem__, range(*_span(keys, prefix, start)))
-            for keys in (self._keys, self._gone)
+            chain.from_iterable(keys.among(prefix, start)) for keys in (self._keys, self._gone)
         ]
         for key in heapq.merge(*spans):
             kv = self.at(key, revision)
@@ -139,18 +122,18 @@ class State:
             history = self._history.get(key)
             if not history or history[-1] is not event:
                 if previous is None and history is not None:
-                    _drop(self._gone, key)
+                    self._gone.remove(key)
                 self._history.setdefault(key, []).append(event)
             if deadline is not None or (previous is not None and previous.lease):
                 self._expire_at(key, deadline)
             if event.type is WatchEventType.PUT:
                 self.current[key] = kv
                 if previous is None:
-                    _add(self._keys, key)
+                    self._keys.add(key)
             else:
                 self.current.pop(key, None)
-                _drop(self._keys, key)
-                _add(self._gone, key)
+                self._keys.remove(key)
+                self._gone.add(key)
         # One step, so that a reader without the lock never meets half a revision.
         if not self.log.items or self.log.items[-1].kv.revision < revision:
             self.log.items.extend(events)
@@ -166,7 +149,7 @@ class State:
             del history[: bisect_right(history, revision, key=revision_of)]
             if not history:
                 self._history.pop(key, None)
-        self._gone = [key for key in self._gone if key in self._history]
+                self._gone.remove(key)
         self.log = self.log.without(cut, revision)
 
     # Expiry
@@ -176,13 +159,21 @@ class State:
         """When the next key expires, by the backend's clock; None if none does. May be early."""
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> list[str]:
-        """The keys whose time has come, in key order. The caller deletes them."""
-        while self._heap and self._heap[0][0] <= now:
-            self._due.add(self._heap[0][1])
+    def due(self, now: float, limit: int) -> list[str]:
+        """The keys whose time has come, ``limit`` at most, in key order. The caller deletes
+        them."""
+        due = {key for key in self._due if self._is_due(key, now)}
+        while self._heap and self._heap[0][0] <= now and len(due) < limit:
+            key = self._heap[0][1]
+            self._due.add(key)
             heapq.heappop(self._heap)
-        self._due = {key for key in self._due if self._deadlines.get(key, math.inf) <= now}
-        return sorted(self._due)
+            if self._is_due(key, now):
+                due.add(key)
+        self._due = due
+        return sorted(due)
+
+    def _is_due(self, key: str, now: float) -> bool:
+        return self._deadlines.get(key, math.inf) <= now
 
     def _expire_at(self, key: str, deadline: float | None) -> None:
         if deadline is None:
