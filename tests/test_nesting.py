@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from revstore.codec import json_codec
 from revstore.errors import CorruptObject, InvalidObject
-from revstore.manifests import _yaml_reader
+from revstore.manifests import ManifestError, parse, to_yaml
 from revstore.memory import MemoryBackend
-from revstore.nesting import MAX_DEPTH, check_nesting
+from revstore.nesting import MAX_DEPTH, TOO_DEEP, check_nesting
 from revstore.objects import ObjectMeta
 from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
@@ -106,6 +106,25 @@ def test_deeper_bytes_are_corrupt(kind, levels, shape):
                 storage.get(f"/t/{number}")
 
 
-def test_manifests_have_the_same_bound():
-    """What a manifest may have can be stored."""
-    assert _yaml_reader.MAX_DEPTH == MAX_DEPTH
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1])
+def test_what_is_stored_can_be_printed_and_read_again(levels):
+    """The levels of a List do not count, whether an object stands in one or alone; what could not
+    be stored is refused, by its document and line."""
+    head = {"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "a"}}
+    deep = {**head, "spec": nested(levels - 1, "{")}
+    for whole in (deep, {"apiVersion": "v1", "kind": "List", "items": [head, deep]}):
+        data = f"---\n{to_yaml(head)}---\n{json.dumps(whole)}\n".encode()
+        if levels > MAX_DEPTH:
+            with pytest.raises(ManifestError, match=TOO_DEEP) as caught:
+                parse(data)
+            assert (caught.value.document, caught.value.line) == (2, 7)
+        else:
+            for text in (data, json.dumps(whole).encode(), to_yaml(whole).encode()):
+                assert parse(text)[-1].object == deep
+
+
+def test_nothing_deep_is_read_however_many_lists_it_is_in():
+    """The text as a whole has a bound of its own."""
+    for text in ("[" * MAX_DEPTH * 2, "{kind: List, items: [" * MAX_DEPTH):
+        with pytest.raises(ManifestError, match=TOO_DEEP):
+            parse(text.encode())

@@ -114,11 +114,50 @@ def test_unreadable_objects_are_deleted_only_on_demand(broken):
         "error: pod/good: it can be read: delete it without --even-if-corrupt",
         "error: pods \"nope\" not found in namespace 'default'",
     ]
-    for arguments in (("--all",), ("-l", "a=b"), ("-A",), ()):
+    for arguments in (("-l", "a=b"), ("-A",), ()):
         line = broken.error("delete", "pods", *arguments, "--even-if-corrupt", code=2)
-        assert "needs names" in line
+        assert "needs names or --all" in line
     assert broken.out("delete", "pod/worse", "--even-if-corrupt", "-o", "name") == ["pod/worse"]
     assert broken.out("get", "pods", "-o", "name") == ["pod/good"]
+
+
+def test_all_unreadable_objects_of_a_kind(broken, pod):
+    """--all --even-if-corrupt takes what cannot be read in the namespace, and what can be read
+    stays, under whichever key it lies and however many there are."""
+    with StorageFactory(broken.env["REVSTORE_URL"]) as factory:
+        many = [f"x{number}" for number in range(150)]
+        for name in ("other/a", "no-namespace", *(f"default/{name}" for name in many)):
+            factory.backend().put(f"/registry/pods/{name}", b"\xff", expected_revision=0)
+    arguments = ("delete", "pods", "--all", "--even-if-corrupt", "-o", "name")
+
+    assert sorted(broken.out(*arguments)) == sorted(
+        f"pod/{name}" for name in ["bad", "worse", *many]
+    )
+    assert broken.out(*arguments) == []
+    assert len(broken("get", "pods", "-A", code=1).stderr.splitlines()) == 2
+    assert broken.out(*arguments, "-A") == ["pod/no-namespace", "pod/a"]
+    assert broken.out("get", "pods", "-A", "-o", "name") == ["pod/good"]
+
+
+def test_unreadable_objects_of_a_kind_of_unknown_scope(revstore):
+    """Those in no namespace and in the default one are meant, as of readable ones; what lies in
+    another is neither shown nor deleted."""
+    widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "good"}}
+    revstore.apply(widget)
+    with StorageFactory(revstore.env["REVSTORE_URL"]) as factory:
+        for name in ("cluster", "default/a", "test/b"):
+            key = f"/registry/example.com/widgets/{name}"
+            factory.backend().put(key, b"\xff", expected_revision=0)
+    lines = revstore("get", "widgets", code=1).stderr.splitlines()
+    arguments = ("delete", "widgets", "--all", "--even-if-corrupt", "-o", "name")
+
+    assert [line.split("'")[1].removeprefix("/example.com/") for line in lines] == [
+        "widgets/cluster",
+        "widgets/default/a",
+    ]
+    assert len(revstore.out(*arguments)) == 2
+    assert revstore.out("get", "widgets", "-o", "name") == ["widget.example.com/good"]
+    assert revstore.out(*arguments, "-n", "test") == ["widget.example.com/b"]
 
 
 def test_unreadable_objects_of_a_file(broken, pod):

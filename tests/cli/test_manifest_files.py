@@ -54,6 +54,6 @@ def test_an_annotation_without_a_value(revstore):
     text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {bar: }}\n"
 
     assert revstore.error("apply", "-f", "-", stdin=text, code=1) == (
-        "error: standard input: document 1: metadata.annotations['bar'] is null, not a string: "
-        'write "" if it is to be empty'
+        "error: standard input: document 1, line 1: metadata.annotations['bar'] is null, not a "
+        'string: write "" if it is to be empty'
     )

@@ -71,8 +71,8 @@ def test_apply_tells_of_duplicates_and_takes_the_last(revstore, pod):
 
     assert done.stdout == "pod/web created\n"
     assert done.stderr == (
-        "warning: pod/web occurs in a.yaml (document 1), a.yaml (document 2), "
-        "b.yaml (document 1): only the last counts\n"
+        "warning: pod/web occurs in a.yaml (document 1, line 1), a.yaml (document 2, line 3), "
+        "b.yaml (document 1, line 1): only the last counts\n"
     )
     assert revstore.json("get", "pod", "web")["metadata"]["labels"] == {"n": "3"}
 
@@ -109,7 +109,7 @@ def test_apply_refuses_an_object_and_goes_on(revstore, pod):
 
     assert done.stdout == "pod/fine created\n"
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: standard input (document 1): pod/a/b: ")
+    assert line.startswith("error: standard input (document 1, line 1): pod/a/b: ")
 
 
 def test_tables_are_plain_aligned_columns(revstore, pod):

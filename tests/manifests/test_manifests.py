@@ -135,7 +135,7 @@ def test_scalars_are_read_as_kubectl_reads_them(text, value):
         ("value: ]", "did not find expected node", 4),
         ("value: 'open", "unexpected end of stream", 5),
         ("  bad indent: 1", "did not find", 4),
-        ("value: " + "[" * 101, "nested more than 100", 4),
+        ("value: " + "[" * 102, "nested more than 100", 4),
     ],
 )
 def test_what_is_refused_names_file_document_and_line(text, reason, line):
@@ -217,6 +217,22 @@ def test_documents_that_are_no_objects(text, reason):
 
     assert caught.value.document == 2
     assert isinstance(caught.value, InvalidArgument)
+
+
+@pytest.mark.parametrize("bad", ['{"kind": "Pod"}', "[1]", "x", '{"kind": "List", "items": [7]}'])
+def test_documents_are_named_by_the_line_that_they_begin_in(bad):
+    """Whether YAML or JSON, however the documents are parted, and for good ones too."""
+    good = '{"apiVersion": "v1",\n"kind": "Pod",\n"metadata": {"name": "a"}}'
+    parted = ("---\n# a comment\n\n", "\n...\n---\n", "---\n\n---\n", "--- # this is\n")
+    for name, between in (*(("a.yaml", f"\n{each}") for each in parted), ("a.json", " \n\n")):
+        text = f"\n{good}{between}{bad if name == 'a.yaml' or bad != 'x' else '7'}\n"
+        with pytest.raises(ManifestError) as caught:
+            parse(text.encode(), name)
+        assert caught.value.line == text.count("\n")
+        assert caught.value.document == (3 if "---\n\n---" in between else 2)
+        assert str(caught.value).startswith(f"{name}: document {caught.value.document}, line ")
+        (only,) = parse(f"\n\n{good}\n".encode(), name)
+        assert only.where == f"{name} (document 1, line 3)"
 
 
 def test_aliases_and_merges_are_expanded():

@@ -87,6 +87,11 @@ class Scope:
             return True
         return obj["metadata"].get("namespace") in (None, "", self.namespace)
 
+    def holds_key(self, target: Target, key: str) -> bool:
+        """Whether what is listed under ``key``, and cannot be read, is in it."""
+        namespace, _, _ = key.removeprefix(f"{target.info.prefix}/").rpartition("/")
+        return self.holds(target, {"metadata": {"namespace": namespace}})
+
     def candidates(self, target: Target) -> Iterator[ResourceInfo]:
         """Where an object of that name may be, in turn: of a resource of either scope, in no
         namespace, as ``apply`` puts it there without -n, then in the default one."""

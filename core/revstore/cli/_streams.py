@@ -127,7 +127,8 @@ def _list(
     )
     if show and not target.names:
         for error in listed.errors:
-            session.complain(one_line(error))
+            if query.scope.holds_key(target, error.key):
+                session.complain(one_line(error))
     events = [("ADDED", obj) for obj in listed if _wanted(target, query.scope, obj)]
     if show and events:
         printer.show(events)
@@ -164,9 +165,11 @@ def _changes(
             except WatchClosed as closed:
                 return closed.resource_version or watch.resource_version
             for event in events or ():
-                if event.error is not None and event.type == "DELETED":
+                if event.error is None or not query.scope.holds_key(target, event.error.key):
+                    continue
+                if event.type == "DELETED":
                     session.warn(f"{event.error.key}, which could not be read, is deleted")
-                elif event.error is not None:
+                else:
                     session.complain(one_line(event.error))
             shown = [
                 (str(event.type), event.object)

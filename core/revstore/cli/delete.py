@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import attrs
 import click
@@ -31,13 +32,15 @@ __all__ = ["command"]
 
 @attrs.frozen
 class _Victim:
-    """``candidates`` are tried in turn; ``listed`` ones may be gone by then."""
+    """``candidates`` are tried in turn; ``listed`` ones may be gone by then. ``delete`` stands for
+    what name and namespace may not lead to."""
 
     target: Target
     candidates: tuple[ResourceInfo, ...]
     name: str
     namespace: str | None
     listed: bool = False
+    delete: Callable[[], object] | None = None
 
 
 @click.command("delete", short_help="Delete objects by name, file or selector.")
@@ -75,6 +78,7 @@ def command(
     revstore delete pods -l app=web
     revstore delete configmaps --all -n test
     revstore delete configmap broken --even-if-corrupt
+    revstore delete configmaps --all --even-if-corrupt
     """
     scope = Scope("" if all_namespaces else namespace)
     if filenames:
@@ -85,14 +89,20 @@ def command(
         targets = parse_targets(session, what)
         _check_usage(targets, selected=bool(selector or field_selector or every or all_namespaces))
         if not any(target.names for target in targets):
-            if even_if_corrupt:
-                raise _usage("--even-if-corrupt needs names: nothing can select what is unreadable")
+            if even_if_corrupt and not every:
+                raise _usage(
+                    "--even-if-corrupt needs names or --all: no selector can match what is "
+                    "unreadable"
+                )
             conditions = _conditions(selector, field_selector)
             if every and any(conditions):
                 raise _usage("--all goes with neither -l nor --field-selector")
             if not every and not (conditions and all(conditions)):
                 raise _usage("name the objects, or give -l, --field-selector or --all")
-        victims = _from_targets(session, targets, scope, selector, field_selector)
+        if every and even_if_corrupt:
+            victims = _unreadable(session, targets, scope)
+        else:
+            victims = _from_targets(session, targets, scope, selector, field_selector)
     remove = _Removal(session, scope, ignore_not_found, even_if_corrupt, output)
     for victim in victims:
         remove(victim)
@@ -144,6 +154,19 @@ def _from_targets(
             yield _Victim(target, (info,), metadata.get("name"), own or None, listed=True)
 
 
+def _unreadable(session: Session, targets: list[Target], scope: Scope) -> Iterator[_Victim]:
+    """What cannot be read, by its key: nobody knows whether that is one of its kind."""
+    for target in targets:
+        info = target.info
+        listed = session.factory.registry(info).list(scope.of(target), even_if_corrupt=True)
+        storage = session.factory.storage(dict, resource=info)
+        for error in listed.errors:
+            if scope.holds_key(target, error.key):
+                name = error.key.rpartition("/")[2]
+                delete = partial(storage.delete, error.key, even_if_corrupt=True)
+                yield _Victim(target, (info,), name, None, listed=True, delete=delete)
+
+
 @attrs.frozen
 class _Removal:
     """Deletes one object after the other, and says what became of it."""
@@ -176,6 +199,9 @@ class _Removal:
             self.session.complain(not_found(victim.target, victim.name, where))
 
     def _delete(self, info: ResourceInfo, victim: _Victim) -> None:
+        if victim.delete is not None:
+            victim.delete()
+            return
         self.session.factory.registry(info).delete(
             victim.name,
             victim.namespace if info.namespaced else None,

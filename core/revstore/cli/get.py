@@ -124,7 +124,8 @@ def find(
             even_if_corrupt=even_if_corrupt,
         )
         for error in listed.errors:
-            session.complain(one_line(error))
+            if scope.holds_key(target, error.key):
+                session.complain(one_line(error))
         return [obj for obj in listed if scope.holds(target, obj)]
     objects = []
     for name in target.names:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from revstore.errors import InvalidArgument
-from revstore.nesting import MAX_DEPTH, TOO_DEEP
+from revstore.nesting import MAX_DEPTH, MAX_LIST_DEPTH, TOO_DEEP
 
 __all__ = [
     "MAX_BYTES",
@@ -57,16 +57,18 @@ class ManifestError(InvalidArgument):
 
 @attrs.frozen
 class Manifest:
-    """An object, and the source and document (from 1) that it came from."""
+    """An object, and the source and document (from 1) that it came from. ``line`` (from 1) is
+    where that document begins."""
 
     source: str
     document: int
     object: dict[str, Any]
+    line: int
 
     @property
     def where(self) -> str:
-        """For messages: "web.yaml (document 2)"."""
-        return f"{self.source} (document {self.document})"
+        """For messages: "web.yaml (document 2, line 14)"."""
+        return f"{self.source} (document {self.document}, line {self.line})"
 
 
 def find_sources(paths: Iterable[str]) -> list[str]:
@@ -121,23 +123,23 @@ def parse(data: bytes, source: str = "manifest") -> list[Manifest]:
     return _manifests(_documents(data, source), source)
 
 
-def _documents(data: bytes, source: str) -> list[tuple[int, Any]]:
-    """The numbers and values of all documents that are not empty."""
+def _documents(data: bytes, source: str) -> list[tuple[int, int, Any]]:
+    """The numbers, first lines and values of all documents that are not empty."""
     if len(data) > MAX_BYTES:
         raise ManifestError(source, f"larger than {MAX_BYTES >> 20} MiB")
     values = enumerate(_values(data, source), 1)
-    return [(document, value) for document, value in values if value is not None]
+    return [(document, line, value) for document, (line, value) in values if value is not None]
 
 
-def _manifests(documents: list[tuple[int, Any]], source: str) -> list[Manifest]:
+def _manifests(documents: list[tuple[int, int, Any]], source: str) -> list[Manifest]:
     manifests = []
-    for document, value in documents:
+    for document, line, value in documents:
         for place, obj in _objects(value):
             reason = _reason_against(obj)
             if reason:
                 where = f"{place}: " if place else ""
-                raise ManifestError(source, where + reason, document=document)
-            manifests.append(Manifest(source, document, obj))
+                raise ManifestError(source, where + reason, document=document, line=line)
+            manifests.append(Manifest(source, document, obj, line))
     return manifests
 
 
@@ -155,7 +157,8 @@ def to_yaml(value: Any) -> str:
     return write(value)
 
 
-def _values(data: bytes, source: str) -> Iterator[Any]:
+def _values(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
+    """The first line and value of each document."""
     # PyYAML takes its time to import.
     from revstore.manifests._yaml_reader import YamlFault, read_documents
 
@@ -178,8 +181,8 @@ def _located(source: str, fault: Any) -> ManifestError:
     return ManifestError(source, fault.reason, document=fault.document, line=fault.line)
 
 
-def _json_values(data: bytes) -> list[Any]:
-    """JSON documents, one after the other. Raises ``YamlFault``."""
+def _json_values(data: bytes) -> list[tuple[int, Any]]:
+    """JSON documents, one after the other, with their first lines. Raises ``YamlFault``."""
     from revstore.manifests._yaml_reader import YamlFault, read_number
 
     def refuse(text: str) -> Any:
@@ -191,27 +194,28 @@ def _json_values(data: bytes) -> list[Any]:
         parse_int=read_number,
         parse_constant=refuse,
     )
-    values: list[Any] = []
-    text, at = "", 0
+    values: list[tuple[int, Any]] = []
+    text, at, line = "", 0, 1
     try:
         text = data.decode("utf-8-sig")
         at = _skip_space(text, 0)
+        line += text.count("\n", 0, at)
         while at < len(text):
-            value, at = decoder.raw_decode(text, at)
-            if _depth(value) > MAX_DEPTH:
+            value, end = decoder.raw_decode(text, at)
+            if _depth(value) > MAX_LIST_DEPTH:
                 raise RecursionError
             if "\\u" in text and not _encodable(value):
                 raise ValueError("a \\u escape gives half a character")
-            values.append(value)
-            at = _skip_space(text, at)
+            values.append((line, value))
+            start, at = at, _skip_space(text, end)
+            line += text.count("\n", start, at)
     except json.JSONDecodeError as error:
         raise YamlFault(len(values) + 1, error.lineno, error.msg) from error
     except RecursionError as error:
-        raise YamlFault(len(values) + 1, 0, TOO_DEEP) from error
+        raise YamlFault(len(values) + 1, line, TOO_DEEP) from error
     except UnicodeDecodeError as error:
         raise YamlFault(1, data.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
     except ValueError as error:
-        line = text.count("\n", 0, at) + 1
         raise YamlFault(len(values) + 1, line, str(error)) from error
     return values
 
@@ -272,6 +276,8 @@ def _reason_against(obj: Any) -> str:
         return f"not an object but {_named(obj)}"
     if obj.get("kind") == "List":
         return _wrong(obj.get("items", _MISSING), "items", "a list")
+    if _depth(obj) > MAX_DEPTH:
+        return TOO_DEEP
     metadata = obj.get("metadata", _MISSING)
     return (
         _reason_against_name(obj.get("apiVersion", _MISSING), "apiVersion")

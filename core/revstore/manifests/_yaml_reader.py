@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import yaml
 
-from revstore.nesting import MAX_DEPTH, TOO_DEEP
+from revstore.nesting import MAX_LIST_DEPTH, TOO_DEEP
 
 __all__ = [
     "MAX_WEIGHT",
@@ -68,8 +68,9 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = object()
 
 
-def read_documents(data: bytes) -> Iterator[Any]:
-    """Yield the value of each document; an empty one is None. Raises ``YamlFault``."""
+def read_documents(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield the line (from 1) and value of each document; an empty one is None. Raises
+    ``YamlFault``."""
     number = 0
     loader = None
     try:
@@ -78,7 +79,9 @@ def read_documents(data: bytes) -> Iterator[Any]:
             event = loader.get_event()
             if isinstance(event, yaml.DocumentStartEvent):
                 number += 1
-                yield _Builder(number).build(loader)
+                builder = _Builder(number)
+                value = builder.build(loader)
+                yield builder.line, value
             elif isinstance(event, yaml.StreamEndEvent) or event is None:
                 return
     except yaml.MarkedYAMLError as error:
@@ -188,10 +191,11 @@ class _Anchored:
 
 
 class _Builder:
-    """Builds the value of one document."""
+    """Builds the value of one document; ``line`` is where its content begins."""
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self.line = 0
         self._stack: list[_Open] = []
         # None marks an anchor whose collection is not finished.
         self._anchors: dict[str, _Anchored | None] = {}
@@ -202,7 +206,9 @@ class _Builder:
             event = loader.get_event()
             if isinstance(event, yaml.DocumentEndEvent):
                 return result
-            done = self._take(event, event.start_mark.line + 1)
+            line = event.start_mark.line + 1
+            self.line = self.line or line
+            done = self._take(event, line)
             if done is not None and not self._stack:
                 result = done.value
 
@@ -256,7 +262,7 @@ class _Builder:
         mapping = isinstance(event, yaml.MappingStartEvent)
         if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
             raise self._fault(line, f"the tag {event.tag} is not supported")
-        if len(self._stack) >= MAX_DEPTH:
+        if len(self._stack) >= MAX_LIST_DEPTH:
             raise self._fault(line, TOO_DEEP)
         if self._wants_key():
             raise self._bad_key("a mapping" if mapping else "a list", line)
@@ -279,7 +285,7 @@ class _Builder:
         top.height = max(top.height, done.height + 1)
         if top.weight > MAX_WEIGHT:
             raise self._fault(line, f"more than {MAX_WEIGHT >> 20} MiB with aliases expanded")
-        if len(self._stack) + done.height > MAX_DEPTH:
+        if len(self._stack) + done.height > MAX_LIST_DEPTH:
             raise self._fault(line, TOO_DEEP)
         if isinstance(top.value, list):
             top.value.append(done.value)
