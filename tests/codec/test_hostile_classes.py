@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 import enum
@@ -14,10 +15,12 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+import typing_extensions as te
 
 from revstore import ObjectMeta, open_registry
 from revstore.codec import JsonName, json_codec
 from revstore.errors import InvalidObject, UnsupportedType
+from revstore.factory import StorageFactory
 
 T = TypeVar("T")
 Either: Any = typing.Union  # as it comes of aliases that are joined
@@ -233,6 +236,193 @@ def test_a_post_init_that_changes_in_place(cls, cached):
     assert comes_back(obj, cached=cached).items == obj.items
 
 
+def grow(obj: Any) -> None:
+    object.__setattr__(obj, "size", obj.size + 1)
+
+
+@attrs.define(on_setattr=[])
+class AppendingAttrs:
+    metadata: ObjectMeta
+    items: list[Any] = attrs.field(
+        validator=[attrs.validators.instance_of(list), lambda _o, _f, items: items.append(1)]
+    )
+    size: int = attrs.field(default=3, validator=lambda obj, _f, _v: grow(obj))
+
+
+class AppendingModel(pydantic.BaseModel):
+    metadata: ObjectMeta
+    items: Any
+    size: int = 3
+
+    @pydantic.field_validator("items")
+    @classmethod
+    def append(cls, items: Any) -> Any:
+        items.append(1)
+        return items
+
+
+class Items(pydantic.BaseModel):
+    items: list[int]
+
+
+class ReachingModel(pydantic.BaseModel):
+    metadata: ObjectMeta
+    items: Items
+    size: int = 3
+
+    @pydantic.model_validator(mode="after")
+    def append(self) -> Any:
+        self.items.items.append(1)
+        self.size += 1
+        return self
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "items"),
+    [(AppendingAttrs, [5]), (AppendingModel, [5]), (ReachingModel, Items(items=[5]))],
+)
+def test_validators_that_change_what_they_see(cls, items, cached):
+    """CREATE-1: they run with every read, and what they change is set back; those of attrs see what
+    will be read, not the caller's object, before it is written."""
+    obj = cls(metadata=ObjectMeta(name="a"), items=items)
+    obj.size = 3  # the constructor has run them
+    before = copy.deepcopy((obj.items, obj.size))
+    found = comes_back(obj, cached=cached)
+    assert (found.items, found.size) == (obj.items, obj.size) == before
+
+
+@attrs.define
+class Picky:
+    metadata: ObjectMeta
+    size: int = attrs.field(default=1)
+
+    @size.validator
+    def check(self, _: Any, size: int) -> None:
+        if size > 5:
+            raise ValueError("too\nlarge")
+
+
+@dataclasses.dataclass
+class PickyData:
+    metadata: ObjectMeta
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size > 5:
+            raise ValueError("too\nlarge")
+
+
+class PickyStruct(msgspec.Struct):
+    metadata: ObjectMeta
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size > 5:
+            raise ValueError("too\nlarge")
+
+
+class PickyInner(pydantic.BaseModel):
+    size: int = pydantic.Field(default=1, le=5)
+
+
+class PickyModel(pydantic.BaseModel):
+    metadata: ObjectMeta
+    items: list[PickyInner] = []
+
+
+@pytest.mark.parametrize("cls", [Picky, PickyData, PickyStruct, PickyModel])
+def test_what_the_code_of_a_class_refuses_is_told_in_one_line(cls):
+    """CREATE-1: nothing is written; the line names the class, and the field if it is known."""
+    obj = cls(metadata=ObjectMeta(name="a"))
+    if cls is PickyModel:
+        obj.items.append(PickyInner.model_construct(size=9))
+    else:
+        object.__setattr__(obj, "size", 9) if cls is Picky else setattr(obj, "size", 9)
+    with open_registry("memory://", cls, resource="things") as things:
+        with pytest.raises(InvalidObject, match="Picky") as caught:
+            things.create(obj)
+        assert things.list().items == ()
+    assert "\n" not in str(caught.value)
+    assert caught.value.field == ("items[0].size" if cls is PickyModel else "object")
+
+
+def test_extras_are_selected_as_in_a_dict():
+    """One selector has one answer, typed or not, cached or not."""
+    with StorageFactory("memory://") as factory:
+        typed = factory.registry("things", Model)
+        cached = factory.registry("things", Model, cached=True)
+        plain = factory.registry("things")
+        typed.create(Model(metadata=ObjectMeta(name="a"), x="1", z={"y": True}))  # type: ignore[call-arg]
+        for selector, count in (("x=1", 1), ("x=2", 0), ("z.y=true", 1), ("w=", 1), ("x!=1", 0)):
+            for registry in (typed, cached, plain):
+                assert len(registry.list(field_selector=selector).items) == count, selector
+
+
+@pytest.mark.parametrize("annotation", [[int], {"a": int}, {int}, list[[int]], dict[str, {}]])  # type: ignore[valid-type,misc]
+def test_values_in_the_place_of_types(annotation):
+    """CREATE-1: as beginners write them."""
+    with pytest.raises(UnsupportedType, match=r"Holder.it.*such as list\[int\]"):
+        json_codec(holder(annotation))
+
+
+def test_moments_that_pydantic_has_read():
+    """CREATE-1: its fixed offsets are offsets, and come back as the standard library's."""
+
+    class Since(pydantic.BaseModel):
+        metadata: ObjectMeta
+        since: dt.datetime
+
+    for text in ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5-02:30"):
+        obj = Since(metadata=ObjectMeta(name="a"), since=text)  # type: ignore[arg-type]
+        since = comes_back(obj, cached=True).since
+        assert (since, since.utcoffset()) == (obj.since, obj.since.utcoffset())
+        assert type(since.tzinfo) is dt.timezone
+
+
+class ReadOnlyDict(te.TypedDict):
+    name: te.ReadOnly[str]
+    size: te.NotRequired[te.ReadOnly[int]]
+    color: te.ReadOnly[te.NotRequired[Color]]
+
+
+class ClosedDict(te.TypedDict, closed=True):
+    name: str
+
+
+class BoxDict(te.TypedDict, Generic[T]):
+    name: T
+
+
+class MoreDict(te.TypedDict, extra_items=int):
+    name: str
+
+
+def test_typed_dicts_of_typing_extensions():
+    """CREATE-1: they are as those of typing; a closed one has no further keys."""
+    name = {"name": "x"}
+    for annotation, good, bad in (
+        (
+            ReadOnlyDict,
+            [name, {**name, "color": Color.RED, "more": [1]}],
+            [{}, {**name, "size": ""}],
+        ),
+        (ClosedDict, [name], [{}, {**name, "more": 1}]),
+        (BoxDict[str], [name], [{"name": 1}]),
+    ):
+        cls = holder(annotation)
+        for value in good:
+            assert comes_back(cls(ObjectMeta(name="a"), value), cached=True).it == value
+        for value in bad:
+            with pytest.raises(InvalidObject, match="it"):
+                json_codec(cls).encode(cls(ObjectMeta(name="a"), value))
+    codec = json_codec(holder(ClosedDict))
+    with pytest.raises(ValueError, match="no field 'more'"):
+        codec.decode(b'{"metadata":{},"it":{"name":"x","more":1}}')
+    with pytest.raises(UnsupportedType, match="extra_items"):
+        json_codec(holder(MoreDict))
+
+
 class Model(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -253,7 +443,7 @@ def test_models_with_state_beside_their_fields():
         "hostIp": Model(metadata=metadata, hostIp=7),  # type: ignore[call-arg]
         "kind": Model(metadata=metadata, kind="Thing"),  # type: ignore[call-arg]
         "_secret": changed,
-        "object": spoilt,
+        "seen": spoilt,
     }
     with open_registry("memory://", Model, resource="things") as things:
         for field, obj in wrong.items():

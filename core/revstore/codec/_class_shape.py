@@ -75,11 +75,19 @@ class ClassShape(Shape):
         constant = any(field.constant or field.unset for field in self.fields.values())
         return not (self.info.omit_empty or constant or self.info.library == "typeddict")
 
+    def allow(self, name: str, value: Any) -> None:
+        """Check that an object may have a field ``name`` that the class lacks.
+
+        Raises:
+            Misfit: the class forbids it.
+        """
+        if self.info.unknown == "forbid":
+            raise Misfit(value, f"no field {name!r}, which {self.name} does not have")
+
     def leftover(self, rest: dict[str, Any]) -> None:
         """Note JSON fields that the class does not have; ``Misfit`` if it forbids them."""
-        if self.info.unknown == "forbid":
-            name = next(iter(rest))
-            raise Misfit(rest[name], f"no field {name!r}, which {self.name} does not have")
+        for name, value in rest.items():
+            self.allow(name, value)
         if self.info.unknown == "keep":
             seen.unknown = self.notes.met_unknown = True
 
@@ -90,8 +98,9 @@ class ClassShape(Shape):
     def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
         field = self.fields.get(name)
         if field is None:
-            keeps = self.info.library == "typeddict" and name in value
-            return (_ANY, value[name]) if keeps else None
+            more = value.__pydantic_extra__ if self.info.extras else value
+            keeps = isinstance(more, dict) and name in more
+            return (_ANY, more[name]) if keeps else None
         found = field.get(value)
         if self.info.omit_empty and field.default is not None and field.is_empty(found):
             return None

@@ -83,6 +83,7 @@ class ClassInfo:
     after: tuple[Callable[[Any], Any], ...] = ()
     validate: Callable[[Any], Any] | None = None
     extras: bool = False  # takes and keeps fields that it does not declare (pydantic)
+    changes: bool = False  # its validators are code of its own, which may change values
 
 
 @functools.cache
@@ -96,8 +97,8 @@ def library_of(cls: Any) -> str:
     """The library that made the class, "" if none did."""
     if not isinstance(cls, type):
         return ""
-    if typing.is_typeddict(cls):
-        return "typeddict"
+    if issubclass(cls, dict) and hasattr(cls, "__required_keys__"):
+        return "typeddict"  # of typing, or of typing_extensions
     pydantic = sys.modules.get("pydantic")  # who has such a class has imported it
     if pydantic is not None and issubclass(cls, pydantic.BaseModel):
         return "pydantic"
@@ -213,7 +214,7 @@ def _of_attrs(cls: type[Any]) -> ClassInfo:
         name = _json_name(field.name, annotation, field.metadata)
         fields.append(FieldInfo(field.name, name, annotation, *_attrs_default(field)))
     post = getattr(cls, "__attrs_post_init__", None)
-    validated = any(field.validator for field in attrs.fields(cls))
+    validators = [field.validator for field in attrs.fields(cls) if field.validator]
     return ClassInfo(
         cls,
         "attrs",
@@ -224,8 +225,19 @@ def _of_attrs(cls: type[Any]) -> ClassInfo:
         unknown=_unknown(cls),
         omit_empty=_OMIT_EMPTY in cls.__dict__,
         after=() if post is None else (post,),
-        validate=attrs.validate if validated else None,
+        validate=attrs.validate if validators else None,
+        changes=not all(map(_only_looks, validators)),
     )
+
+
+def _only_looks(validator: Any) -> bool:
+    """Whether it is one of attrs itself, which changes nothing, down to those it consists of."""
+    if isinstance(validator, tuple):
+        return all(map(_only_looks, validator))
+    if type(validator).__module__ != "attr.validators":
+        return validator is None
+    parts = [field.name for field in attrs.fields(type(validator)) if "validator" in field.name]
+    return all(_only_looks(getattr(validator, name)) for name in parts)
 
 
 def _has_more_state(cls: type[Any], names: set[str]) -> bool:
@@ -316,12 +328,20 @@ def _of_typeddict(cls: Any) -> ClassInfo:
         # A TypedDict has no bases at run time; its annotations hold those of its bases.
         annotation = resolve(cls, name, own_annotations(cls)[name])
         # NotRequired in an annotation that is a string is not seen when the class is made.
-        mark = typing.get_origin(annotation)
-        optional = name in cls.__optional_keys__
-        if mark in (typing.Required, typing.NotRequired):
-            optional = mark is typing.NotRequired
+        optional, inner = name in cls.__optional_keys__, annotation
+        while typing.get_origin(inner) is typing.Annotated or hasattr(inner, "_name"):
+            mark = getattr(typing.get_origin(inner), "_name", "")
+            if mark in ("Required", "NotRequired"):
+                optional = mark == "NotRequired"
+            inner = next(iter(typing.get_args(inner)), None)
         fields.append(FieldInfo(name, name, annotation, optional=optional))
-    return ClassInfo(cls, "typeddict", tuple(fields), frozen=False)
+    more = getattr(cls, "__extra_items__", None)
+    if getattr(more, "__name__", "NoExtraItems") != "NoExtraItems":
+        raise UnsupportedType(
+            f"{cls.__name__}.__extra_items__", more, "no extra_items: use a field that is a dict"
+        )
+    unknown = "forbid" if getattr(cls, "__closed__", False) else "keep"
+    return ClassInfo(cls, "typeddict", tuple(fields), frozen=False, unknown=unknown)
 
 
 def _of_namedtuple(cls: Any) -> ClassInfo:
@@ -359,6 +379,7 @@ def _of_pydantic(cls: Any) -> ClassInfo:
         unknown=_unknown(cls, "forbid" if extra == "forbid" else "keep"),
         after=(post,) if post else (),
         extras=extra == "allow",
+        changes="'function-" in str(cls.__pydantic_core_schema__),
     )
 
 

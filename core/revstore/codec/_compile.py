@@ -40,10 +40,8 @@ _MAPS: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, bool]] = {
     collections.abc.Mapping: ((dict, FrozenDict), FrozenDict, False),
     FrozenDict: ((FrozenDict,), FrozenDict, False),
 }
-_WRAPPERS = {
-    typing.Final, typing.ClassVar, typing.Required, typing.NotRequired,
-    getattr(typing, "ReadOnly", typing.Final),
-}  # fmt: skip
+# By name, as typing_extensions has some of its own.
+_WRAPPERS = {"Final", "ClassVar", "Required", "NotRequired", "ReadOnly"}
 _INSTEAD = {
     collections.defaultdict: "dict: the default factory is not stored",
     collections.OrderedDict: "dict, or a tuple of pairs: JSON objects have no order",
@@ -97,6 +95,8 @@ class _Compiler:
     def shape(self, kind: Any, where: str) -> Shape:
         """The shape of the annotation ``kind`` of the field ``where``."""
         kind, key = _bare(kind)
+        if not _is_hashable(kind):
+            raise UnsupportedType(where, kind, "a type, such as list[int] or dict[str, int]")
         origin, args = typing.get_origin(kind), typing.get_args(kind)
         if kind is None:
             kind = type(None)
@@ -220,12 +220,20 @@ def _bare(kind: Any) -> tuple[Any, str]:
         if origin is typing.Annotated:
             key = next((each.name for each in kind.__metadata__ if isinstance(each, ListKey)), key)
             kind = kind.__origin__
-        elif origin in _WRAPPERS:
+        elif getattr(origin, "_name", "") in _WRAPPERS:
             kind = typing.get_args(kind)[0]
         elif isinstance(kind, typing.NewType):
             kind = kind.__supertype__
         else:
             return kind, key
+
+
+def _is_hashable(kind: Any) -> bool:
+    try:
+        hash(kind)
+    except TypeError:  # a value in the place of a type, as [int]
+        return False
+    return True
 
 
 def _check_name(name: Any, place: str) -> None:

@@ -45,7 +45,8 @@ def encoder(shape: ClassShape) -> Callable[[Any], Any]:
     is_dict = info.library == "typeddict"
     source.add(1, f"if type(o) is not {'dict' if is_dict else 'cls'}:")
     source.add(2, f"raise Misfit(o, {shape.name!r})")
-    if info.validate is not None:
+    # Those that may change values see what is read back only, not the caller's object.
+    if info.validate is not None and not info.changes:
         source.add(1, "validate(o, shape)", validate=_validated)
     if is_dict:
         source.names["plain"] = _typeddict_encoder(shape)
@@ -172,6 +173,7 @@ def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
                     raise Misfit(at, "a key of type str")
                 known = shape.fields.get(at)
                 if known is None:
+                    shape.allow(at, value)
                     check_plain(value)
                 found[at] = value if known is None else known.shape.encode(value)
         except Misfit as error:
@@ -297,17 +299,43 @@ def _finish_object(source: _Source, shape: ClassShape) -> None:
     info = shape.info
     if _caches_hash(info.cls):
         source.add(1, "setfield(o, '_attrs_cached_hash', None)", setfield=object.__setattr__)
+    calls = _after(source, shape)
     if info.validate is not None:
-        source.add(1, "validate(o)", validate=info.validate)
-    if info.after:
-        _run_after(source, shape)
+        source.names["validate"] = info.validate
+        calls.insert(0, "validate(o)")
+    if info.changes or info.after:
+        _run_own_code(source, shape, *calls)
         add = _set_fields(source, shape)
         for index, field in enumerate(shape.fields.values()):
             add(1, index, field)
+    elif calls:
+        _run(source, shape, *calls)
 
 
-def _run_after(source: _Source, shape: ClassShape, call: str = "") -> None:
-    """Run ``call``, or call ``__post_init__``, and make anew what it changed in place."""
+def _after(source: _Source, shape: ClassShape) -> list[str]:
+    """The calls of what ``__init__`` would call in the end."""
+    functions = {f"after{at}": each for at, each in enumerate(shape.info.after)}
+    source.names |= functions
+    return [f"{name}(o)" for name in functions]
+
+
+def _run(source: _Source, shape: ClassShape, *calls: str) -> None:
+    """Run what the class says, whose errors are those of its values."""
+    source.add(1, "try:")
+    for call in calls:
+        source.add(2, call)
+    source.add(1, "except Exception as error:")
+    source.add(2, f"raise refused(o, {shape.name!r}, error) from error", refused=_refused)
+
+
+def _refused(obj: Any, name: str, error: Exception) -> Misfit:
+    if isinstance(error, Misfit):
+        return error
+    return Misfit("..." if obj is None else obj, f"what the code of {name} accepts ({error})")
+
+
+def _run_own_code(source: _Source, shape: ClassShape, *calls: str) -> None:
+    """Run ``calls`` of code that may change values, and make anew what it changed in place."""
     loose = {
         f"v{at}": field.shape
         for at, field in enumerate(shape.fields.values())
@@ -316,10 +344,7 @@ def _run_after(source: _Source, shape: ClassShape, call: str = "") -> None:
     values = "".join(f"{name}, " for name in loose)
     if loose:
         source.add(1, f"before = texts(({values}))", texts=texts(tuple(loose.values())))
-    for at, function in enumerate(() if call else shape.info.after):
-        source.add(1, f"after{at}(o)", **{f"after{at}": function})
-    if call:
-        source.add(1, call)
+    _run(source, shape, *calls)
     if loose:
         made = again(tuple(loose.values()), source.names["texts"])
         source.add(1, f"{values}= again(before, ({values}))", again=made)
@@ -339,7 +364,7 @@ def _finish_struct(source: _Source, shape: ClassShape) -> None:
         source.add(1, made)
         return
     # Its __post_init__ is called by cls().
-    _run_after(source, shape, made)
+    _run_own_code(source, shape, made)
     for at, each in fields:
         source.add(1, f"force(o, {each.name!r}, v{at})", force=msgspec.structs.force_setattr)
 
@@ -355,12 +380,16 @@ def _finish_model(source: _Source, shape: ClassShape) -> None:
     extra = "d" if shape.info.extras else "None"
     source.add(1, values)
     source.add(1, f"o = make(cls, values, {extra})", make=make_model)
-    if shape.info.after:
-        _run_after(source, shape)
-        source.add(1, values)
-        source.add(1, "o.__dict__.update(values)")
-    # The validators see the object; what they would change stays as it was stored.
-    source.add(1, "check(cls, values)", check=validate_model)
+    # What they would change stays as it was stored.
+    check = "check(shape, values)"
+    source.names["check"] = validate_model
+    for calls in (_after(source, shape), [check] if shape.info.changes else []):
+        if calls:
+            _run_own_code(source, shape, *calls)
+            source.add(1, values)
+            source.add(1, "o.__dict__.update(values)")
+    if not shape.info.changes:
+        source.add(1, check)
 
 
 def _typeddict_decoder(shape: ClassShape) -> Callable[[Any], Any]:
@@ -372,7 +401,9 @@ def _typeddict_decoder(shape: ClassShape) -> Callable[[Any], Any]:
         try:
             for at, item in value.items():
                 known = shape.fields.get(at)
-                if known is not None:
+                if known is None:
+                    shape.allow(at, item)
+                else:
                     value[at] = known.shape.decode(item)
         except Misfit as error:
             raise error.under(at) from None

@@ -56,9 +56,26 @@ def make_model(cls: Any, values: dict[str, Any], extra: dict[str, Any] | None) -
     return obj
 
 
-def validate_model(cls: Any, values: dict[str, Any]) -> None:
-    """Run the validators; any exception."""
-    if cls.__pydantic_root_model__:
-        cls.__pydantic_validator__.validate_python(values["root"])
-    else:
-        cls.__pydantic_validator__.validate_python({**values}, by_alias=False, by_name=True)
+def validate_model(shape: ClassShape, values: dict[str, Any]) -> None:
+    """Run the validators.
+
+    Raises:
+        Misfit: they refuse a value, the first that they name.
+    """
+    cls: Any = shape.info.cls
+    try:
+        if cls.__pydantic_root_model__:
+            cls.__pydantic_validator__.validate_python(values["root"])
+        else:
+            cls.__pydantic_validator__.validate_python({**values}, by_alias=False, by_name=True)
+    except Exception as error:
+        # Those of pydantic's own ValidationError.
+        errors: list[Any] = getattr(error, "errors", list)()
+        first: dict[str, Any] = errors[0] if errors else {"msg": error, "loc": (), "input": values}
+        misfit = Misfit(
+            first["input"], f"what the validators of {shape.name} accept ({first['msg']})"
+        )
+        known = {field.name: name for name, field in shape.fields.items()}
+        for step in reversed(first["loc"]):
+            misfit.under(known.get(step, step))
+        raise misfit from error

@@ -8,6 +8,7 @@ import decimal
 import enum
 import math
 import re
+import sys
 import uuid
 from typing import Any
 
@@ -30,13 +31,19 @@ _SECOND = dt.timedelta(seconds=1)
 def _zone(value: Any) -> None:
     zone = value.tzinfo
     if zone is not None and zone is not dt.UTC:
-        offset = zone.utcoffset(None) if type(zone) is dt.timezone else None
-        if offset is None or repr(zone) != repr(dt.timezone(offset)):
-            raise Misfit(value, "a fixed offset from UTC: the name of a zone is not stored")
+        offset = zone.utcoffset(None) if type(zone) is dt.timezone or _of_pydantic(zone) else None
+        if offset is None or not (_of_pydantic(zone) or repr(zone) == repr(dt.timezone(offset))):
+            raise Misfit(value, "a fixed offset from UTC, a timezone without a name")
         if offset and abs(offset) < _SECOND:  # Python writes it, and reads it as UTC
             raise Misfit(value, "an offset from UTC of a second at least")
     if value.fold:
         raise Misfit(value, "fold=0: it is not stored")
+
+
+def _of_pydantic(zone: dt.tzinfo) -> bool:
+    """Whether it is the fixed offset that pydantic gives what it reads from text."""
+    core = sys.modules.get("pydantic_core")
+    return core is not None and type(zone) is core.TzInfo
 
 
 def _write_moment(value: dt.datetime) -> str:

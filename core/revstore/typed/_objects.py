@@ -142,11 +142,12 @@ class ObjectReader(Generic[T]):
             return self._codec.decode(data)
         except Exception as error:
             raise InvalidObject(
-                "object",
-                data,
+                getattr(error, "path", "") or "object",
+                getattr(error, "value", data),
                 "one that can be read back",
                 key=key,
-                message=f"the object for {key!r} could not be read back: {error}",
+                message=f"the object for {key!r} could not be read back: "
+                + " ".join(str(error).split()),
             ) from error
 
     def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
