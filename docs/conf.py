@@ -11,12 +11,12 @@ import citations
 
 project = "revstore"
 author = "The revstore authors"
-# The footer of every page. The version stands in the title above the navigation.
-project_copyright = f"{author}. Licensed under the Apache License 2.0"
 try:
     release = importlib.metadata.version("revstore")
 except importlib.metadata.PackageNotFoundError:  # the sources are on the path, not installed
     release = ""
+# The footer of every page.
+project_copyright = f"{author}. revstore {release} is licensed under the Apache License 2.0."
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]

@@ -7,12 +7,14 @@ Marks in the pages, each a comment in the line before a block::
 
 Of a ```console block each line after "$ " is run; what follows it is what it must print, "..."
 standing for any lines, and ages for any age. "# exit code N" behind a command says what it ends
-with, if not with 0. "^C" interrupts a command that has printed the lines before it.
+with, if not with 0. "^C" interrupts a command that has printed the lines before it. A ```pycon
+block is a doctest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import importlib
 import os
 import re
@@ -77,7 +79,7 @@ def on_each(pages: list[Path]) -> Any:
 @on_each([page for page in PAGES if any(block.language for block in blocks_of(page))])
 def test_what_a_page_shows_runs(page, tmp_path, monkeypatch):
     """Python and console blocks of a page run one after the other, in one folder and, Python, in
-    one namespace; commands print what the page says."""
+    one namespace; commands and doctests print what the page says."""
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     env = dict(os.environ)
@@ -94,6 +96,11 @@ def test_what_a_page_shows_runs(page, tmp_path, monkeypatch):
             text = "\n" * (block.line - 1) + block.text
             code = compile(text, str(page), "exec", dont_inherit=True)
             exec(code, namespace)
+        elif block.language == "pycon":
+            examples = doctest.DocTestParser().get_doctest(
+                block.text, namespace, named(page), str(page), block.line - 1
+            )
+            doctest.DebugRunner().run(examples)
         elif block.language == "console":
             for command, shown in commands_of(block):
                 run_command(f"{named(page)}:{block.line}", command, shown, env)
