@@ -128,8 +128,10 @@ class Keyspace:
         return self.backend.list(self.key(prefix), **options)
 
 
-def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait for a condition that no call can wait for; fail after ``patience`` seconds."""
+def wait_until(condition: Callable[[], bool], what: str, patience: float | None = None) -> None:
+    """Wait for a condition that no call can wait for; fail after ``patience`` seconds, by default
+    ``PATIENCE``."""
+    patience = PATIENCE if patience is None else patience
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"not within {patience} s: {what}"
@@ -162,9 +164,11 @@ def let_block() -> None:
 def poll_until(
     watch: BackendWatch,
     done: Callable[[int, list[WatchEvent], bool], bool],
-    patience: float = PATIENCE,
+    patience: float | None = None,
 ) -> list[WatchEvent]:
-    """Poll until ``done(revision, all events so far, is mark)``, checking every batch's rules."""
+    """Poll until ``done(revision, all events so far, is mark)``, checking every batch's rules; fail
+    after ``patience`` seconds, by default ``PATIENCE``."""
+    patience = PATIENCE if patience is None else patience
     deadline = time.monotonic() + patience
     events: list[WatchEvent] = []
     while True:
@@ -185,7 +189,7 @@ def poll_until(
             return events
 
 
-def collect(watch: BackendWatch, count: int, patience: float = PATIENCE) -> list[WatchEvent]:
+def collect(watch: BackendWatch, count: int, patience: float | None = None) -> list[WatchEvent]:
     """Poll until ``count`` events are there; more in the last batch are an error."""
     if count == 0:
         return []
@@ -195,7 +199,7 @@ def collect(watch: BackendWatch, count: int, patience: float = PATIENCE) -> list
 
 
 def collect_to_mark(
-    watch: BackendWatch, revision: int, patience: float = PATIENCE
+    watch: BackendWatch, revision: int, patience: float | None = None
 ) -> list[WatchEvent]:
     """Poll until a progress mark at or above ``revision``; return the events before it."""
     return poll_until(watch, lambda at, _found, mark: mark and at >= revision, patience)

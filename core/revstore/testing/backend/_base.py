@@ -94,7 +94,8 @@ class BackendSuite:
 
 
 def every_call(backend: Backend) -> list[Callable[[], Any]]:
-    return [
+    """Calls of every method of an open backend, for later."""
+    calls: list[Callable[[], Any]] = [
         backend.status,
         lambda: backend.get("/k"),
         lambda: backend.list("/k"),
@@ -103,3 +104,8 @@ def every_call(backend: Backend) -> list[Callable[[], Any]]:
         lambda: backend.delete("/k", expected_revision=1 << 60),
         lambda: backend.watch("/k", recursive=True, after_revision=0),
     ]
+    if backend.size() is not None:
+        calls.append(backend.size)
+    if Capability.COMPACTION in backend.capabilities:
+        calls.append(lambda: backend.compact(1 << 60))
+    return calls

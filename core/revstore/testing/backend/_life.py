@@ -200,10 +200,11 @@ class LifeTests(BackendSuite):
 
     def test_closed_backend(self, backend: Backend) -> None:
         """After close, which may be repeated, every call raises Closed."""
+        calls = every_call(backend)
         with backend as same:
             assert same is backend
         backend.close()
-        for call in every_call(backend):
+        for call in calls:
             with pytest.raises(Closed):
                 call()
 

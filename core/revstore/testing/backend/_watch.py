@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import pytest
@@ -158,13 +159,33 @@ class BackendWatchTests(BackendSuite):
         assert position == revisions[-1]
 
     def test_watch_poll_zero_does_not_wait(self, space: Keyspace) -> None:
-        """poll(0) and a poll that runs out give None; the watch lives on."""
+        """poll(0) and a poll that runs out give None, not before and not long after; the watch
+        lives on."""
         with space.watch(progress=False) as watch:
-            assert watch.poll(0) is None
-            assert watch.poll(0.05) is None
+
+            def work(_index: int) -> None:
+                assert watch.poll(0) is None
+                began = time.monotonic()
+                assert watch.poll(0.1) is None
+                assert time.monotonic() - began > 0.09
+                space.create("a")
+                collect(watch, 1)
+                assert watch.poll(0) is None
+
+            run_threads(1, work, patience=PATIENCE / 4)
+
+    def test_watch_without_progress(self, space: Keyspace) -> None:
+        """With ``progress=False`` a watch delivers no mark that nobody asked for, whatever happens
+        beside it."""
+        with space.watch("a", progress=False) as watch:
+            for turn in range(5):
+                space.create(f"b{turn}")
+                assert watch.poll(0.01) is None
             space.create("a")
-            collect(watch, 1)
-            assert watch.poll(0) is None
+            batch = watch.poll(PATIENCE)
+
+        assert batch is not None
+        assert space.names([event.kv for event in batch.events]) == ["a"]
 
     def test_watch_waiting_poll_is_woken_by_a_write(self, space: Keyspace) -> None:
         """A blocked poll returns because of a write, not of its timeout (WATCH-9)."""

@@ -54,6 +54,7 @@ class WriteTests(BackendSuite):
         kv = space.read("a")
 
         assert result.succeeded
+        assert result.current is None
         assert result.revision > created
         assert (kv.value, kv.revision, kv.create_revision) == (b"2", result.revision, created)
 
@@ -67,17 +68,19 @@ class WriteTests(BackendSuite):
 
             assert not result.succeeded
             assert result.current == before
+            assert before.revision <= result.revision <= backend.status().revision
         assert space.read("a") == before
 
     def test_update_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
         """Expecting a revision of a key that is not there writes nothing (GU-10)."""
         created = space.create("gone")
-        space.delete("gone")
+        gone = space.delete("gone")
         for name in ("never", "gone"):
             result = backend.put(space.key(name), b"x", expected_revision=created)
 
             assert not result.succeeded
             assert result.current is None
+            assert gone <= result.revision <= backend.status().revision
             assert space.find(name) is None
 
     def test_equal_value_is_written(self, space: Keyspace) -> None:
@@ -114,11 +117,12 @@ class WriteTests(BackendSuite):
     def test_delete_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
         """An absent key is a loss without a KeyValue, and takes no revision (DEL-1, BASE-3)."""
         created = space.create("a")
-        space.delete("a")
+        deleted = space.delete("a")
         result = backend.delete(space.key("a"), expected_revision=created)
 
         assert not result.succeeded
         assert result.kv is None
+        assert deleted <= result.revision <= backend.status().revision
 
     def test_delete_needs_a_revision(self, backend: Backend, space: Keyspace) -> None:
         """Zero and less are no revision to expect of a deletion (DEL-10)."""
@@ -217,19 +221,24 @@ class WriteTests(BackendSuite):
                 lambda: backend.count(key),
                 lambda: backend.watch(key, recursive=True, after_revision=0),
             ]
+        if key.removesuffix("\0") == key or key == "\0":  # a start may end in one
+            calls += [lambda: backend.list("", start=key, limit=1)] if key else []
         for call in calls:
             with pytest.raises(InvalidKey):
                 call()
 
     def test_invalid_arguments(self, backend: Backend, space: Keyspace) -> None:
         """Numbers below zero and values that are no bytes are refused, and nothing is written."""
-        key, text = space.key("a"), cast("bytes", "text")
+        key = space.key("a")
         calls: dict[str, list[Callable[[], object]]] = {
             "revision": [partial(read, -1) for read in reads_at(backend, key)],
             "limit": [lambda: backend.list(key, limit=-1)],
             "expected_revision": [lambda: backend.put(key, b"", expected_revision=-1)],
             "ttl": [lambda: backend.put(key, b"", expected_revision=0, ttl=-1)],
-            "value": [lambda: backend.put(key, text, expected_revision=0)],
+            "value": [
+                partial(backend.put, key, cast("bytes", value), expected_revision=0)
+                for value in ("text", None, bytearray(b"1"), memoryview(b"1"))
+            ],
             "after_revision": [lambda: backend.watch(key, recursive=True, after_revision=-1)],
         }
         for field, refused in calls.items():
