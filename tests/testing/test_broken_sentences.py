@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+import time
+from functools import partial
+
 import attrs
 import msgspec
 import pytest
 
-from revstore.errors import Closed, InvalidKey, Unsupported
+from revstore.errors import Closed, InvalidKey, Timeout, Unsupported
 from revstore.memory import MemoryBackend
 from revstore.testing import _support
+from revstore.testing.backend._life import LifeTests
+from revstore.testing.checks import check_history
 from revstore.testing.conformance import run_conformance
+from revstore.testing.workload import Workload
 from revstore.values import Capability, DeleteResult, PutResult, WatchBatch, WatchEventType
 
 # What calls answer
@@ -20,8 +29,8 @@ class GetGivesTheNextKey(MemoryBackend):
 
     def get(self, key, **options):
         found = super().get(key, **options)
-        if found.kv is None:
-            kvs = super().list(key, limit=1).kvs
+        if found.kv is None and not options.get("revision"):
+            kvs = super().list("", start=key, limit=1).kvs
             return attrs.evolve(found, kv=kvs[0] if kvs else None)
         return found
 
@@ -1022,3 +1031,168 @@ def test_the_suite_catches_it(monkeypatch, fault, test):
     monkeypatch.setattr(_support, "PATIENCE", 4.0)
     report = run_conformance(fault, histories=0, only=test, own=True)
     assert [each.name for each in report.failures if test in each.name], fault
+
+
+# Faults of the table above that a recorded workload shows too, and by which checks.
+HISTORY_FAULTS = [
+    (GetGivesTheNextKey, {"linearizable", "state"}),
+    (GetGivesTheFirstKey, {"linearizable", "state"}),
+    (CreateOverwrites, {"linearizable"}),
+    (UpdateCreates, {"linearizable"}),
+    (NoRevisionInAConflict, {"revisions"}),
+    (FutureRevisionInAConflict, {"revisions"}),
+    (NothingInAConflict, {"linearizable"}),
+    (OldKeyInAConflict, {"linearizable"}),
+    (NothingFromADeletion, {"linearizable"}),
+    (NoValueFromADeletion, {"linearizable"}),
+    (DeletionHasTheKeysRevision, {"revisions"}),
+    (NothingFromALostDeletion, {"linearizable"}),
+    (AbsentKeyIsDeleted, {"linearizable"}),
+    (DeleteIgnoresTheRevision, {"linearizable"}),
+    (RepeatsEvents, {"unique"}),
+    (SwapsEvents, {"ordered"}),
+    (WatchBeginsAtItsRevision, {"ordered"}),
+    (WatchBeginsNow, {"reliable", "resumable"}),
+    (NoPrevious, {"previous"}),
+    (DeletionAtTheOldRevision, {"atomic"}),
+    (PositionAhead, {"reliable"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "guarantees"), HISTORY_FAULTS, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_a_history_shows_it(monkeypatch, fault, guarantees):
+    """By the check that names it, in one of five workloads."""
+    found = set()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for seed in range(5):
+            with fault() as backend:
+                plan = Workload(prefix="/t/", seed=seed, writers=3, watchers=2, turns=200, keys=2)
+                history = plan.run(lambda _, backend=backend: backend)
+            found |= {violation.guarantee for violation in check_history(history)}
+            if guarantees <= found:
+                return
+    finally:
+        sys.setswitchinterval(before)
+    raise AssertionError(found)
+
+
+class Stalling(MemoryBackend):
+    """A right backend whose calls wait while it is stalled; those of ``hanging`` without an end."""
+
+    timed = frozenset({"status", "get", "list", "count", "put", "delete", "size", "compact"})
+    hanging = frozenset()
+
+    def __init__(self):
+        super().__init__()
+        self.flows = threading.Event()
+        self.flows.set()
+        self.ended = threading.Event()
+
+    @contextlib.contextmanager
+    def stalled(self):
+        self.flows.clear()
+        try:
+            yield
+        finally:
+            self.flows.set()
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name in Stalling.timed:
+            return partial(self._wait, name, found)
+        return partial(self._hang, found) if name in type(self).hanging else found
+
+    def size(self, *, timeout=None):
+        self.status(timeout=timeout)
+        return 1 << 30
+
+    def close(self):
+        self.ended.set()
+        super().close()
+
+    def _wait(self, name, call, *args, timeout=30.0, **options):
+        if name in self.hanging:
+            self.flows.wait()
+        end = time.monotonic() + timeout
+        while not self.flows.wait(0.01):
+            if self.ended.is_set():
+                raise Closed("it was closed")
+            if time.monotonic() > end:
+                raise Timeout("the store is stalled")
+        return call(*args, timeout=timeout, **options)
+
+    def _hang(self, call, *args, **options):
+        self.flows.wait()
+        return call(*args, **options)
+
+
+class HangingWatch(Stalling):
+    hanging = frozenset({"watch"})
+
+
+class HangingPoll(Stalling):
+    """A poll waits without an end while the store is stalled."""
+
+    def watch(self, key, **options):
+        watch = super().watch(key, **options)
+        for name in self.hung:
+            setattr(watch, name, partial(self._hang, getattr(watch, name)))
+        return watch
+
+    hung = ("poll",)
+
+
+class HangingProgress(HangingPoll):
+    hung = ("request_progress",)
+
+
+HANGING = [
+    type(f"Hanging{name.title()}", (Stalling,), {"hanging": frozenset({name})})
+    for name in sorted(Stalling.timed)
+]
+
+
+@pytest.mark.parametrize("test", ["test_deadlines", "test_close_of_a_stalled_store"])
+def test_a_right_backend_passes_stalled(test):
+    """No false alarm."""
+    _try_stalled(Stalling, test)
+
+
+def _try_stalled(fault, test):
+    with fault() as backend:
+        space = _support.Keyspace(backend, "/t/")
+        getattr(LifeTests(), test)(backend, space, backend.stalled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [*HANGING, HangingWatch, HangingPoll, HangingProgress])
+def test_the_suite_catches_a_timeout_that_is_ignored(fault):
+    """By the test of deadlines, which does not hang itself."""
+    with pytest.raises(AssertionError, match="a thread hangs"):
+        _try_stalled(fault, "test_deadlines")
+
+
+class ClosesWhenItFlows(Stalling):
+    """``close`` waits for the store."""
+
+    def close(self):
+        self.flows.wait()
+        super().close()
+
+
+class LeavesCallsWaiting(Stalling):
+    """``close`` does not wake calls that wait."""
+
+    def close(self):
+        MemoryBackend.close(self)
+
+
+@pytest.mark.parametrize("fault", [ClosesWhenItFlows, LeavesCallsWaiting])
+def test_the_suite_catches_a_close_that_waits(fault):
+    """Whether it waits itself, or calls do."""
+    with pytest.raises(AssertionError, match="a thread hangs"):
+        _try_stalled(fault, "test_close_of_a_stalled_store")

@@ -110,12 +110,11 @@ class _Answer:
 
 
 def _answers(history: History) -> list[_Answer]:
-    """All answers that tell the store's revision: reads, and writes that were made. A refused
-    write need not."""
+    """All answers: each tells the store's revision, that of a write which was made its own."""
     found = [
         _Answer(f"{each.type} of {each.key}", each.start, each.end, each.revision)
         for each in history.operations
-        if each.succeeded or (each.type is OperationType.GET and each.succeeded is not None)
+        if each.succeeded is not None
     ]
     found += [
         _Answer(f"{each.type} of {each.prefix!r}", each.start, each.end, each.revision)

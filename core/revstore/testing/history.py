@@ -98,18 +98,20 @@ class Reading:
 @attrs.define(kw_only=True)
 class WatchRecord:
     """What one watch was opened for and what it delivered, batches in the order of their coming.
-    ``error`` is what ended it, None if it was closed."""
+    ``told`` is the highest position that it named. ``error`` is what ended it, None if it was
+    closed."""
 
     key: str
     recursive: bool
     after_revision: int
     batches: list[WatchBatch] = attrs.field(factory=list)
+    told: int = 0
     error: Exception | None = None
 
     @property
     def position(self) -> int:
         """The revision up to which it says that everything was delivered."""
-        return max([self.after_revision, *(batch.revision for batch in self.batches)])
+        return max([self.after_revision, self.told, *(batch.revision for batch in self.batches)])
 
     def covers(self, key: str) -> bool:
         """Whether the watch is to show the events of ``key``."""
@@ -277,7 +279,9 @@ class RecordedWatch(BackendWatch):
 
     @property
     def position(self) -> int:
-        return self._watch.position
+        position = self._watch.position
+        self.record.told = max(self.record.told, position)
+        return position
 
     def poll(self, timeout: float | None = None) -> WatchBatch | None:
         try:
