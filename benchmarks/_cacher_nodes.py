@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import itertools
 import statistics
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -46,6 +48,7 @@ def _one_of_all() -> Iterator[Figure]:
             batches = storage.batches(_changed(number % NODES for number in range(EVENTS)))
             return _rate(server, window, lambda at: storage.push(batches[at : at + window]))
 
+        spent = _Spent(server)
         with HandedOn() as handed_on:
             one, handed_one, eight, handed_eight = in_turns(
                 3,
@@ -54,6 +57,9 @@ def _one_of_all() -> Iterator[Figure]:
                 lambda: alone(8),
                 lambda: _rate(handed_on, 8, lambda at: handed_on.push(8)),
             )
+        spent.reset()
+        alone(8)
+        feed, serving = spent.each()
     with MemoryBackend() as backend:
         whole = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         fill(whole, NODES, nodes=NODES)
@@ -73,6 +79,13 @@ def _one_of_all() -> Iterator[Figure]:
         bound_name=(beside := "numbers that as many threads hand on, and nothing else"),
     )
     yield Figure(
+        name=f"{name}, window 8: the feed's thread works, an event",
+        value=feed,
+        unit="us",
+        bound=serving,
+        bound_name="the serving thread works; they cannot both at once",
+    )
+    yield Figure(
         name=f"{name}, window 1: events",
         value=one,
         unit="/s",
@@ -87,6 +100,34 @@ def _one_of_all() -> Iterator[Figure]:
         bound=writes,
         bound_name="the writes alone",
     )
+
+
+class _Spent:
+    """The processor's time that threads have used, which waiting for each other does not add to."""
+
+    def __init__(self, server: Server) -> None:
+        (feed,) = [each for each in threading.enumerate() if each.name == "revstore-cacher"]
+        self._threads = (feed, server.thread)
+        self._before = (0.0, 0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        self._before = self._now()
+
+    def each(self) -> tuple[float, float]:
+        """Return what the feed's thread and the serving one have used, in us an event."""
+        now = zip(self._now(), self._before, strict=True)
+        feed, serving = [(after - before) / EVENTS * 1e6 for after, before in now]
+        return feed, serving
+
+    def _now(self) -> tuple[float, float]:
+        feed, serving = [_used(each) for each in self._threads]
+        return feed, serving
+
+
+def _used(thread: threading.Thread) -> float:
+    assert thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
 def _none_of_all() -> Figure:

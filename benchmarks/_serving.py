@@ -50,15 +50,15 @@ class Server:
         self._selector = WatchSelector()
         for watch in watches:
             self._selector.add(watch)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._selector.close()
-        self._thread.join()
+        self.thread.join()
         for watch in self._watches:
             watch.close()
 
