@@ -142,6 +142,7 @@ def _others(each: _Asked, count: int) -> Iterator[Point]:
             unit="B",
             at_most=0,
             why="a watch is a place in the log, and a selector",
+            floor=1024,  # what it may take; of few, some find room that was free
         )
 
 
