@@ -186,7 +186,7 @@ def test_attribute_errors_surface():
 
 
 def test_predicates_of_nothing_are_one():
-    """The common case costs nothing."""
+    """CWATCH-9: the common case costs nothing."""
     assert SelectionPredicate.of() is everything()
     assert SelectionPredicate.of("", "").empty
     assert not SelectionPredicate.of("a").empty

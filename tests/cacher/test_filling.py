@@ -90,8 +90,8 @@ def test_when_to_try_again(seconds, hint):
 
 
 def test_calls_before_the_cache_is_ready(open_parts):
-    """CACHE-8, CACHE-9, GET-7: gets, and pages without a selector, come from the store; other
-    lists and watches wait for their timeout, then say when to try again; never a hang."""
+    """CACHE-8, CACHE-9, GET-7, OLD-29: gets, and pages without a selector, come from the store;
+    other lists and watches wait for their timeout, then say when to try again; never a hang."""
     parts = open_parts(held=True)
     parts.put("a/1", "n1")
     parts.put("a/2")

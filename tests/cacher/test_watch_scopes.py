@@ -82,7 +82,7 @@ def test_attributes_that_lack_the_namespace(open_parts):
 
 
 def test_a_deleted_object_is_a_new_one(open_parts):
-    """CWATCH-7: of an object that leaves a selector, watches get the content before at the
+    """CWATCH-7, OLD-31: of an object that leaves a selector, watches get the content before at the
     update's version; the object that the cache has shown before keeps its own."""
     parts = open_parts()
     first = parts.put("a/1", "n1")

@@ -192,7 +192,8 @@ def test_names_and_types(registry, open_cache):
 
 
 def test_a_watch_that_fell_behind(registry, open_cache):
-    """STAT-7: watches that the log has left behind are counted, as is the log's high water."""
+    """STAT-7, DISP-6: watches that the log has left behind are counted, as is the log's high
+    water."""
     cache = open_cache(capacity=4)
     metrics.register(registry=registry).add(cache, resource="pods")
     with cache.watch("/pods", resource_version=str(cache.current_revision())) as watch:

@@ -166,7 +166,7 @@ class CachedWatchTests(CacherSuite):
     def test_lagging_watch_is_told(self, open_cache: OpenCache, elsewhere: Pods) -> None:
         """A watch that falls behind what the cache remembers ends with Expired, at each poll, and
         delays nobody; one within the capacity loses nothing
-        (HIST-1, HIST-4, HIST-5, DISP-3)."""
+        (HIST-1, HIST-4, HIST-5, DISP-3, OLD-32)."""
         cached = open_cache(capacity=20)
         start = cached.settle()
         slow, selecting, near = (

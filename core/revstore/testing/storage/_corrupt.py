@@ -57,7 +57,7 @@ class CorruptTests(StorageSuite):
 
     def test_corrupt_list(self, pods: Pods) -> None:
         """A list says of all objects at once which cannot be read, in key order; each names its
-        key and version (LIST-21, LIST-22, ERR-4)."""
+        key and version (LIST-21, LIST-22, ERR-4, OLD-7)."""
         for name in ("a", "b", "c", "d"):
             pods.create(name)
         revisions = {name: pods.overwrite(name) for name in ("d", "b")}
@@ -85,7 +85,7 @@ class CorruptTests(StorageSuite):
             assert caught.value.truncated == (number >= 99)
 
     def test_corrupt_delete(self, pods: Pods) -> None:
-        """A plain delete leaves an object alone that it cannot read (DEL-11)."""
+        """A plain delete leaves an object alone that it cannot read (DEL-11, OLD-9)."""
         pods.create("a")
         pods.overwrite("a")
         for preconditions in (None, Preconditions(uid="1")):

@@ -39,7 +39,7 @@ class DeleteTests(StorageSuite):
 
     def test_delete(self, pods: Pods) -> None:
         """The last content comes back at the deletion's version; then it is gone
-        (DEL-1, ERR-1)."""
+        (DEL-1, ERR-1, OLD-8)."""
         created = pods.create("a", "n1")
         other = pods.create("b")
         deleted = pods.delete("a")
@@ -166,7 +166,7 @@ class DeleteTests(StorageSuite):
     def test_delete_suggestion_saves_a_read(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """With a fresh suggestion there is no read (DEL-6)."""
+        """With a fresh suggestion there is no read (DEL-6, OLD-11)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
         created = pods.create("a", uid="A")

@@ -205,7 +205,7 @@ class KeyTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_base_stored_bytes(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """The bytes have neither resource version nor selfLink (BASE-5)."""
+        """The bytes have neither resource version nor selfLink (BASE-5, OLD-4)."""
         pods.create("a", "n1")
         pods.update("a", "n2")
         dicts = open_storage(dict)

@@ -100,7 +100,7 @@ class ExpiryTests(StorageSuite):
     @pytest.mark.usefixtures("ttl")
     def test_expiry_alone_is_a_write(self, pods: Pods) -> None:
         """A new ttl is written although the bytes are equal; removing what is not there is not;
-        with a suggestion as well (GU-13)."""
+        with a suggestion as well (GU-13, OLD-13)."""
         created = pods.create("a")
         same = pods.storage.guaranteed_update(pods.key("a"), lambda found, _: WithTTL(found, 0))
         assert same == created

@@ -256,7 +256,7 @@ class GetTests(StorageSuite):
         self, backend: Backend, open_storage: OpenStorage, resource_prefix: str
     ) -> None:
         """``cache_size`` changes no answer, and cached objects cannot be changed from outside
-        (GET-1)."""
+        (GET-1, OLD-15)."""
         transformer = MarkingTransformer()
         dicts = open_storage(dict, cache_size=2, transformer=transformer)
         keys = [f"{resource_prefix}/{number}" for number in range(4)]

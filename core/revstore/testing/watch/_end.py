@@ -195,7 +195,7 @@ class CorruptWatchTests(StorageSuite):
 
     def test_watch_of_a_corrupt_object(self, pods: Pods) -> None:
         """What comes before is delivered, then every poll raises CorruptObject: nothing after it
-        comes (WATCH-22)."""
+        comes (WATCH-22, OLD-24)."""
         with pods.watch() as watch:
             created = pods.create("a")
             pods.create("b")

@@ -85,7 +85,8 @@ class StartTests(StorageSuite):
 
     @pytest.mark.parametrize("version", ["", "0", "start", "now"])
     def test_watch_with_initial_events(self, pods: Pods, version: str) -> None:
-        """Asked for, the state comes as ADDED whatever the version, then changes (WATCH-3)."""
+        """Asked for, the state comes as ADDED whatever the version, then changes (WATCH-3,
+        WATCH-21)."""
         objects = [pods.create("a"), pods.create("b")]
         numbers = {"start": str(pods.start), "now": objects[-1].metadata.resource_version}
         with pods.watch(
