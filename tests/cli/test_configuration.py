@@ -26,6 +26,11 @@ BAD = {
         {"REVSTORE_URL": "etcd2://127.0.0.1:1", "REVSTORE_OPTIONS__DIAL_TIMEOUT": "abc"},
         "OPTIONS__DIAL_TIMEOUT",
     ),
+    "a number out of range": ({"REVSTORE_READYCHECK_TIMEOUT": "1e19"}, "READYCHECK_TIMEOUT"),
+    "an override of a name that no resource has": (
+        {"REVSTORE_OVERRIDES__POD__PREFIX": "/x"},
+        "overrides.pod: expected the resource's own name: pods",
+    ),
     "no such backend": ({"REVSTORE_URL": "nonsense://"}, "nonsense"),
 }
 

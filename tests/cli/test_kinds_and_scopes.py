@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from revstore.factory import StorageFactory
+
 
 def made(version, kind, name="x", namespace=None, **fields):
     metadata = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
@@ -156,6 +158,35 @@ def test_a_watch_touches_only_its_namespace(revstore):
     assert watch.line() == "ADDED widget.example.com/b"
     revstore.apply(widget("d"), widget("e", "test"))
     assert watch.line() == "ADDED widget.example.com/e"
+
+
+def test_a_known_kind_of_another_group_is_told_what_it_was_given(revstore):
+    """The line has the apiVersion that is there and the one that would do."""
+    stdin = json.dumps(made("v1", "Deployment", "a"))
+
+    line = revstore.error("apply", "-f", "-", stdin=stdin, code=1)
+
+    assert "invalid apiVersion 'v1': expected \"apps/v1\"" in line
+
+
+def test_a_second_kind_of_one_plural_is_refused_beside_unreadable_objects(revstore):
+    """The first object of the resource need not be one that can be read."""
+    revstore.apply(made("example.com/v1", "Policy", "b"))
+    with StorageFactory(revstore.env["REVSTORE_URL"]) as factory:
+        key = "/registry/example.com/policies/a"
+        factory.backend().put(key, b"garbage", expected_revision=0)
+    stdin = json.dumps(made("example.com/v1", "Policie", "c"))
+
+    assert "did you mean 'Policy'" in revstore.error("apply", "-f", "-", stdin=stdin, code=1)
+
+
+def test_no_message_steers_a_terminal(revstore):
+    """What cannot be seen is written as an escape, whatever it came with."""
+    for name, shown in (("\x00", "\\x00"), ("\x1b[2Ja", "\\x1b[2Ja"), ("\u202ea", "\\u202ea")):
+        stdin = json.dumps(made("v1", "Pod", f"{name}/%"))
+        line = revstore.error("apply", "-f", "-", stdin=stdin, code=1)
+        assert f"pod/{shown}/%" in line
+        assert line.isprintable()
 
 
 def test_the_namespace_of_what_has_none_is_left_out_with_a_warning(revstore):

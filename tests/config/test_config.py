@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
+import typing
 from pathlib import Path
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from revstore.backend import BackendInfo
 from revstore.config import ResourceConfig, Secret, StorageConfig, redact_url
@@ -385,6 +388,10 @@ def test_environment():
         ("REVSTORE_CONFIG", "/absent/x.toml", "/absent/x.toml: cannot be read"),
         ("REVSTORE_OVERRIDES__EVENTS__PREFX", "x", "unknown variable"),
         ("REVSTORE_OVERRIDES__EVENTS__QUORUM", "x", "REVSTORE_OVERRIDES__EVENTS__QUORUM: invalid"),
+        ("REVSTORE_OPTIONS", "x", "expected REVSTORE_OPTIONS__NAME"),
+        ("REVSTORE_OVERRIDES__EVENTS", "x", "expected REVSTORE_OVERRIDES__RESOURCE__NAME"),
+        ("REVSTORE_USERNAME", "\udc80", "REVSTORE_USERNAME: invalid username"),
+        ("REVSTORE_SERVER_LIST", "\udc80", "REVSTORE_SERVER_LIST: invalid server_list"),
     ],
 )
 def test_bad_variable_is_refused_by_its_name(variable, value, expected):
@@ -393,6 +400,62 @@ def test_bad_variable_is_refused_by_its_name(variable, value, expected):
         StorageConfig.from_env({variable: value})
 
     assert expected in str(caught.value)
+
+
+def test_two_spellings_of_one_variable_are_refused():
+    """Either may be what is meant."""
+    with pytest.raises(ConfigError, match="REVSTORE_PREFIX and REVSTORE_prefix"):
+        StorageConfig.from_env({"REVSTORE_prefix": "/a", "REVSTORE_PREFIX": "/b"})
+
+
+SECONDS = [name for name, kind in typing.get_type_hints(StorageConfig).items() if kind is float]
+COUNTS = [name for name, kind in typing.get_type_hints(StorageConfig).items() if kind is int]
+
+
+@given(
+    st.sampled_from(SECONDS),
+    st.integers(-5, 10**20)
+    | st.floats()
+    | st.sampled_from([10**400, 10**12, 10**12 + 1, 1e400, -(10**5000), True]),
+)
+def test_every_number_of_seconds_has_one_range(name, value):
+    """From code as from text: what is taken can be waited for, and all else is refused here, not by
+    what is opened with it."""
+    makers = [lambda: StorageConfig(**{name: value})]
+    if not abs(value) > 10**400:
+        text = {f"REVSTORE_{name.upper()}": repr(value)}
+        makers.append(lambda: StorageConfig.from_env(text))
+    for make in makers:
+        if 75 <= value <= 10**12 and value is not True:
+            assert type(getattr(make(), name)) is float
+        elif not 0 <= value <= 10**12:
+            with pytest.raises(ConfigError, match=f"invalid {name} "):
+                make()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [2**63, 10**5000, -(10**5000), True, 1.0, "1"], ids=type)
+def test_every_count_has_one_range(name, value):
+    """As those of the calls."""
+    with pytest.raises(ConfigError, match=f"invalid {name} "):
+        StorageConfig(**{name: value})
+
+
+@pytest.mark.parametrize("digits", ["\uff11", "\u0663", "1\u0660"])
+def test_digits_are_those_of_ascii(digits):
+    """In durations as in counts."""
+    for name in (*SECONDS, *COUNTS):
+        with pytest.raises(ConfigError, match=f"invalid {name} "):
+            StorageConfig.from_env({f"REVSTORE_{name.upper()}": digits})
+
+
+@pytest.mark.parametrize("name", ["*", "*.", "Events", "po*", "*pods", "*.*", "pods/status", "a%b"])
+def test_a_name_that_no_resource_has_is_refused(name):
+    """It would never be found, and the resource would lie in the main store."""
+    with pytest.raises(ConfigError, match="overrides"):
+        StorageConfig(overrides={name: {"prefix": "/x"}})
+    with pytest.raises(ConfigError, match="resources"):
+        StorageConfig(resources={name: {"kind": "X"}})
 
 
 def test_environment_goes_over_file(tmp_path):

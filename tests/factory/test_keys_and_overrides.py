@@ -9,7 +9,7 @@ import pytest
 
 from revstore import kinds
 from revstore.config import StorageConfig
-from revstore.errors import CorruptObject, InvalidArgument, InvalidObject, KeyExists
+from revstore.errors import ConfigError, CorruptObject, InvalidArgument, InvalidObject, KeyExists
 from revstore.factory import StorageFactory
 from revstore.objects import ObjectMeta
 from revstore.resource_type import ResourceType
@@ -23,6 +23,29 @@ class Widget:
 
 def widget(name: str) -> Widget:
     return Widget(metadata=ObjectMeta(name=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("pod", "pods"),
+        ("po", "pods"),
+        ("deployments", "deployments.apps"),
+        ("deploy.apps", "deployments.apps"),
+        ("deployments.v1.apps", "deployments.apps"),
+        ("goose", "geese"),
+        ("gs", "geese"),
+    ],
+)
+def test_an_override_under_another_name_is_refused(name, meant):
+    """It would never be found, and the resource would lie in the main store."""
+    geese = {"geese": {"kind": "Goose", "short_names": ["gs"]}}
+    config = StorageConfig(overrides={name: {"prefix": "/x"}}, resources=geese)
+
+    with pytest.raises(ConfigError, match=f"overrides.{name}: .*: {meant}$"):
+        StorageFactory(config)
+    for good in (meant, "*.apps", "gadgets", "gadgets.example.com"):
+        StorageFactory(StorageConfig(overrides={good: {"prefix": "/x"}}, resources=geese)).close()
 
 
 @pytest.fixture

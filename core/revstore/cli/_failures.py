@@ -6,6 +6,7 @@ import signal
 
 import click
 
+from revstore.cli._table import printable
 from revstore.errors import (
     AccessDenied,
     ConfigError,
@@ -109,4 +110,4 @@ def one_line(error: BaseException) -> str:
         text = str(error)
     else:
         text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

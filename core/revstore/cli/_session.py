@@ -13,6 +13,7 @@ import click
 
 from revstore.cli._failures import Misconfigured
 from revstore.cli._standard_streams import Output
+from revstore.cli._table import printable
 from revstore.errors import ConfigError, CorruptObject, CorruptObjects
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Session:
         try:
             kinds = [obj.get("kind") for obj in registry.list(limit=1)]
         except (CorruptObject, CorruptObjects):
-            kinds = []
+            readable = registry.list(even_if_corrupt=True)
+            kinds = [obj.get("kind") for obj in readable]
         return kinds[0] if kinds and isinstance(kinds[0], str) else ""
 
     def close(self) -> None:
@@ -75,13 +77,13 @@ class Session:
     def complain(self, message: str, exit_code: int = 1) -> None:
         """Tell of a failure that does not end the command, and remember it for the exit code."""
         sys.stdout.flush()
-        click.echo(f"error: {' '.join(message.split())}", err=True)
+        click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
         self.exit_code = max(self.exit_code, exit_code)
 
     def warn(self, message: str) -> None:
         """Tell of something on standard error that is no failure."""
         sys.stdout.flush()
-        click.echo(message, err=True)
+        click.echo(printable(message), err=True)
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -60,8 +60,13 @@ def _check_prefix(prefix: str) -> str:
         return "a path without NUL, '//', '.' and '..' segments"
     if any(segment != segment.strip() for segment in segments):
         return "a path whose segments have no blanks around them"
+    return _not_utf8(prefix)
+
+
+def _not_utf8(text: str) -> str:
+    """What is expected of a text that no server could be sent; "" if one could."""
     try:
-        prefix.encode()
+        text.encode()
     except UnicodeEncodeError:
         return "valid UTF-8"
     return ""
@@ -70,7 +75,7 @@ def _check_prefix(prefix: str) -> str:
 def _check_servers(servers: tuple[str, ...]) -> str:
     for server in servers:
         match = SERVER.fullmatch(server)
-        if match is None or (match[3] and not 0 < int(match[3]) < 65536):
+        if match is None or (match[3] and not 0 < int(match[3]) < 65536) or _not_utf8(server):
             return "HOST:PORT, http://HOST:PORT or https://HOST:PORT each, without a user"
     return ""
 
@@ -131,7 +136,7 @@ class PlainFields:
     insecure_skip_verify: bool = _field(False, credential=True)
     #: Allow that a password goes to another machine without TLS.
     allow_plaintext: bool = _field(False, credential=True)
-    username: str = _field("", credential=True)
+    username: str = _field("", check=_not_utf8, credential=True)
     password: Secret | None = _field(None, credential=True)  # noqa: RUF009 - an attrs field
     #: Read at opening; a line end at its end is dropped.
     password_file: str = _field("", credential=True)

@@ -42,6 +42,11 @@ _OTHER_VARIABLES = frozenset(
     }
 )
 _PREFIX = "REVSTORE_"
+_FORMS = {
+    "options": "REVSTORE_OPTIONS__NAME",
+    "overrides": "REVSTORE_OVERRIDES__RESOURCE__NAME, where a known field's name stands last",
+    "resources": "REVSTORE_RESOURCES__RESOURCE__NAME",
+}
 
 
 def layer_of_file(path: Path) -> Layer:
@@ -94,6 +99,10 @@ def layer_of_environ(environ: Mapping[str, str]) -> Layer:
         path = tuple(name.lower().split("__"))
         origin = Origin(variable, text=True)
         _check_path(path, origin, shown=variable)
+        if path in layer:
+            other = layer[path].origin.label
+            message = f"{other} and {variable} are one and the same: unset one of them"
+            raise ConfigError(variable, "", f"no {other} beside it", message=message)
         layer[path] = Given(value, origin)
     return layer
 
@@ -147,8 +156,11 @@ def _check_path(path: tuple[str, ...], origin: Origin, shown: str = "") -> None:
     if path[0] != "overrides":
         known += ["overrides", "resources"]
     if shown:
-        names = [_PREFIX + "__".join((*path[:-1], name)).upper() for name in known]
-        names += _OTHER_VARIABLES
+        form = _FORMS.get(path[0])
+        if form is not None:
+            message = f"unknown variable {shown!r}: expected {form}"
+            raise ConfigError(shown, "", form, message=message)
+        names = [_PREFIX + name.upper() for name in known] + sorted(_OTHER_VARIABLES)
         raise unknown_name(shown, Origin(), names if len(path) == 1 else (), "variable")
     raise unknown_name(".".join(path), origin, known, "key")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ class ResourceConfig:
     short_names: tuple[str, ...] = ()
 
 
+_RESOURCE = re.compile(r"[^\sA-Z*/%]+")
 _TYPES = typing.get_type_hints(ResourceConfig)
 
 
@@ -57,8 +59,11 @@ def check_resource_name(table: str, name: object) -> None:
     """Refuse a name in ``table`` that no resource can have.
 
     Raises:
-        ConfigError: it is no string, is empty, or has blanks in it; it would never be found.
+        ConfigError: it is no string, is empty, or has blanks, capitals, "*", "/" or "%" in it; it
+            would never be found. ``overrides`` may have "*.GROUP".
     """
-    if not isinstance(name, str) or not name or not name.isprintable() or " " in name:
+    text = name.removeprefix("*.") if isinstance(name, str) and table == "overrides" else name
+    if not isinstance(text, str) or not text.isprintable() or not _RESOURCE.fullmatch(text):
         expected = "a resource, such as 'events' or 'deployments.apps'"
-        raise refuse(table, Given(name), expected)
+        group = " or '*.apps'" if table == "overrides" else ""
+        raise refuse(table, Given(name), f"{expected}{group}, in lower case")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import types
 import typing
@@ -21,16 +20,19 @@ __all__ = ["CODE", "FrozenMap", "Given", "Origin", "convert", "refuse", "unknown
 V_co = TypeVar("V_co", covariant=True)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+# As what is made of them takes them, so that the configuration is to blame, and no call.
+_MAX_SECONDS = 1e12
+_MAX_INT = (1 << 63) - 1
 _BOOLS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _EXPECTED = {
     str: "a string",
-    int: "a whole number",
-    float: "a number of seconds, or a duration such as '500ms', '60s', '5m' or '1h30m'",
+    int: "a whole number below 2**63",
+    float: "a number of seconds up to 1e12, or a duration such as '500ms', '60s' or '1h30m'",
     bool: "true or false",
     tuple: "a list of strings",
     Secret: "a string",
@@ -86,6 +88,8 @@ def refuse(field: str, given: Given, expected: str, *, secret: bool = False) -> 
     """The error for a value that will not do. It shows the value, unless that may be secret."""
     shown: object = "***" if secret else given.value
     where = f"{given.origin.label}: " if given.origin.label else ""
+    if isinstance(shown, int) and abs(shown) > _MAX_INT:  # Python refuses to print the longest
+        shown = "a number that is too large"
     text = shown if secret else repr(shown)
     return ConfigError(
         field, shown, expected, message=f"{where}invalid {field} {text}: expected {expected}"
@@ -145,8 +149,10 @@ def _read_bool(value: Any, text: bool) -> bool | None:
 def _read_int(value: Any, text: bool) -> int | None:
     if text and isinstance(value, str):
         value = clean(value)
-        return int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value) if re.fullmatch(r"-?[0-9]{1,19}", value) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= _MAX_INT else None
 
 
 def _read_seconds(value: Any, text: bool) -> float | None:
@@ -154,7 +160,7 @@ def _read_seconds(value: Any, text: bool) -> float | None:
         value = _parse_duration(clean(value))
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if value >= 0 and math.isfinite(value) else None
+    return float(value) if 0 <= value <= _MAX_SECONDS else None
 
 
 def _read_strings(value: Any, text: bool) -> tuple[str, ...] | None:

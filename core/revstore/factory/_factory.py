@@ -18,7 +18,7 @@ from revstore.codec import Codec, TypedCodec
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
-from revstore.errors import Closed, InvalidArgument, UnsupportedType
+from revstore.errors import Closed, ConfigError, InvalidArgument, UnsupportedType
 from revstore.factory._resource_prefixes import resource_prefixes
 from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
@@ -65,6 +65,7 @@ class StorageFactory(Closing):
 
     def __init__(self, where: Where = None) -> None:
         self.config = StorageConfig.load(where)
+        _check_overrides(self.config)
         # Held while a store is opened, so that nobody opens it a second time meanwhile.
         self._lock = threading.Lock()  # guards _opened, _storages, _registries, _closed
         self._opened: dict[StorageConfig, _Opened] = {}
@@ -429,6 +430,24 @@ def open_registry(
     except BaseException:
         factory.close()
         raise
+
+
+def _check_overrides(config: StorageConfig) -> None:
+    """Refuse an override under another name than that of its resource, where it would never be
+    found and its objects would lie in the main store.
+
+    Raises:
+        ConfigError: the name is a kind, a short name, or lacks the group.
+    """
+    for name in config.overrides:
+        try:
+            info = None if name.startswith("*.") else kinds.lookup(name, config.resources)
+            meant = info.qualified if info else name
+        except InvalidArgument as error:  # several groups have it
+            meant = error.expected
+        if meant != name:
+            message = f"invalid overrides.{name}: expected the resource's own name: {meant}"
+            raise ConfigError(f"overrides.{name}", name, meant, message=message)
 
 
 def _copier(name: str, object_type: type[T], codec: Codec[T]) -> Copier[T]:

@@ -66,10 +66,10 @@ def for_object(obj: Mapping[str, Any], overrides: Overrides | None = None) -> Re
         info = ResourceInfo(plural_of(kind), kind, group, namespaced)
         for other in ours:
             if other.kind.lower() == kind.lower():
-                raise _mistaken(kind, other)
+                raise _mistaken(obj, other)
     for other in infos:
         if other.prefix == info.prefix and (other.kind, other.group) != (info.kind, info.group):
-            raise _mistaken(kind, other)
+            raise _mistaken(obj, other)
     return info
 
 
@@ -83,10 +83,11 @@ def leads_back(info: ResourceInfo, api_version: str, overrides: Overrides | None
         return False
 
 
-def _mistaken(kind: str, other: ResourceInfo) -> InvalidObject:
+def _mistaken(obj: Mapping[str, Any], other: ResourceInfo) -> InvalidObject:
+    kind = obj["kind"]
     if other.kind == kind:
-        version = f'an apiVersion of group "{other.group}", as "{other.group}/v1"'
-        return InvalidObject("apiVersion", "of another group", f"{version}, for kind {kind!r}")
+        expected = f'"{other.group}/v1" or another of that group for kind {kind!r}'
+        return InvalidObject("apiVersion", obj["apiVersion"], expected)
     return InvalidObject("kind", kind, f"another kind: did you mean {other.kind!r}?")
 
 
