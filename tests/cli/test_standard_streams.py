@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from revstore.cli._standard_streams import Output
+from revstore.testing.interrupts import interrupt_by_signal
 
 COMMAND = [sys.executable, "-m", "revstore"]
 PATIENCE = 30.0
@@ -163,3 +169,30 @@ def test_a_pipe_that_does_not_block(revstore, pod):
         assert (process.wait(PATIENCE), process.stderr.read()) == (0, b"")
 
     assert len(json.loads(data)["spec"]["text"]) == 500_000
+
+
+def test_what_a_signal_interrupts_is_not_written_twice():
+    """The command ends by an exception of a handler, and what it printed until then is flushed."""
+    reading, writing = os.pipe()
+    chunks = []
+    reads = iter(lambda: os.read(reading, 65536), b"")
+    reader = threading.Thread(target=lambda: chunks.extend(reads))
+    reader.start()
+    text = io.TextIOWrapper(io.BufferedWriter(Output(writing)), line_buffering=True)
+    lines = itertools.count()
+
+    def attempt():
+        for _ in range(200):
+            text.write(f"{next(lines)}\n")
+
+    interrupted = interrupt_by_signal(
+        attempt, rounds=1000, seed=1, longest=0.0005, after=text.flush
+    )
+    text.flush()
+    os.close(writing)
+    reader.join(PATIENCE)
+    os.close(reading)
+    numbers = list(map(int, b"".join(chunks).split()))
+
+    assert interrupted > 100
+    assert len(numbers) == len(set(numbers))

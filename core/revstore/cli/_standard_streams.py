@@ -27,13 +27,26 @@ class Output(io.RawIOBase):
         #: Do not raise the first failure either: the work is worth more than its report.
         self.keep_going = keep_going
         self.error: OSError | None = None
+        # Of a write that a signal's handler has ended: how many bytes were written all the same.
+        self._counts: list[int] = []
+        self._interrupted = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write some of ``data``; return how many bytes. Waits where the descriptor is set not
-        to block, as a pipe may be by whoever shares it."""
+        to block, as a pipe may be by whoever shares it. What was written when a signal's handler
+        raised is not written again."""
+        counts = self._counts
+        if not self._interrupted:
+            del counts[:]
+        self._interrupted = True
         while self.error is None:
             try:
-                return os.write(self._descriptor, data)
+                if not counts:
+                    # One call in C, after which a handler may raise, but not before it is counted.
+                    counts.extend(map(os.write, (self._descriptor,), (data,)))
+                count = counts[-1]
+                self._interrupted = False
+                return count
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError as error:
