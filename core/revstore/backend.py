@@ -1,4 +1,5 @@
-"""The contract between revstore and a storage backend: nine methods and a watch.
+"""The contract between revstore and a storage backend: nine methods and a watch, and what is
+optional since 1.1: transactions, leases, and three steps for operators.
 
 To add a backend, subclass ``Backend`` and ``BackendWatch``, describe it by a ``BackendInfo``
 that an entry point of the group ``revstore.backends`` leads to (see ``revstore.hooks``), and run
@@ -29,7 +30,7 @@ answers 1, an empty store of another kind any number above 0. Each write that su
 greater one; commit order is revision order; once any reader has seen revision n, no write at or
 below n appears later; none is used twice, also not after a restart or a crash. Refused writes and
 reads take none. Gaps are allowed. Several keys share one revision only if the store changes them
-in one step by itself, as when they expire together.
+in one step by itself, as when they expire together, or if one transaction wrote them.
 
 *Time.* ``timeout`` is in seconds; None means the backend's own default, which must be finite, and
 infinity no limit; a call whose ``timeout`` is 0 or less may still answer at once.
@@ -43,26 +44,34 @@ nothing of the driver's own; chain its error as the cause. Any method may raise 
 ``Timeout``, ``AccessDenied``, ``IncompatibleStore``, ``CorruptStore``, ``Closed``; writes also
 ``OutcomeUnknown``, ``NoSpace``, ``ReadOnly``, ``ValueTooLarge``. A call that raises has changed
 nothing (``OutcomeUnknown`` excepted).
+
+*Optional methods.* What is not abstract raises ``Unsupported`` unless a backend overrides it, and
+needs nothing from a backend that does not claim it: ``transactions``, ``leases``,
+``remaining_ttl``, ``raise_revision``, ``fence`` and ``unfence``, each with a ``Capability`` of its
+own. A backend that was written for 1.0 stays as it is.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
 
 from revstore.closing import Closing
-from revstore.errors import Closed
+from revstore.errors import Closed, Unsupported
 from revstore.values import (
     BackendStatus,
     Capability,
     CountResult,
     DeleteResult,
     GetResult,
+    KeyValue,
+    LeaseInfo,
     ListResult,
     PutResult,
+    TransactionResult,
     WatchBatch,
 )
 
@@ -75,12 +84,16 @@ __all__ = [
     "Backend",
     "BackendInfo",
     "BackendWatch",
+    "Leases",
     "NoOptions",
+    "Transaction",
 ]
+
+T = TypeVar("T")
 
 #: The version of this contract. A plugin written for the same major and any lower or equal minor
 #: number is accepted; anything else is refused with ``BackendIncompatible``.
-API_VERSION: tuple[int, int] = (1, 0)
+API_VERSION: tuple[int, int] = (1, 1)
 
 #: Seconds that a call may take when it was given no timeout and the backend has no own default.
 DEFAULT_TIMEOUT = 30.0
@@ -138,6 +151,110 @@ class BackendWatch(Closing):
                 return
             if batch is not None:
                 yield batch
+
+
+class Transaction(abc.ABC):
+    """What the body of a transaction sees: the store at one revision, under the body's own writes.
+
+    It belongs to the thread that runs the body, and raises ``Closed`` once the body has returned.
+    ``revstore.backend_tools.Overlay`` is one that keeps the writes to itself, and leaves to a
+    backend how to read and how to write them all at once.
+
+    What is not known before the commit is 0 in a ``KeyValue`` that the body itself wrote: its
+    ``revision``, its ``create_revision`` if it is new, and its ``lease`` if it was given a ttl;
+    ``TransactionResult.revision`` stands for the first two.
+    """
+
+    @property
+    @abc.abstractmethod
+    def revision(self) -> int:
+        """The store's revision before the body."""
+
+    @abc.abstractmethod
+    def get(self, key: str) -> KeyValue | None:
+        """Read one key; None if it does not exist, or if the body has deleted it."""
+
+    @abc.abstractmethod
+    def list(
+        self, prefix: str, *, start: str = "", limit: int = 0, keys_only: bool = False
+    ) -> tuple[KeyValue, ...]:
+        """Read keys as ``Backend.list`` does: of ``limit`` above 0 never more than that."""
+
+    @abc.abstractmethod
+    def put(
+        self, key: str, value: bytes, *, ttl: int | None = 0, lease: int | None = 0
+    ) -> KeyValue:
+        """Write a key, whatever is there, and return it as it will be.
+
+        ``ttl`` is as in ``Backend.put``. ``lease`` above or below 0 attaches the key to the lease
+        of that id. 0 for both: it does not expire; None for one or both: it keeps its expiry or its
+        lease.
+
+        Raises:
+            InvalidArgument: the body has put or deleted the key before, or gives it both a ttl and
+                a lease.
+            LeaseNotFound: there is no such lease.
+            Unsupported: a ttl without TTL, a lease without LEASES, or a key that needs
+                NESTED_KEYS.
+            ReadOnly: the store is fenced, or takes no writes.
+        """
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> KeyValue | None:
+        """Delete a key and return what it was; None, and no write, if it does not exist.
+
+        Raises:
+            InvalidArgument: the body has put the key.
+            ReadOnly: as in ``put``.
+        """
+
+
+class Leases(abc.ABC):
+    """The leases of an open store: time limits that many keys share, and that can be lifted.
+
+    A lease lives in the store: it survives a restart, and is one for every process that has the
+    store open. ``Transaction.put`` attaches keys to it. Once a lease is older than its ttl, counted
+    from its grant or its last ``keep_alive``, all its keys are deleted in one revision, and it is
+    gone; not before, and by itself, while any process has called ``Backend.leases``. Granting and
+    keeping alive take no revision and show in no watch. It ends with its backend.
+    """
+
+    @abc.abstractmethod
+    def grant(self, ttl: int, *, lease: int = 0, timeout: float | None = None) -> LeaseInfo:
+        """Make a lease of at least ``ttl`` seconds with the id ``lease``; 0: the store chooses one.
+
+        Raises:
+            LeaseExists: a lease with that id is there.
+        """
+
+    @abc.abstractmethod
+    def keep_alive(self, lease: int, *, timeout: float | None = None) -> LeaseInfo:
+        """Start the lease's ttl again, and return it without its keys.
+
+        Raises:
+            LeaseNotFound: there is no such lease.
+        """
+
+    @abc.abstractmethod
+    def revoke(self, lease: int, *, timeout: float | None = None) -> int:
+        """End the lease, delete all its keys in one revision, and return that revision; if it had
+        none, the store's.
+
+        Raises:
+            LeaseNotFound: there is no such lease.
+        """
+
+    @abc.abstractmethod
+    def get(self, lease: int, *, keys: bool = False, timeout: float | None = None) -> LeaseInfo:
+        """Read a lease, with ``keys`` also which keys are attached.
+
+        Raises:
+            LeaseNotFound: there is no such lease.
+        """
+
+    @abc.abstractmethod
+    def list(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        """The ids of all leases, in order."""
 
 
 class Backend(Closing):
@@ -255,6 +372,78 @@ class Backend(Closing):
         """About how many bytes the store takes where it is kept, history and free space included;
         None from a backend that cannot tell, as it is without a method of its own."""
         return None
+
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
+    ) -> Sequence[TransactionResult[T] | Exception]:
+        """Run each body as one atomic, linearizable step; return a result for each, in order.
+
+        All that a body writes takes one revision, and comes as one batch of a watch; each key at
+        most once. What it reads is as it is when its writes land. Bodies are independent of each
+        other and run in order, so that each sees what those before it wrote; they may share one
+        commit. An exception that a body raises undoes its writes and stands in its place. A commit
+        whose fate is not known gives ``OutcomeUnknown`` for each body that it held.
+
+        A body does no I/O, waits for nothing, and does not call the backend: it may hold the
+        store's lock. It may be run more than once, in any thread; the last run counts.
+
+        Raises:
+            TransactionTooLarge: (in a body's place) it reads or writes more keys than the store can
+                compare or change in one step.
+            Unsupported: without TRANSACTIONS.
+        """
+        raise Unsupported(Capability.TRANSACTIONS)
+
+    def transaction(
+        self, body: Callable[[Transaction], T], *, timeout: float | None = None
+    ) -> TransactionResult[T]:
+        """Run one body as ``transactions`` does; raise what stands in its place."""
+        result = self.transactions([body], timeout=timeout)[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
+        """Return the store's leases, and begin to delete those that expire.
+
+        The first call of an open backend lifts each expiry to at least min(ttl, ``grace``) seconds
+        from now, so that holders can come back after the store was closed; a lease that has more
+        left is not changed, so that no ttl starts again at a restart. Later calls return the same
+        object. ``Unsupported`` without LEASES.
+        """
+        raise Unsupported(Capability.LEASES)
+
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        """The seconds until the key expires, by its ttl or its lease, 0.0 if it is overdue; None if
+        it does not expire or does not exist. ``Unsupported`` without REMAINING_TTL."""
+        raise Unsupported(Capability.REMAINING_TTL)
+
+    def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
+        """Lift the store's revision to ``revision``, so that every later write is above it; do
+        nothing if it is there already.
+
+        For a store that is filled from a backup: no revision is used twice by its clients. The
+        state at the revisions in between is that before them; ``compact`` at ``revision`` makes
+        them unreadable, so that clients of the old store learn of the break. Open watches see
+        nothing but a progress mark. ``Unsupported`` without RAISE_REVISION.
+        """
+        raise Unsupported(Capability.RAISE_REVISION)
+
+    def fence(self, reason: str, *, timeout: float | None = None) -> None:
+        """Let no key change any more, until ``unfence``: every later write, of any process, raises
+        ``ReadOnly`` with ``reason``. It survives a restart.
+
+        Writes are those of ``put``, ``delete`` and transactions, also where they would be lost, and
+        granting, keeping alive and revoking leases. Nothing expires meanwhile. Reads, watches,
+        ``compact`` and ``raise_revision`` work. Of a fenced store it changes the reason.
+        ``Unsupported`` without FENCE.
+        """
+        raise Unsupported(Capability.FENCE)
+
+    def unfence(self, *, timeout: float | None = None) -> None:
+        """End what ``fence`` began; do nothing if the store is not fenced. ``Unsupported`` without
+        FENCE."""
+        raise Unsupported(Capability.FENCE)
 
     @abc.abstractmethod
     def close(self) -> None:

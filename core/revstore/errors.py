@@ -39,6 +39,9 @@ already catches. The Kubernetes error each one stands for is in brackets.
     |  |- IncompatibleStore            not our store, or a newer schema
     |  |- CorruptStore                 the store itself is damaged
     |  |- ValueTooLarge (ValueError)   value over the store's limit
+    |  |- TransactionTooLarge (ValueError)  more keys than one transaction takes
+    |  |- LeaseNotFound (LookupError)  no lease of that id
+    |  |- LeaseExists                  a lease of that id is there
     |  `- Unsupported (NotImplementedError)  capability is not there
     `- PluginError                     a backend could not be had
        |- BackendNotInstalled (LookupError)
@@ -78,6 +81,8 @@ __all__ = [
     "InvalidSelector",
     "KeyExists",
     "KeyNotFound",
+    "LeaseExists",
+    "LeaseNotFound",
     "NoSpace",
     "NotReady",
     "OutcomeUnknown",
@@ -88,6 +93,7 @@ __all__ = [
     "StorageError",
     "Timeout",
     "TooLargeResourceVersion",
+    "TransactionTooLarge",
     "Unreachable",
     "Unsupported",
     "UnsupportedType",
@@ -375,6 +381,27 @@ class CorruptStore(BackendError):
 
 class ValueTooLarge(BackendError, ValueError):
     """The value is larger than the store takes; nothing was written."""
+
+
+class TransactionTooLarge(BackendError, ValueError):
+    """The body of a transaction read or wrote more than one transaction of the store takes; nothing
+    was written. The message names the limit."""
+
+
+class LeaseNotFound(BackendError, LookupError):
+    """No lease has the id ``lease``: it was never granted, was revoked, or expired."""
+
+    def __init__(self, lease: int, *, key: str = "") -> None:
+        super().__init__(f"there is no lease {lease}", key=key)
+        self.lease = lease
+
+
+class LeaseExists(BackendError):
+    """A lease with the id ``lease`` is there; nothing was granted."""
+
+    def __init__(self, lease: int) -> None:
+        super().__init__(f"a lease {lease} is there already")
+        self.lease = lease
 
 
 class Unsupported(BackendError, NotImplementedError):

@@ -25,6 +25,11 @@ def revstore_backend() -> BackendInfo:
                 Capability.COMPACTION,
                 Capability.VERSIONS,
                 Capability.NESTED_KEYS,
+                Capability.TRANSACTIONS,
+                Capability.LEASES,
+                Capability.REMAINING_TTL,
+                Capability.RAISE_REVISION,
+                Capability.FENCE,
             }
         ),
         description="in this process's memory; gone when it is closed",

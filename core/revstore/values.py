@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Generic, TypeVar
 
 import attrs
 import msgspec
@@ -14,19 +15,24 @@ __all__ = [
     "DeleteResult",
     "GetResult",
     "KeyValue",
+    "LeaseInfo",
     "ListResult",
     "PutResult",
+    "TransactionResult",
     "WatchBatch",
     "WatchEvent",
     "WatchEventType",
 ]
 
 
+T = TypeVar("T")
+
+
 class Capability(enum.StrEnum):
     """What a backend may be able to do beyond the minimum.
 
-    The first seven have a call to check them with: claimed, the call must work; not claimed, it
-    must raise ``Unsupported`` (``LOCAL_READS``: must be served linearizably, without an error;
+    All but the last two have a call to check them with: claimed, the call must work; not claimed,
+    it must raise ``Unsupported`` (``LOCAL_READS``: must be served linearizably, without an error;
     ``VERSIONS``: must be 0). The last two describe behaviour only: a claim is tested, no claim
     is shown as "no".
     """
@@ -46,6 +52,16 @@ class Capability(enum.StrEnum):
     #: a key may stand beside others below it, "a" and "a/b"; else put raises ``Unsupported`` for
     #: the second, and writes nothing
     NESTED_KEYS = "nested-keys"
+    #: Backend.transactions: several keys in one revision (since 1.1)
+    TRANSACTIONS = "transactions"
+    #: Backend.leases; needs TRANSACTIONS, by which keys are attached (since 1.1)
+    LEASES = "leases"
+    #: Backend.remaining_ttl (since 1.1)
+    REMAINING_TTL = "remaining-ttl"
+    #: Backend.raise_revision (since 1.1)
+    RAISE_REVISION = "raise-revision"
+    #: Backend.fence and unfence (since 1.1)
+    FENCE = "fence"
     #: an acknowledged write survives a crash of the process and of the machine
     DURABLE = "durable"
     #: a watch sees the writes of other processes
@@ -60,7 +76,8 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False):
     ``revision`` is that of its last write, ``create_revision`` that of the write that created
     it; ``version`` counts writes since creation, from 1 (0: the store has no such count).
     ``lease`` is a number that is not 0 exactly if the key expires; its meaning is the store's
-    own (etcd: the lease id; memory and sqlite: the ttl in seconds it was last written with).
+    own (etcd: the lease id; memory and sqlite: the ttl in seconds it was last written with). Of a
+    key that is attached to a lease of ``Backend.leases`` it is that lease's id.
     In the ``kv`` of a DELETED event, ``revision`` is that of the deletion, ``value`` is b"" and
     the other numbers are 0. ``damaged``: what is stored for the key does not fit its checksum, so
     that neither ``value`` nor the numbers can be trusted; typed storage raises ``CorruptObject``.
@@ -160,6 +177,28 @@ class PutResult:
     succeeded: bool
     revision: int
     current: KeyValue | None = None
+
+
+@attrs.frozen(slots=True)
+class TransactionResult(Generic[T]):
+    """``value`` is what the body returned. If it wrote something, ``revision`` is the one that all
+    its writes share, and ``wrote`` is true; else it is the store's at which the body read."""
+
+    value: T
+    revision: int
+    wrote: bool
+
+
+@attrs.frozen(slots=True)
+class LeaseInfo:
+    """``ttl`` is the time to live in seconds that the store granted, which may be more than was
+    asked for; ``remaining`` the seconds until the lease expires, 0.0 if it is overdue. ``keys``
+    are the keys that are attached, in order; () where they were not asked for."""
+
+    id: int
+    ttl: int
+    remaining: float
+    keys: tuple[str, ...] = ()
 
 
 @attrs.frozen(slots=True)

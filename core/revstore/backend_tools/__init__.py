@@ -11,6 +11,8 @@
 ``ignoring``             ``contextlib.suppress``, but for what a signal's handler raised
 ``server_addresses``     ``StorageConfig.server_list`` as hosts and ports
 ``tls_files``            the TLS files of a ``StorageConfig`` as PEM texts
+``Overlay``              the body of a transaction over any store: checks, and keeps the writes
+``Change``               one of its writes
 ``ObservedBackend``      for wrappers: another backend, with something around each request
 ======================== =========================================================================
 
@@ -45,14 +47,17 @@ from __future__ import annotations
 from revstore.backend_tools._keys import key_matcher, prefix_end
 from revstore.backend_tools._observed import ObservedBackend
 from revstore.backend_tools._option_checks import seconds, whole_number
+from revstore.backend_tools._overlay import Change, Overlay
 from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
 from revstore.forks import OpenGuard
 from revstore.raising import ignoring, let_out
 from revstore.shared_log import SharedLog
 
 __all__ = [
+    "Change",
     "ObservedBackend",
     "OpenGuard",
+    "Overlay",
     "ServerAddress",
     "SharedLog",
     "TlsFiles",

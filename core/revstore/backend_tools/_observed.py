@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
-from revstore.backend import Backend, BackendWatch
+from revstore.backend import Backend, BackendWatch, Leases, Transaction
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -14,16 +16,20 @@ from revstore.values import (
     GetResult,
     ListResult,
     PutResult,
+    TransactionResult,
 )
 
 __all__ = ["ObservedBackend"]
+
+T = TypeVar("T")
 
 
 class ObservedBackend(Backend):
     """``backend`` itself, but that each request runs within what ``observed`` returns.
 
     Closing it closes ``backend``. The operations are named as the methods are, but that ``put`` is
-    "create" or "update", and ``list`` without values "list_keys"; ``size`` is not observed.
+    "create" or "update", and ``list`` without values "list_keys"; ``size`` and leases are not
+    observed.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -121,6 +127,31 @@ class ObservedBackend(Backend):
 
     def size(self, *, timeout: float | None = None) -> int | None:
         return self._backend.size(timeout=timeout)
+
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
+    ) -> Sequence[TransactionResult[T] | Exception]:
+        with self.observed("transactions", ""):
+            return self._backend.transactions(bodies, timeout=timeout)
+
+    def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
+        return self._backend.leases(grace=grace, timeout=timeout)
+
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        with self.observed("remaining_ttl", key):
+            return self._backend.remaining_ttl(key, timeout=timeout)
+
+    def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
+        with self.observed("raise_revision", ""):
+            self._backend.raise_revision(revision, timeout=timeout)
+
+    def fence(self, reason: str, *, timeout: float | None = None) -> None:
+        with self.observed("fence", ""):
+            self._backend.fence(reason, timeout=timeout)
+
+    def unfence(self, *, timeout: float | None = None) -> None:
+        with self.observed("unfence", ""):
+            self._backend.unfence(timeout=timeout)
 
     def close(self) -> None:
         self._backend.close()

@@ -5,21 +5,30 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from revstore.arguments import (
     check_compact,
     check_delete,
+    check_fence,
     check_get,
+    check_key,
     check_list,
     check_put,
+    check_raise_revision,
     check_timeout,
+    check_transactions,
     check_watch,
 )
-from revstore.backend import Backend, BackendWatch
+from revstore.backend import Backend, BackendWatch, Leases, Transaction
+from revstore.backend_tools import let_out
+from revstore.deadlines import check_seconds
 from revstore.errors import Compacted, FutureRevision
+from revstore.memory._leases import MemoryLeases
 from revstore.memory._state import State
+from revstore.memory._transactions import Body
 from revstore.memory._watch import MemoryWatch, Shared
 from revstore.threads import start_thread
 from revstore.values import (
@@ -31,9 +40,12 @@ from revstore.values import (
     KeyValue,
     ListResult,
     PutResult,
+    TransactionResult,
 )
 
 __all__ = ["MemoryBackend"]
+
+T = TypeVar("T")
 
 _CAPABILITIES = frozenset(
     {
@@ -43,6 +55,11 @@ _CAPABILITIES = frozenset(
         Capability.COMPACTION,
         Capability.VERSIONS,
         Capability.NESTED_KEYS,
+        Capability.TRANSACTIONS,
+        Capability.LEASES,
+        Capability.REMAINING_TTL,
+        Capability.RAISE_REVISION,
+        Capability.FENCE,
     }
 )
 
@@ -50,6 +67,8 @@ _CAPABILITIES = frozenset(
 # lock is not fair, and who waits for it would hardly get it in between.
 _TURN = 500
 _BETWEEN_TURNS = 0.001
+# Seconds between two looks for leases that expire: a look goes through all of them.
+_BETWEEN_LEASES = 0.1
 
 
 class MemoryBackend(Backend):
@@ -71,6 +90,7 @@ class MemoryBackend(Backend):
         self._shared = Shared(progress_interval)
         self._state = self._shared.state
         self._sweeper: threading.Thread | None = None  # guarded by the shared lock
+        self._leases = MemoryLeases(self._shared, self._clock, self._start_sweeper)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -164,7 +184,7 @@ class MemoryBackend(Backend):
             check_timeout(timeout, 0.0)
         shared, state = self._shared, self._state
         with shared.lock:
-            shared.check()
+            shared.check_writable()
             current = state.current.get(key)
             if (current.revision if current is not None else 0) != expected_revision:
                 return PutResult(False, state.revision, current)
@@ -182,7 +202,7 @@ class MemoryBackend(Backend):
             check_timeout(timeout, 0.0)
         shared, state = self._shared, self._state
         with shared.lock:
-            shared.check()
+            shared.check_writable()
             current = state.current.get(key)
             if current is None or current.revision != expected_revision:
                 return DeleteResult(False, state.revision, current)
@@ -214,13 +234,76 @@ class MemoryBackend(Backend):
                 watch.skip_to_end()
             state.compact(revision)
 
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
+    ) -> Sequence[TransactionResult[T] | Exception]:
+        check_transactions(bodies)
+        check_timeout(timeout, 0.0)
+        results: list[TransactionResult[T] | Exception] = []
+        for body in bodies:
+            with self._shared.lock:
+                self._shared.check()
+                try:
+                    results.append(self._run(body))
+                except Exception as error:  # noqa: BLE001 - stands in the body's place
+                    let_out(error)
+                    results.append(error)
+        return results
+
+    def _run(self, body: Callable[[Transaction], T]) -> TransactionResult[T]:
+        seen = Body(self._state)
+        value = seen.run(body)
+        changes = seen.changes()
+        if changes:
+            if any(change.ttl for change in changes):
+                self._start_sweeper()
+            self._state.write(changes, self._clock)
+            self._shared.finish()
+        return TransactionResult(value, self._state.revision, bool(changes))
+
+    def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
+        check_seconds("grace", grace)
+        check_timeout(timeout, 0.0)
+        # No lease is older than this object, so that none has to be lifted.
+        self._shared.guard.check()
+        return self._leases
+
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        check_key(key)
+        check_timeout(timeout, 0.0)
+        with self._shared.lock:
+            self._shared.check()
+            return self._state.remaining(key, self._clock())
+
+    def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
+        check_raise_revision(revision)
+        check_timeout(timeout, 0.0)
+        with self._shared.lock:
+            self._shared.check()
+            self._state.revision = max(self._state.revision, revision)
+
+    def fence(self, reason: str, *, timeout: float | None = None) -> None:
+        check_fence(reason)
+        self._fence(reason, timeout)
+
+    def unfence(self, *, timeout: float | None = None) -> None:
+        self._fence("", timeout)
+
+    def _fence(self, reason: str, timeout: float | None) -> None:
+        check_timeout(timeout, 0.0)
+        with self._shared.lock:
+            self._shared.check()
+            self._state.fenced = reason
+            self._shared.sweeper_wake.notify()
+
     def sweep(self) -> int:
-        """Delete the keys that have expired by now, up to 500 in a revision, and return how many.
+        """Delete the keys that have expired by now, up to 500 in a revision, and those of each
+        lease that has, in one; return how many.
 
         For a ``clock`` of one's own; in real time the backend does it by itself.
         """
         swept, turn = 0, _TURN
-        while turn == _TURN:
+        while turn >= _TURN:
             if swept:
                 time.sleep(_BETWEEN_TURNS)
             with self._shared.lock:
@@ -230,12 +313,15 @@ class MemoryBackend(Backend):
         return swept
 
     def _sweep(self) -> int:
-        """Delete as many keys as others can wait for."""
+        """Delete as many keys as others can wait for, and end the leases that are due."""
+        if self._state.fenced:
+            return 0
         keys = self._state.due(self._clock(), _TURN)
         if keys:
             self._state.delete(keys)
             self._shared.finish()
-        return len(keys)
+        ended = self._state.leases.due(self._clock())
+        return len(keys) + sum(self._shared.end_lease(lease) for lease in ended)
 
     def _start_sweeper(self) -> None:
         if not self._own_clock and self._sweeper is None:
@@ -245,10 +331,24 @@ class MemoryBackend(Backend):
         with self._shared.lock:
             while not self._shared.guard.ended:
                 self._sweep()
-                deadline = self._state.next_deadline
-                wait = None if deadline is None else max(_BETWEEN_TURNS, deadline - self._clock())
+                wait = self._until_next()
                 # Lock waits have an upper bound of their own; a day is below it.
                 self._shared.sweeper_wake.wait(None if wait is None else min(wait, 86400.0))
+
+    def _until_next(self) -> float | None:
+        """The seconds until something is to be swept; None: not before the sweeper is woken."""
+        state, now = self._state, self._clock()
+        if state.fenced:
+            return None
+        waits = [
+            max(least, deadline - now)
+            for least, deadline in (
+                (_BETWEEN_TURNS, state.next_deadline),
+                (_BETWEEN_LEASES, state.leases.next_deadline),
+            )
+            if deadline is not None
+        ]
+        return min(waits, default=None)
 
     def close(self) -> None:
         """End watches and the sweeper and forget all data. Idempotent."""

@@ -9,19 +9,34 @@ import heapq
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
+from types import MappingProxyType
+from typing import NamedTuple
 
-from revstore.backend_tools import SharedLog
+from revstore.backend_tools import Change, SharedLog
 from revstore.errors import Compacted, FutureRevision
+from revstore.memory._lease_table import LeaseTable
 from revstore.memory._sorted_keys import SortedKeys
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
-__all__ = ["State", "revision_of"]
+__all__ = ["Noted", "State", "revision_of"]
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 #: The revision of an event.
 revision_of: Callable[[WatchEvent], int] = attrgetter("kv.revision")
+
+
+class Noted(NamedTuple):
+    """A revision that is being made: its events, in key order; when keys of it expire; the leases
+    that keys of it have; and a lease that it ends, 0: none."""
+
+    events: list[WatchEvent]
+    deadlines: Mapping[str, float] = _NOTHING
+    attached: Mapping[str, int] = _NOTHING
+    ended: int = 0
 
 
 class State:
@@ -38,8 +53,10 @@ class State:
         # The events of the log by key.
         self._history: dict[str, list[WatchEvent]] = {}
         self._deadlines: dict[str, float] = {}
-        #: The events of a revision that is being made, and when its key expires.
-        self.noted: tuple[list[WatchEvent], float | None] | None = None
+        self.noted: Noted | None = None
+        #: Why nothing may be written, "" if it may.
+        self.fenced = ""
+        self.leases = LeaseTable()
         # (deadline, key); an entry counts only if the key still has that deadline.
         self._heap: list[tuple[float, str]] = []
         # Keys whose entries were taken off the heap, until they are deleted.
@@ -93,29 +110,66 @@ class State:
         """Note the write of one key at the next revision; ``ttl`` as in ``Backend.put``."""
         previous = self.current.get(key)
         revision = self.revision + 1
-        deadline = self._deadlines.get(key) if ttl is None else None
-        if ttl:
-            deadline = clock() + ttl
         if previous is None:
             kv = KeyValue(key, value, revision, revision, 1, ttl or 0)
         else:
             lease = previous.lease if ttl is None else ttl
             created, version = previous.create_revision, previous.version + 1
             kv = KeyValue(key, value, revision, created, version, lease)
-        self.noted = [WatchEvent(WatchEventType.PUT, kv, previous)], deadline
+        events = [WatchEvent(WatchEventType.PUT, kv, previous)]
+        self.noted = Noted(events, *self._expiry(key, ttl, clock)) if kv.lease else Noted(events)
         return kv
 
-    def delete(self, keys: list[str]) -> None:
-        """Note the deletion of keys that exist, given in key order, in one revision."""
+    def write(self, changes: list[Change], clock: Callable[[], float]) -> None:
+        """Note what the body of a transaction wrote, as the next revision."""
+        revision = self.revision + 1
+        events = []
+        deadlines: dict[str, float] = {}
+        attached: dict[str, int] = {}
+        for change in changes:
+            key, value, previous = change.key, change.value, change.previous
+            if value is None:
+                gone = KeyValue(key, b"", revision)
+                events.append(WatchEvent(WatchEventType.DELETED, gone, previous))
+                continue
+            lease = change.lease or change.ttl
+            if change.keep:
+                lease = previous.lease if previous else 0
+            created = previous.create_revision if previous else revision
+            version = previous.version + 1 if previous else 1
+            kv = KeyValue(key, value, revision, created, version, lease)
+            events.append(WatchEvent(WatchEventType.PUT, kv, previous))
+            if change.lease:
+                attached[key] = change.lease
+            elif lease:
+                more, kept = self._expiry(key, None if change.keep else change.ttl, clock)
+                deadlines.update(more)
+                attached.update(kept)
+        self.noted = Noted(events, deadlines, attached)
+
+    def _expiry(
+        self, key: str, ttl: int | None, clock: Callable[[], float]
+    ) -> tuple[Mapping[str, float], Mapping[str, int]]:
+        """The deadline or the lease of a key that expires: by ``ttl``; None: those it has."""
+        if ttl:
+            return {key: clock() + ttl}, _NOTHING
+        if key in self.leases.of:
+            return _NOTHING, {key: self.leases.of[key]}
+        return {key: self._deadlines[key]}, _NOTHING
+
+    def delete(self, keys: list[str], *, lease: int = 0) -> None:
+        """Note the deletion of keys that exist, given in key order, in one revision, which ends
+        ``lease``."""
         revision = self.revision + 1
         events = [
             WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), self.current[key])
             for key in keys
         ]
-        self.noted = events, None
+        self.noted = Noted(events, ended=lease)
 
-    def carry_out(self, events: list[WatchEvent], deadline: float | None) -> None:
+    def carry_out(self, noted: Noted) -> None:
         """Make the revision that was noted; each step does nothing if it was done before."""
+        events = noted.events
         revision = events[0].kv.revision
         for event in events:
             key, kv, previous = event.kv.key, event.kv, event.previous
@@ -124,8 +178,9 @@ class State:
                 if previous is None and history is not None:
                     self._gone.remove(key)
                 self._history.setdefault(key, []).append(event)
-            if deadline is not None or (previous is not None and previous.lease):
-                self._expire_at(key, deadline)
+            if kv.lease or (previous is not None and previous.lease):
+                self._expire_at(key, noted.deadlines.get(key))
+                self.leases.attach(key, noted.attached.get(key, 0))
             if event.type is WatchEventType.PUT:
                 self.current[key] = kv
                 if previous is None:
@@ -138,6 +193,14 @@ class State:
         if not self.log.items or self.log.items[-1].kv.revision < revision:
             self.log.items.extend(events)
         self.revision = revision
+        if noted.ended:
+            self.leases.drop(noted.ended)
+
+    def remaining(self, key: str, now: float) -> float | None:
+        """The seconds until the key expires, None if it does not."""
+        lease = self.leases.of.get(key)
+        deadline = self._deadlines.get(key) if lease is None else self.leases.find(lease).deadline
+        return None if deadline is None else max(0.0, deadline - now)
 
     def compact(self, revision: int) -> None:
         """Drop the events at or below ``revision``, which is in the readable range."""

@@ -8,7 +8,7 @@ import time
 from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import OpenGuard, SharedLog, key_matcher
-from revstore.errors import Closed, Compacted
+from revstore.errors import Closed, Compacted, ReadOnly
 from revstore.memory._state import State, revision_of
 from revstore.values import WatchBatch, WatchEvent
 
@@ -39,14 +39,30 @@ class Shared:
     def finish(self) -> None:
         """Carry out the change that was noted, and wake who waits for it. Under lock."""
         assert self.state.noted is not None
-        events, deadline = self.state.noted
-        self.state.carry_out(events, deadline)
-        if deadline is not None:
+        noted = self.state.noted
+        self.state.carry_out(noted)
+        if noted.deadlines:
             self.sweeper_wake.notify()
         if self.waiting:
-            for watch in [each for each in self.waiting if each.concerned(events)]:
+            for watch in [each for each in self.waiting if each.concerned(noted.events)]:
                 watch.wake()
         self.state.noted = None
+
+    def check_writable(self) -> None:
+        """``check``, and raise ``ReadOnly`` if the store is fenced. Under lock."""
+        self.check()
+        if self.state.fenced:
+            raise ReadOnly(self.state.fenced)
+
+    def end_lease(self, lease: int) -> int:
+        """Delete a lease and its keys in one revision; return how many they were. Under lock."""
+        keys = sorted(self.state.leases.find(lease).keys)
+        if keys:
+            self.state.delete(keys, lease=lease)
+            self.finish()
+        else:
+            self.state.leases.drop(lease)
+        return len(keys)
 
     def renew(self) -> None:
         """Let go of the lock, which another thread may have held at the fork, and of the data."""

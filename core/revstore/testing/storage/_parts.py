@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
-from revstore.backend import Backend, BackendWatch
+from revstore.backend import Backend, BackendWatch, Leases, Transaction
 from revstore.objects import ObjectMeta
 from revstore.resource_type import ResourceType
 from revstore.values import (
@@ -18,7 +18,10 @@ from revstore.values import (
     GetResult,
     ListResult,
     PutResult,
+    TransactionResult,
 )
+
+R = TypeVar("R")
 
 __all__ = [
     "GARBAGE",
@@ -141,6 +144,26 @@ class ForwardingBackend(Backend):
 
     def compact(self, revision: int, **options: Any) -> None:
         self.inner.compact(revision, **options)
+
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], R]], **options: Any
+    ) -> Sequence[TransactionResult[R] | Exception]:
+        return self.inner.transactions(bodies, **options)
+
+    def leases(self, **options: Any) -> Leases:
+        return self.inner.leases(**options)
+
+    def remaining_ttl(self, key: str, **options: Any) -> float | None:
+        return self.inner.remaining_ttl(key, **options)
+
+    def raise_revision(self, revision: int, **options: Any) -> None:
+        self.inner.raise_revision(revision, **options)
+
+    def fence(self, reason: str, **options: Any) -> None:
+        self.inner.fence(reason, **options)
+
+    def unfence(self, **options: Any) -> None:
+        self.inner.unfence(**options)
 
     def close(self) -> None:
         self.inner.close()

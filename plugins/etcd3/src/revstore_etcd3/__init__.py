@@ -12,7 +12,7 @@ from revstore.backend import Backend, BackendInfo
 from revstore.config import StorageConfig
 from revstore.errors import BackendBroken, StorageError
 from revstore.hooks import CheckResult, DoctorCheck, hookimpl
-from revstore.values import Capability
+from revstore_etcd3._capabilities import CAPABILITIES
 from revstore_etcd3._options import Etcd3Options
 
 __all__ = ["Etcd3Options", "factory", "revstore_backend", "revstore_doctor"]
@@ -39,11 +39,11 @@ def factory(config: StorageConfig, options: Etcd3Options) -> Backend:
 
 @hookimpl
 def revstore_backend() -> BackendInfo:
-    """Describe the etcd3 backend: it can do everything."""
+    """Describe the etcd3 backend."""
     return BackendInfo(
         name="etcd3",
         api_version=(1, 0),
-        capabilities=frozenset(Capability),
+        capabilities=CAPABILITIES,
         description="an etcd cluster, API v3",
         factory=factory,
         options_class=Etcd3Options,

@@ -37,6 +37,7 @@ from revstore.values import (
 )
 from revstore_etcd3._answers import check_lease, count_of, delete_result, one_of, put_result
 from revstore_etcd3._calls import MainThreadCalls
+from revstore_etcd3._capabilities import CAPABILITIES
 from revstore_etcd3._client import Client, left_of
 from revstore_etcd3._hub import Hub
 from revstore_etcd3._leases import LeaseManager
@@ -73,7 +74,7 @@ class Etcd3Backend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset(Capability)
+        return CAPABILITIES
 
     def status(self, *, timeout: float | None = None) -> BackendStatus:
         return self._run(timeout, self._status)

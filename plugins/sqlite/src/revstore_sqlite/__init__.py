@@ -41,7 +41,15 @@ def revstore_backend() -> BackendInfo:
     return BackendInfo(
         name="sqlite",
         api_version=(1, 0),
-        capabilities=frozenset(Capability) - {Capability.LOCAL_READS},
+        capabilities=frozenset(Capability)
+        - {
+            Capability.LOCAL_READS,
+            Capability.TRANSACTIONS,
+            Capability.LEASES,
+            Capability.REMAINING_TTL,
+            Capability.RAISE_REVISION,
+            Capability.FENCE,
+        },
         description="in a file, shared by processes of one machine",
         factory=factory,
         options_class=SQLiteOptions,
