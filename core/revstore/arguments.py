@@ -129,9 +129,9 @@ def check_watch(key: str, *, recursive: bool, after_revision: int) -> None:
 
 def check_transactions(bodies: Sequence[Callable[[Any], object]]) -> None:
     """Check the arguments of ``transactions``."""
-    wrong = next((body for body in bodies if not callable(body)), None)
-    if wrong is not None:
-        raise InvalidArgument("bodies", wrong, "functions of one Transaction")
+    for body in bodies:
+        if not callable(body):
+            raise InvalidArgument("bodies", body, "functions of one Transaction")
 
 
 def check_transaction_put(key: str, value: bytes, ttl: int | None, lease: int | None) -> None:

@@ -221,7 +221,8 @@ def test_mended_plugin_works(install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("api", "fits"), [((1, 0), True), ((1, 1), False), ((2, 0), False), ((0, 9), False)]
+    ("api", "fits"),
+    [((1, 0), True), ((1, 1), True), ((1, 2), False), ((2, 0), False), ((0, 9), False)],
 )
 def test_api_version(install, api, fits):
     """The same major and no higher minor number fits; else the error says what to upgrade."""

@@ -7,7 +7,7 @@ import msgspec
 
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 
-__all__ = ["PlainModel", "plain"]
+__all__ = ["PlainModel", "PlainWrite", "plain", "plain_event"]
 
 
 def plain(kv: KeyValue | None) -> KeyValue | None:
@@ -22,6 +22,16 @@ def plain_event(event: WatchEvent) -> WatchEvent:
     return WatchEvent(event.type, kv, plain(event.previous))
 
 
+@attrs.frozen
+class PlainWrite:
+    """One write; ``value`` None: a deletion; ``ttl`` None keeps the expiry or the lease."""
+
+    key: str
+    value: bytes | None
+    ttl: int | None = 0
+    lease: int = 0
+
+
 @attrs.define
 class PlainModel:
     """Every state by the revision that began it. Revisions are those the backend gave out, so
@@ -32,6 +42,9 @@ class PlainModel:
     compacted: int = 0
     states: list[tuple[int, dict[str, KeyValue]]] = attrs.field(factory=list)
     events: list[WatchEvent] = attrs.field(factory=list)
+    #: The leases that were granted, and the lease of each key that has one.
+    leases: set[int] = attrs.field(factory=set)
+    attached: dict[str, int] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.states.append((self.start, {}))
@@ -62,21 +75,42 @@ class PlainModel:
 
     def put(self, key: str, value: bytes, revision: int, ttl: int | None) -> None:
         """Apply a put that the backend answered with ``revision``."""
-        previous = self.now.get(key)
-        created = previous.create_revision if previous else revision
-        version = (previous.version if previous else 0) + 1 if self.versions else 0
-        lease = (previous.lease if previous else 0) if ttl is None else int(ttl > 0)
-        kv = KeyValue(key, value, revision, created, version, lease)
-        self.states.append((revision, {**self.now, key: kv}))
-        self.events.append(WatchEvent(WatchEventType.PUT, kv, previous))
+        self.write([PlainWrite(key, value, ttl)], revision)
 
     def delete(self, key: str, revision: int) -> None:
         """Apply a deletion that the backend answered with ``revision``."""
+        self.write([PlainWrite(key, None)], revision)
+
+    def write(self, writes: list[PlainWrite], revision: int) -> None:
+        """Apply writes of different keys that share ``revision``."""
         state = dict(self.now)
-        previous = state.pop(key)
+        for each in sorted(writes, key=lambda each: each.key.encode()):
+            key, previous = each.key, state.pop(each.key, None)
+            if each.value is None:
+                kv = KeyValue(key, b"", revision)
+                self.attached.pop(key, None)
+                self.events.append(WatchEvent(WatchEventType.DELETED, kv, previous))
+                continue
+            created = previous.create_revision if previous else revision
+            version = (previous.version if previous else 0) + 1 if self.versions else 0
+            if each.ttl is None:
+                lease = previous.lease if previous else 0
+            else:
+                lease = int(each.ttl > 0 or each.lease != 0)
+                self.attached.pop(key, None)
+            if each.lease:
+                self.attached[key] = each.lease
+            kv = state[key] = KeyValue(key, each.value, revision, created, version, lease)
+            self.events.append(WatchEvent(WatchEventType.PUT, kv, previous))
         self.states.append((revision, state))
-        kv = KeyValue(key, b"", revision)
-        self.events.append(WatchEvent(WatchEventType.DELETED, kv, previous))
+
+    def keys_of(self, lease: int) -> list[str]:
+        """The keys that are attached to a lease, in order."""
+        return sorted(key for key, its in self.attached.items() if its == lease)
+
+    def raise_to(self, revision: int) -> None:
+        """Apply that the store's revision was raised."""
+        self.states.append((revision, self.now))
 
     def pending(self, key: str, recursive: bool, after: int) -> list[WatchEvent]:
         """The events above ``after`` that a watch covers."""

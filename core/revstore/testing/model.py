@@ -18,10 +18,11 @@ import attrs
 import msgspec
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import BackendError, Compacted, FutureRevision, Unsupported
+from revstore.testing._machine_steps import StepRules
 from revstore.testing._plain_model import PlainModel, plain, plain_event
 from revstore.testing._support import PATIENCE
 from revstore.values import Capability, WatchBatch
@@ -51,8 +52,9 @@ class _OpenWatch:
     expired: bool
 
 
-class BackendMachine(RuleBasedStateMachine):
-    """Puts, deletes, reads of every kind, compaction and watches, in any order.
+class BackendMachine(StepRules):
+    """Puts, deletes, reads of every kind, compaction and watches, in any order; and transactions,
+    leases and raised revisions where the backend has them.
 
     Make one with ``backend_machine``. The store must belong to the machine alone, for the
     model knows every revision; it need not be new.

@@ -7,10 +7,13 @@ from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
 from revstore.testing.backend._interrupts import InterruptTests
+from revstore.testing.backend._leases import LeaseTests
 from revstore.testing.backend._life import LifeTests, TtlTests
 from revstore.testing.backend._numbers import NumberTests
+from revstore.testing.backend._operator_steps import OperatorStepTests
 from revstore.testing.backend._peers import PeerTests
 from revstore.testing.backend._reads import ReadTests
+from revstore.testing.backend._transactions import TransactionTests
 from revstore.testing.backend._watch import BackendWatchTests
 from revstore.testing.backend._writes import WriteTests
 
@@ -30,6 +33,9 @@ class BackendTests(
     InterruptTests,
     ClockTests,
     PeerTests,
+    TransactionTests,
+    LeaseTests,
+    OperatorStepTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
