@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 import weakref
@@ -85,16 +86,55 @@ class Waiters:
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
-    """A daemon thread that runs ``target``; it has begun. ``BackendError`` if the machine has no
-    room for one more.
+    """Return a daemon thread that runs ``target``; it has begun. If this call is interrupted, the
+    thread ends and does not run ``target``.
 
     Start it under the lock that ``close`` takes to find it: joining a thread that has not begun is
     an error.
+
+    Raises:
+        BackendError: the machine has no room for one more.
     """
-    thread = threading.Thread(target=target, name=name, daemon=True)
+    go = Wake()
+    wanted = False
+
+    def run() -> None:
+        go.wait()
+        if wanted:
+            target()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
     try:
-        thread.start()
-    except RuntimeError as error:
+        _start(thread)
+        wanted = True
+        go.set()
+    except BaseException as error:
+        wanted = False
+        go.set()
+        if not isinstance(error, RuntimeError):
+            raise
         let_out(error)
         raise BackendError(f"the thread {name} cannot start: {error}") from error
     return thread
+
+
+def _start(thread: threading.Thread) -> None:
+    """Call ``thread.start()`` where no signal handler runs: it is written in Python, and an
+    exception in it may leave a lock held that the new thread waits for."""
+    if threading.current_thread() is not threading.main_thread():
+        thread.start()
+        return
+    begun = Wake()
+    failures: list[RuntimeError] = []
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            failures.append(error)
+        begun.set()
+
+    _thread.start_new_thread(start, ())
+    begun.wait()
+    if failures:
+        raise failures[0]

@@ -100,3 +100,34 @@ def test_a_factory_goes_on_after_an_interrupt(backends: list[MemoryBackend]) -> 
         check_closed(backends, spot, threads)
 
     assert interrupt_every_line(attempt, where=where, after=after, visits=1) > 50
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_registry_that_is_half_closed_is_not_handed_out(
+    backends: list[MemoryBackend], cached: bool
+) -> None:
+    """After an interrupted close the factory makes another, that works; the close may be
+    repeated and takes nothing from it."""
+    with StorageFactory("memory://") as factory:
+
+        def attempt() -> None:
+            closing.append(factory.registry("pods", cached=cached))
+            closing[-1].close()
+
+        def after(spot: str) -> None:
+            begun = [each for each in closing if each.closing]
+            registry = factory.registry("pods", cached=cached)
+            run_threads(1, lambda _: registry.list(timeout=9))
+            assert registry not in begun, spot
+            for each in begun:
+                run_threads(1, lambda _, each=each: each.close())
+            run_threads(1, lambda _: registry.list(timeout=9))
+            assert factory.registry("pods", cached=cached) is registry, spot
+            closing.clear()
+
+        closing: list[Any] = []
+        interrupt_every_line(
+            attempt,
+            where=lambda code: code.co_name == "close" and "/revstore/" in code.co_filename,
+            after=after,
+        )

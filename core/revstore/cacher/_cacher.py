@@ -67,6 +67,7 @@ class Cacher(Storage[T]):
         self._content = Content(config)
         self._feed = self._content.feed
         self._guard = OpenGuard(self, what="cache", in_child=Cacher._in_child)
+        self._feed.start()  # last, since nobody has what is interrupted before
 
     # --- reads ---------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Feed(Generic[T]):
     """Calls ``load(changes)`` with each page of a state and ``replace(revision)`` when it is whole,
     ``apply(batch)`` with what follows it, and ``failed(error, lost)`` when the store cannot be
     followed: ``lost`` tells that what comes next is a new state; and ``tick()`` about every
-    second. All from one thread, which ``close`` ends."""
+    second. All from one thread, which ``start`` begins and ``close`` ends."""
 
     def __init__(
         self,
@@ -63,7 +63,15 @@ class Feed(Generic[T]):
         self._cut = False
         self._refill: StorageError | None = None
         self._changes: Changes[T] | None = None
-        self._thread = start_thread(self._run, "revstore-cacher")
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to follow the store. If this is interrupted, the thread ends."""
+        try:
+            self._thread = start_thread(self._run, "revstore-cacher")
+        except BaseException:
+            self._stopping.set()
+            raise
 
     def request_progress(self) -> None:
         """Ask the store for progress on the feed. ``Unsupported`` where it cannot."""
@@ -89,8 +97,9 @@ class Feed(Generic[T]):
     def close(self) -> None:
         self._stopping.set()
         self.cut()
-        if self._thread is not threading.current_thread():
-            self._thread.join(2)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2)
 
     def _run(self) -> None:
         after: int | None = None

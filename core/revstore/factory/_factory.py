@@ -206,7 +206,7 @@ class StorageFactory(Closing):
         with self._lock:
             self._check_open()
             shared = self._registries.get(key)
-        if shared is not None and on_close is None:
+        if shared is not None and on_close is None and not shared.closing:
             return shared
         # Unset until both are made: the factory may be closed meanwhile.
         storage: Storage[Any] | None = None
@@ -235,7 +235,9 @@ class StorageFactory(Closing):
             )
             if on_close is None:
                 with self._lock:
-                    first = self._registries.setdefault(key, registry)
+                    first = self._registries.get(key)
+                    if first is None or first.closing:
+                        first = self._registries[key] = registry
                 if first is not registry:  # somebody else's, made at the same time
                     storage.close()
                     return first

@@ -314,6 +314,8 @@ class MemoryBackend(Backend):
 
     def _sweep(self) -> int:
         """Delete as many keys as others can wait for, and end the leases that are due."""
+        if self._state.noted is not None:
+            self._shared.finish()
         if self._state.fenced:
             return 0
         keys = self._state.due(self._clock(), _TURN)
@@ -328,12 +330,15 @@ class MemoryBackend(Backend):
             self._sweeper = start_thread(self._sweep_until_closed, "revstore-memory-sweeper")
 
     def _sweep_until_closed(self) -> None:
-        with self._shared.lock:
-            while not self._shared.guard.ended:
+        shared = self._shared
+        while True:
+            with shared.lock:
+                if shared.guard.ended:
+                    break
                 self._sweep()
                 wait = self._until_next()
-                # Lock waits have an upper bound of their own; a day is below it.
-                self._shared.sweeper_wake.wait(None if wait is None else min(wait, 86400.0))
+            shared.sweeper_wake.wait(wait)
+        shared.sweeper_wake.set()  # an interrupted start may have left another
 
     def _until_next(self) -> float | None:
         """The seconds until something is to be swept; None: not before the sweeper is woken."""
@@ -353,13 +358,14 @@ class MemoryBackend(Backend):
     def close(self) -> None:
         """End watches and the sweeper and forget all data. Idempotent."""
         shared = self._shared
-        with shared.guard.closing() as first:
-            if not first:
+        with shared.guard.closing():
+            if shared.guard.inherited:
                 return
+            # All of it may be repeated: a close that was interrupted is.
             with shared.lock:
                 for watch in list(shared.waiting):
                     watch.wake()
-                shared.sweeper_wake.notify_all()
+                shared.sweeper_wake.set()
                 sweeper = self._sweeper
                 self._state = shared.state = State()
             if sweeper is not None:

@@ -10,6 +10,7 @@ from revstore.backend import BackendWatch
 from revstore.backend_tools import OpenGuard, SharedLog, key_matcher
 from revstore.errors import Closed, Compacted, ReadOnly
 from revstore.memory._state import State, revision_of
+from revstore.threads import Wake
 from revstore.values import WatchBatch, WatchEvent
 
 __all__ = ["MemoryWatch", "Shared"]
@@ -26,7 +27,7 @@ class Shared:
         self.lock = threading.Lock()
         self.guard = OpenGuard(self, in_child=Shared.renew)
         self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
-        self.sweeper_wake = threading.Condition(self.lock)
+        self.sweeper_wake = Wake()
         self.progress_interval = progress_interval
 
     def check(self) -> None:
@@ -38,11 +39,19 @@ class Shared:
 
     def finish(self) -> None:
         """Carry out the change that was noted, and wake who waits for it. Under lock."""
-        assert self.state.noted is not None
+        try:
+            self._finish()
+        except BaseException:
+            self._finish()  # it was interrupted: who waits must not wait for the next call
+            raise
+
+    def _finish(self) -> None:
         noted = self.state.noted
+        if noted is None:
+            return
         self.state.carry_out(noted)
         if noted.deadlines:
-            self.sweeper_wake.notify()
+            self.sweeper_wake.set()
         if self.waiting:
             for watch in [each for each in self.waiting if each.concerned(noted.events)]:
                 watch.wake()
@@ -94,7 +103,7 @@ class MemoryWatch(BackendWatch):
         self._asked = 0  # guarded by lock: the revision that a mark was asked for, 0: none was
         self._closed = False
         self._mark_at = time.monotonic() + shared.progress_interval
-        self._wake = threading.Condition(shared.lock)
+        self._wake = Wake()
 
     @property
     def position(self) -> int:
@@ -104,6 +113,8 @@ class MemoryWatch(BackendWatch):
         timeout = check_poll(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if self in self._shared.waiting:  # the last poll was interrupted
+                self._stop_waiting()
             self._check()
             if not self._ready:
                 self._look()
@@ -136,7 +147,7 @@ class MemoryWatch(BackendWatch):
 
     def wake(self) -> None:
         """Wake the poll, once."""
-        self._wake.notify()
+        self._wake.set()
         self._shared.waiting.discard(self)
 
     def skip_to_end(self) -> None:
@@ -229,9 +240,14 @@ class MemoryWatch(BackendWatch):
                 if now >= self._mark_at:
                     self._mark_at = now + shared.progress_interval
                 until = self._mark_at if until is None else min(until, self._mark_at)
+            self._wake.clear()
             shared.waiting.add(self)
-            try:
-                self._wake.wait(None if until is None else until - now)
-            finally:
-                shared.waiting.discard(self)
-            return True
+        try:
+            self._wake.wait(None if until is None else until - now)
+        finally:
+            self._stop_waiting()
+        return True
+
+    def _stop_waiting(self) -> None:
+        with self._shared.lock:
+            self._shared.waiting.discard(self)

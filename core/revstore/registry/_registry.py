@@ -90,6 +90,8 @@ class Registry(Closing, Generic[T]):
         self._keys = Keys(resource_prefix, namespaced=namespaced)
         self._clock = clock
         self._new_uid = new_uid
+        #: Whether ``close`` was called, though it may have been interrupted.
+        self.closing = False
 
     def create(self, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
         """Store a new object; ``ttl`` in seconds, 0: for ever. Raises ``KeyExists``.
@@ -319,6 +321,7 @@ class Registry(Closing, Generic[T]):
 
     def close(self) -> None:
         """Close the storage, whose watches end. Idempotent."""
+        self.closing = True
         self._storage.close()
 
     def _create(self, obj: T, ttl: int, timeout: float | None) -> T:

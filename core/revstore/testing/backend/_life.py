@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
@@ -202,7 +201,7 @@ class LifeTests(BackendSuite):
         with space.watch(after=created) as watch:
             with stall():
                 # In threads: a call that never ends is told, and the test goes on.
-                late = [run_threads(1, partial(_is_late, call), 5)[0] for call in calls]
+                late = run_threads(len(calls), lambda index: _is_late(calls[index]), 5)
             assert any(late), "the store did answer"
             wait_until(lambda: _answers(backend), "the store answers again")
 
@@ -361,7 +360,7 @@ class LifeTests(BackendSuite):
                 assert found == [written]
 
 
-def _is_late(call: Callable[[], object], _index: int) -> bool:
+def _is_late(call: Callable[[], object]) -> bool:
     """Whether ``call`` ended because its time was over."""
     try:
         call()
