@@ -26,16 +26,18 @@ every method of the backend and of its watches, before any lock is taken: a lock
 thread held at the moment of the fork stays locked in the child for ever.
 
 *Close.* ``with guard.closing() as first: if first: ...`` frees what is open. Before that it wakes
-everything that waits: each wait is one on a ``Condition`` or ``Event`` that ``close`` notifies, and
-checks the guard again when it wakes. It joins the backend's threads, with a timeout that keeps the
-whole within two seconds, and not the thread that calls it.
+everything that waits: each wait is one on a ``revstore.threads.Wake`` or ``Waiters`` that ``close``
+wakes, and checks the guard again when it is woken. It joins the backend's threads, with a timeout
+that keeps the whole within two seconds, and not the thread that calls it.
 
 *Deadlines.* A call computes its deadline once, ``time.monotonic() + timeout``, and hands the
 deadline down; each step gets what is left of it. No step begins a timeout of its own.
 
 *Signals.* A handler may raise an ordinary exception, such as ``TimeoutError``, at any line of a
 call in the main thread. Each ``except`` that translates, repeats or ignores errors begins with
-``let_out(error)``.
+``let_out(error)``. ``threading.Condition`` and ``Event`` are written in Python and may keep their
+lock then: wait on ``revstore.threads.Waiters``. A poll moves the position and returns the batch in
+one line without a call; popping it from a list loses it if the call that pops is interrupted.
 
 *Watches.* A hub of your own follows the store in the way that the store allows, and puts what comes
 into a ``SharedLog``. A watch is a cursor in that log: it costs the writers nothing until it waits,

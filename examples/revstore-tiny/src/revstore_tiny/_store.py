@@ -1,3 +1,4 @@
+import math
 import threading
 import uuid
 
@@ -5,6 +6,7 @@ from revstore import arguments
 from revstore.backend import Backend, BackendWatch
 from revstore.backend_tools import OpenGuard, SharedLog, key_matcher
 from revstore.errors import Closed, FutureRevision, Unsupported, ValueTooLarge
+from revstore.threads import Waiters
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -27,7 +29,8 @@ class TinyBackend(Backend):
         self._max_value = max_value
         self._store_id = uuid.uuid4().hex
         self._guard = OpenGuard(self, what="tiny store")
-        self._changed = threading.Condition()  # guards _log, _keys and _applied
+        self._lock = threading.Lock()  # guards _log, _keys and _applied
+        self._waiters = Waiters()  # polls that wait for an event
         self._log = SharedLog(floor=1, base=1)  # the event with number n has revision n + 1
         self._keys = {}
         self._applied = 1  # the revision of the last event that is in _keys
@@ -46,7 +49,7 @@ class TinyBackend(Backend):
 
     def status(self, *, timeout=None):
         self._check_open(timeout)
-        with self._changed:
+        with self._lock:
             return BackendStatus(self._store_id, self._revision, 0, "tiny")
 
     def _check_revision(self, revision):
@@ -58,7 +61,7 @@ class TinyBackend(Backend):
     def get(self, key, *, revision=0, linearizable=True, timeout=None):
         arguments.check_get(key, revision)
         self._check_open(timeout)
-        with self._changed:
+        with self._lock:
             self._check_revision(revision)
             return GetResult(self._revision, self._current().get(key))
 
@@ -76,7 +79,7 @@ class TinyBackend(Backend):
     ):
         arguments.check_list(prefix, revision, start=start, limit=limit)
         self._check_open(timeout)
-        with self._changed:
+        with self._lock:
             self._check_revision(revision)
             at = self._revision
             found = [
@@ -100,7 +103,7 @@ class TinyBackend(Backend):
         if ttl:
             raise Unsupported(Capability.TTL)
         self._check_open(timeout)
-        with self._changed:
+        with self._lock:
             current = self._current().get(key)
             if (current.revision if current else 0) != expected_revision:
                 return PutResult(False, self._revision, current)
@@ -113,7 +116,7 @@ class TinyBackend(Backend):
     def delete(self, key, *, expected_revision, timeout=None):
         arguments.check_delete(key, expected_revision)
         self._check_open(timeout)
-        with self._changed:
+        with self._lock:
             current = self._current().get(key)
             if current is None or current.revision != expected_revision:
                 return DeleteResult(False, self._revision, current)
@@ -122,7 +125,7 @@ class TinyBackend(Backend):
             return DeleteResult(True, kv.revision, current)
 
     def _write(self, event):
-        self._changed.notify_all()  # they look when the lock is free
+        self._waiters.wake()  # they look when the lock is free
         self._log.items.append(event)
 
     def _current(self):
@@ -145,10 +148,9 @@ class TinyBackend(Backend):
         raise Unsupported(Capability.COMPACTION)
 
     def close(self):
-        with self._guard.closing() as first:
-            if first:
-                with self._changed:
-                    self._changed.notify_all()
+        with self._guard.closing():
+            if not self._guard.inherited:
+                self._waiters.wake()
 
 
 class TinyWatch(BackendWatch):
@@ -157,43 +159,38 @@ class TinyWatch(BackendWatch):
     def __init__(self, store, key, recursive, after_revision):
         self._store = store
         self._covers = key_matcher(key, recursive=recursive)
-        self._position = self._before = after_revision
-        self._cursor = max(after_revision, store._log.base)
-        self._ready = []  # the batch that poll returns next
+        self._position = after_revision
+        self._cursor = max(after_revision, store._log.base)  # of the event to look at next
         self._closed = False
 
     def poll(self, timeout=None):
         timeout = arguments.check_poll(timeout)
-        self._store._guard.check()
-        with self._store._changed:
-            if not self._store._changed.wait_for(self._look, timeout):
-                return None
-        self._cursor = self._position = self._ready[0].revision
-        return self._ready.pop()  # taken and returned in one step
+        if not self._store._waiters.wait_for(self._look, math.inf if timeout is None else timeout):
+            return None
+        (event,) = self._store._log.read(self._cursor, 1)
+        batch = WatchBatch(event.kv.revision, (event,))
+        # One line, and no call in it: an exception from a signal handler loses no batch.
+        self._cursor = self._position = batch.revision; return batch  # noqa: E702  # fmt: skip
 
     def _look(self):
         self._store._guard.check()
         if self._closed:
             raise Closed("the watch was closed")
-        if not self._ready:
+        with self._store._lock:
             for event in self._store._log.read(self._cursor):
                 if self._covers(event.kv.key):
-                    self._before = self._position
-                    self._ready.append(WatchBatch(event.kv.revision, (event,)))
-                    break
+                    return True
                 self._cursor += 1
-        return bool(self._ready)
+        return False
 
     @property
     def position(self):
-        return self._before if self._ready else self._position
+        return self._position
 
     def request_progress(self):
         raise Unsupported(Capability.PROGRESS)
 
     def close(self):
         self._closed = True
-        if self._store._guard.inherited:
-            return
-        with self._store._changed:
-            self._store._changed.notify_all()
+        if not self._store._guard.inherited:
+            self._store._waiters.wake()
