@@ -322,7 +322,7 @@ def test_an_interrupted_close_can_be_repeated():
         def after(spot: str) -> None:
             with promptly():
                 run_threads(1, lambda _: compactors[-1].close())
-            assert compactor_threads() == [], spot
+            wait_until(lambda: compactor_threads() == [], spot)
             compactors.append(Compactor(backend))
 
         assert interrupt_every_line(attempt, where=lambda c: c.co_filename in files, after=after)
