@@ -6,19 +6,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from revstore.errors import (
     Expired,
+    InternalError,
     InvalidArgument,
     NotReady,
     StorageError,
     TooLargeResourceVersion,
 )
 
-__all__ = ["ErrorsAbout", "fresh_copy", "ignoring", "let_out"]
+__all__ = ["ErrorsAbout", "fresh_copy", "guarded", "ignoring", "let_out"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 E = TypeVar("E", bound=StorageError)
 
 
@@ -50,6 +54,22 @@ def fresh_copy(error: E, key: str = "") -> E:
     fresh.__cause__ = error.__cause__
     fresh.key = fresh.key or key
     return fresh
+
+
+def guarded(function: Callable[_P, _R], what: str) -> Callable[_P, _R]:
+    """Return a user's ``function`` so that it raises ``InternalError`` in the place of an
+    ``Exception`` that is not the library's; ``what`` names it in the message."""
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except StorageError:
+            raise
+        except Exception as error:
+            let_out(error)
+            raise InternalError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+    return call
 
 
 def let_out(error: BaseException) -> None:

@@ -11,9 +11,10 @@ from revstore.codec import Codec, json_codec
 from revstore.copier import Copier, SharingCopier, default_copier
 from revstore.errors import InvalidArgument
 from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value, with_metadata
+from revstore.raising import guarded
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import INITIAL_EVENTS_END
-from revstore.versioner import APIObjectVersioner, Versioner
+from revstore.versioner import APIObjectVersioner, Versioner, guarded_versioner
 
 __all__ = ["ResourceType"]
 
@@ -33,7 +34,9 @@ class ResourceType(Generic[T]):
     the empty objects of bookmarks, by default the type without arguments. ``labels`` and ``fields``
     (AttrFunc) give what selectors see of an object; they may raise, and the object then matches no
     selector. ``fields`` takes an object and a path such as "spec.nodeName", and defaults to the
-    codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``.
+    codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``. What
+    ``copier``, ``versioner`` and ``new_object`` raise becomes ``InternalError``, unless it is an
+    error of ``revstore.errors``.
 
     Raises:
         InvalidArgument: ``resource_prefix`` is "" or "/", or lacks the first slash. (KEY-8)
@@ -43,7 +46,9 @@ class ResourceType(Generic[T]):
     object_type: type[T]
     resource_prefix: str = attrs.field()
     codec: Codec[T] = attrs.field(kw_only=True)
-    versioner: Versioner[T] = attrs.field(kw_only=True, factory=APIObjectVersioner)
+    versioner: Versioner[T] = attrs.field(
+        kw_only=True, factory=APIObjectVersioner, converter=guarded_versioner
+    )
     copier: Copier[T] = attrs.field(kw_only=True)
     new_object: Callable[[], T] = attrs.field(kw_only=True)
     labels: Callable[[T], Mapping[str, str]] = attrs.field(kw_only=True, default=labels_of)
@@ -75,7 +80,9 @@ class ResourceType(Generic[T]):
 
     @copy.default
     def _default_copy(self) -> Callable[[T], T] | None:
-        return None if isinstance(self.copier, SharingCopier) else self.copier.copy
+        return (
+            None if isinstance(self.copier, SharingCopier) else guarded(self.copier.copy, "copier")
+        )
 
     @property
     def root(self) -> str:
@@ -95,9 +102,13 @@ class ResourceType(Generic[T]):
             parsed.label, parsed.field, self.labels, lambda obj: lambda path: fields(obj, path)
         )
 
+    def empty_object(self) -> T:
+        """Return a new empty object; ``InvalidArgument`` if none can be made."""
+        return guarded(self.new_object, "new_object")()
+
     def bookmark(self, revision: int, *, initial_events_end: bool = False) -> T:
         """Return an empty object at ``revision``; ``InvalidArgument`` if none can be made."""
-        obj = self.versioner.update_object(self.new_object(), revision)
+        obj = self.versioner.update_object(self.empty_object(), revision)
         if not initial_events_end:
             return obj
         marked: T = with_metadata(obj, annotations={INITIAL_EVENTS_END: "true"})

@@ -8,8 +8,15 @@ from typing import Any, Protocol, TypeVar
 from revstore.codec import set_field
 from revstore.errors import InvalidResourceVersion
 from revstore.objects import metadata_value, with_metadata
+from revstore.raising import guarded
 
-__all__ = ["APIObjectVersioner", "Versioner", "format_resource_version", "parse_resource_version"]
+__all__ = [
+    "APIObjectVersioner",
+    "Versioner",
+    "format_resource_version",
+    "guarded_versioner",
+    "parse_resource_version",
+]
 
 T = TypeVar("T")
 
@@ -90,3 +97,26 @@ class APIObjectVersioner:
         if metadata_value(obj, "resource_version") == "":
             return obj
         return with_metadata(obj, resource_version="")
+
+
+class _Guarded:
+    """A user's versioner; what it raises becomes ``InternalError``."""
+
+    def __init__(self, versioner: Versioner[Any]) -> None:
+        self._versioner = versioner
+        self.object_resource_version = guarded(versioner.object_resource_version, "versioner")
+        self.update_object = guarded(versioner.update_object, "versioner")
+        self.stamp = guarded(versioner.stamp, "versioner")
+        self.prepare_object_for_storage = guarded(versioner.prepare_object_for_storage, "versioner")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Guarded) and self._versioner == other._versioner
+
+    def __hash__(self) -> int:
+        return hash(self._versioner)
+
+
+def guarded_versioner(versioner: Versioner[T]) -> Versioner[T]:
+    """Return ``versioner``, so that all it raises is of ``revstore.errors``."""
+    ours = type(versioner) is APIObjectVersioner or isinstance(versioner, _Guarded)
+    return versioner if ours else _Guarded(versioner)

@@ -231,7 +231,7 @@ class Cacher(Storage[T]):
             )
             predicate = self._resource_type.predicate(label_selector, field_selector)
         if plan.needs_empty_object:
-            self._resource_type.new_object()
+            self._resource_type.empty_object()
         deadline = Deadline(check_poll(timeout, key), key)
         with ErrorsAbout(key):
             content.wait_ready(deadline.rest())

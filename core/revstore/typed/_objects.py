@@ -57,7 +57,7 @@ class ObjectReader(Generic[T]):
     ) -> None:
         self.resource_type = resource_type
         self.versioner = resource_type.versioner
-        self.copy = resource_type.copier.copy
+        self.copy = resource_type.copy or resource_type.copier.copy
         self._codec = resource_type.codec
         self._transformer = transformer
         self.logical = logical
@@ -95,7 +95,8 @@ class ObjectReader(Generic[T]):
         """The plain bytes, and whether they are stale; ``CorruptObject``."""
         self._refuse_damaged(kv)
         try:
-            return self._transformer.transform_from_storage(kv.value, kv.key.encode())
+            data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
+            return data, stale
         except Exception as error:
             raise self._corrupt(kv, error) from error
 

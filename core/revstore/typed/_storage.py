@@ -245,7 +245,7 @@ class TypedStorage(Storage[T]):
             now = self._backend.status(timeout=deadline.left()).revision
             plan = msgspec.structs.replace(plan, revision=now)
         if plan.needs_empty_object:
-            self._resource_type.new_object()  # refused here rather than when the first one is due
+            self._resource_type.empty_object()  # refused here rather than when the first one is due
         scope = Scope(physical, recursive=recursive, named=key)
         return self._begun(
             TypedWatch(
