@@ -29,7 +29,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from revstore.deadlines import check_poll, check_timeout
-from revstore.errors import InvalidArgument, InvalidKey
+from revstore.errors import InvalidArgument
+from revstore.keys import check_key
 
 __all__ = [
     "check_compact",
@@ -53,22 +54,6 @@ _MAX_REVISION = (1 << 63) - 1
 _MAX_TTL = (1 << 32) - 1
 _MAX_RAISED = (1 << 43) - 1
 _MAX_LEASE_TTL = 9_000_000_000
-
-
-def check_key(key: str) -> str:
-    """Return ``key`` if a backend may store it, else raise ``InvalidKey``."""
-    if not isinstance(key, str) or not key:
-        raise InvalidKey(str(key), "a non-empty str")
-    if "\0" in key:
-        raise InvalidKey(key, "a key without NUL characters")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise InvalidKey(
-                key.encode("utf-8", "backslashreplace").decode(), "a key that is valid UTF-8"
-            ) from None
-    return key
 
 
 def _check_number(

@@ -63,7 +63,7 @@ def guarded(function: Callable[_P, _R], what: str) -> Callable[_P, _R]:
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
-        except StorageError:
+        except (StorageError, MemoryError):
             raise
         except Exception as error:
             let_out(error)

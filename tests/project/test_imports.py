@@ -21,6 +21,7 @@ LAYERS = {
         "deadlines",
         "errors",
         "forks",
+        "keys",
         "nesting",
         "raising",
         "threads",

@@ -15,12 +15,14 @@ from revstore.cacher._counters import CacherCounters
 from revstore.cacher._fallback import Fallbacks
 from revstore.deadlines import Deadline, check_poll, check_timeout
 from revstore.errors import (
+    InvalidKey,
     InvalidResourceVersion,
     KeyNotFound,
     NotReady,
     TooLargeResourceVersion,
 )
 from revstore.forks import OpenGuard
+from revstore.keys import check_object_key
 from revstore.plans import ListPlan, plan_list, plan_watch
 from revstore.preconditions import Preconditions
 from revstore.raising import ErrorsAbout
@@ -360,31 +362,20 @@ class Cacher(Storage[T]):
         return self._storage
 
     def _covered(self, key: str) -> bool:
-        return (
-            isinstance(key, str)
-            and key.startswith(self._prefix)
-            and ("/." not in key or {".", ".."}.isdisjoint(key.split("/")))
-            and "//" not in key
-            and "\0" not in key
-            and (key.isascii() or _is_text(key))
-        )
+        """Whether it is a key of this cache; the storage says what is wrong with others."""
+        try:
+            check_object_key(key, self._prefix)
+        except InvalidKey:
+            return False
+        return True
 
     def _scope(self, key: str, recursive: bool) -> str | None:
         """The key, or the prefix that ends in "/"; None for one that the storage will refuse, or
         may."""
-        if not isinstance(key, str) or not key:
+        try:
+            scope = check_object_key(key, self._prefix, prefix=recursive)
+        except InvalidKey:
             return None
-        if not recursive and key.endswith("/"):
-            return None  # what ends so is a prefix here
-        scope = key if not recursive or key.endswith("/") else key + "/"
         if scope == self._prefix:
-            return self._prefix  # one text for all watches that have it
-        return scope if self._covered(scope) else None
-
-
-def _is_text(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+            scope = self._prefix  # one text for all watches that have it
+        return None if scope.endswith("/") and not recursive else scope  # that is a prefix here

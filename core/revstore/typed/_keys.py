@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from revstore.arguments import check_key
-from revstore.errors import InvalidKey
+from revstore.keys import check_object_key
 
 __all__ = ["KeySpace"]
 
@@ -23,33 +22,12 @@ class KeySpace:
 
     def one(self, key: str) -> str:
         """The backend's key for the object at ``key``."""
-        return self._physical(key, key)
+        return self._root + check_object_key(key, self.resource_prefix)
 
     def below(self, key: str) -> str:
         """The backend's prefix for what lies below ``key``; ends in a slash."""
-        if not isinstance(key, str):
-            raise InvalidKey(str(key), "a str")
-        return self._physical(key, key if key.endswith("/") else key + "/")
+        return self._root + check_object_key(key, self.resource_prefix, prefix=True)
 
     def logical(self, physical: str) -> str:
         """The key that users know for the backend's ``physical``."""
         return physical[len(self._root) :]
-
-    def _physical(self, given: str, key: str) -> str:
-        if not isinstance(given, str) or given in ("", "/"):
-            raise InvalidKey(
-                str(given), f"one below {self.resource_prefix!r}", message=f"empty key: {given!r}"
-            )
-        if "/." in key and not {".", ".."}.isdisjoint(key.split("/")):
-            raise InvalidKey(given, 'no segment "." or ".."', message=f"invalid key: {given!r}")
-        if not key.startswith(self.resource_prefix):
-            raise InvalidKey(
-                given,
-                f"one below {self.resource_prefix!r}",
-                message=f"invalid key: {given!r} lacks resource prefix {self.resource_prefix!r}",
-            )
-        # No continue token can name such a key (LIST-15): a list in pages would not get past it.
-        if "//" in key:
-            raise InvalidKey(given, "no empty segment", message=f"invalid key: {given!r}")
-        check_key(key)  # so that an error names the key that was given
-        return self._root + key

@@ -1,0 +1,55 @@
+"""Which keys there may be: those that backends store, and those of objects. (KEY-1 to KEY-8)"""
+
+from __future__ import annotations
+
+from revstore.errors import InvalidKey
+
+__all__ = ["check_key", "check_object_key"]
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if a backend may store it, else raise ``InvalidKey``."""
+    if not isinstance(key, str) or not key:
+        raise InvalidKey(str(key), "a non-empty str")
+    if "\0" in key:
+        raise InvalidKey(key, "a key without NUL characters")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise InvalidKey(
+                key.encode("utf-8", "backslashreplace").decode(), "a key that is valid UTF-8"
+            ) from None
+    return key
+
+
+def check_object_key(key: str, root: str, *, prefix: bool = False) -> str:
+    """Return ``key``, with a slash at its end if it is a ``prefix``, if it is the key of an object
+    below ``root``, such as "/pods/", or the prefix of such keys.
+
+    Raises:
+        InvalidKey: it is empty, lies elsewhere, has a segment that is empty, "." or "..", or no
+            backend may store it.
+    """
+    if not isinstance(key, str):
+        # In words of its own, since the slash has no place to be put.
+        raise InvalidKey(str(key), "a str") if prefix else _empty(key, root)
+    if key in ("", "/"):
+        raise _empty(key, root)
+    whole = f"{key}/" if prefix and not key.endswith("/") else key
+    if "/." in whole and not {".", ".."}.isdisjoint(whole.split("/")):
+        raise InvalidKey(key, 'no segment "." or ".."', message=f"invalid key: {key!r}")
+    if not whole.startswith(root):
+        raise InvalidKey(
+            key,
+            f"one below {root!r}",
+            message=f"invalid key: {key!r} lacks resource prefix {root!r}",
+        )
+    # No continue token can name such a key (LIST-15): a list in pages would not get past it.
+    if "//" in whole:
+        raise InvalidKey(key, "no empty segment", message=f"invalid key: {key!r}")
+    return check_key(whole)
+
+
+def _empty(key: object, root: str) -> InvalidKey:
+    return InvalidKey(str(key), f"one below {root!r}", message=f"empty key: {key!r}")
