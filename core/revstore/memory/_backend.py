@@ -294,7 +294,7 @@ class MemoryBackend(Backend):
         with self._shared.lock:
             self._shared.check()
             self._state.fenced = reason
-            self._shared.sweeper_wake.notify()
+            self._shared.sweeper_wake.set()
 
     def sweep(self) -> int:
         """Delete the keys that have expired by now, up to 500 in a revision, and those of each

@@ -36,7 +36,7 @@ class MemoryLeases(Leases):
                 lease = secrets.randbits(62)
             self._start_sweeper()
             table.add(lease, ttl, self._clock() + ttl)
-            self._shared.sweeper_wake.notify()
+            self._shared.sweeper_wake.set()
         return LeaseInfo(lease, ttl, float(ttl))
 
     def keep_alive(self, lease: int, *, timeout: float | None = None) -> LeaseInfo:
