@@ -14,6 +14,7 @@ from revstore.compactor import Compactor
 from revstore.errors import InvalidArgument
 from revstore.health import HealthCheck
 from revstore.memory import MemoryBackend
+from revstore.metrics import Collector
 from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
 
@@ -31,14 +32,17 @@ SECONDS: dict[str, Callable[[Any], object]] = {
     "bookmark_interval": config("bookmark_interval"),
     "compaction_interval": lambda v: Compactor(MemoryBackend(), interval=v).close(),
     "timeout": lambda v: HealthCheck(lambda: None, timeout=v),
+    "progress_interval": lambda v: MemoryBackend(progress_interval=v).close(),
+    "count_period": lambda v: Collector(count_period=v),
     "ready_timeout": lambda v: TypedStorage(MemoryBackend(), PODS, ready_timeout=v),
 }
+SECONDS |= {"timeout of a scrape": lambda v: Collector(timeout=v)}
 COUNTS: dict[str, Callable[[Any], object]] = {
     "capacity": config("capacity"),
     "cache_size": lambda v: TypedStorage(MemoryBackend(), PODS, cache_size=v),
     "threads": lambda v: aio.AsyncStorage(TypedStorage(MemoryBackend(), PODS), threads=v),
 }
-ODD = [math.nan, -math.inf, -1, -(10**400), 10**400, True, "1", 1j, [1]]
+ODD = [math.nan, -math.inf, -1, -(10**400), 10**400, True, "1", b"1", 1j, [1]]
 
 
 @pytest.mark.parametrize("value", ODD, ids=[str(each)[:9] for each in ODD])
@@ -47,7 +51,7 @@ def test_what_is_no_such_number_is_refused(name: str, value: Any) -> None:
     """By name, when it is given."""
     with pytest.raises(InvalidArgument) as raised:
         (SECONDS | COUNTS)[name](value)
-    assert raised.value.field == name
+    assert raised.value.field == name.partition(" ")[0]
 
 
 @pytest.mark.parametrize("value", [75, 75.5, 1e12, math.inf])

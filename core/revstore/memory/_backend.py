@@ -84,6 +84,7 @@ class MemoryBackend(Backend):
     def __init__(
         self, *, clock: Callable[[], float] | None = None, progress_interval: float = 5.0
     ) -> None:
+        check_seconds("progress_interval", progress_interval, above=True)
         self._clock = clock or time.monotonic
         self._own_clock = clock is not None
         self._store_id = uuid.uuid4().hex

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherCounters
+from revstore.deadlines import check_seconds
 from revstore.errors import InvalidArgument
 from revstore.factory import StorageFactory
 from revstore.kinds import ResourceInfo
@@ -97,6 +98,8 @@ class Collector:
         timeout: float = 5.0,
         count_period: float = 60.0,
     ) -> None:
+        check_seconds("timeout", timeout)
+        check_seconds("count_period", count_period)
         self._timeout = timeout
         self._count_period = count_period
         self._lock = threading.Lock()  # guards _factories, _backends and _storages
