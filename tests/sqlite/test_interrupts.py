@@ -13,6 +13,7 @@ import pytest
 
 from revstore.errors import OutcomeUnknown
 from revstore.testing._support import run_threads, wait_until
+from revstore.testing.backend._forks import Child
 from revstore.testing.interrupts import (
     Interrupted,
     code_below,
@@ -89,6 +90,37 @@ def test_an_interrupted_read_leaves_nothing(
 
     check = check_reads(backend, other)
     assert interrupt_every_line(attempt, where=PLUGIN, after=check, error=error) > 10
+
+
+def test_a_fork_after_interrupted_reads(open_store: Open) -> None:
+    """A connection that an exception keeps alive is in nobody's use: a fork does not wait for it,
+    and the child can open the store; nor does a close."""
+    backend = open_store()
+    fill(backend)
+    kept: list[BaseException] = []
+
+    def attempt() -> None:
+        if len(kept) % 2:
+            backend._reader._drain()
+        try:
+            backend.list("/", revision=5)
+        except BaseException as error:
+            kept.append(error)
+            raise
+
+    def fork(spot: str) -> None:
+        def work() -> int:
+            with open_store() as mine:
+                return mine.put(f"/{spot}", b"", expected_revision=0).revision
+
+        began = time.monotonic()
+        assert Child(work).result() == backend.status().revision, spot
+        assert time.monotonic() - began < 4, f"{spot}: the fork waited"
+
+    assert interrupt_every_line(attempt, where=PLUGIN, after=fork) > 10
+    began = time.monotonic()
+    backend.close()
+    assert time.monotonic() - began < 0.4
 
 
 @ERRORS

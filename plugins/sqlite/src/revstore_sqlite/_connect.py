@@ -99,10 +99,13 @@ class Link:
     If even that is interrupted, it is closed with its last reference.
     """
 
-    __slots__ = ("__weakref__", "_identity", "_looks", "cutoff", "raw")
+    __slots__ = ("__weakref__", "_identity", "_looks", "cutoff", "raw", "used")
 
     def __init__(self, raw: sqlite3.Connection, identity: Identity, stop: threading.Event) -> None:
         self.raw: Final = raw
+        #: Held by a reader while it is inside SQLite. References do not say that: an exception
+        #: keeps what its frames had, for as long as anybody keeps the exception.
+        self.used: Final = threading.Lock()
         self.cutoff: Final = Cutoff(stop)  # knows nothing of the link: no circle of references
         self._identity = identity
         self._looks: Final = self.cutoff.looks()

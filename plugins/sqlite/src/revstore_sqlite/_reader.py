@@ -160,7 +160,10 @@ class Reader:
                 let_out(error)
                 link = self._connect(deadline)
             link.cutoff.deadline = deadline
-            result = query(link.raw)
+            with link.used:
+                if not self._open.is_set():  # the fork may have seen the connection unused
+                    raise busy(f"{self._store.path}: a fork goes first")
+                result = query(link.raw)
             # From here on an exception may cost the connection, but leaves no closed one in the
             # pool.
             done, link = link, None
@@ -321,7 +324,7 @@ class Reader:
             for link in list(self._links):
                 link.interrupt()
             self._changed.wait_for(
-                lambda: not self._links, timeout=max(0.0, deadline - time.monotonic())
+                lambda: not self._in_use(), timeout=max(0.0, deadline - time.monotonic())
             )
 
     def pause(self, deadline: float) -> bool:
@@ -345,7 +348,11 @@ class Reader:
             with ignoring(IndexError):
                 self._held.append(self._idle.pop())
         with self._changed:
-            return len(self._links) == len(self._held)
+            return not self._in_use()
+
+    def _in_use(self) -> bool:
+        """Whether a call is inside SQLite; the caller holds ``_changed``."""
+        return any(link.used.locked() for link in self._links)
 
     def resume(self) -> None:
         self._awaited = False
