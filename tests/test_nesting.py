@@ -87,7 +87,7 @@ def test_storage_refuses_what_is_deeper(kind, levels):
             assert (found["spec"] if kind is dict else found.spec) == spec
             codec.encode(thing)
             return
-        with pytest.raises(InvalidObject, match="nested more than 100 levels"):
+        with pytest.raises(InvalidObject, match="at most 100 levels of nesting"):
             storage.create("/t/a", thing)
         assert backend.count("/").count == 0
 

@@ -198,7 +198,7 @@ def test_what_is_refused(cache):
         assert len(selector) == 0
         watch = ListWatch()
         selector.add(watch)
-        with pytest.raises(InvalidArgument, match="not served yet"):
+        with pytest.raises(InvalidArgument, match="no selector serves yet"):
             selector.add(watch)
         assert len(selector) == 1
 

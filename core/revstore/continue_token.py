@@ -82,6 +82,6 @@ def _invalid(token: str) -> InvalidContinueToken:
     return InvalidContinueToken(
         "continue",
         token if len(token) <= 80 else token[:77] + "...",
-        "a token from an earlier page of the same list",
-        message="invalid continue token: expected one from an earlier page of the same list",
+        "a token from a previous page of the same list",
+        message="invalid continue token: expected one from a previous page of the same list",
     )

@@ -47,7 +47,7 @@ def check_count(name: str, value: object, low: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 1 << 63:
         if isinstance(value, int) and value.bit_length() > 128:
             value = f"a number of {value.bit_length()} bits"  # Python refuses to print the longest
-        raise InvalidArgument(name, value, f"a whole number from {low} on")
+        raise InvalidArgument(name, value, f"a whole number of at least {low}")
 
 
 def check_seconds(name: str, value: object, low: float = 0.0, *, above: bool = False) -> None:

@@ -316,7 +316,7 @@ class Compacted(BackendError):
 
     def __init__(self, compacted: int, current: int = 0) -> None:
         super().__init__(
-            f"the wanted revision has been compacted: the oldest that is left is {compacted}",
+            f"the wanted revision has been compacted; the oldest available is {compacted}",
             resource_version=str(current) if current else "",
         )
         self.compacted = compacted
@@ -352,8 +352,7 @@ class OutcomeUnknown(Timeout):
     def __init__(self, key: str, expected_revision: int, reason: str = "") -> None:
         because = f" ({reason})" if reason else ""
         super().__init__(
-            f"it is not known whether the write to {key!r} at revision {expected_revision} "
-            f"landed{because}",
+            f"the outcome of the write to {key!r} at revision {expected_revision} landed{because}",
             key=key,
         )
         self.expected_revision = expected_revision
@@ -376,7 +375,7 @@ class IncompatibleStore(BackendError):
 
 
 class CorruptStore(BackendError):
-    """The store itself is damaged; restore it from a copy."""
+    """The store itself is damaged; restore it from a backup."""
 
 
 class ValueTooLarge(BackendError, ValueError):
@@ -443,7 +442,7 @@ class BackendNotInstalled(PluginError, LookupError):
     ) -> None:
         parts = [f"{kind} {name!r} is not installed"]
         if blocked:
-            parts = [f"{kind} {name!r} is switched off by {blocked}"]
+            parts = [f"{kind} {name!r} is disabled by {blocked}"]
         elif hint:
             parts.append(f"try: {hint}")
         elif did_you_mean:
@@ -465,7 +464,7 @@ class BackendBroken(PluginError, ImportError):  # type: ignore[misc]  # ImportEr
         self, name: str, *, distribution: str, version: str, reason: str, kind: str = "backend"
     ) -> None:
         origin = f"{distribution} {version}".rstrip()
-        super().__init__(f"{kind} {name!r} from {origin} does not work: {reason}", name=name)
+        super().__init__(f"{kind} {name!r} from {origin} is broken: {reason}", name=name)
         self.distribution = distribution
         self.version = version
         self.reason = reason

@@ -78,7 +78,9 @@ class OpenGuard:
                     _open.discard(self)
 
     def _inherit(self, owner: object) -> None:
-        self.ended = f"the {self._what} was opened before a fork; open it again in the child"
+        self.ended = (
+            f"the {self._what} was opened before a fork; open it again in the child process"
+        )
         self.inherited = True
         _kept.append(owner)
 

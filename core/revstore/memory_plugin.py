@@ -32,7 +32,7 @@ def revstore_backend() -> BackendInfo:
                 Capability.FENCE,
             }
         ),
-        description="in this process's memory; gone when it is closed",
+        description="in the memory of this process; lost when it is closed",
         factory=_open,
         drivers=("revstore.memory",),
     )
@@ -40,7 +40,7 @@ def revstore_backend() -> BackendInfo:
 
 def _open(config: StorageConfig, options: NoOptions) -> Backend:
     if config.server_list:
-        raise ConfigError("server_list", config.server_list, "none: memory has no servers")
+        raise ConfigError("server_list", config.server_list, "no servers: this store is in memory")
     from revstore.memory import MemoryBackend
 
     return MemoryBackend()

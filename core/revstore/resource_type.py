@@ -129,8 +129,8 @@ def _empty_object(object_type: type[T]) -> T:
         raise InvalidArgument(
             "new_object",
             "",
-            "a function that makes an empty object",
-            message=f"bookmarks need an empty object, which cannot be made: {error}; "
+            "a function that creates an empty object",
+            message=f"bookmarks need an empty object, which cannot be created: {error}; "
             "give the ResourceType a new_object function",
         ) from error
     metadata_value(obj, "name")

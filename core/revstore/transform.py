@@ -30,7 +30,7 @@ class IdentityTransformer:
 
     def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         if data.startswith(_ENCRYPTED_PREFIX):
-            raise ValueError("the value is encrypted, and no transformer that could read it is set")
+            raise ValueError("the value is encrypted, but no transformer is configured")
         return data, False
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:

@@ -63,9 +63,7 @@ class WatchSelector(Closing):
         with self._lock:
             self._guard.check()
             if watch in self._served or watch.callback is not None:
-                raise InvalidArgument(
-                    "watch", watch, "one that is not served yet, here or elsewhere"
-                )
+                raise InvalidArgument("watch", watch, "a watch that no selector serves yet")
             try:
                 self._served[watch] = watch, data
                 # Under the lock, so that who removes it meanwhile does so before or after both.

@@ -103,7 +103,7 @@ def medians(**seconds: float) -> list[Row]:
             medians(encode=0.0001, decode=0.0001, get=0.0002),
             "Reads are limited by the store itself: 0.200 of 0.300 ms.",
         ),
-        ("memory://", [], "Neither a write nor a read of an object could be measured."),
+        ("memory://", [], "Neither writes nor reads could be measured."),
     ],
 )
 def test_the_sentence(url, rows, sentence):

@@ -111,7 +111,7 @@ def test_unreadable_objects_are_deleted_only_on_demand(broken):
 
     assert done.stdout == 'pod "bad" deleted\n'
     assert done.stderr.splitlines() == [
-        "error: pod/good: it can be read: delete it without --even-if-corrupt",
+        "error: pod/good: the object is readable: delete it without --even-if-corrupt",
         "error: pods \"nope\" not found in namespace 'default'",
     ]
     for arguments in (("-l", "a=b"), ("-A",), ()):

@@ -201,8 +201,8 @@ def test_the_namespace_of_what_has_none_is_left_out_with_a_warning(revstore):
         done = revstore("apply", "-f", "-", "-n", "mine", stdin=stdin)
         assert [line.split()[1] for line in done.stdout.splitlines()] == [outcome] * 3
         assert done.stderr.splitlines() == [
-            f"warning: standard input (document {at}, line 1): metadata.namespace: {kind} has no "
-            "namespace, 'team' is left out"
+            f"warning: standard input (document {at}, line 1): metadata.namespace: {kind} is "
+            "cluster-scoped: namespace 'team' is dropped"
             for at, kind in ((1, "ClusterRole"), (2, "Namespace"))
         ]
     assert "namespace" not in revstore.json("get", "clusterrole", "a")["metadata"]

@@ -55,5 +55,5 @@ def test_an_annotation_without_a_value(revstore):
 
     assert revstore.error("apply", "-f", "-", stdin=text, code=1) == (
         "error: standard input: document 1, line 1: metadata.annotations['bar'] is null, not a "
-        'string: write "" if it is to be empty'
+        'string: write "" for an empty string'
     )

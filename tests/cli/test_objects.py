@@ -56,7 +56,7 @@ def test_apply_takes_files_folders_and_standard_input(revstore, pod):
 
     assert done.stdout.split() == [part for name in "abcd" for part in (f"pod/{name}", "created")]
     assert done.stderr.splitlines() == [
-        "error: manifests/deep/bad.yaml: document 1, line 2: the key 'kind' is there twice",
+        "error: manifests/deep/bad.yaml: document 1, line 2: the key 'kind' occurs twice",
         "error: nowhere: no such file or folder",
     ]
 

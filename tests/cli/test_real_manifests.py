@@ -20,7 +20,7 @@ class Strict(yaml.CSafeLoader):
     def construct_mapping(self, node, deep=False):
         mapping = super().construct_mapping(node, deep)
         if len(mapping) != len(node.value):
-            raise yaml.YAMLError("a key is there twice")
+            raise yaml.YAMLError("a key occurs twice")
         return mapping
 
 

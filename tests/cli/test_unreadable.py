@@ -23,4 +23,4 @@ def test_what_can_be_read_is_shown_beside_the_errors(revstore, pod):
     revstore("delete", "pod/b", "--even-if-corrupt")
     revstore.apply(pod("d"))
     assert watch.line() == "ADDED pod/d"
-    watch.wait_for_error("/pods/default/b, which could not be read, is deleted")
+    watch.wait_for_error("/pods/default/b, which was unreadable, was deleted")

@@ -269,7 +269,7 @@ def test_names_that_collide():
     for names in (("x_2", "x2"), ("foo_bar", "fooBar"), ("_foo", "foo")):
         fields = {name: attrs.field(type=int, alias=f"a{at}") for at, name in enumerate(names)}
         cls = attrs.make_class("Pair", fields)
-        with pytest.raises(UnsupportedType, match="name of its own"):
+        with pytest.raises(UnsupportedType, match="unique name in JSON"):
             json_codec(cls)
 
 

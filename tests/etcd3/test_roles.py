@@ -120,7 +120,7 @@ def test_bench_of_a_limited_role(limited: Callable[..., StorageConfig]) -> None:
         bench.run()
         assert factory.backend().status().revision == 1
     assert [row.name for row in bench.rows if row.note] == ["put"]
-    assert bench.summary == "Neither a write nor a read of an object could be measured."
+    assert bench.summary == "Neither writes nor reads could be measured."
 
     with StorageFactory(limited(PREFIX)) as factory:
         bench = Bench(factory)

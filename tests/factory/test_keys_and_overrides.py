@@ -162,7 +162,7 @@ def test_an_object_is_not_replaced_by_one_of_another_kind(config):
         policies = factory.registry("policies.example.com")
         kept = policies.create(first)
         for call in (policies.apply, policies.update):
-            with pytest.raises(InvalidObject, match="'Policy', the kind of the object that is"):
+            with pytest.raises(InvalidObject, match="'Policy', the kind of the stored object"):
                 call(second)
         with pytest.raises(InvalidObject, match="kind"):
             policies.guaranteed_update("a", lambda *_: second)

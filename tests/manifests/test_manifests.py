@@ -112,8 +112,8 @@ def test_scalars_are_read_as_kubectl_reads_them(text, value):
 @pytest.mark.parametrize(
     ("text", "reason", "line"),
     [
-        ("value: .inf", "no place in JSON", 4),
-        ("value: .NaN", "no place in JSON", 4),
+        ("value: .inf", "cannot be represented in JSON", 4),
+        ("value: .NaN", "cannot be represented in JSON", 4),
         ("value: 1e999", "out of range", 4),
         ("value: " + "1" * 4301, "4301 digits: too many", 4),
         ("value: !!float " + "1" * 400, "out of range", 4),
@@ -130,7 +130,7 @@ def test_scalars_are_read_as_kubectl_reads_them(text, value):
         ("value: {{name}}", "template", 4),
         ("? [a]\n: b", "must be a string", 4),
         ("value: *nope", "no anchor", 4),
-        ("value: &a [*a]", "within", 4),
+        ("value: &a [*a]", "refers to itself", 4),
         ("value: {<<: 1}", "<< takes a mapping", 4),
         ("value: ]", "did not find expected node", 4),
         ("value: 'open", "unexpected end of stream", 5),
@@ -151,8 +151,8 @@ def test_what_is_refused_names_file_document_and_line(text, reason, line):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("just text", "not an object but a string"),
-        ("- a", "not an object but a list"),
+        ("just text", "not an object: a string"),
+        ("- a", "not an object: a list"),
         ("kind: Pod\nmetadata: {name: a}", "apiVersion is missing"),
         ("apiVersion: v1\nmetadata: {name: a}", "kind is missing"),
         ("apiVersion: 1\nkind: Pod\nmetadata: {name: a}", "apiVersion is a number, not a string"),
@@ -170,11 +170,11 @@ def test_what_is_refused_names_file_document_and_line(text, reason, line):
         ("apiVersion:\nkind: Pod\nmetadata: {name: a}", "apiVersion is null, not a string"),
         ("apiVersion: v1\nkind: [Pod]\nmetadata: {name: a}", "kind is a list, not a string"),
         ("apiVersion: v1\nkind: yes\nmetadata: {name: a}", "kind is a boolean, not a string"),
-        ("true", "not an object but a boolean"),
-        ("12", "not an object but a number"),
+        ("true", "not an object: a boolean"),
+        ("12", "not an object: a number"),
         ("apiVersion: v1\nkind: List", "items is missing"),
         ("apiVersion: v1\nkind: List\nitems: {a: 1}", "items is a mapping, not a list"),
-        ("apiVersion: v1\nkind: List\nitems: [null]", "items.0.: not an object but null"),
+        ("apiVersion: v1\nkind: List\nitems: [null]", "items.0.: not an object: null"),
         (
             "apiVersion: v1\nkind: List\nitems: [{kind: PodList, items: [{metadata: {}}]}]",
             "items.0.\\.items.0.: apiVersion is null",
@@ -185,7 +185,7 @@ def test_what_is_refused_names_file_document_and_line(text, reason, line):
         ),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {bar: }}",
-            "annotations\\['bar'\\] is null, not a string: write \"\" if it is to be empty",
+            "annotations\\['bar'\\] is null, not a string: write \"\" for an empty string",
         ),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {on: 'x', b: yes}}",
@@ -515,8 +515,8 @@ _CYCLE["a"] = _CYCLE
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (float("nan"), "a[0].b: nan has no place in JSON"),
-        (float("-inf"), "a[0].b: -inf has no place in JSON"),
+        (float("nan"), "a[0].b: nan cannot be represented in JSON"),
+        (float("-inf"), "a[0].b: -inf cannot be represented in JSON"),
         ("\ud800", "a[0].b: a string has half a character"),
         ({"\ud800": 1}, "a[0].b: a string has half a character"),
         pytest.param(10**5000, "a[0].b: an integer has more digits", id="huge"),

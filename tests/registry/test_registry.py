@@ -394,7 +394,7 @@ def test_update_of_another_incarnation(pods, new):
     old = pods.create(new())
     pods.delete("web")
     again = pods.create(new())
-    with pytest.raises(Conflict, match="made anew") as caught:
+    with pytest.raises(Conflict, match="recreated") as caught:
         pods.update(new(uid=metadata_value(old, "uid")))
     assert caught.value.resource_version == version(again)
     assert pods.get("web") == again

@@ -165,7 +165,9 @@ def _after_fork_in_child() -> None:
 
 def _end_in_child(future: asyncio.Future[Any]) -> None:
     if not future.done():
-        future.set_exception(Closed("the call was made before a fork; make it again in the child"))
+        future.set_exception(
+            Closed("the call was made before a fork; repeat it in the child process")
+        )
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -47,7 +47,7 @@ def server_addresses(config: StorageConfig, default_port: int) -> tuple[ServerAd
     """
     if not config.server_list:
         example = f"{config.resolved_type}://127.0.0.1:{default_port}"
-        raise ConfigError("server_list", "", f"one server or more, as in {example}")
+        raise ConfigError("server_list", "", f"one or more servers, such as {example}")
     addresses = []
     for server in config.server_list:
         try:
@@ -75,7 +75,7 @@ def _pem(config: StorageConfig, field: str) -> bytes | None:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(field, path, f"a file that can be read: {error.strerror}") from error
+        raise ConfigError(field, path, f"a readable file: {error.strerror}") from error
     if b"-----BEGIN" not in data:
         raise ConfigError(field, path, "a PEM file")
     return data

@@ -63,7 +63,7 @@ def check_consistency(
         content.feed.cut(
             InternalError(
                 f"the cache differs from the store at {report.first_difference}, resource version "
-                f"{report.resource_version}; it is filled anew"
+                f"{report.resource_version}; the cache is rebuilt"
             )
         )
     return report

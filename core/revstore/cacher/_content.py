@@ -418,8 +418,8 @@ class Content(Generic[T]):
             return
         assert generation is not None
         ended: StorageError = Expired(
-            "the resource version is too old: the cache had to be filled anew, and what happened "
-            "meanwhile is not known; list again and watch from there"
+            "the resource version is too old: the cache was rebuilt, and events in between are "
+            "unavailable; list again and watch from there"
         )
         generation.end(ended)
 

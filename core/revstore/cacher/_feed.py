@@ -180,7 +180,7 @@ class Feed(Generic[T]):
 def _typed(error: BaseException) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    failure = InternalError(f"the feed of the cache failed: {type(error).__name__}: {error}")
+    failure = InternalError(f"the cache's feed failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
-    _log.error("the feed of the cache failed", exc_info=error)
+    _log.error("the cache's feed failed", exc_info=error)
     return failure

@@ -136,7 +136,7 @@ class Bench:
         median = {row.name: row.median for row in self.rows if row.seconds}
         kind, request = ("Writes", "put") if "put" in median else ("Reads", "get")
         if request not in median:
-            return "Neither a write nor a read of an object could be measured."
+            return "Neither writes nor reads could be measured."
         codec = median.get("decode", 0.0)
         if request == "put":  # what is written is read back first
             codec += median.get("encode", 0.0)

@@ -63,17 +63,17 @@ _OF_OBJECTS = (
 
 # The first that fits; what an error's own text says already is not repeated.
 _ADVICE: tuple[tuple[type[StorageError], str], ...] = (
-    (OutcomeUnknown, "look whether it is there before you try again"),
-    (Timeout, "try again; if it stays so, see `revstore doctor`"),
-    (Unreachable, "is the store's server up, and its address right?"),
+    (OutcomeUnknown, "check whether the write took effect before you retry"),
+    (Timeout, "try again; if the error persists, run `revstore doctor`"),
+    (Unreachable, "is the server running, and is its address correct?"),
     (AccessDenied, "check credentials and file permissions"),
-    (Conflict, "read it again and repeat the change"),
+    (Conflict, "read the object again and reapply the change"),
     (CorruptObject, "`revstore delete TYPE NAME --even-if-corrupt` removes it"),
     (CorruptObjects, "`revstore delete TYPE NAME --even-if-corrupt` removes one"),
-    (CorruptStore, "restore it from a copy"),
+    (CorruptStore, "restore it from a backup"),
     (IncompatibleStore, "check that --store names the right store"),
-    (NoSpace, "make room and repeat"),
-    (ReadOnly, "make it writable, or choose another with --store"),
+    (NoSpace, "free some space and retry"),
+    (ReadOnly, "make it writable, or choose another store with --store"),
 )
 
 

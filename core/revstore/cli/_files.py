@@ -61,7 +61,7 @@ def files_option(**arguments: Any) -> Callable[[F], F]:
         "filenames",
         multiple=True,
         metavar="FILE",
-        help="A file, a folder, or - for standard input; may be given several times.",
+        help="A file, a folder, or - for standard input. Can be repeated.",
         **arguments,
     )
 
@@ -125,7 +125,7 @@ def _placed(
             placed = with_metadata(obj, namespace=None)
             if own and warned != manifest.where:
                 warned = manifest.where
-                dropped = f"{info.kind} has no namespace, {own!r} is left out"
+                dropped = f"{info.kind} is cluster-scoped: namespace {own!r} is dropped"
                 session.warn(f"warning: {manifest.where}: metadata.namespace: {dropped}")
         yield Item(info, manifest, placed)
 
@@ -148,5 +148,7 @@ class _StoredKinds:
             kind = self._session.stored_kind(info) or info.kind
             self._kinds[info.prefix] = kind
         if kind != info.kind:
-            expected = f"another kind: did you mean {kind!r}, which is there and has its plural?"
+            expected = (
+                f"a different kind: did you mean {kind!r}, which exists and has the same plural?"
+            )
             raise InvalidObject("kind", info.kind, expected)

@@ -23,14 +23,14 @@ __all__ = ["run"]
 # Here, so that the list of commands imports none of them.
 _COMMANDS = {
     "apply": "Create or change objects from files.",
-    "conformance": "Try what a store guarantees.",
-    "compact": "Drop the history up to a revision.",
+    "conformance": "Test what a store guarantees.",
+    "compact": "Discard the history up to a revision.",
     "delete": "Delete objects by name, file or selector.",
     "doctor": "Check the store and what it needs.",
     "edit": "Change an object in an editor.",
     "get": "Show objects.",
-    "plugins": "Show and check the installed backends; begin a new one.",
-    "watch": "Show objects, then their changes as they come.",
+    "plugins": "List and check the installed backends, or start a new one.",
+    "watch": "List objects, then print changes as they arrive.",
 }
 
 #: These go on when nobody can read what they print: half the work would be worse.
@@ -87,8 +87,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=_LazyGroup,
     invoke_without_command=True,
-    epilog="Exit codes: 0 done; 1 not found, conflict, or some of it failed; 2 usage or "
-    "configuration; 3 the store cannot be reached.",
+    epilog="Exit codes: 0 success; 1 not found, conflict or partial failure; 2 usage or "
+    "configuration error; 3 store unreachable.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(

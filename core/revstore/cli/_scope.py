@@ -187,16 +187,16 @@ def _with_kind(session: Session, info: ResourceInfo, stored: list[ResourceInfo])
 def parse_targets(session: Session, arguments: Sequence[str]) -> list[Target]:
     """The targets that a command line names, in its order."""
     if not arguments:
-        raise _usage("name a resource, such as pods, pod/web, or all")
+        raise _usage("expected a resource, such as pods, pod/web, or all")
     if any("/" in argument for argument in arguments):
         return _slashed(session, arguments)
     types, *names = arguments
     wanted = [name for name in types.split(",") if name]
     if not wanted:
-        raise _usage(f"{types!r} names no resource")
+        raise _usage(f"{types!r} does not name a resource")
     expanded = [each for name in wanted for each in (_ALL if name.lower() == "all" else (name,))]
     if names and len(expanded) > 1:
-        raise _usage("names go with a single resource; or write TYPE/NAME for each")
+        raise _usage("give names with a single resource only, or write TYPE/NAME for each")
     targets = {each.info.prefix: each for each in (resolve(session, name) for name in expanded)}
     unique = tuple(dict.fromkeys(names))
     return [attrs.evolve(target, names=unique) for target in targets.values()]
@@ -207,7 +207,7 @@ def _slashed(session: Session, arguments: Sequence[str]) -> list[Target]:
     for argument in arguments:
         name, slash, item = argument.partition("/")
         if not slash or not name or not item or "/" in item:
-            raise _usage(f"{argument!r} is not of the form TYPE/NAME, as the others are")
+            raise _usage(f"{argument!r} must have the form TYPE/NAME, as the other arguments do")
         target = resolve(session, name)
         before = targets.get(target.info.prefix, target).names
         names = before if item in before else (*before, item)

@@ -35,9 +35,12 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
     """Write the distribution into ``folder``, which must not exist; what was written. Fails if the
     name cannot be that of a backend, or is taken by this project."""
     if not _NAME.fullmatch(name):
-        raise Failed(f"a backend's name has small letters and digits, as in {'redis2'!r}: {name!r}")
+        raise Failed(
+            "a backend name consists of lowercase letters and digits, such as 'redis2', not "
+            f"{name!r}"
+        )
     if name in BackendInfo.RESERVED:
-        raise Failed(f"{name!r} is a backend of revstore itself; choose another name")
+        raise Failed(f"{name!r} is a built-in backend; choose another name")
     if folder.exists():
         raise Failed(f"{folder} exists already; choose another with --directory")
     written = []

@@ -87,7 +87,7 @@ def follow(
     """
     if len(targets) != 1 or len(targets[0].names) > 1:
         raise click.UsageError(
-            "watch one resource, or one object of it", click.get_current_context()
+            "can watch only one resource, or one object", click.get_current_context()
         )
     target = targets[0]
     # A cache follows what the command asks for again and again. Not for one object, as it reads
@@ -104,7 +104,7 @@ def follow(
                 version = _list(session, registry, target, query, printer, show=initial)
             version = _changes(session, registry, target, query, printer, version=version)
         except Expired:
-            session.warn("The history from there on was compacted; listing again.")
+            session.warn("The history since then was compacted; listing again.")
             version, initial = "", True
 
 
@@ -168,7 +168,7 @@ def _changes(
                 if event.error is None or not query.scope.holds_key(target, event.error.key):
                     continue
                 if event.type == "DELETED":
-                    session.warn(f"{event.error.key}, which could not be read, is deleted")
+                    session.warn(f"{event.error.key}, which was unreadable, was deleted")
                 else:
                     session.complain(one_line(event.error))
             shown = [

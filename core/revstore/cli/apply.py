@@ -24,7 +24,7 @@ _LONG_WORK = 50
 
 @click.command("apply", short_help="Create or change objects from files.")
 @files_option(required=True)
-@scope_option(show_default=False, help="For objects that name none.")
+@scope_option(show_default=False, help="Namespace for objects that do not name one.")
 @click.option(
     "-o", "--output", type=click.Choice(["name", "json", "yaml"]), help="Print this instead."
 )

@@ -9,16 +9,16 @@ from revstore.cli._session import Session, pass_session, store_options
 __all__ = ["command"]
 
 
-@click.command("compact", short_help="Drop the history up to a revision.")
+@click.command("compact", short_help="Discard the history up to a revision.")
 @click.option(
     "--revision",
     type=click.IntRange(min=1),
-    help="The oldest that stays readable.  [default: the current one]",
+    help="The oldest revision to keep readable.  [default: the current revision]",
 )
 @store_options
 @pass_session
 def command(session: Session, revision: int | None) -> None:
-    """Drop the history up to a revision. What is stored stays as it is.
+    """Discard the history up to a revision. What is stored stays as it is.
 
     Lists and watches from before that revision end with "Expired" and begin anew.
     """

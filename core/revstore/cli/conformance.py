@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("conformance", short_help="Try what a store guarantees.")
+@click.command("conformance", short_help="Test what a store guarantees.")
 @click.argument("url", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: each guarantee by itself.")
+@click.option("--json", "as_json", is_flag=True, help="Print each guarantee as JSON.")
 @click.option(
     "--histories",
     default=3,
     show_default=True,
     type=click.IntRange(0),
-    help="How many recorded workloads are checked.",
+    help="Number of recorded workloads to check.",
 )
-@click.option("--histories-only", is_flag=True, help="Leave the suite of tests out.")
-@click.option("--only", default="", metavar="WORDS", help="Only tests so named, as pytest's -k.")
-@click.option("--own", is_flag=True, help="Nobody else uses the store: compact its history too.")
+@click.option("--histories-only", is_flag=True, help="Skip the test suite.")
+@click.option(
+    "--only", default="", metavar="WORDS", help="Run only matching tests, as pytest -k does."
+)
+@click.option("--own", is_flag=True, help="The store is not shared: test compaction too.")
 @store_options
 @pass_session
 def command(

@@ -49,10 +49,8 @@ class _Victim:
 @scope_option()
 @selection_options
 @click.option("--all", "every", is_flag=True, help="All objects of the type.")
-@click.option("--ignore-not-found", is_flag=True, help="What is not there is no failure.")
-@click.option(
-    "--even-if-corrupt", is_flag=True, help="Delete what cannot be read, and nothing else."
-)
+@click.option("--ignore-not-found", is_flag=True, help="Do not fail if an object is missing.")
+@click.option("--even-if-corrupt", is_flag=True, help="Delete unreadable objects only.")
 @click.option("-o", "--output", type=click.Choice(["name"]), help="Print names only.")
 @store_options
 @pass_session
@@ -83,7 +81,7 @@ def command(
     scope = Scope("" if all_namespaces else namespace)
     if filenames:
         if what or selector or field_selector or every or all_namespaces:
-            raise _usage("-f goes with neither names nor selectors")
+            raise _usage("-f cannot be combined with names or selectors")
         victims = _from_files(session, filenames, namespace)
     else:
         targets = parse_targets(session, what)
@@ -96,7 +94,7 @@ def command(
                 )
             conditions = _conditions(selector, field_selector)
             if every and any(conditions):
-                raise _usage("--all goes with neither -l nor --field-selector")
+                raise _usage("--all cannot be combined with -l or --field-selector")
             if not every and not (conditions and all(conditions)):
                 raise _usage("name the objects, or give -l, --field-selector or --all")
         if every and even_if_corrupt:
@@ -124,7 +122,7 @@ def _conditions(selector: str, field_selector: str) -> list[bool]:
 
 def _check_usage(targets: list[Target], *, selected: bool) -> None:
     if selected and any(target.names for target in targets):
-        raise _usage("names go with neither -l, --field-selector, --all nor -A")
+        raise _usage("names cannot be combined with -l, --field-selector, --all or -A")
 
 
 def _usage(message: str) -> click.UsageError:
@@ -188,7 +186,7 @@ class _Removal:
                     raise
                 reason = one_line(error)
                 if self.even_if_corrupt and isinstance(error, PreconditionFailed):
-                    reason = "it can be read: delete it without --even-if-corrupt"
+                    reason = "the object is readable: delete it without --even-if-corrupt"
                 self.session.complain(f"{type_name(info)}/{victim.name}: {reason}")
                 return
             kind, name = type_name(info), printable(victim.name)

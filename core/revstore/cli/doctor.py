@@ -31,9 +31,11 @@ _CHECK_TIMEOUT = 120.0
     "--output",
     type=click.Choice(["table", "json"]),
     default="table",
-    help="How to print.  [default: table]",
+    help="Output format.  [default: table]",
 )
-@click.option("--bench", is_flag=True, help="Measure for a few seconds what limits the store.")
+@click.option(
+    "--bench", is_flag=True, help="Measure for a few seconds what limits the store's speed."
+)
 @store_options
 @pass_session
 def command(session: Session, *, as_json: bool, output: str, bench: bool) -> None:
@@ -172,7 +174,7 @@ def _caches(session: Session) -> list[DoctorCheck]:
         count += report.objects
         name = f"cache of {info.qualified}"
         if report.consistent is None:
-            detail = "could not be compared with the store, which changes too fast; try again"
+            detail = "could not be compared: the store changes too fast; try again"
             checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
         elif not report.consistent:
             detail = f"differs from the store at {report.first_difference}; please report this"
@@ -181,7 +183,7 @@ def _caches(session: Session) -> list[DoctorCheck]:
             detail = f"{unreadable} objects cannot be read; get them to see which, and why"
             checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
     if not checks:
-        detail = f"{count} objects of {len(prefixes)} resources are as in the store"
+        detail = f"{count} objects of {len(prefixes)} resources match the store"
         checks.append(DoctorCheck(name="caches", result=CheckResult.OK, detail=detail))
     return checks
 

@@ -35,8 +35,8 @@ from revstore.objects import with_metadata
 __all__ = ["command"]
 
 _HEADING = """\
-# Change the object below, save, and leave the editor. Lines that start with # are left out.
-# Left unchanged, or empty, nothing is done.
+# Edit the object below, then save and quit. Lines that begin with # are ignored.
+# An unchanged or empty file cancels the edit.
 #
 """
 
@@ -121,7 +121,7 @@ def _run_editor(path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, previous)
     if code:
-        raise Failed(f"{editor!r} ended with code {code}: nothing was changed")
+        raise Failed(f"{editor!r} ended with code {code}: no changes made")
 
 
 def _content(text: bytes) -> list[bytes]:
@@ -133,7 +133,7 @@ def _store(
     session: Session, info: ResourceInfo, before: dict[str, Any], text: bytes, path: Path
 ) -> dict[str, Any] | None:
     """The object as stored; None if it is what it was."""
-    kept = f"; what you wrote is in {path}"
+    kept = f"; your edits are saved in {path}"
     try:
         manifests = parse(text, "the edited text")
         if len(manifests) != 1:
@@ -152,7 +152,9 @@ def _store(
             return None
         stored: dict[str, Any] = session.factory.registry(info).update(obj)
     except Conflict as error:
-        raise _Kept(f"somebody has changed it meanwhile: nothing was stored{kept}") from error
+        raise _Kept(
+            f"the object was changed by another client; nothing was written{kept}"
+        ) from error
     except StorageError as error:
         raise _Kept(f"{one_line(error)}{kept}") from error
     return stored

@@ -29,10 +29,10 @@ __all__ = ["command", "find"]
 @scope_option()
 @selection_options
 @output_option
-@click.option("-w", "--watch", is_flag=True, help="Go on with the changes as they come.")
-@click.option("--show-labels", is_flag=True, help="Add a column with the labels.")
-@click.option("--no-headers", is_flag=True, help="Leave the headings of tables out.")
-@click.option("--ignore-not-found", is_flag=True, help="A name that is not there is no failure.")
+@click.option("-w", "--watch", is_flag=True, help="After listing, print changes as they arrive.")
+@click.option("--show-labels", is_flag=True, help="Add a column that shows the labels.")
+@click.option("--no-headers", is_flag=True, help="Omit table headings.")
+@click.option("--ignore-not-found", is_flag=True, help="Do not fail if an object is missing.")
 @store_options
 @pass_session
 def command(
@@ -65,7 +65,7 @@ def command(
     named = any(target.names for target in targets)
     if named and (selector or field_selector or all_namespaces):
         raise click.UsageError(
-            "a name goes with neither a selector nor -A", click.get_current_context()
+            "a name cannot be combined with a selector or -A", click.get_current_context()
         )
     if watch:
         query = Query(selector, field_selector, scope)

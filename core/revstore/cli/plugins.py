@@ -18,9 +18,9 @@ from revstore.plugins import PluginState, PluginStatus, check_backend, list_back
 __all__ = ["command", "plugin_row", "print_plugins"]
 
 
-@click.group("plugins", short_help="Show and check the installed backends; begin a new one.")
+@click.group("plugins", short_help="List and check the installed backends, or start a new one.")
 def command() -> None:
-    """Show and check the installed backends; begin a new one."""
+    """List and check the installed backends, or start a new one."""
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,7 +28,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 @command.command("list")
 @_json_option
-@click.option("--fast", is_flag=True, help="Read the metadata only, import nothing.")
+@click.option("--fast", is_flag=True, help="Read the metadata only, without importing plugins.")
 @store_options
 @pass_session
 def _list(session: Session, as_json: bool, fast: bool) -> None:
@@ -61,7 +61,7 @@ def _check(session: Session, name: str, as_json: bool) -> None:
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
-    help="Where to write it.  [default: revstore-NAME in this folder]",
+    help="Target folder.  [default: revstore-NAME in this folder]",
 )
 def _new(name: str, directory: Path | None) -> None:
     """Write a distribution with a backend called NAME that works, to begin with."""

@@ -12,16 +12,19 @@ from revstore.cli._streams import Query, follow
 __all__ = ["command"]
 
 
-@click.command("watch", short_help="Show objects, then their changes as they come.")
+@click.command("watch", short_help="List objects, then print changes as they arrive.")
 @click.argument("what", nargs=-1, metavar="TYPE [NAME] | TYPE/NAME")
 @scope_option()
 @selection_options
 @output_option
-@click.option("--watch-only", is_flag=True, help="Only changes, not what is there already.")
+@click.option("--watch-only", is_flag=True, help="Print only changes, not existing objects.")
 @click.option(
-    "--resource-version", default="", metavar="N", help="Only changes after this version."
+    "--resource-version",
+    default="",
+    metavar="N",
+    help="Print only changes after this resource version.",
 )
-@click.option("--no-headers", is_flag=True, help="Leave the headings of the table out.")
+@click.option("--no-headers", is_flag=True, help="Omit table headings.")
 @store_options
 @pass_session
 def command(

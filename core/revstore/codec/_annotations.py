@@ -34,7 +34,7 @@ def resolve(cls: type[Any], name: str, given: Any) -> Any:
         raise UnsupportedType(
             f"{cls.__name__}.{name}",
             annotation,
-            "a type whose names can be looked up: define it at the top of its module, or resolve "
+            "a type whose names can be resolved: define it at the top of its module, or resolve "
             f"the annotations first ({error})",
         ) from error
     return substitute(found, _bindings(cls).get(owner, {}))

@@ -259,8 +259,7 @@ def _of_dataclass(cls: type[Any]) -> ClassInfo:
             raise UnsupportedType(
                 f"{cls.__name__}.{field.name}",
                 "InitVar",
-                "a field: what is given to an InitVar is not kept, so that the object cannot be "
-                "made again",
+                "a field: an InitVar is not kept, so the object could not be rebuilt",
             )
     fields = []
     for field in dataclasses.fields(cls):
@@ -357,7 +356,7 @@ def _of_namedtuple(cls: Any) -> ClassInfo:
 def _of_pydantic(cls: Any) -> ClassInfo:
     # Names of classes that were defined later are looked up now.
     if cls.__name__ == "BaseModel" or cls.model_rebuild(raise_errors=False) is False:
-        raise UnsupportedType(cls.__name__, cls, "a model whose annotations can be looked up")
+        raise UnsupportedType(cls.__name__, cls, "a model whose annotations can be resolved")
     fields = []
     for name, field in cls.model_fields.items():
         annotation = field.annotation

@@ -70,7 +70,9 @@ def shape_of(kind: Any) -> Shape:
         shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
     except RecursionError:
         raise UnsupportedType(
-            "object_type", kind, "a class of finite depth: a generic one holds ever new ones"
+            "object_type",
+            kind,
+            "a class of finite depth: this generic class contains itself with new parameters",
         ) from None
     for check in compiler.checks:
         check()
@@ -119,7 +121,7 @@ class _Compiler:
 
     def _alias(self, kind: Any, origin: Any, args: tuple[Any, ...], where: str) -> Shape:
         if kind in self._aliases:
-            raise UnsupportedType(where, kind, "a type that does not hold itself; use a class")
+            raise UnsupportedType(where, kind, "a type that does not contain itself; use a class")
         alias = origin or kind
         self._aliases.append(kind)
         known = dict(zip(alias.__type_params__, args, strict=False))
@@ -191,8 +193,8 @@ class _Compiler:
                 raise UnsupportedType(
                     place,
                     field.json_name,
-                    f"a name of its own in JSON: {twin.name!r} is {field.json_name!r} there too; "
-                    "give one of them another name",
+                    f"a unique name in JSON: {twin.name!r} is {field.json_name!r} "
+                    "too; rename one of them",
                 )
             shape.fields[field.json_name] = Field(field, found)
             # What runs after __init__ may replace a default that does not fit.

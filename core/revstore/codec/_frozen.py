@@ -20,7 +20,7 @@ class FrozenDict(dict[K, V]):
     __slots__ = ()
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("this mapping is shared and cannot be changed; make a dict of it first")
+        raise TypeError("this mapping is shared and read-only; copy it to a dict first")
 
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = _refuse
     __ior__ = _refuse

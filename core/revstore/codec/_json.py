@@ -137,7 +137,7 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
 
 def too_deep() -> Misfit:
     """The error for what is nested too deeply."""
-    return Misfit("...", f"one that is not nested more than {MAX_DEPTH} levels deep")
+    return Misfit("...", f"at most {MAX_DEPTH} levels of nesting")
 
 
 def _culprit(value: Any) -> Misfit | None:

@@ -19,7 +19,7 @@ def with_extras(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
         for name, value in (obj.__pydantic_extra__ or {}).items():
             try:
                 if name in found:
-                    raise Misfit(value, "another name: a field has this one")
+                    raise Misfit(value, "a different name: a field already has this one")
                 check_plain(value)
             except Misfit as error:
                 raise error.under(name) from None

@@ -303,7 +303,7 @@ class MapShape(Shape):
                 for at, item in value.items():
                     found[key_value(self._keys, at)] = change(item)
                 if len(found) < len(value):
-                    raise Misfit(value, "keys that stand for different values")
+                    raise Misfit(value, "keys that decode to different values")
         except Misfit as error:
             raise error.under(at) from None
         return found if self._make is None else self._make(found)

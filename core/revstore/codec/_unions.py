@@ -42,7 +42,7 @@ def union_shape(members: Sequence[Shape], where: str, checks: list[Callable[[], 
                 raise UnsupportedType(
                     where,
                     f"{left.name} | {right.name}",
-                    "classes whose instances differ in type: these are of one class",
+                    "classes whose instances differ in type: these are the same class",
                 )
             continue
         _check_apart(left, right, where)

@@ -59,7 +59,7 @@ def _check_prefix(prefix: str) -> str:
     if "\0" in prefix or any(segment in ("", ".", "..") for segment in segments):
         return "a path without NUL, '//', '.' and '..' segments"
     if any(segment != segment.strip() for segment in segments):
-        return "a path whose segments have no blanks around them"
+        return "a path whose segments have no leading or trailing blanks"
     return _not_utf8(prefix)
 
 

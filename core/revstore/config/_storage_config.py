@@ -194,7 +194,7 @@ class StorageConfig(PlainFields):
         table = self.overrides[name]
         for key in ("overrides", "resources"):
             if key in table:
-                raise ConfigError(key, "", "none: it is not for overrides")
+                raise ConfigError(key, "", "no value: overrides cannot set it")
         layer = layer_of_table(table, CODE)
         for path, given in layer.items():
             origin = self.sources.get(".".join(("overrides", name, *path)), CODE)

@@ -39,7 +39,7 @@ def clean_secret(text: str) -> str:
     """
     text = text.removesuffix("\n").removesuffix("\r")
     if text != text.strip(BLANKS):
-        raise Unseen("no blanks around it")
+        raise Unseen("no leading or trailing blanks")
     _refuse_unseen(text)
     return text
 

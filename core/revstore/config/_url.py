@@ -90,14 +90,14 @@ def _cleaned(text: str) -> str:
 
 
 def _decoded(text: str, what: str) -> str:
-    """A part of the URL without its percent signs; it keeps no blanks around it, as nobody could
+    """Decode the percent signs of a part of the URL. Blanks at its ends are refused: nobody could
     tell whether they are meant."""
     try:
         value = urllib.parse.unquote(text, errors="strict")
     except UnicodeDecodeError:
         raise _Refused(f"percent-encoded UTF-8 in the {what}") from None
     if _cleaned(value) != value:
-        raise _Refused(f"no blanks around the {what}")
+        raise _Refused(f"no leading or trailing blanks in the {what}")
     return value
 
 

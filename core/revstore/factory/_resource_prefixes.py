@@ -18,7 +18,9 @@ def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
     while start < end:
         page = backend.list(root + "/", start=start, limit=1, keys_only=True)
         if page.more and not page.kvs:
-            raise InternalError("the backend broke its contract: an empty page, and more")
+            raise InternalError(
+                "the backend violated its contract: an empty page with more to follow"
+            )
         for kv in page.kvs:
             if kv.key < start:  # a backend that cannot page gives all at once
                 continue

@@ -88,7 +88,7 @@ def _mistaken(obj: Mapping[str, Any], other: ResourceInfo) -> InvalidObject:
     if other.kind == kind:
         expected = f'"{other.group}/v1" or another of that group for kind {kind!r}'
         return InvalidObject("apiVersion", obj["apiVersion"], expected)
-    return InvalidObject("kind", kind, f"another kind: did you mean {other.kind!r}?")
+    return InvalidObject("kind", kind, f"a different kind: did you mean {other.kind!r}?")
 
 
 # A group of one's own must have a dot, as Kubernetes demands: no resource's name has one, so that

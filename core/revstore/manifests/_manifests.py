@@ -186,7 +186,7 @@ def _json_values(data: bytes) -> list[tuple[int, Any]]:
     from revstore.manifests._yaml_reader import YamlFault, read_number
 
     def refuse(text: str) -> Any:
-        raise ValueError(f"{text} has no place in JSON")
+        raise ValueError(f"{text} cannot be represented in JSON")
 
     decoder = json.JSONDecoder(
         object_pairs_hook=_unique,
@@ -205,7 +205,7 @@ def _json_values(data: bytes) -> list[tuple[int, Any]]:
             if _depth(value) > MAX_LIST_DEPTH:
                 raise RecursionError
             if "\\u" in text and not _encodable(value):
-                raise ValueError("a \\u escape gives half a character")
+                raise ValueError("a \\u escape encodes half a character")
             values.append((line, value))
             start, at = at, _skip_space(text, end)
             line += text.count("\n", start, at)
@@ -232,7 +232,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key!r} is there twice")
+                raise ValueError(f"the key {key!r} occurs twice")
             seen.add(key)
     return result
 
@@ -273,7 +273,7 @@ def _objects(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 def _reason_against(obj: Any) -> str:
     """Why ``obj`` is no object that could be stored; "" if it is one."""
     if not isinstance(obj, dict):
-        return f"not an object but {_named(obj)}"
+        return f"not an object: {_named(obj)}"
     if obj.get("kind") == "List":
         return _wrong(obj.get("items", _MISSING), "items", "a list")
     if _depth(obj) > MAX_DEPTH:
@@ -290,7 +290,7 @@ def _reason_against(obj: Any) -> str:
 def _reason_against_metadata(metadata: Any) -> str:
     namespace = metadata.get("namespace")
     if "name" not in metadata and metadata.get("generateName"):
-        return "metadata.name is missing: generateName makes another object each time"
+        return "metadata.name is missing: generateName would create a new object each time"
     return (
         _reason_against_name(metadata.get("name", _MISSING), "metadata.name")
         or ("" if namespace is None else _reason_against_string(namespace, "metadata.namespace"))
@@ -317,7 +317,7 @@ def _reason_against_string(value: Any, field: str) -> str:
         return ""
     wrong = _wrong(value, field, "a string")
     if value is None:
-        return f'{wrong}: write "" if it is to be empty'
+        return f'{wrong}: write "" for an empty string'
     if isinstance(value, (bool, int, float)):
         return f"{wrong}: put it in quotes, it is read as {json.dumps(value)[:40]}"
     return wrong

@@ -120,7 +120,7 @@ def _scalar(text: str) -> Any:
     if text[0] not in "+-.0123456789":
         return text
     if _NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{text} has no place in JSON")
+        raise ValueError(f"{text} cannot be represented in JSON")
     plain = text.replace("_", "")
     if text[0] == ".":
         return read_number(plain) if _DOTTED.fullmatch(text) else text
@@ -255,7 +255,7 @@ class _Builder:
             raise self._fault(line, f"the alias *{name} has no anchor")
         found = self._anchors[name]
         if found is None:
-            raise self._fault(line, f"the alias *{name} lies within what it stands for")
+            raise self._fault(line, f"the alias *{name} refers to itself")
         return found
 
     def _start(self, event: Any, line: int) -> None:
@@ -303,7 +303,7 @@ class _Builder:
             if not isinstance(key, str):
                 raise self._bad_key(_shown(key), line)
             if key in top.value:
-                raise self._fault(line, f"the key {key!r} is there twice")
+                raise self._fault(line, f"the key {key!r} occurs twice")
         top.key, top.has_key = key, True
 
     def _bad_key(self, what: str, line: int) -> YamlFault:

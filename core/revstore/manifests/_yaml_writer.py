@@ -107,4 +107,4 @@ def _check_scalar(value: object) -> None:
     elif type(value) is not float:
         raise _Refused(f"a value of type {type(value).__name__}, which JSON does not have")
     elif not math.isfinite(value):
-        raise _Refused(f"{value} has no place in JSON")
+        raise _Refused(f"{value} cannot be represented in JSON")

@@ -64,23 +64,25 @@ class CacheMetric:
 
 
 OBJECTS = Metric(
-    "apiserver_resource_objects", MetricKind.GAUGE, "Objects stored; -1: counting failed."
+    "apiserver_resource_objects",
+    MetricKind.GAUGE,
+    "Number of stored objects; -1 if counting failed.",
 )
 OBJECTS_OLD = Metric(
     "apiserver_storage_objects",
     MetricKind.GAUGE,
-    "The same under the name that the original gives up; resource is as deployments.apps.",
+    "The same under the name that Kubernetes deprecates; resource is written as deployments.apps.",
     ("resource",),
 )
 SIZE = Metric(
     "apiserver_resource_size_estimate_bytes",
     MetricKind.GAUGE,
-    "Bytes of the objects stored, by the average of up to 500; -1: counting failed.",
+    "Estimated bytes of the stored objects, by the average of up to 500; -1 if counting failed.",
 )
 STORE_SIZE = Metric(
     "apiserver_storage_size_bytes",
     MetricKind.GAUGE,
-    "Bytes that the store takes, of backends that can tell; -1: asking failed.",
+    "Size of the store in bytes, for backends that report it; -1 if the request failed.",
     ("storage_cluster_id",),
 )
 REQUESTS = Metric("etcd_requests_total", MetricKind.COUNTER, "Requests to the backend.", _REQUEST)
@@ -88,7 +90,10 @@ REQUEST_ERRORS = Metric(
     "etcd_request_errors_total", MetricKind.COUNTER, "Requests that raised an error.", _REQUEST
 )
 REQUEST_SECONDS = Metric(
-    "etcd_request_duration_seconds", MetricKind.HISTOGRAM, "How long requests took.", _REQUEST
+    "etcd_request_duration_seconds",
+    MetricKind.HISTOGRAM,
+    "Duration of requests in seconds.",
+    _REQUEST,
 )
 EVENTS = Metric(
     "apiserver_storage_events_received_total",
@@ -96,7 +101,9 @@ EVENTS = Metric(
     "Events that watches of the backend delivered.",
 )
 MARKS = Metric(
-    "etcd_bookmark_total", MetricKind.COUNTER, "Progress marks that watches of the backend gave."
+    "etcd_bookmark_total",
+    MetricKind.COUNTER,
+    "Progress marks that watches of the backend delivered.",
 )
 
 # The original cuts it too, so that a float has all its digits.
@@ -127,44 +134,44 @@ CACHE_METRICS = (
     _plain(
         "apiserver_watch_cache_events_received_total",
         MetricKind.COUNTER,
-        "Events that the cache took in.",
+        "Events that the cache received.",
         lambda c: c.events_received,
     ),
     _plain(
         "apiserver_watch_cache_initializations_total",
         MetricKind.COUNTER,
-        "Times the cache was filled.",
+        "Number of times the cache was filled.",
         lambda c: c.initializations,
     ),
     _plain(
         "apiserver_watch_cache_initialization_errors_total",
         MetricKind.COUNTER,
-        "Times the cache's feed broke.",
+        "Number of times the cache's feed failed.",
         lambda c: c.initialization_errors,
     ),
     _plain(
         "apiserver_watch_cache_initialization_duration_seconds",
         MetricKind.GAUGE,
-        "Seconds that the last filling took.",
+        "Seconds that the last initialization took.",
         lambda c: c.initialization_seconds,
     ),
     _plain(
         "apiserver_watch_cache_resource_version",
         MetricKind.GAUGE,
-        "Version that the cache shows, the last 15 digits; 0: it is not filled.",
+        "Resource version of the cache, its last 15 digits; 0 until it is filled.",
         lambda c: c.resource_version % _VERSION_LIMIT,
     ),
     CacheMetric(
         Metric(
             "apiserver_watch_cache_read_wait_seconds",
             MetricKind.SUMMARY,
-            "Seconds that reads waited for the cache to be fresh; those at once are not counted.",
+            "Seconds that reads waited for the cache to be fresh, of those that had to.",
         ),
         lambda c: [((), (c.read_waits, c.read_wait_seconds))],
     ),
     _split(
         "apiserver_watch_cache_consistent_read_total",
-        "Reads that waited for the cache to be fresh; fallback is true where they did in vain.",
+        "Reads that waited for the cache to be fresh; fallback is true for timeouts.",
         "fallback",
         {
             "false": lambda c: c.read_waits - c.read_waits_failed,
@@ -174,7 +181,7 @@ CACHE_METRICS = (
     _plain(
         "watch_cache_capacity",
         MetricKind.GAUGE,
-        "Events that the cache's log may hold at most.",
+        "Capacity of the cache's event log.",
         lambda c: c.log_capacity,
     ),
     _split(
@@ -187,13 +194,13 @@ CACHE_METRICS = (
     _plain(
         "apiserver_init_events_total",
         MetricKind.COUNTER,
-        "Initial events that watches began with.",
+        "Initial events sent to watches.",
         lambda c: c.init_events,
     ),
     _plain(
         "apiserver_terminated_watchers_total",
         MetricKind.COUNTER,
-        "Watches that fell behind the cache's log.",
+        "Watches terminated because they fell behind.",
         lambda c: c.terminated_watches,
     ),
     _split(
@@ -220,13 +227,13 @@ CACHE_METRICS = (
     _plain(
         "revstore_watch_cache_watches",
         MetricKind.GAUGE,
-        "Watches that are open.",
+        "Open watches.",
         lambda c: c.watches,
     ),
     _plain(
         "revstore_watch_cache_watches_max",
         MetricKind.GAUGE,
-        "The most watches there have been at once.",
+        "Largest number of open watches so far.",
         lambda c: c.watches_max,
     ),
     _plain(
@@ -238,7 +245,7 @@ CACHE_METRICS = (
     _plain(
         "revstore_watch_cache_log_events_max",
         MetricKind.GAUGE,
-        "The most events there have been in the log.",
+        "Largest number of events in the log so far.",
         lambda c: c.log_length_max,
     ),
 )

@@ -134,7 +134,7 @@ def import_drivers(info: BackendInfo, found: Found) -> dict[str, str]:
         try:
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            raise broken(found, f"importing its driver {name} failed: {describe(error)}") from error
+            raise broken(found, f"importing the driver {name} failed: {describe(error)}") from error
         versions[name] = str(getattr(module, "__version__", ""))
     return versions
 

@@ -158,7 +158,7 @@ def check_backend(name: str) -> PluginStatus:
     same = _find.find_all(_find.BACKENDS).get(name)
     if not same:
         find_one(_find.BACKENDS, name)
-        raise AssertionError("find_one raises for a name that is not there")
+        raise AssertionError("find_one raises for a missing name")
     return _status(same[0], same, drivers=True)
 
 

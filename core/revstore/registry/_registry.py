@@ -339,7 +339,7 @@ def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
     given, stored = metadata_value(obj, "uid"), metadata_value(current, "uid")
     if given and given != stored:
         raise Conflict(
-            f"{key!r} has uid {stored!r} now, not {given!r}: it was deleted and made anew",
+            f"{key!r} has uid {stored!r} now, not {given!r}: the object was recreated",
             key=key,
             resource_version=meta.resource_version,
         )
@@ -351,7 +351,7 @@ def _check_kind(obj: Any, current: Any) -> None:
     if isinstance(obj, dict) and isinstance(current, dict):
         given, stored = obj.get("kind"), current.get("kind")
         if given != stored and isinstance(given, str) and isinstance(stored, str):
-            raise InvalidObject("kind", given, f"{stored!r}, the kind of the object that is stored")
+            raise InvalidObject("kind", given, f"{stored!r}, the kind of the stored object")
 
 
 def _generate(base: str) -> str:

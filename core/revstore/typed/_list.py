@@ -118,7 +118,7 @@ class Lister(Generic[T]):
             raise self._read_error(error, prefix) from error
         if (page.more and not page.kvs) or page.revision != (revision or page.revision):
             raise InternalError(
-                f"the backend broke its contract: {'an empty page' if not page.kvs else 'a page'} "
+                f"the backend violated its contract: {'a' if page.kvs else 'an empty'} page "
                 f"at {page.revision}, asked for {revision or 'the latest'}"  # LIST-7
             )
         return page
@@ -172,8 +172,8 @@ class Lister(Generic[T]):
         # From where the client's page began: matches found so far are not handed out. (LIST-19)
         token = encode_continue(self._plan.start, prefix, -1) if self._plan.start > prefix else ""
         return Expired(
-            "the provided continue parameter is too old: the list's state was compacted; begin "
-            "anew, or go on with the rest as it is now by continue_token",
+            "the provided continue parameter is too old: its revision was compacted; start a new "
+            "list, or continue with the current state of the rest by continue_token",
             resource_version=current,
             continue_token=token,
         )

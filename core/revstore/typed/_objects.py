@@ -173,7 +173,7 @@ class ObjectReader(Generic[T]):
 
     def _refuse_damaged(self, kv: KeyValue) -> None:
         if kv.damaged:
-            raise self._corrupt(kv, ValueError("what is stored does not fit its checksum"))
+            raise self._corrupt(kv, ValueError("the stored value does not match its checksum"))
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         text: Any = str(error) or type(error).__name__

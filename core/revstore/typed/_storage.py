@@ -197,7 +197,7 @@ class TypedStorage(Storage[T]):
             raise InvalidArgument(
                 "preconditions",
                 validate if preconditions is None else preconditions,
-                "none with even_if_corrupt: there is no object to hold them against",
+                "no preconditions with even_if_corrupt: an unreadable object cannot be compared",
                 key=key,
             )
         writer.delete_corrupt()

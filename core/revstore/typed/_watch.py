@@ -160,7 +160,9 @@ class _InitialState:
             scope.key, start=self.start, limit=self.page, revision=self.revision, timeout=timeout
         )
         if page.more and not page.kvs:
-            raise InternalError("the backend broke its contract: an empty page, and more")
+            raise InternalError(
+                "the backend violated its contract: an empty page with more to follow"
+            )
         start = page.kvs[-1].key + "\0" if page.more else ""
         left = attrs.evolve(self, start=start, revision=page.revision, whole=not page.more)
         return page.kvs, left

@@ -256,7 +256,7 @@ class Etcd2Backend(Backend):
         if 0 < reply.index < before:
             raise IncompatibleStore(
                 f"the store's index went back from {before} to {reply.index}: it was restored from "
-                "an older copy, or another one took its place"
+                "an older backup or replaced"
             )
         if linearizable:
             self._seen = max(self._seen, reply.index)

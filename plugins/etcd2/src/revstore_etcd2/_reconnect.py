@@ -90,7 +90,7 @@ class Reconnecting(abc.ABC):
             except (Unreachable, Timeout) as error:
                 if isinstance(error.__cause__, TimeoutError) and self._alive():
                     continue  # merely silent
-                _log.info("the stream of changes is made anew: %s", error)
+                _log.info("the stream of changes is reconnecting: %s", error)
                 self._wanted.wait(retry)
                 retry = min(retry * 2, _LAST_RETRY)
             except StorageError as error:
@@ -133,7 +133,7 @@ class Reconnecting(abc.ABC):
     def _begin_at(self, index: int) -> None:
         """Go on from where the stream begins, with nothing left out before it."""
         if not index:
-            raise CorruptStore("the server does not tell the store's index")
+            raise CorruptStore("the server did not report the store's index")
         if self._cursor is None:
             self._begin(index)
         elif index < self._cursor:

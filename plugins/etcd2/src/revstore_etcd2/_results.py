@@ -27,7 +27,7 @@ def node_of(answer: Answer, path: str, index: int) -> Node | None:
     """What a read of ``path`` found, in a store at ``index``. Errors of a cluster that cannot
     answer are raised; ``CorruptStore`` if it is the answer to something else."""
     if not index:
-        raise CorruptStore("the server does not tell the store's index")
+        raise CorruptStore("the server did not report the store's index")
     if answer.error_code in ABSENT:
         return None
     node = answer.node

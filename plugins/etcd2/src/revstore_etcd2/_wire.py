@@ -122,7 +122,7 @@ def _lease(expiration: str) -> int:
         moment = datetime.datetime.fromisoformat(whole.rstrip("Z")[:19] + "+00:00")
     except ValueError as error:
         let_out(error)
-        raise CorruptStore(f"the server tells an expiry that is none: {expiration!r}") from error
+        raise CorruptStore(f"the server sent an invalid expiration: {expiration!r}") from error
     seconds = (moment - _EPOCH) // datetime.timedelta(seconds=1)
     return seconds * 1_000_000_000 + int(digits.ljust(9, "0") if digits.isdigit() else 0) or 1
 

@@ -246,7 +246,7 @@ class Client:
             request = rpc_pb2.AuthenticateRequest(name=self.user, password=self._password)
             token = server.auth.Authenticate(request, timeout=timeout).token
             if not token:
-                raise AccessDenied(f"etcd at {server.title} gives no token")
+                raise AccessDenied(f"etcd at {server.title} returned no token")
             with self._lock:
                 self._token = token
         return [("token", token)]

@@ -116,7 +116,7 @@ def translate(code: str, details: str, address: str) -> BackendError:
     _, kind = fate_of(code, details)
     details = _refused_by_tls(code, details) or details
     if kind is Unreachable and _NOT_CONNECTED in details and "handshake" in details.lower():
-        details = f"{details}: does it speak TLS, as server_list says by https?"
+        details = f"{details}: does the server use TLS, as https in server_list says?"
     return kind(f"etcd at {address}: {details or code.lower().replace('_', ' ')}")
 
 

@@ -41,17 +41,17 @@ class StoreIdentity:
                 self.revision = max(self.revision, header.revision)
                 return
         if header.cluster_id != self.cluster_id:
-            raise self.replaced("another cluster answers than the one that was opened")
+            raise self.replaced("a different cluster answered than the one that was opened")
         raise self.replaced(
             f"the store has gone back from revision {before} to {header.revision}: it was "
-            "restored from an older copy, or another one took its place"
+            "restored from an older backup or replaced"
         )
 
     def same(self, header: Any) -> None:
         """Check an answer to a request that may lag: it is one of this store."""
         check_header(header)
         if self.cluster_id and header.cluster_id != self.cluster_id:
-            raise self.replaced("another cluster answers than the one that was opened")
+            raise self.replaced("a different cluster answered than the one that was opened")
 
     def reached(self, revision: int) -> None:
         """A watch brought this revision."""

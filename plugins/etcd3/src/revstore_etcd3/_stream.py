@@ -57,7 +57,7 @@ class Stream:
         identity = self._client.identity
         for response in self._open.call:
             if response.header.cluster_id != identity.cluster_id:
-                raise identity.replaced("another cluster answers than the one that was opened")
+                raise identity.replaced("a different cluster answered than the one that was opened")
             if response.canceled:
                 if response.compact_revision:
                     raise Compacted(response.compact_revision, response.header.revision)
@@ -74,8 +74,8 @@ class Stream:
             if revision == self._after:
                 if self.last and _essence(self.last) != _essence(found):
                     raise self._client.identity.replaced(
-                        f"revision {revision} is not what it was: the store was restored from an "
-                        "older copy, or another one took its place"
+                        f"revision {revision} has changed: the store was restored from an older "
+                        "backup or replaced"
                     )
                 self.last = found
             else:

@@ -80,7 +80,7 @@ class _History:
                 if self._stream is not None and not self._stream.paused:
                     self._client.stream_failed(self._stream.server, error)
             except Exception as error:  # noqa: BLE001 - a dead thread would be silent
-                self._put(CorruptStore(f"history cannot be read: {error}"))
+                self._put(CorruptStore(f"cannot read the history: {error}"))
                 return
             if self._position >= self._target:
                 self._put(None)

@@ -28,7 +28,7 @@ def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
     newer schema; ``CorruptStore``; ``Timeout``.
     """
     if config.server_list:
-        expected = "none: sqlite has no servers; options.path names its file"
+        expected = "no servers: options.path names the file"
         raise ConfigError("server_list", config.server_list, expected)
     from revstore_sqlite._backend import SQLiteBackend
 

@@ -207,7 +207,7 @@ class SQLiteBackend(Backend):
             raise
         except StorageError as error:
             let_out(error)
-            _log.warning("%s: the rest of a compaction is put off: %s", self.path, error)
+            _log.warning("%s: the rest of a compaction is postponed: %s", self.path, error)
 
     def size(self, *, timeout: float | None = None) -> int | None:
         return self._reader.size(self._wait(timeout))

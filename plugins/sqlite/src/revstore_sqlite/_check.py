@@ -25,7 +25,7 @@ def check_file(path: str) -> Iterator[DoctorCheck]:
     yield DoctorCheck(
         name="integrity",
         result=CheckResult.OK if sound else CheckResult.FAILED,
-        detail="" if sound else f"{path}: {'; '.join(found)}; restore it from a copy",
+        detail="" if sound else f"{path}: {'; '.join(found)}; restore it from a backup",
     )
     kind = network_file_system(path)
     yield DoctorCheck(

@@ -222,7 +222,7 @@ class Hub:
                 self._fail(error)
                 break
             except StorageError as error:
-                _log.warning("cannot look for other processes' writes, going on: %s", error)
+                _log.warning("cannot check for writes of other processes; will retry: %s", error)
         with self._turn.lock:
             if link is not None:
                 link.close()

@@ -106,7 +106,7 @@ def _make_file(path: str) -> None:
     except FileExistsError as error:
         let_out(error)
         if os.path.islink(path) and not os.path.exists(path):
-            expected = f"a file: it is a link to {os.readlink(path)!r}, which leads nowhere"
+            expected = f"a file: it is a link to {os.readlink(path)!r}, whose target does not exist"
             raise ConfigError("options.path", path, expected) from None
         return
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -123,7 +123,7 @@ def _make_file(path: str) -> None:
 def _not_opened(path: str, error: OSError) -> Exception:
     let_out(error)
     kind = _NOT_MADE.get(error.errno or 0, Unreachable)
-    return kind(f"{path}: the file cannot be made or found: {error.strerror}")
+    return kind(f"{path}: the file cannot be created or found: {error.strerror}")
 
 
 def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
@@ -155,11 +155,11 @@ def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
 def _make_store(raw: sqlite3.Connection, store: StoreFile) -> None:
     current = _look(raw, store.path) == SCHEMA_VERSION
     if store.immutable and not current:
-        raise ReadOnly(f"{store.path}: the file is no store yet, and cannot be made one here")
+        raise ReadOnly(f"{store.path}: the file is not a store yet, and cannot be initialized here")
     if current and (store.immutable or _journal(raw, "journal_mode") == "wal"):
         return
     if _journal(raw, "journal_mode=WAL") != "wal":
-        raise Unreachable(f"{store.path}: this place does not allow write-ahead logs")
+        raise Unreachable(f"{store.path}: this file system does not support write-ahead logs")
     raw.execute("BEGIN IMMEDIATE")
     # Looked at again: another process may have done it while this one waited for the lock.
     if _version(raw, store.path, os.path.getsize(store.real)) == 0:
@@ -194,7 +194,7 @@ def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
         (pages,) = raw.execute("PRAGMA page_count").fetchone()
         (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or tables or (size and not pages):
-            raise IncompatibleStore(f"{path}: not a revstore store, but something else")
+            raise IncompatibleStore(f"{path}: not a revstore store")
         return 0
     if version != SCHEMA_VERSION:
         raise IncompatibleStore(
@@ -212,10 +212,10 @@ def _explain_access(path: str, error: Exception) -> None:
         raise AccessDenied(f"{path}: the file cannot be read: permission denied") from error
     if read_only_file_system(path) or not os.access(path, os.W_OK):
         raise ReadOnly(
-            f"{path}: the store cannot be written, and needs to be before it can be used"
+            f"{path}: the store is read-only, but must be written before it can be used"
         ) from error
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessDenied(
-            f"{path}: no files may be made in its folder, but -wal and -shm must be"
+            f"{path}: its folder is not writable, but the -wal and -shm files must be created there"
         ) from error

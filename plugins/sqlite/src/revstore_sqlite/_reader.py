@@ -185,7 +185,7 @@ class Reader:
             raise link.cutoff.failure
         cut_off = error_code(error) & 0xFF == sqlite3.SQLITE_INTERRUPT
         if cut_off and not self._stop.is_set() and time.monotonic() <= deadline:
-            raise busy(f"{self._store.path}: a fork came in the way") from error
+            raise busy(f"{self._store.path}: a fork interrupted the call") from error
 
     def _snapshot(self, query: Callable[[sqlite3.Connection], T], timeout: float) -> T:
         """``query`` with all its statements seeing one state of the store."""

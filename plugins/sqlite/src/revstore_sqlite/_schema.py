@@ -113,11 +113,13 @@ def check_schema(path: str, found: Iterable[tuple[object, object, object, object
     for kind, name, table, sql in found:
         if name in CREATE:
             if sql != CREATE[str(name)]:
-                raise IncompatibleStore(f"{path}: {kind} {name!r} is not as revstore made it")
+                raise IncompatibleStore(
+                    f"{path}: {kind} {name!r} differs from what revstore created"
+                )
             missing.discard(str(name))
         elif kind in ("trigger", "view") or (table in CREATE and sql is not None):
             raise IncompatibleStore(
-                f"{path}: the store has a {kind} {name!r} that revstore did not make: drop it"
+                f"{path}: the store has a {kind} {name!r} that revstore did not create: drop it"
             )
     if missing:
         raise CorruptStore(f"{path}: the store is damaged (no {', '.join(sorted(missing))})")
