@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -181,27 +181,34 @@ def test_options_that_cannot_be(field: str, wrong: object) -> None:
     assert caught.value.field == f"options.{field}"
 
 
-def test_permission_denied(start: Start, open_store: Open, path: str) -> None:
-    """AccessDenied for a file that may not be read, or not be made."""
-    need_root(path)
-    open_store().close()
-    os.chmod(path, 0)
-    assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
-    os.unlink(path)
-    assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
+@pytest.mark.skipif(os.geteuid() != 0, reason="must be root, to start a process of another user")
+class TestAnotherUser:
+    @pytest.fixture
+    def path(self) -> Iterator[str]:
+        """A file in a folder that others may enter. Not in one of pytest's: each run of pytest
+        closes those to others, also one that a test starts meanwhile."""
+        with tempfile.TemporaryDirectory(prefix="revstore-") as folder:
+            os.chmod(folder, 0o755)
+            yield os.path.join(folder, "store.db")
 
+    def test_permission_denied(self, start: Start, open_store: Open, path: str) -> None:
+        """AccessDenied for a file that may not be read, or not be made."""
+        open_store().close()
+        os.chmod(path, 0)
+        assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
+        os.unlink(path)
+        assert attempt(start, NOBODY)[0][:2] == ["open", "AccessDenied"]
 
-def test_a_file_that_may_only_be_read(start: Start, open_store: Open, path: str) -> None:
-    """ReadOnly for writes; reads work while somebody who may write has the store open."""
-    need_root(path)
-    backend = open_store()
-    backend.put("/a", b"", expected_revision=0)
-    for end in ("", "-wal", "-shm"):
-        os.chmod(path + end, 0o644)
-    found = attempt(start, NOBODY)
+    def test_a_file_that_may_only_be_read(self, start: Start, open_store: Open, path: str) -> None:
+        """ReadOnly for writes; reads work while somebody who may write has the store open."""
+        backend = open_store()
+        backend.put("/a", b"", expected_revision=0)
+        for end in ("", "-wal", "-shm"):
+            os.chmod(path + end, 0o644)
+        found = attempt(start, NOBODY)
 
-    assert found[:2] == [["open", "ok"], ["read", "1"]]
-    assert found[2][:2] == ["write", "ReadOnly"]
+        assert found[:2] == [["open", "ok"], ["read", "1"]]
+        assert found[2][:2] == ["write", "ReadOnly"]
 
 
 def test_a_read_only_file_system(start: Start, open_store: Open, tmp_path: Path) -> None:
@@ -279,16 +286,6 @@ def attempt(start: Start, *arguments: object, **options: object) -> list[list[st
     output, errors = start("attempt", *arguments, **options).communicate(timeout=60)
     assert errors == ""
     return [line.split("\t") for line in output.splitlines()]
-
-
-def need_root(path: str) -> None:
-    """Skip unless a process can become another user, and let that one into the folder."""
-    if os.geteuid() != 0:
-        pytest.skip("needs to be root, to start a process of another user")
-    for folder in Path(path).parents:
-        closed = folder.stat().st_mode & 0o005 != 0o005
-        if closed and str(folder).startswith(tempfile.gettempdir() + os.sep):
-            os.chmod(folder, 0o755)
 
 
 def mounted(script: str) -> tuple[str, ...]:
