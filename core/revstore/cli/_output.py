@@ -11,7 +11,7 @@ import attrs
 import click
 
 from revstore.cli._columns import columns_of
-from revstore.cli._scope import Target, full_name, type_name
+from revstore.cli._scope import Target, full_name, metadata_of, type_name
 from revstore.cli._table import TableWriter, printable
 from revstore.kinds import ResourceInfo
 
@@ -118,7 +118,7 @@ class RowWriter:
         now = datetime.datetime.now(datetime.UTC)
         rows = []
         for at, obj in enumerate(objects):
-            metadata = obj.get("metadata") or {}
+            metadata = metadata_of(obj)
             name = str(metadata.get("name", ""))
             front = list(extra[at]) if extra else []
             if self._namespaces:

@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "Target",
     "full_name",
+    "metadata_of",
     "not_found",
     "parse_targets",
     "read_one",
@@ -85,7 +86,7 @@ class Scope:
         """Whether a listed object is in it."""
         if not target.guessed or self.given is not None:
             return True
-        return obj["metadata"].get("namespace") in (None, "", self.namespace)
+        return metadata_of(obj).get("namespace") in (None, "", self.namespace)
 
     def holds_key(self, target: Target, key: str) -> bool:
         """Whether what is listed under ``key``, and cannot be read, is in it."""
@@ -131,7 +132,13 @@ def type_name(info: ResourceInfo) -> str:
 
 def full_name(info: ResourceInfo, obj: Any) -> str:
     """ "pod/web": what `-o name` prints. What is stored by others may lack a name."""
-    return f"{info.singular}/{obj['metadata'].get('name') or ''}"
+    return f"{info.singular}/{metadata_of(obj).get('name') or ''}"
+
+
+def metadata_of(obj: Any) -> dict[str, Any]:
+    """The metadata of a stored object; empty if others have stored it without."""
+    metadata = obj.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def not_found(target: Target, name: str, scope: Scope) -> str:

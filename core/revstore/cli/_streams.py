@@ -10,7 +10,7 @@ import click
 
 from revstore.cli._failures import one_line
 from revstore.cli._output import RowWriter, dump_json, dump_yaml, with_type
-from revstore.cli._scope import Scope, Target, full_name
+from revstore.cli._scope import Scope, Target, full_name, metadata_of
 from revstore.cli._table import printable
 from revstore.errors import Expired, WatchClosed
 
@@ -137,7 +137,7 @@ def _list(
 
 def _wanted(target: Target, scope: Scope, obj: dict[str, Any]) -> bool:
     return scope.holds(target, obj) and (
-        not target.names or obj["metadata"].get("name") in target.names
+        not target.names or metadata_of(obj).get("name") in target.names
     )
 
 

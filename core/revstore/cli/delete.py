@@ -14,6 +14,7 @@ from revstore.cli._files import files_option, read_items
 from revstore.cli._scope import (
     Scope,
     Target,
+    metadata_of,
     not_found,
     parse_targets,
     scope_option,
@@ -145,11 +146,13 @@ def _from_targets(
         if target.names:
             continue
         for obj in find(session, target, scope, selector=selector, field_selector=field_selector):
-            metadata = obj["metadata"]
-            own = str(metadata.get("namespace") or "")
+            metadata = metadata_of(obj)
+            # What others have stored may lie elsewhere than it says: nothing out of scope goes.
+            own = scope.of(target) or str(metadata.get("namespace") or "")
             scoped = bool(own) if target.guessed else target.info.namespaced
             info = attrs.evolve(target.info, namespaced=scoped)
-            yield _Victim(target, (info,), metadata.get("name"), own or None, listed=True)
+            name = str(metadata.get("name") or "")
+            yield _Victim(target, (info,), name, own or None, listed=True)
 
 
 def _unreadable(session: Session, targets: list[Target], scope: Scope) -> Iterator[_Victim]:

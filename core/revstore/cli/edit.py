@@ -20,6 +20,7 @@ from revstore.cli._failures import Failed, one_line
 from revstore.cli._output import dump_json, dump_yaml, with_type
 from revstore.cli._scope import (
     Scope,
+    metadata_of,
     not_found,
     parse_targets,
     read_one,
@@ -77,7 +78,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str | None) -> N
 
 def _scoped(infos: tuple[ResourceInfo, ...], obj: dict[str, Any]) -> ResourceInfo:
     """Of a resource that may have either scope, the one that ``obj`` has."""
-    namespaced = bool(obj["metadata"].get("namespace"))
+    namespaced = bool(metadata_of(obj).get("namespace"))
     return next((info for info in infos if info.namespaced == namespaced), infos[0])
 
 
@@ -144,8 +145,8 @@ def _store(
         # The version that was read decides, whatever the text says now.
         obj = with_metadata(
             obj,
-            resource_version=before["metadata"].get("resourceVersion"),
-            uid=before["metadata"].get("uid"),
+            resource_version=metadata_of(before).get("resourceVersion"),
+            uid=metadata_of(before).get("uid"),
         )
         # In Python 1, 1.0 and True are equal; as text they are three.
         if dump_json(obj) == dump_json(before):
@@ -165,4 +166,4 @@ def _identity(obj: dict[str, Any], session: Session) -> tuple[str, object, objec
         prefix = kinds.for_object(obj, session.config.resources).prefix
     except InvalidArgument as error:
         raise ManifestError("the edited text", str(error)) from error
-    return prefix, obj["metadata"].get("name"), obj["metadata"].get("namespace")
+    return prefix, metadata_of(obj).get("name"), metadata_of(obj).get("namespace")
