@@ -129,7 +129,7 @@ def test_a_value_of_a_wrong_kind(open_store: Open, path: str, statement: str) ->
     check_damage_of_b(open_store())
 
 
-@pytest.mark.parametrize("column", ["revision", "create_revision", "version", "lease"])
+@pytest.mark.parametrize("column", ["entry", "create_revision", "version", "lease"])
 @pytest.mark.parametrize(
     "wrong", ["'text'", "x'00ff'", "1.5", "-1", "9223372036854775807", "1e300"]
 )
@@ -166,7 +166,7 @@ def test_a_pointer_to_nothing(open_store: Open, path: str) -> None:
         fill(backend)
         backend.put("/b", b"second", expected_revision=3)
         backend.put("/b", b"third", expected_revision=5)
-    change(path, "DELETE FROM log WHERE revision IN (5, 6)", "UPDATE log SET prev_revision = 99")
+    change(path, "DELETE FROM log WHERE id >> 20 IN (5, 6)", "UPDATE log SET previous = 99 << 20")
     backend = open_store()
     assert backend.get("/b").kv == KeyValue("/b", b"", 6, 3, 3, 0, damaged=True)
     assert [kv.damaged for kv in backend.list("/").kvs] == [False, True, False]

@@ -27,7 +27,7 @@ def run(task: str, path: str, *arguments: object) -> str:
 def check_log(path: str, writes: int) -> None:
     """All acknowledged writes are in the file, each with a revision of its own, without gaps."""
     with closing(sqlite3.connect(path)) as connection:
-        found = [row[0] for row in connection.execute("SELECT revision FROM log ORDER BY 1")]
+        found = [row[0] for row in connection.execute("SELECT id >> 20 FROM log ORDER BY 1")]
         assert found == list(range(2, writes + 2))
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT count(*) FROM state").fetchone() == (writes,)

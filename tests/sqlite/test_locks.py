@@ -52,7 +52,7 @@ def refused(call: Callable[[], object]) -> bool:
 
 def revisions_of(path: str) -> list[int]:
     with closing(sqlite3.connect(path)) as connection:
-        return [row[0] for row in connection.execute("SELECT revision FROM log ORDER BY 1")]
+        return [row[0] for row in connection.execute("SELECT id >> 20 FROM log ORDER BY 1")]
 
 
 @needs_locks

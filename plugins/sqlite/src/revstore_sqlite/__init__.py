@@ -40,16 +40,8 @@ def revstore_backend() -> BackendInfo:
     """Describe the sqlite backend: everything but reads that may lag."""
     return BackendInfo(
         name="sqlite",
-        api_version=(1, 0),
-        capabilities=frozenset(Capability)
-        - {
-            Capability.LOCAL_READS,
-            Capability.TRANSACTIONS,
-            Capability.LEASES,
-            Capability.REMAINING_TTL,
-            Capability.RAISE_REVISION,
-            Capability.FENCE,
-        },
+        api_version=(1, 1),
+        capabilities=frozenset(Capability) - {Capability.LOCAL_READS},
         description="in a file, shared by processes of one machine",
         factory=factory,
         options_class=SQLiteOptions,

@@ -6,20 +6,26 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from revstore.arguments import (
     check_compact,
     check_delete,
+    check_fence,
     check_get,
+    check_key,
     check_list,
     check_put,
+    check_raise_revision,
     check_timeout,
+    check_transactions,
     check_watch,
 )
-from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch
+from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch, Leases, Transaction
 from revstore.backend_tools import OpenGuard, let_out
-from revstore.errors import Closed, StorageError, ValueTooLarge
+from revstore.deadlines import check_seconds
+from revstore.errors import Closed, OutcomeUnknown, StorageError, ValueTooLarge
 from revstore.values import (
     BackendStatus,
     Capability,
@@ -28,21 +34,23 @@ from revstore.values import (
     GetResult,
     ListResult,
     PutResult,
+    TransactionResult,
 )
 from revstore_sqlite._expiry import Housekeeper, sweep_log
 from revstore_sqlite._hub import Hub
+from revstore_sqlite._leases import LiftLeases, SQLiteLeases
 from revstore_sqlite._open import open_store
-from revstore_sqlite._ops import Compact, Delete, Put
+from revstore_sqlite._ops import Compact, Delete, Fence, Put, RaiseRevision
 from revstore_sqlite._options import SQLiteOptions
 from revstore_sqlite._reader import Reader
+from revstore_sqlite._transactions import MAX_VALUE, Bodies
 from revstore_sqlite._watch import SQLiteWatch
 from revstore_sqlite._writer import Writer
 
 __all__ = ["SQLiteBackend"]
 
 _log = logging.getLogger("revstore_sqlite")
-#: sqlite's own limit for a row, less what the other columns may take.
-_MAX_VALUE = 1_000_000_000 - 1_000
+T = TypeVar("T")
 _CAPABILITIES = frozenset(
     {
         Capability.HISTORICAL_READS,
@@ -51,6 +59,11 @@ _CAPABILITIES = frozenset(
         Capability.COMPACTION,
         Capability.VERSIONS,
         Capability.NESTED_KEYS,
+        Capability.TRANSACTIONS,
+        Capability.LEASES,
+        Capability.REMAINING_TTL,
+        Capability.RAISE_REVISION,
+        Capability.FENCE,
         Capability.CROSS_PROCESS_WATCH,
     }
 )
@@ -89,6 +102,9 @@ class SQLiteBackend(Backend):
         self._hub = Hub(self._reader, self._store, options.poll_interval, self._stop)
         self._writer = Writer(link, self._store, self._stop, self._hub)
         self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, self._clock)
+        self._leases = SQLiteLeases(
+            self._reader, self._writer, self._clock, self._wait, self._housekeeper.wake
+        )
         self._closes[:] = [
             lambda: self._hub.close(0.4),
             self._housekeeper.wake,
@@ -164,9 +180,9 @@ class SQLiteBackend(Backend):
         timeout: float | None = None,
     ) -> PutResult:
         check_put(key, value, expected_revision, ttl)
-        if len(value) > _MAX_VALUE:
+        if len(value) > MAX_VALUE:
             raise ValueTooLarge(
-                f"the value of {len(value)} bytes is over sqlite's limit of {_MAX_VALUE}", key=key
+                f"the value of {len(value)} bytes is over sqlite's limit of {MAX_VALUE}", key=key
             )
         operation = Put(key, value, expected_revision, ttl, self._clock)
         result = self._writer.submit(operation, self._wait(timeout))
@@ -179,6 +195,48 @@ class SQLiteBackend(Backend):
     ) -> DeleteResult:
         check_delete(key, expected_revision)
         return self._writer.submit(Delete(key, expected_revision), self._wait(timeout))
+
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
+    ) -> Sequence[TransactionResult[T] | Exception]:
+        """As in the contract; all bodies share one commit."""
+        check_transactions(bodies)
+        wait = self._wait(timeout)
+        if not bodies:
+            return []
+        try:
+            results = self._writer.submit(Bodies(bodies, self._clock), wait)
+        except OutcomeUnknown as error:
+            let_out(error)
+            return [error] * len(bodies)
+        self._housekeeper.wake()
+        return results
+
+    def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
+        check_seconds("grace", grace)
+        wait = self._wait(timeout)
+        if not self._housekeeper.sweeps_leases:
+            self._writer.submit(LiftLeases(grace, self._clock), wait)
+            self._housekeeper.sweeps_leases = True
+            self._housekeeper.wake()
+        return self._leases
+
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        check_key(key)
+        expires_at = self._reader.expiry(key, self._wait(timeout))
+        return None if expires_at is None else max(0.0, expires_at / 1000 - self._clock())
+
+    def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
+        check_raise_revision(revision)
+        self._writer.submit(RaiseRevision(revision), self._wait(timeout))
+
+    def fence(self, reason: str, *, timeout: float | None = None) -> None:
+        check_fence(reason)
+        self._writer.submit(Fence(reason), self._wait(timeout))
+
+    def unfence(self, *, timeout: float | None = None) -> None:
+        self._writer.submit(Fence(""), self._wait(timeout))
+        self._housekeeper.wake()
 
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from revstore.backend import DEFAULT_TIMEOUT
 from revstore.errors import Closed, ReadOnly, StorageError
 from revstore.threads import start_thread
+from revstore_sqlite._leases import ExpireLeases
 from revstore_sqlite._ops import Expire, Sweep
 from revstore_sqlite._reader import Reader
 from revstore_sqlite._writer import Writer
@@ -50,6 +51,8 @@ class Housekeeper:
         self._stop = stop
         self._clock = clock
         self._news = threading.Event()
+        #: Whether leases are swept, too.
+        self.sweeps_leases = False
         self._swept = -1  # only the thread uses it
         self._thread = start_thread(self._run, "revstore-sqlite-housekeeper")
 
@@ -82,15 +85,22 @@ class Housekeeper:
         if header.compacted > header.swept == self._swept:
             sweep_log(self._writer, time.monotonic() + _LOOK_EVERY)
         self._swept = header.swept
-        due = self._reader.next_expiry(DEFAULT_TIMEOUT)
+        pause = self._expire(self._reader.next_expiry(DEFAULT_TIMEOUT), Expire)
+        if self.sweeps_leases:
+            due = self._reader.next_lease_expiry(DEFAULT_TIMEOUT)
+            pause = min(pause, self._expire(due, ExpireLeases))
+        return pause
+
+    def _expire(self, due: int | None, operation: type[Expire | ExpireLeases]) -> float:
+        """Run ``operation`` if something is due; the seconds until something may be."""
         if due is None:
             return _LOOK_EVERY
         left = due / 1000 - self._clock()
         if left > 0:
             return min(left, _LOOK_EVERY)
-        # Nothing to delete although something is due: another process was faster, or the file
-        # holds nonsense.
-        gone = self._writer.submit(Expire(_BATCH, self._clock), DEFAULT_TIMEOUT)
+        # Nothing to delete although something is due: another process was faster, the store is
+        # fenced, or the file holds nonsense.
+        gone = self._writer.submit(operation(_BATCH, self._clock), DEFAULT_TIMEOUT)
         return 0.0 if gone else _LOOK_EVERY
 
     def close(self, timeout: float) -> None:

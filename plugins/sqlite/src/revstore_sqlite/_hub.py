@@ -1,9 +1,10 @@
 """The hub: the latest events of a store, in memory, shared by all watches of a backend.
 
-The store's log has exactly one event for each revision, without gaps. So the hub holds a run of
-events that ends at its head, appends what comes next, and knows by the numbers alone when it has
-missed something; that it then reads from the log. Own writes are published by the writer right
-after their commit. The writes of others are found by one thread that polls sqlite's
+The hub holds a run of revisions without gaps, the events of each as a tuple, which is empty for a
+revision that was never taken. The run ends at its head; the hub appends what comes next, and knows
+by the numbers alone when it has missed something; that it then reads from the log. Own writes are
+published by the writer right after their commit. The writes of others are found by one thread that
+polls sqlite's
 ``data_version``. Whatever comes first, events are appended in revision order and once.
 """
 
@@ -46,7 +47,7 @@ class Listener(abc.ABC):
     """A watch, as the hub sees it. Its methods are called with the hub's lock held."""
 
     @abc.abstractmethod
-    def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
+    def concerns(self, events: Sequence[tuple[WatchEvent, ...]], head: int) -> bool:
         """Whether the listener waits for something and these events may be it."""
 
     @abc.abstractmethod
@@ -54,8 +55,11 @@ class Listener(abc.ABC):
         """End the wait, if there is one."""
 
 
-def _size(event: WatchEvent) -> int:
-    return len(event.kv.value) + (len(event.previous.value) if event.previous else 0)
+def _size(events: tuple[WatchEvent, ...]) -> int:
+    return sum(
+        len(event.kv.value) + (len(event.previous.value) if event.previous else 0)
+        for event in events
+    )
 
 
 class Hub:
@@ -80,9 +84,9 @@ class Hub:
         self._torn = False  # somebody was interrupted before all were woken
         # Only the thread uses the connection, in turn with forks.
         self._turn = Turn()
-        #: None until something is known; read without the lock. Event number n has revision n + 1,
-        #: so that its ``end`` is the last revision that it has.
-        self.tail: SharedLog[WatchEvent] | None = None
+        #: None until something is known; read without the lock. Item number n is all of revision
+        #: n + 1, so that its ``end`` is the last revision that it has.
+        self.tail: SharedLog[tuple[WatchEvent, ...]] | None = None
         #: What ended the hub, and with it every watch.
         self.error: StorageError | None = None
 
@@ -106,7 +110,7 @@ class Hub:
                 self.tail = None
                 self._size = 0
 
-    def publish(self, first: int, last: int, events: list[WatchEvent] | None) -> None:
+    def publish(self, first: int, last: int, events: list[tuple[WatchEvent, ...]] | None) -> None:
         """Take over the events ``first`` to ``last`` of a commit, or have the thread read them.
 
         Raises nothing of its own, and never waits for a reader of the log.
@@ -116,7 +120,7 @@ class Hub:
         if events is None or not self._take(first, last, events):
             self._kick.set()
 
-    def _take(self, first: int, last: int, events: list[WatchEvent]) -> bool:
+    def _take(self, first: int, last: int, events: list[tuple[WatchEvent, ...]]) -> bool:
         """Append what is new; False if something before ``first`` is missing."""
         try:
             with self.lock:
@@ -130,7 +134,9 @@ class Hub:
             self._wake_all_later()
             raise
 
-    def _append(self, tail: SharedLog[WatchEvent], events: list[WatchEvent]) -> None:
+    def _append(
+        self, tail: SharedLog[tuple[WatchEvent, ...]], events: list[tuple[WatchEvent, ...]]
+    ) -> None:
         self._size += sum(map(_size, events))
         tail.items.extend(events)
         if len(tail.items) > _CAPACITY or self._size > _CAPACITY_BYTES:
@@ -167,7 +173,7 @@ class Hub:
                 elif not self._read_on(tail, header.revision):
                     return header.revision
 
-    def _read_on(self, tail: SharedLog[WatchEvent], revision: int) -> bool:
+    def _read_on(self, tail: SharedLog[tuple[WatchEvent, ...]], revision: int) -> bool:
         """Read a page of what the tail lacks up to ``revision``; False if it lacks nothing."""
         after = tail.end
         if after >= revision:
@@ -180,7 +186,10 @@ class Hub:
             let_out(error)
             self._restart(error.current)
         else:
-            self._take(after + 1, page.upto, page.events)
+            if page.upto - after > _CAPACITY:
+                self._restart(page.upto)
+            else:
+                self._take(after + 1, page.upto, _filled(page.events, after, page.upto))
         return True
 
     def _restart(self, revision: int) -> None:
@@ -253,3 +262,11 @@ class Hub:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+
+def _filled(
+    events: list[tuple[WatchEvent, ...]], after: int, upto: int
+) -> list[tuple[WatchEvent, ...]]:
+    """An item for each revision above ``after`` up to ``upto``."""
+    found = {each[0].kv.revision: each for each in events}
+    return [found.get(revision, ()) for revision in range(after + 1, upto + 1)]

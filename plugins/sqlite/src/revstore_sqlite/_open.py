@@ -25,7 +25,7 @@ from revstore_sqlite._fork import Turn
 from revstore_sqlite._locks import process
 from revstore_sqlite._options import SQLiteOptions
 from revstore_sqlite._place import match_modes, network_file_system, read_only_file_system
-from revstore_sqlite._schema import APPLICATION_ID, CREATE, SCHEMA_VERSION, check_schema
+from revstore_sqlite._schema import APPLICATION_ID, CREATE, SCHEMA_VERSION, UPGRADES, check_schema
 
 __all__ = ["open_store"]
 
@@ -155,18 +155,25 @@ def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
 def _make_store(raw: sqlite3.Connection, store: StoreFile) -> None:
     current = _look(raw, store.path) == SCHEMA_VERSION
     if store.immutable and not current:
-        raise ReadOnly(f"{store.path}: the file is not a store yet, and cannot be initialized here")
+        state = "not a store yet, or one of an older schema"
+        raise ReadOnly(f"{store.path}: the file is {state}, and cannot be written here")
     if current and (store.immutable or _journal(raw, "journal_mode") == "wal"):
         return
     if _journal(raw, "journal_mode=WAL") != "wal":
         raise Unreachable(f"{store.path}: this file system does not support write-ahead logs")
     raw.execute("BEGIN IMMEDIATE")
     # Looked at again: another process may have done it while this one waited for the lock.
-    if _version(raw, store.path, os.path.getsize(store.real)) == 0:
+    version = _version(raw, store.path, os.path.getsize(store.real))
+    if version == 0:
         for statement in CREATE.values():
             raw.execute(statement)
-        raw.execute("INSERT INTO meta VALUES (1, ?, 1, 0, 0)", (uuid.uuid4().hex,))
+        raw.execute("INSERT INTO meta VALUES (1, ?, 1, 0, 0, NULL)", (uuid.uuid4().hex,))
         raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif version != SCHEMA_VERSION:
+        _log.info("%s: moving the store from schema version %d to 2", store.path, version)
+        for statement in UPGRADES[version]:
+            raw.execute(statement)
         raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     raw.execute("COMMIT")
 
@@ -196,6 +203,8 @@ def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
         if application or version or tables or (size and not pages):
             raise IncompatibleStore(f"{path}: not a revstore store")
         return 0
+    if version in UPGRADES:
+        return int(version)
     if version != SCHEMA_VERSION:
         raise IncompatibleStore(
             f"{path}: the store has schema version {version}, this revstore-sqlite knows only "

@@ -5,15 +5,34 @@ from __future__ import annotations
 import abc
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from revstore.errors import Compacted, FutureRevision, NoSpace
+from revstore.backend_tools import Change
+from revstore.errors import Compacted, FutureRevision, NoSpace, ReadOnly
 from revstore.values import DeleteResult, KeyValue, PutResult, WatchEvent, WatchEventType
 from revstore_sqlite import _sql
-from revstore_sqlite._rows import GREATEST_REVISION, checksum, header_of, key_value
+from revstore_sqlite._rows import (
+    GREATEST_REVISION,
+    checksum,
+    first_id,
+    header_of,
+    key_value,
+    last_id,
+)
 
-__all__ = ["Compact", "Delete", "Expire", "Operation", "Put", "Sweep", "Transaction"]
+__all__ = [
+    "Compact",
+    "Delete",
+    "Expire",
+    "Fence",
+    "Operation",
+    "Put",
+    "RaiseRevision",
+    "Sweep",
+    "Transaction",
+    "expiry",
+]
 
 T = TypeVar("T")
 
@@ -24,11 +43,11 @@ _TURN = 0.005
 class Transaction:
     """One write transaction, maybe shared by many operations; ``CorruptStore``.
 
-    ``revision`` rises with every write. ``events`` collects them for the watches, one for each
-    revision above ``first``; None while nobody watches.
+    ``revision`` rises with every write. ``events`` collects them for the watches, a tuple for each
+    revision from ``first`` on; None while nobody watches, or if they have to be read from the log.
     """
 
-    __slots__ = ("compacted", "events", "first", "path", "raw", "revision", "swept")
+    __slots__ = ("compacted", "events", "fence", "first", "path", "raw", "revision", "swept")
 
     def __init__(self, raw: sqlite3.Connection, path: str, *, watched: bool) -> None:
         header = header_of(raw.execute(_sql.HEADER).fetchone(), path)
@@ -39,8 +58,14 @@ class Transaction:
             header.compacted,
             header.swept,
         )
+        self.fence = header.fence
         self.first = self.revision + 1
-        self.events: list[WatchEvent] | None = [] if watched else None
+        self.events: list[tuple[WatchEvent, ...]] | None = [] if watched else None
+
+    def check_writable(self) -> None:
+        """Raise ``ReadOnly`` if the store is fenced."""
+        if self.fence:
+            raise ReadOnly(self.fence)
 
     def next_revision(self) -> int:
         """The revision of the next write; ``NoSpace`` if there is none."""
@@ -51,15 +76,16 @@ class Transaction:
     def current(self, key: str) -> KeyValue | None:
         """The key as it stands."""
         row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
-        return None if row is None else key_value(*row)
+        return None if row is None else key_value(*row[:-2])
 
-    def log(self, kv: KeyValue, replaced: int | None) -> None:
-        """Add a write to the log: ``kv``, or a deletion if its version is 0."""
+    def log(self, kv: KeyValue, replaced: int | None, number: int = 0) -> None:
+        """Add the write ``number`` of its revision to the log, after the one with the id
+        ``replaced``: ``kv``, or a deletion if its version is 0."""
         value = kv.value if kv.version else None
         self.raw.execute(
             _sql.INSERT_LOG,
             (
-                kv.revision,
+                (kv.revision << 20) + number,
                 kv.key,
                 value,
                 kv.create_revision,
@@ -70,15 +96,73 @@ class Transaction:
             ),
         )
 
-    def remove(self, key: str, previous: KeyValue) -> int:
-        """Delete ``key``, which stands as ``previous``; the revision of it."""
-        kv = KeyValue(key, b"", self.next_revision())
-        self.log(kv, previous.revision)
-        self.raw.execute(_sql.DELETE_STATE, (key,))
-        self.revision = kv.revision
+    def remove(self, keys: Iterable[str]) -> int:
+        """Delete those of ``keys``, given in order, that exist, in one revision; how many."""
+        revision = self.next_revision()
+        events: list[WatchEvent] = []
+        for key in keys:
+            row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
+            if row is not None:
+                self._delete(key_value(*row[:-2]), row[-1], revision, events)
+        if events:
+            self.done(revision, events)
+        return len(events)
+
+    def remove_one(self, previous: KeyValue, entry: int) -> int:
+        """Delete the key that stands as ``previous``; the revision of it."""
+        events: list[WatchEvent] = []
+        self._delete(previous, entry, self.next_revision(), events)
+        self.done(self.revision + 1, events)
+        return self.revision
+
+    def _delete(
+        self, previous: KeyValue, entry: int, revision: int, events: list[WatchEvent]
+    ) -> None:
+        gone = KeyValue(previous.key, b"", revision)
+        self.log(gone, entry, len(events))
+        self.raw.execute(_sql.DELETE_STATE, (previous.key,))
+        events.append(WatchEvent(WatchEventType.DELETED, gone, previous))
+
+    def write(self, changes: Sequence[Change], clock: Callable[[], float]) -> None:
+        """Make the changes, each of another key and in key order, in one revision."""
+        revision = self.next_revision()
+        events: list[WatchEvent] = []
+        for change in changes:
+            row = self.raw.execute(_sql.FIND, (change.key,)).fetchone()
+            if change.value is None:
+                if change.previous is not None:
+                    self._delete(change.previous, row[-1], revision, events)
+                continue
+            lease, expires_at = change.lease, None
+            if change.keep:
+                lease, expires_at = (row[3], row[4]) if row else (0, None)
+            elif change.ttl:
+                lease, expires_at = change.ttl, expiry(clock, change.ttl)
+            created = row[1] if row else revision
+            version = min(row[2] + 1, GREATEST_REVISION) if row else 1
+            entry = (revision << 20) + len(events)
+            if row:
+                values = (entry, version, lease, expires_at, change.key)
+                self.raw.execute(_sql.UPDATE_STATE, values)
+            else:
+                new = (change.key, entry, created, version, lease, expires_at)
+                self.raw.execute(_sql.INSERT_STATE, new)
+            kv = KeyValue(change.key, change.value, revision, created, version, lease)
+            self.log(kv, row[-1] if row else None, len(events))
+            events.append(WatchEvent(WatchEventType.PUT, kv, change.previous))
+        self.done(revision, events)
+
+    def done(self, revision: int, events: Iterable[WatchEvent]) -> None:
+        """Note that the writes of ``revision`` were made."""
+        self.revision = revision
         if self.events is not None:
-            self.events.append(WatchEvent(WatchEventType.DELETED, kv, previous))
-        return kv.revision
+            self.events.append(tuple(events))
+
+
+def expiry(clock: Callable[[], float], ttl: int) -> int:
+    """When what begins now and lasts ``ttl`` seconds ends, in milliseconds."""
+    # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
+    return int(clock() * 1000) + 1 + ttl * 1000
 
 
 class Operation(abc.ABC, Generic[T]):
@@ -112,6 +196,7 @@ class Put(Operation[PutResult]):
         self.ttl = ttl
 
     def run(self, txn: Transaction) -> PutResult:
+        txn.check_writable()
         # A create needs no look at what is there: it works, or it changes nothing.
         if not self.expected_revision and self._create(txn):
             return PutResult(True, txn.revision)
@@ -124,7 +209,7 @@ class Put(Operation[PutResult]):
     def _create(self, txn: Transaction) -> bool:
         revision = txn.next_revision()
         lease, expires_at = self._expiry(None)
-        entry = (self.key, revision, revision, 1, lease, expires_at)
+        entry = (self.key, first_id(revision), revision, 1, lease, expires_at)
         if not txn.raw.execute(_sql.INSERT_STATE, entry).rowcount:
             return False
         self._log(txn, KeyValue(self.key, self.value, revision, revision, 1, lease), None)
@@ -135,9 +220,11 @@ class Put(Operation[PutResult]):
         previous = txn.current(self.key) if txn.events is not None else None
         created, version = row[1], min(row[2] + 1, GREATEST_REVISION)
         lease, expires_at = self._expiry(row)
-        txn.raw.execute(_sql.UPDATE_STATE, (revision, version, lease, expires_at, self.key))
+        txn.raw.execute(
+            _sql.UPDATE_STATE, (first_id(revision), version, lease, expires_at, self.key)
+        )
         kv = KeyValue(self.key, self.value, revision, created, version, lease)
-        self._log(txn, kv, previous, row[0])
+        self._log(txn, kv, previous, row[-1])
 
     def _log(
         self, txn: Transaction, kv: KeyValue, previous: KeyValue | None, replaced: int | None = None
@@ -145,16 +232,14 @@ class Put(Operation[PutResult]):
         txn.log(kv, replaced)
         txn.revision = kv.revision
         if txn.events is not None:
-            txn.events.append(WatchEvent(WatchEventType.PUT, kv, previous))
+            txn.events.append((WatchEvent(WatchEventType.PUT, kv, previous),))
 
     def _expiry(self, row: tuple[int, ...] | None) -> tuple[int, int | None]:
         if self.ttl is None:
             return (row[3], row[4]) if row else (0, None)
         if not self.ttl:
             return 0, None
-        # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
-        expires_at = int(self.clock() * 1000) + 1 + self.ttl * 1000
-        return self.ttl, expires_at
+        return self.ttl, expiry(self.clock, self.ttl)
 
 
 class Delete(Operation[DeleteResult]):
@@ -165,10 +250,12 @@ class Delete(Operation[DeleteResult]):
         self.expected_revision = expected_revision
 
     def run(self, txn: Transaction) -> DeleteResult:
-        current = txn.current(self.key)
+        txn.check_writable()
+        row = txn.raw.execute(_sql.FIND_VALUE, (self.key,)).fetchone()
+        current = None if row is None else key_value(*row[:-2])
         if current is None or current.revision != self.expected_revision:
             return DeleteResult(False, txn.revision, current)
-        return DeleteResult(True, txn.remove(self.key, current), current)
+        return DeleteResult(True, txn.remove_one(current, row[-1]), current)
 
 
 class Expire(Operation[int]):
@@ -186,16 +273,15 @@ class Expire(Operation[int]):
         self.clock = clock
 
     def run(self, txn: Transaction) -> int:
+        if txn.fence:
+            return 0
         now = int(self.clock() * 1000)
         gone = 0
         until = time.monotonic() + _TURN
         for (key,) in txn.raw.execute(_sql.DUE, (now, self.limit)).fetchall():
             if gone and time.monotonic() > until:
                 break
-            current = txn.current(key)
-            if current is not None:
-                txn.remove(key, current)
-                gone += 1
+            gone += txn.remove([key])
         return gone
 
 
@@ -234,13 +320,45 @@ class Sweep(Operation[bool]):
         if upto <= txn.swept:
             return False
         gone: list[tuple[int]] = []
-        superseded = txn.raw.execute(_sql.SUPERSEDED, (txn.swept, upto)).fetchall()
+        bounds = (last_id(txn.swept), last_id(upto))
+        superseded = txn.raw.execute(_sql.SUPERSEDED, bounds).fetchall()
         for revision, replaced, deletion in superseded:
             if replaced is not None:
                 gone.append((replaced,))
             if deletion:
                 gone.append((revision,))
+        if not superseded:
+            # Revisions that were never taken, as after the store's was raised, are passed at once.
+            (entry,) = txn.raw.execute(_sql.NEXT_ENTRY, (last_id(upto),)).fetchone()
+            upto = txn.compacted if entry is None else min(txn.compacted, (entry >> 20) - 1)
         txn.raw.executemany(_sql.DELETE_LOG, gone)
         txn.raw.execute(_sql.SET_SWEPT, (upto,))
         txn.swept = upto
         return upto < txn.compacted
+
+
+class RaiseRevision(Operation[None]):
+    """Lift the store's revision."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+
+    def run(self, txn: Transaction) -> None:
+        if self.revision > txn.revision:
+            txn.revision = self.revision
+            txn.events = None  # the hub finds the gap by itself
+
+
+class Fence(Operation[None]):
+    """Begin or change the fence; "" ends it."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def run(self, txn: Transaction) -> None:
+        txn.raw.execute(_sql.SET_FENCE, (self.reason or None,))
+        txn.fence = self.reason

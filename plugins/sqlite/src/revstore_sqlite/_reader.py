@@ -9,6 +9,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
+from itertools import groupby
+from operator import attrgetter
 from typing import TypeVar, cast
 
 import attrs
@@ -41,6 +43,7 @@ from revstore_sqlite._rows import (
     header_of,
     key_value,
     key_values,
+    last_id,
 )
 
 __all__ = ["Header", "LogPage", "Reader"]
@@ -62,11 +65,12 @@ _PAGE_BYTES = 8 * 1024 * 1024
 
 @attrs.frozen(slots=True)
 class LogPage:
-    """Events after some revision up to ``upto``, and the store's counters at that moment."""
+    """Events after some revision up to ``upto``, a tuple for each revision that has any, and the
+    store's counters at that moment."""
 
     header: Header
     upto: int
-    events: list[WatchEvent]
+    events: list[tuple[WatchEvent, ...]]
 
 
 def _range_end(prefix: str) -> str | bytes:
@@ -231,7 +235,7 @@ class Reader:
 
     def _get_at(self, raw: sqlite3.Connection, key: str, revision: int) -> GetResult:
         header = self._header_at(raw, revision)
-        row = raw.execute(_sql.GET_AT, (key, revision)).fetchone()
+        row = raw.execute(_sql.GET_AT, (key, last_id(revision))).fetchone()
         found = row is not None and (row[1] is not None or row[4])
         return GetResult(header.revision, key_value(*row) if found else None)
 
@@ -277,8 +281,36 @@ class Reader:
 
     def next_expiry(self, timeout: float) -> int | None:
         """When the first key expires, in milliseconds since 1970; None if none does."""
-        found = self.run(lambda raw: raw.execute(_sql.NEXT_EXPIRY).fetchone(), timeout)
-        return cast("int | None", found[0])
+        return self._one(_sql.NEXT_EXPIRY, (), timeout)
+
+    def next_lease_expiry(self, timeout: float) -> int | None:
+        """The same of leases."""
+        return self._one(_sql.NEXT_LEASE_EXPIRY, (), timeout)
+
+    def expiry(self, key: str, timeout: float) -> int | None:
+        """When a key expires; None if it does not, or does not exist."""
+        return self._one(_sql.EXPIRY, (key,), timeout)
+
+    def _one(self, statement: str, parameters: tuple[object, ...], timeout: float) -> int | None:
+        found = self.run(lambda raw: raw.execute(statement, parameters).fetchone(), timeout)
+        return None if found is None else cast("int | None", found[0])
+
+    def leases(self, timeout: float) -> tuple[int, ...]:
+        """The ids of all leases, in order."""
+        rows = self.run(lambda raw: raw.execute(_sql.LEASES).fetchall(), timeout)
+        return tuple(id_ for (id_,) in rows)
+
+    def lease(
+        self, lease: int, *, keys: bool, timeout: float
+    ) -> tuple[int, int, tuple[str, ...]] | None:
+        """A lease's ttl, when it expires, and its keys if they are wanted."""
+
+        def query(raw: sqlite3.Connection) -> tuple[int, int, tuple[str, ...]] | None:
+            row = raw.execute(_sql.LEASE, (lease,)).fetchone()
+            attached = raw.execute(_sql.LEASE_KEYS, (lease,)).fetchall() if keys else ()
+            return row and (*row, tuple(key for (key,) in attached))
+
+        return self._snapshot(query, timeout)
 
     def events(
         self, after: int, upto: int, prefix: str, *, recursive: bool, timeout: float
@@ -293,20 +325,23 @@ class Reader:
             last = min(upto, header.revision)
             if after >= last:
                 return LogPage(header, after, [])
+            ids = (last_id(after), last_id(last))
             if recursive:
-                rows = raw.execute(_sql.EVENTS, (after, last, prefix, _range_end(prefix)))
+                rows = raw.execute(_sql.EVENTS, (*ids, prefix, _range_end(prefix)))
             else:
-                rows = raw.execute(_sql.KEY_EVENTS, (after, last, prefix))
-            events: list[WatchEvent] = []
+                rows = raw.execute(_sql.KEY_EVENTS, (*ids, prefix))
+            events: list[tuple[WatchEvent, ...]] = []
             size = 0
             with closing(rows):
-                for row in rows:
-                    found = event(row)
-                    events.append(found)
-                    size += len(found.kv.value)
-                    size += len(found.previous.value) if found.previous else 0
+                for revision, group in groupby(map(event, rows), _revision_of):
+                    events.append(tuple(group))
+                    size += sum(map(_size, events[-1]))
                     if size > _PAGE_BYTES:
-                        return LogPage(header, row[2], events)
+                        return LogPage(header, revision, events)
+            if not events:
+                # Revisions that were never taken, as after the store's was raised, are passed.
+                (entry,) = raw.execute(_sql.NEXT_ENTRY, (ids[1],)).fetchone()
+                last = header.revision if entry is None else max(last, (entry >> 20) - 1)
             return LogPage(header, last, events)
 
         return self._snapshot(query, timeout)
@@ -364,6 +399,13 @@ class Reader:
         self._held.clear()  # closed, or the parent's
 
 
+_revision_of = attrgetter("kv.revision")
+
+
+def _size(event: WatchEvent) -> int:
+    return len(event.kv.value) + (len(event.previous.value) if event.previous else 0)
+
+
 def _kvs(
     raw: sqlite3.Connection, bounds: tuple[str, str | bytes], limit: int, *, keys_only: bool
 ) -> tuple[KeyValue, ...]:
@@ -379,7 +421,7 @@ def _kvs_at(
     *,
     keys_only: bool,
 ) -> tuple[KeyValue, ...]:
-    kvs = key_values(raw.execute(_sql.LIST_AT, (*bounds, bounds[1], revision, limit)))
+    kvs = key_values(raw.execute(_sql.LIST_AT, (*bounds, bounds[1], last_id(revision), limit)))
     if keys_only:
         return tuple(msgspec.structs.replace(kv, value=b"", damaged=False) for kv in kvs)
     return kvs
@@ -391,5 +433,5 @@ def _count(raw: sqlite3.Connection, low: str, high: str | bytes, at: int, now: i
         return count
     # From now back to then, revision by revision, or then alone, key by key: a key costs more.
     if now - at <= max(_FEW, _KEY_COST * count):
-        return count + int(raw.execute(_sql.COUNT_BACK, (at, low, high)).fetchone()[0])
-    return int(raw.execute(_sql.COUNT_AT, (low, high, high, at)).fetchone()[0])
+        return count + int(raw.execute(_sql.COUNT_BACK, (last_id(at), low, high)).fetchone()[0])
+    return int(raw.execute(_sql.COUNT_AT, (low, high, high, last_id(at))).fetchone()[0])

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from itertools import starmap
 from operator import eq, itemgetter
+from types import NoneType
 from typing import Any, Final
 from zlib import crc32
 
@@ -28,9 +29,11 @@ __all__ = [
     "Header",
     "checksum",
     "event",
+    "first_id",
     "header_of",
     "key_value",
     "key_values",
+    "last_id",
 ]
 
 #: Revisions stay below this.
@@ -41,6 +44,16 @@ FOLD: Final = 4_294_967_291
 _CHUNK = 512
 
 
+def first_id(revision: int) -> int:
+    """The id of the first write of a revision."""
+    return revision << 20
+
+
+def last_id(revision: int) -> int:
+    """The greatest id that a write of a revision can have."""
+    return (revision << 20) + (1 << 20) - 1
+
+
 @attrs.frozen(slots=True)
 class Header:
     """The store's counters in one snapshot."""
@@ -49,20 +62,22 @@ class Header:
     compacted: int
     swept: int
     store_id: str
+    fence: str = ""
 
 
 def header_of(row: Sequence[Any] | None, path: str) -> Header:
     """The counters; ``CorruptStore`` if they cannot be."""
     if row is not None:
-        revision, compacted, swept, store_id = row
+        revision, compacted, swept, store_id, fence = row
         numbers = type(revision) is type(compacted) is type(swept) is int
         if (
             numbers
             and 0 <= swept <= compacted <= revision <= GREATEST_REVISION
             and revision > 0
             and type(store_id) is str
+            and type(fence) in (str, NoneType)
         ):
-            return Header(revision, compacted, swept, store_id)
+            return Header(revision, compacted, swept, store_id, fence or "")
     raise CorruptStore(f"{path}: the store is damaged (its counters are {row})")
 
 
@@ -119,7 +134,7 @@ def event(row: Sequence[Any]) -> WatchEvent:
     previous = None
     if replaced is not None:
         # A row that is gone has no numbers but the one that led to it.
-        previous = key_value(key, old[0], int(old[1]) or replaced, *old[2:])
+        previous = key_value(key, old[0], int(old[1]) or int(replaced) >> 20, *old[2:])
     if value is None and not version:
         return WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), previous)
     return WatchEvent(WatchEventType.PUT, key_value(*row[:7]), previous)

@@ -21,29 +21,41 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
 from revstore_sqlite._rows import FOLD
-from revstore_sqlite._schema import log, meta, state
+from revstore_sqlite._schema import lease, log, meta, state
 
 __all__ = [
     "COUNT",
     "COUNT_AT",
     "COUNT_BACK",
+    "DELETE_LEASE",
     "DELETE_LOG",
     "DELETE_STATE",
     "DUE",
+    "DUE_LEASES",
     "EVENTS",
+    "EXPIRY",
     "FIND",
     "FIND_VALUE",
     "GET",
     "GET_AT",
     "HEADER",
+    "INSERT_LEASE",
     "INSERT_LOG",
     "INSERT_STATE",
     "KEY_EVENTS",
+    "LEASE",
+    "LEASES",
+    "LEASE_KEYS",
+    "LIFT_LEASES",
     "LIST",
     "LIST_AT",
     "LIST_KEYS",
+    "NEXT_ENTRY",
     "NEXT_EXPIRY",
+    "NEXT_LEASE_EXPIRY",
     "SET_COMPACTED",
+    "SET_FENCE",
+    "SET_LEASE",
     "SET_REVISION",
     "SET_SWEPT",
     "SIZE",
@@ -68,7 +80,7 @@ _rev: _Parameter = bindparam("rev")
 _after: _Parameter = bindparam("after")
 _upto: _Parameter = bindparam("upto")
 _LIMIT: Final = " LIMIT ?"  # Core's own limit() drags an OFFSET parameter along
-_current = state.outerjoin(log, log.c.revision == state.c.revision)
+_current = state.outerjoin(log, log.c.id == state.c.entry)
 
 
 def _integer(column: str) -> str:
@@ -77,8 +89,14 @@ def _integer(column: str) -> str:
 
 
 def _numbers(table: str) -> list[str]:
-    columns = ("revision", "create_revision", "version", "lease")
-    return [_integer(f"{table}.{column}") for column in columns]
+    columns = ("create_revision", "version", "lease")
+    return [_revision(table), *(_integer(f"{table}.{column}") for column in columns)]
+
+
+def _revision(table: str) -> str:
+    """The revision of a row of ``state``, or of ``log`` by whatever name."""
+    column = "entry" if table == "state" else "id"
+    return f"({_integer(f'{table}.{column}')} >> 20)"
 
 
 def _crc(table: str, written: str) -> str:
@@ -98,15 +116,15 @@ _now = _columns("state.key", "log.value", *_numbers("state"), _crc("state", "log
 #: The same of a write in the log.
 _LOGGED: Final = ("log.key", "log.value", *_numbers("log"), _crc("log", "log"))
 
-#: revision, compacted, swept, store_id
-HEADER: Final = _compile(select(meta.c.revision, meta.c.compacted, meta.c.swept, meta.c.store_id))
+#: revision, compacted, swept, store_id, fence
+HEADER: Final = _compile(
+    select(meta.c.revision, meta.c.compacted, meta.c.swept, meta.c.store_id, meta.c.fence)
+)
 
 #: (key) -> the store's revision, then a current key, its name NULL if it does not exist
 GET: Final = _compile(
     select(meta.c.revision.label("now"), *_now).select_from(
-        meta.outerjoin(state, state.c.key == _key).outerjoin(
-            log, log.c.revision == state.c.revision
-        )
+        meta.outerjoin(state, state.c.key == _key).outerjoin(log, log.c.id == state.c.entry)
     ),
     "key",
 )
@@ -136,13 +154,14 @@ LIST_KEYS: Final = (
 #: (lo, hi)
 COUNT: Final = _compile(select(func.count()).select_from(state).where(*_in_range), "lo", "hi")
 
-#: (key, rev) -> the last write at or below rev; its version is 0 if it is a deletion
+# Revisions are given to statements as ids: that of the last write that a revision can have.
+#: (key, id) -> the last write at or below id; its version is 0 if it is a deletion
 GET_AT: Final = (
     _compile(
         select(*_columns(*_LOGGED))
         .select_from(log)
-        .where(log.c.key == _key, log.c.revision <= _rev)
-        .order_by(log.c.revision.desc()),
+        .where(log.c.key == _key, log.c.id <= _rev)
+        .order_by(log.c.id.desc()),
         "key",
         "rev",
     )
@@ -160,37 +179,37 @@ WITH RECURSIVE walk(key) AS (
   FROM walk WHERE walk.key IS NOT NULL
 )
 SELECT {columns} FROM walk CROSS JOIN log
-WHERE walk.key IS NOT NULL AND log.version IS NOT 0 AND log.revision =
-  (SELECT max(revision) FROM log WHERE key = walk.key AND revision <= ?)
+WHERE walk.key IS NOT NULL AND log.version IS NOT 0 AND log.id =
+  (SELECT max(id) FROM log WHERE key = walk.key AND id <= ?)
 """
-#: (lo, hi, hi, rev, limit) -> the writes in key order that were current at rev
+#: (lo, hi, hi, id, limit) -> the writes in key order that were current at rev
 LIST_AT: Final = _WALK.format(columns=", ".join(_LOGGED)) + _LIMIT
-#: (lo, hi, hi, rev)
+#: (lo, hi, hi, id)
 COUNT_AT: Final = _WALK.format(columns="count(*)")
-#: (rev, lo, hi) -> how many keys have gone since rev, less those that have come: each deletion, and
+#: (id, lo, hi) -> how many keys have gone since id, less those that have come: each deletion, and
 #: each write that replaced nothing. By typeof, which reads no value, large ones neither.
 COUNT_BACK: Final = """
-SELECT coalesce(sum((typeof(value) = 'null') - (typeof(prev_revision) = 'null')), 0)
-FROM log WHERE revision > ? AND +key >= ? AND +key < ?
+SELECT coalesce(sum((typeof(value) = 'null') - (typeof(previous) = 'null')), 0)
+FROM log WHERE id > ? AND +key >= ? AND +key < ?
 """
 
 _previous = log.alias("previous")
 _change = select(
     *_columns(
         *_LOGGED,
-        "CAST(log.prev_revision AS INTEGER)",
+        "CAST(log.previous AS INTEGER)",
         "previous.value",
         *_numbers("previous"),
         _crc("previous", "previous"),
     )
-).select_from(log.outerjoin(_previous, _previous.c.revision == log.c.prev_revision))
-_between = (log.c.revision > _after, log.c.revision <= _upto)
-#: (after, upto, lo, hi) -> a write and what it replaced, in revision order. The + keeps sqlite
-#: from reading by key, which would need a sort of all that is left of the log.
+).select_from(log.outerjoin(_previous, _previous.c.id == log.c.previous))
+_between = (log.c.id > _after, log.c.id <= _upto)
+#: (after, upto, lo, hi), two ids -> a write and what it replaced, in revision order. The + keeps
+#: sqlite from reading by key, which would need a sort of all that is left of the log.
 EVENTS: Final = _compile(
     _change.where(
         *_between, literal_column("+log.key") >= _lo, literal_column("+log.key") < _hi
-    ).order_by(log.c.revision),
+    ).order_by(log.c.id),
     "after",
     "upto",
     "lo",
@@ -198,29 +217,39 @@ EVENTS: Final = _compile(
 )
 #: (after, upto, key): the same of one key, through the index
 KEY_EVENTS: Final = _compile(
-    _change.where(*_between, log.c.key == _key).order_by(log.c.revision), "after", "upto", "key"
+    _change.where(*_between, log.c.key == _key).order_by(log.c.id), "after", "upto", "key"
 )
 
-#: (key) -> revision, create_revision, version, lease, expires_at
+#: (after) -> the id of the first write above it, NULL if there is none
+NEXT_ENTRY: Final = _compile(select(func.min(log.c.id)).where(log.c.id > _after), "after")
+
+#: (key) -> revision, create_revision, version, lease, expires_at, entry
 FIND: Final = _compile(
-    select(*_columns(*_numbers("state"), "CAST(state.expires_at AS INTEGER)"))
+    select(
+        *_columns(*_numbers("state"), "CAST(state.expires_at AS INTEGER)", _integer("state.entry"))
+    )
     .select_from(state)
     .where(state.c.key == _key),
     "key",
 )
-#: (key) -> a current key
-FIND_VALUE: Final = _compile(select(*_now).select_from(_current).where(state.c.key == _key), "key")
-#: (revision, key, value, create_revision, version, prev_revision, lease, checksum)
+#: (key) -> a current key, expires_at, entry
+FIND_VALUE: Final = _compile(
+    select(*_now, *_columns("CAST(state.expires_at AS INTEGER)", _integer("state.entry")))
+    .select_from(_current)
+    .where(state.c.key == _key),
+    "key",
+)
+#: (id, key, value, create_revision, version, previous, lease, checksum)
 INSERT_LOG: Final = _compile(log.insert(), *log.c.keys())
-#: (key, revision, create_revision, version, lease, expires_at); no row is changed if the key
+#: (key, entry, create_revision, version, lease, expires_at); no row is changed if the key
 #: exists
 INSERT_STATE: Final = _compile(sqlite.insert(state).on_conflict_do_nothing(), *state.c.keys())
-#: (revision, version, lease, expires_at, key)
+#: (entry, version, lease, expires_at, key)
 UPDATE_STATE: Final = _compile(
     state.update()
     .where(state.c.key == _key)
     .values(
-        revision=_rev,
+        entry=_rev,
         version=bindparam("new_version"),
         lease=bindparam("new_lease"),
         expires_at=bindparam("new_expires_at"),
@@ -232,10 +261,41 @@ UPDATE_STATE: Final = _compile(
     "key",
 )
 DELETE_STATE: Final = _compile(state.delete().where(state.c.key == _key), "key")
-DELETE_LOG: Final = _compile(log.delete().where(log.c.revision == _rev), "rev")
+DELETE_LOG: Final = _compile(log.delete().where(log.c.id == _rev), "rev")
 SET_REVISION: Final = _compile(meta.update().values(revision=_rev), "rev")
 SET_COMPACTED: Final = _compile(meta.update().values(compacted=_rev), "rev")
 SET_SWEPT: Final = _compile(meta.update().values(swept=_rev), "rev")
+SET_FENCE: Final = _compile(meta.update().values(fence=_rev), "rev")
+
+#: () -> id, in order
+LEASES: Final = _compile(select(lease.c.id).order_by(lease.c.id))
+#: (id) -> ttl, expires_at
+LEASE: Final = _compile(select(lease.c.ttl, lease.c.expires_at).where(lease.c.id == _key), "key")
+#: (id, ttl, expires_at); no row is changed if the id is taken
+INSERT_LEASE: Final = _compile(sqlite.insert(lease).on_conflict_do_nothing(), *lease.c.keys())
+#: (expires_at, id)
+SET_LEASE: Final = _compile(
+    lease.update().where(lease.c.id == _key).values(expires_at=_rev), "rev", "key"
+)
+#: (now, grace), in milliseconds
+LIFT_LEASES: Final = (
+    "UPDATE lease SET expires_at = max(expires_at, ? + min(CAST(ttl AS INTEGER) * 1000, ?))"
+)
+DELETE_LEASE: Final = _compile(lease.delete().where(lease.c.id == _key), "key")
+#: (lease) -> the keys that are attached to it, in order
+LEASE_KEYS: Final = (
+    "SELECT key FROM state WHERE lease = ? AND lease <> 0 AND expires_at IS NULL"
+    " AND typeof(key) = 'text' ORDER BY key"
+)
+#: (upto, limit) -> id, the earliest expiry first
+DUE_LEASES: Final = "SELECT id FROM lease WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+NEXT_LEASE_EXPIRY: Final = "SELECT CAST(min(expires_at) AS INTEGER) FROM lease"
+#: (key) -> when the key expires, by its ttl or by its lease
+EXPIRY: Final = (
+    "SELECT CAST(coalesce(state.expires_at, lease.expires_at) AS INTEGER) FROM state"
+    " LEFT JOIN lease ON lease.id = state.lease AND state.lease <> 0"
+    " WHERE state.key = ?"
+)
 
 #: (upto, limit) -> key, the earliest expiry first
 DUE: Final = (
@@ -258,9 +318,9 @@ SIZE: Final = _compile(
         text("pragma_page_count, pragma_page_size")
     )
 )
-#: (after, upto) -> revision, what it replaced, whether it is a deletion
+#: (after, upto) -> id, what it replaced, whether it is a deletion
 SUPERSEDED: Final = _compile(
-    select(log.c.revision, log.c.prev_revision, log.c.value.is_(None)).where(*_between),
+    select(log.c.id, log.c.previous, log.c.value.is_(None)).where(*_between),
     "after",
     "upto",
 )

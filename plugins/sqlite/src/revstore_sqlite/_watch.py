@@ -52,7 +52,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._check_open = check_open
         self._cursor = after_revision
         self._position = after_revision
-        self._ready: deque[WatchEvent] = deque()
+        self._ready: deque[tuple[WatchEvent, ...]] = deque()
         self._in_tail = False
         self._mark_at: int | None = None
         self._error: StorageError | None = None
@@ -121,8 +121,8 @@ class SQLiteWatch(BackendWatch, Listener):
     def _next(self) -> tuple[WatchBatch | None, bool]:
         """The next batch, if one is at hand; and whether the cursor has come to the end."""
         if self._ready:
-            event = self._ready.popleft()
-            return WatchBatch(event.kv.revision, (event,)), False
+            events = self._ready.popleft()
+            return WatchBatch(events[0].kv.revision, events), False
         if self._mark_wanted:
             self._mark_wanted = False  # before the look: what is asked for during it needs another
             try:
@@ -149,7 +149,7 @@ class SQLiteWatch(BackendWatch, Listener):
         """Whether a mark is wanted and the store, at ``head``, has come to where this begins."""
         return self._mark_at is not None and head >= self._cursor
 
-    def _follow_log(self, tail: SharedLog[WatchEvent]) -> bool:
+    def _follow_log(self, tail: SharedLog[tuple[WatchEvent, ...]]) -> bool:
         """Look at a page of the log. The first look is always here: it tells whether what comes
         after ``after_revision`` is compacted, which the tail does not know."""
         upto = max(self._cursor, min(self._cursor + _PAGE, tail.end))
@@ -161,11 +161,14 @@ class SQLiteWatch(BackendWatch, Listener):
         self._in_tail = self._cursor >= tail.base
         return self._cursor >= tail.end
 
-    def _follow_tail(self, tail: SharedLog[WatchEvent]) -> bool:
+    def _follow_tail(self, tail: SharedLog[tuple[WatchEvent, ...]]) -> bool:
         events = tail.read(self._cursor, _PAGE)
         if events:
             self._cursor += len(events)
-            self._ready.extend([event for event in events if self._covers(event.kv.key)])
+            for each in events:
+                ours = tuple([event for event in each if self._covers(event.kv.key)])
+                if ours:
+                    self._ready.append(ours)
         return self._cursor >= tail.end
 
     def _wait(self, deadline: float | None) -> bool:
@@ -189,14 +192,16 @@ class SQLiteWatch(BackendWatch, Listener):
                     woken = self._wakeup.acquire(blocking=False)  # in the last moment
         return woken
 
-    def concerns(self, events: Sequence[WatchEvent], head: int) -> bool:
+    def concerns(self, events: Sequence[tuple[WatchEvent, ...]], head: int) -> bool:
         if not self._waiting:
             return False
         if self._mark_due(head):
             return True
         if head <= self._cursor:
             return False
-        return head - self._cursor > _LAG or any(self._covers(event.kv.key) for event in events)
+        return head - self._cursor > _LAG or any(
+            self._covers(event.kv.key) for each in events for event in each
+        )
 
     def wake(self) -> None:
         if self._waiting:

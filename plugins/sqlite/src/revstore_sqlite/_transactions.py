@@ -1,0 +1,106 @@
+"""Transactions of several keys, which share a commit of the writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from revstore import backend
+from revstore.backend_tools import Overlay, let_out, prefix_end
+from revstore.errors import LeaseNotFound, StorageError, ValueTooLarge
+from revstore.values import KeyValue, TransactionResult
+from revstore_sqlite import _sql
+from revstore_sqlite._errors import DRIVER_ERRORS
+from revstore_sqlite._ops import Operation, Transaction
+from revstore_sqlite._rows import key_value, key_values
+
+__all__ = ["MAX_VALUE", "Bodies"]
+
+T = TypeVar("T")
+#: sqlite's own limit for a row, less what the other columns may take.
+MAX_VALUE = 1_000_000_000 - 1_000
+
+
+class _Body(Overlay):
+    """What one body sees: the state within the write transaction."""
+
+    def __init__(self, txn: Transaction) -> None:
+        super().__init__(txn.revision)
+        self._txn = txn
+        #: What sqlite failed with, whatever the body made of it.
+        self.failure: Exception | None = None
+
+    def _rows(self, statement: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        try:
+            return self._txn.raw.execute(statement, parameters)
+        except DRIVER_ERRORS as error:
+            self.failure = error
+            raise
+
+    def stored(self, key: str) -> KeyValue | None:
+        row = self._rows(_sql.FIND_VALUE, (key,)).fetchone()
+        return None if row is None else key_value(*row[:-2])
+
+    def stored_range(
+        self, prefix: str, start: str, limit: int, *, keys_only: bool
+    ) -> Sequence[KeyValue]:
+        bounds = (max(prefix, start), prefix_end(prefix) or b"", limit or -1)
+        rows = self._rows(_sql.LIST_KEYS if keys_only else _sql.LIST, bounds)
+        return key_values(rows, checked=not keys_only)
+
+    def check_writable(self) -> None:
+        self._txn.check_writable()
+
+    def check_lease(self, lease: int) -> None:
+        if self._rows(_sql.LEASE, (lease,)).fetchone() is None:
+            raise LeaseNotFound(lease)
+
+    def put(
+        self, key: str, value: bytes, *, ttl: int | None = 0, lease: int | None = 0
+    ) -> KeyValue:
+        if isinstance(value, bytes) and len(value) > MAX_VALUE:
+            text = f"the value of {len(value)} bytes is over sqlite's limit of {MAX_VALUE}"
+            raise ValueTooLarge(text, key=key)
+        return super().put(key, value, ttl=ttl, lease=lease)
+
+
+class Bodies(Operation[list[TransactionResult[T] | Exception]], Generic[T]):
+    """Run bodies, each with a revision of its own."""
+
+    __slots__ = ("bodies", "clock")
+
+    def __init__(
+        self, bodies: Sequence[Callable[[backend.Transaction], T]], clock: Callable[[], float]
+    ) -> None:
+        self.bodies = bodies
+        self.clock = clock
+
+    def run(self, txn: Transaction) -> list[TransactionResult[T] | Exception]:
+        results: list[TransactionResult[T] | Exception] = []
+        for body in self.bodies:
+            seen = _Body(txn)
+            try:
+                value = seen.run(body)
+            except Exception as error:  # noqa: BLE001 - stands in the body's place
+                let_out(error)
+                if seen.failure is not None:
+                    raise seen.failure from None
+                results.append(error)
+                continue
+            if seen.failure is not None:
+                raise seen.failure
+            results.append(self._write(txn, value, seen))
+        return results
+
+    def _write(
+        self, txn: Transaction, value: T, seen: _Body
+    ) -> TransactionResult[T] | StorageError:
+        changes = seen.changes()
+        if changes:
+            try:
+                txn.write(changes, self.clock)
+            except StorageError as error:  # no revisions are left: nothing was written yet
+                let_out(error)
+                return error
+        return TransactionResult(value, txn.revision, bool(changes))
