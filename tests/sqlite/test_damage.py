@@ -324,7 +324,8 @@ def test_a_statement_without_end_is_cut_off(open_store: Open, path: str) -> None
         path,
         "ALTER TABLE meta RENAME TO away",
         "CREATE VIEW meta AS WITH RECURSIVE r(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM r)"
-        " SELECT id, 'x' AS store_id, count(*) AS revision, 0 AS compacted, 0 AS swept FROM r",
+        " SELECT id, 'x' AS store_id, count(*) AS revision, 0 AS compacted, 0 AS swept,"
+        " NULL AS fence FROM r",
     )
     for call in (
         lambda: backend.status(timeout=0.2),
