@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
 from types import MappingProxyType
-from typing import NamedTuple
+
+import msgspec
 
 from revstore.backend_tools import Change, SharedLog
 from revstore.errors import Compacted, FutureRevision
@@ -29,7 +30,7 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 revision_of: Callable[[WatchEvent], int] = attrgetter("kv.revision")
 
 
-class Noted(NamedTuple):
+class Noted(msgspec.Struct, frozen=True):
     """A revision that is being made: its events, in key order; when keys of it expire; the leases
     that keys of it have; and a lease that it ends, 0: none."""
 
