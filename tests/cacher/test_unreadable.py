@@ -146,7 +146,7 @@ class Readings:
     def __init__(self, backend: MemoryBackend) -> None:
         self.backend = backend
         self.raw: Storage[Pod] = TypedStorage(backend, PODS)
-        self.cached: Storage[Pod] = Cacher(
+        self.cached = Cacher(
             CacherConfig(
                 storage=TypedStorage(backend, PODS),
                 resource_type=PODS,
@@ -210,6 +210,7 @@ def test_one_answer_in_every_reading(before: list[Step], after: list[Step], limi
     with MemoryBackend() as backend:
         readings = Readings(backend)
         with readings.raw, readings.cached:
+            readings.cached.wait_ready(PATIENCE)  # it remembers what came after it was filled
             first = backend.status().revision
             for step in before:
                 readings.do(step)

@@ -168,9 +168,12 @@ def in_child(backend, watch, address, queue):
     queue.put(found)
 
 
-def test_children_of_multiprocessing(backend, server):
+def test_children_of_multiprocessing(backend, open_store, server):
     """A child that multiprocessing forks while the parent watches and has idle
     connections ends none of them, and works with a handle of its own."""
+    check(backend)  # the keys are there
+    backend = open_store("?idle_timeout=60")  # the children may be slow; no silence ends the stream
+    check(backend)
     context = multiprocessing.get_context("fork")
     start = backend.status().revision
     with backend.watch("/i/e", recursive=False, after_revision=start) as watch:

@@ -183,8 +183,15 @@ def interrupt_by_signal(
 
     dice = random.Random(seed)
     hits = 0
+
+    def unraisable(found: Any) -> None:
+        if found.exc_type is not Interrupted:
+            hook(found)
+
     before = signal.signal(signal.SIGALRM, strike)
-    # What is raised within the collector's callbacks and finalizers does not come out.
+    # What is raised within the collector's callbacks and finalizers does not come out. Since Python
+    # 3.13 the finalizers of files report it.
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -202,6 +209,7 @@ def interrupt_by_signal(
         armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
         if collects:
             gc.enable()
     return hits
