@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sqlite3
@@ -174,6 +173,30 @@ def test_a_file_that_goes_is_noticed(open_store: Open, path: str, end: str, how:
     wait_until(lambda: refused(lambda: backend.get("/a")), "reads are refused")
     with pytest.raises(IncompatibleStore, match="removed or replaced"):
         backend.put("/c", b"", expected_revision=0)
+
+
+def test_a_file_that_goes_while_a_thread_looks(open_store: Open, path: str) -> None:
+    """A look that began before the file went, and ends after another thread was refused, does not
+    have the store used again."""
+    backend = open_store()
+    store = backend._store
+
+    def at_return(_frame: object, event: str, argument: object) -> object:
+        if event == "return" and argument == "" and os.path.exists(path):
+            os.unlink(path)
+            store.check_at = 0.0
+            with pytest.raises(IncompatibleStore):
+                store.check()
+        return at_return
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: at_return if frame.f_code.co_name == "lost" else None)
+    try:
+        store.check()
+    finally:
+        sys.settrace(before)
+    with pytest.raises(IncompatibleStore, match="removed or replaced"):
+        backend.put("/a", b"", expected_revision=0)
 
 
 def test_without_locks_of_a_descriptor(

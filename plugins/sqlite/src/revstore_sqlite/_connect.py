@@ -211,10 +211,13 @@ class StoreFile:
             IncompatibleStore: one was removed, or another one put in its place: what is written
                 to the old one would be lost.
         """
+        now, due = time.monotonic(), self.check_at
         lost = self.lost()
         if lost:
+            self.check_at = -1.0
             raise IncompatibleStore(f"{lost}: the file was removed or replaced")
-        self.check_at = time.monotonic() + _FILE_CHECK
+        if self.check_at == due:  # else another thread has looked meanwhile, and may know better
+            self.check_at = now + _FILE_CHECK
 
     def lost(self) -> str:
         """The path of the file that was removed or replaced; "" if none was."""
