@@ -12,6 +12,7 @@ import dis
 import functools
 import gc
 import inspect
+import io
 import random
 import signal
 import sys
@@ -185,12 +186,13 @@ def interrupt_by_signal(
     hits = 0
 
     def unraisable(found: Any) -> None:
-        if found.exc_type is not Interrupted:
+        half_made = isinstance(found.object, io.IOBase) and found.exc_type is AttributeError
+        if not half_made and found.exc_type is not Interrupted:
             hook(found)
 
     before = signal.signal(signal.SIGALRM, strike)
     # What is raised within the collector's callbacks and finalizers does not come out. Since Python
-    # 3.13 the finalizers of files report it.
+    # 3.13 the finalizers of files report it, and that the making of a file was interrupted.
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     collects = gc.isenabled()
     gc.disable()

@@ -82,18 +82,10 @@ class TimedTlsSocket(_Timed, ssl.SSLSocket):
     """What a context's ``sslsocket_class`` has to be."""
 
 
-class _Response(http.client.HTTPResponse):
-    """An answer that can be closed also if the making of it was interrupted: from Python 3.13 on
-    its finalizer reports what fails there."""
-
-    fp = None  # type: ignore[assignment]
-
-
 class Connection(http.client.HTTPConnection):
     """One connection to a server; it is connected when it is made, and never again."""
 
     auto_open = 0
-    response_class = _Response
 
     def __init__(
         self, host: str, port: int, context: ssl.SSLContext | None, *, deadline: float
