@@ -79,11 +79,11 @@ def test_a_new_backend_lives_and_goes(wheels, tmp_path):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("sqlite", "backend of revstore itself"),
-        ("Redis", "small letters"),
-        ("my-store", "small letters"),
-        ("../x", "small letters"),
-        ("", "small letters"),
+        ("sqlite", "built-in backend"),
+        ("Redis", "lowercase letters"),
+        ("my-store", "lowercase letters"),
+        ("../x", "lowercase letters"),
+        ("", "lowercase letters"),
     ],
 )
 def test_bad_names(tmp_path, name, why):

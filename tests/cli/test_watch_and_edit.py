@@ -190,7 +190,7 @@ def test_edit_keeps_the_text_on_a_conflict(revstore, pod, editor):
     line = revstore.error("edit", "pod/web", EDITOR=editor(body + REPLACE), code=1)
     path = revstore.folder / noted(revstore)[0]
 
-    assert "changed it meanwhile" in line
+    assert "changed by another client" in line
     assert line.endswith(str(path))
     assert "nginx:2" in path.read_text()
     assert revstore.json("get", "pod/web")["metadata"]["labels"] == {"by": "other"}

@@ -312,7 +312,7 @@ def test_switches(install, monkeypatch, variable, value, blocked):
     if not blocked:
         open_backend(config()).close()
         return
-    with pytest.raises(BackendNotInstalled, match=f"switched off by {variable}"):
+    with pytest.raises(BackendNotInstalled, match=f"disabled by {variable}"):
         open_backend(config())
     assert status_of("mine").status is PluginState.BLOCKED
     assert target not in sys.modules

@@ -13,6 +13,7 @@ import functools
 import gc
 import inspect
 import io
+import itertools
 import random
 import signal
 import sys
@@ -57,7 +58,9 @@ def interrupt_every_line(
 
     Left out, since no signal can strike there: a bare ``try:``, a ``return`` or ``break`` that ends
     an ``except`` block, and the way out of a ``with`` block, before ``__exit__`` is called. And
-    finalizers (``__del__``, the end of a generator), from which no exception comes out.
+    finalizers (``__del__``, the end of a generator), from which no exception comes out. On Python
+    3.13 also the ends of some loops: there a defect of the interpreter passes every ``except``,
+    ``finally`` and ``with`` by (python/cpython#130279), which no code can do anything about.
 
     Raises:
         AssertionError: ``attempt`` swallowed the exception or turned it into another.
@@ -157,7 +160,20 @@ def _spared(code: CodeType) -> frozenset[int]:
         while before >= 0 and steps[before].opname in ("SWAP", "POP_TOP"):
             found.add(steps[before].offset)
             before -= 1
-    return frozenset(found)
+    return frozenset(found | _jumps_without_handler(code))
+
+
+def _jumps_without_handler(code: CodeType) -> set[int]:
+    """The offsets of jumps that have no handler, though the code before and behind them has the
+    same one."""
+    byte_code: Any = dis.Bytecode(code)
+    jumps = {step.offset: "JUMP" in step.opname for step in byte_code}
+    found: set[int] = set()
+    for entry, following in itertools.pairwise(byte_code.exception_entries):
+        between = [offset for offset in jumps if entry.end <= offset < following.start]
+        if entry.target == following.target and all(jumps[offset] for offset in between):
+            found.update(between)
+    return found
 
 
 def interrupt_by_signal(

@@ -40,7 +40,7 @@ from revstore_sqlite._expiry import Housekeeper, sweep_log
 from revstore_sqlite._hub import Hub
 from revstore_sqlite._leases import LiftLeases, SQLiteLeases
 from revstore_sqlite._open import open_store
-from revstore_sqlite._ops import Compact, Delete, Fence, Put, RaiseRevision
+from revstore_sqlite._ops import Compact, Delete, Fence, Put, RaiseRevision, time_left
 from revstore_sqlite._options import SQLiteOptions
 from revstore_sqlite._reader import Reader
 from revstore_sqlite._transactions import MAX_VALUE, Bodies
@@ -224,7 +224,7 @@ class SQLiteBackend(Backend):
     def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
         check_key(key)
         expires_at = self._reader.expiry(key, self._wait(timeout))
-        return None if expires_at is None else max(0.0, expires_at / 1000 - self._clock())
+        return None if expires_at is None else time_left(expires_at, self._clock())
 
     def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
         check_raise_revision(revision)

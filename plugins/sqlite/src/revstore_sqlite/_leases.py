@@ -11,7 +11,7 @@ from revstore.backend import Leases
 from revstore.errors import LeaseExists, LeaseNotFound
 from revstore.values import LeaseInfo
 from revstore_sqlite import _sql
-from revstore_sqlite._ops import Operation, Transaction, expiry
+from revstore_sqlite._ops import Operation, Transaction, expiry, time_left
 from revstore_sqlite._reader import Reader
 from revstore_sqlite._writer import Writer
 
@@ -160,7 +160,7 @@ class SQLiteLeases(Leases):
         if found is None:
             raise LeaseNotFound(lease)
         ttl, expires_at, attached = found
-        return LeaseInfo(lease, ttl, max(0.0, expires_at / 1000 - self._clock()), attached)
+        return LeaseInfo(lease, ttl, time_left(expires_at, self._clock()), attached)
 
     def list(self, *, timeout: float | None = None) -> tuple[int, ...]:
         return self._reader.leases(self._wait(timeout))

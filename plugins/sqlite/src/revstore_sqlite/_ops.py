@@ -165,6 +165,11 @@ def expiry(clock: Callable[[], float], ttl: int) -> int:
     return int(clock() * 1000) + 1 + ttl * 1000
 
 
+def time_left(expires_at: int, now: float) -> float:
+    """Return the seconds until what ``expiry`` gave: whole milliseconds, never above the ttl."""
+    return max(0, expires_at - int(now * 1000) - 1) / 1000
+
+
 class Operation(abc.ABC, Generic[T]):
     """One step of a write transaction. ``run`` must leave the store untouched when it raises
     an error of the contract; after an error of sqlite the whole transaction is rolled back.
