@@ -1,6 +1,6 @@
 """Continue tokens: where a paged list goes on, and at which revision.
 
-The format is Kubernetes' own, so that a token reads the same whoever made it: unpadded base64url
+The format is Kubernetes' own, so that each can read the other's tokens: unpadded base64url
 of ``{"v":"meta.k8s.io/v1","rv":<revision>,"start":"<key relative to the prefix>"}``.
 """
 

@@ -191,7 +191,7 @@ class CorruptObjects(StorageError):
 
 
 class InternalError(StorageError):
-    """Something failed that the caller cannot mend; the cause is chained."""
+    """Something failed that the caller cannot fix; the cause is chained."""
 
 
 class InvalidArgument(StorageError, ValueError):

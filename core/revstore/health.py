@@ -78,7 +78,7 @@ class HealthCheck:
             error = raised
         with self._lock:
             self._check_open()
-            # A probe that hung tells of the past: what began after it knows better.
+            # A probe that hung reports the past; one that began after it is more recent.
             if number > self._finished:
                 self._finished, self._error = number, error
         self._waiters.wake()

@@ -68,7 +68,7 @@ class WatchPlan(msgspec.Struct, frozen=True):
     """How a watch begins: with ``initial`` by all objects of a state not older than ``revision``,
     else by the changes after ``revision``, 0 being now. ``latest``: no resource version was given,
     so that ``revision`` is that of the store at the time of the call. ``end_bookmark``: a bookmark
-    ends the initial events; ``periodic`` and ``progress``: others may, and must, tell of the
+    ends the initial events; ``periodic`` and ``progress``: others may, and must, report the
     revision later on."""
 
     revision: int

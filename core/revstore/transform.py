@@ -16,7 +16,7 @@ class Transformer(Protocol):
     transformed. Called from many threads, never under a lock."""
 
     def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        """The plain bytes, and whether they are *stale*: to be written anew although equal, since
+        """The plain bytes, and whether they are *stale*: to be rewritten although equal, since
         they were written with an older key."""
         ...
 

@@ -171,7 +171,7 @@ class CountResult:
 @attrs.frozen(slots=True)
 class PutResult:
     """If ``succeeded``, ``revision`` is the write's own and ``current`` is None. Else nothing was
-    written, ``current`` is the key as it stands (None: it does not exist), and ``revision`` is
+    written, ``current`` is the key as stored now (None: it does not exist), and ``revision`` is
     the store's."""
 
     succeeded: bool
@@ -204,7 +204,7 @@ class LeaseInfo:
 @attrs.frozen(slots=True)
 class DeleteResult:
     """If ``succeeded``, ``revision`` is the deletion's own and ``kv`` is what was removed. Else
-    nothing was deleted, ``kv`` is the key as it stands (None: it does not exist), and
+    nothing was deleted, ``kv`` is the key as stored now (None: it does not exist), and
     ``revision`` is the store's."""
 
     succeeded: bool

@@ -41,7 +41,7 @@ class WatchSelector(Closing):
         # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
         self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
         self._tell = self._told.put
-        # What was told of and not returned yet; of the thread that selects.
+        # What was reported and not returned yet; of the thread that selects.
         self._taken: list[Watch[Any] | None] = []
         self._lock = threading.Lock()  # guards _served
         # Each with what select returns for it, made once.
@@ -56,8 +56,8 @@ class WatchSelector(Closing):
         """Serve one more watch; ``data`` is handed out with it.
 
         Raises ``Unsupported`` if the watch cannot tell when it is readable, as those of a storage
-        without a cache; ``InvalidArgument`` if it is served already, or somebody else is told of
-        it, such as another selector; ``Closed``.
+        without a cache; ``InvalidArgument`` if it is served already, here or by another selector;
+        ``Closed``.
         """
         self._guard.check()
         with self._lock:

@@ -52,8 +52,8 @@ class Cacher(Storage[T]):
     resource version are consistent all the same: the storage is asked for its revision, and the
     cache waits until it has got there; if it does not in time, the storage answers. Gets without
     a resource version go to the storage. A watch never delays another; one that falls behind what
-    the log remembers ends with ``Expired``. A feed that breaks is made anew; where the store has
-    forgotten what happened meanwhile, the cache is filled anew, and all watches end with
+    the log remembers ends with ``Expired``. A feed that breaks reconnects; where the store has
+    forgotten what happened meanwhile, the cache is rebuilt, and all watches end with
     ``Expired``. Until the cache is filled, calls wait for it, then raise ``NotReady``, but for gets
     and pages without a selector, which the storage answers.
     """
@@ -167,7 +167,7 @@ class Cacher(Storage[T]):
             try:
                 return self._content.find(scope, plan, predicate, limit)
             except NotReady:
-                continue  # it has just begun to be filled anew
+                continue  # it has just begun to be rebuilt
         return None
 
     def _caught_up(
@@ -250,7 +250,7 @@ class Cacher(Storage[T]):
                     scope, plan, predicate, deadline.end, even_if_corrupt=even_if_corrupt
                 )
             except NotReady:
-                continue  # it has just begun to be filled anew
+                continue  # it has just begun to be rebuilt
 
     # --- what goes to the storage --------------------------------------------------------------
 
@@ -337,8 +337,8 @@ class Cacher(Storage[T]):
         return self._content.counters()
 
     def check_consistency(self, *, timeout: float | None = None) -> ConsistencyReport:
-        """Compare keys and versions with the store's, all read anew, within ``timeout`` seconds.
-        A cache that differs, which only a defect can bring about, is filled anew, and its watches
+        """Compare keys and versions with the store's, all read again, within ``timeout`` seconds.
+        A cache that differs, which only a defect can bring about, is rebuilt, and its watches
         end with ``Expired``. Raises ``Timeout``, ``NotReady``, and the backend's errors."""
         self._content.check_open()
         return check_consistency(self._storage, self._content, self._prefix, timeout)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 #: Keys and the versions of their objects.
 _Page = list[tuple[str, int]]
 
-# How often the comparison begins anew because the cache was filled anew meanwhile.
+# How often the comparison starts over because the cache was rebuilt meanwhile.
 _ATTEMPTS = 3
 
 
@@ -45,7 +45,7 @@ def check_consistency(
     storage: Storage[T], content: Content[T], prefix: str, timeout: float | None
 ) -> ConsistencyReport:
     """Read all keys and versions from the store, a page at a time, and compare them with what the
-    cache has for that state. A cache that differs is filled anew. (CACHE-22)"""
+    cache has for that state. A cache that differs is rebuilt. (CACHE-22)"""
     deadline = Deadline(timeout, prefix.rstrip("/"))
     report = ConsistencyReport(consistent=None, resource_version="")
     for _ in range(_ATTEMPTS):

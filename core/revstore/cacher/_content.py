@@ -136,7 +136,7 @@ class Content(Generic[T]):
         return self._freshness.wait(revision, timeout, request_progress, reached=reached)
 
     def request_progress(self) -> None:
-        """Have the store asked for progress, and watches tell of it. ``Unsupported``."""
+        """Ask the store for progress, and have watches report it. ``Unsupported``."""
         generation = self.generation
         if generation is not None:
             generation.asked = True

@@ -60,7 +60,7 @@ class EventLog(Generic[T]):
         self._capacity = capacity
         self._window = window
         #: How many watches replay a state that this log goes on from: while there are any, age
-        #: drops nothing, or whoever replays slowly would never get through. Guarded by the
+        #: drops nothing, or a slow replay would never finish. Guarded by the
         #: generation's lock.
         self.held = 0
 
@@ -80,7 +80,7 @@ class EventLog(Generic[T]):
         return []
 
     def append(self, entries: Sequence[Entry[T]]) -> None:
-        """Add the events of one revision, in one step for whoever reads."""
+        """Add the events of one revision, in one step for all readers."""
         self.segment.items.extend(entries)
 
     def _superfluous(self, entries: list[Entry[T]], count: int, now: float) -> int:

@@ -86,8 +86,8 @@ class Feed(Generic[T]):
                 return  # the feed itself will notice
 
     def cut(self, refill: StorageError | None = None) -> None:
-        """End the connection to the store, as if it had broken; it is made anew. With ``refill``,
-        which says why, it begins with a new state."""
+        """End the connection to the store as if it had broken; the feed reconnects. With the reason
+        ``refill``, it begins with a new state."""
         with self._lock:
             self._cut, changes = True, self._changes
             self._refill = refill or self._refill
@@ -143,7 +143,7 @@ class Feed(Generic[T]):
     def _connected(self, after: int | None) -> Changes[T]:
         """A new connection; one that is cut meanwhile is closed."""
         with self._lock:
-            # Before now there was none to be cut; but whoever wants a new state is to get one.
+            # Before now there was none to be cut; but a request for a new state stands.
             self._refill = self._refill if after is not None else None
             self._cut = self._refill is not None
         changes = self._storage.changes(self._prefix, after=after)

@@ -1,4 +1,4 @@
-"""From one list to the next: the log, who watches it, and who is told of what."""
+"""From one list to the next: the log, its watches, and which of them an event concerns."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ class View(Generic[T]):
         self.scope = scope
         self.config = config
         self.users = 0  # guarded by the generation's lock
-        #: Who waits to be told of the next event, guarded by the generation's lock: one, whom
+        #: The watches that wait for the next event, guarded by the generation's lock: one, whom
         #: ``wake`` of it tells, or many.
         self.armed: Listener[T] | dict[Listener[T], Callback] | None = None
         self._log = log

@@ -99,7 +99,7 @@ class CacheWatch(Listener[T], Watch[T]):
         except BaseException as error:
             callback = self._callback
             if callback is not None and not isinstance(error, StorageError):
-                callback()  # what was told of is still there
+                callback()  # the events are still there
             raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:

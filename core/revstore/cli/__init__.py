@@ -8,7 +8,7 @@ One module a command, imported when that command runs. Exit codes:
 2    wrong usage or configuration, or a plugin that cannot be had
 3    the store cannot be reached, or did not answer in time
 130  ended by Ctrl-C
-141  whoever read the output has gone
+141  the reader of the output has exited
 ==== ============================================================================
 """
 

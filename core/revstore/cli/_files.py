@@ -131,7 +131,7 @@ def _placed(
 
 
 class _StoredKinds:
-    """Keeps kinds that nobody has told of, and that have one plural, out of each other's keys."""
+    """Keeps kinds that nobody has declared, and that have one plural, out of each other's keys."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

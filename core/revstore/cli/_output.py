@@ -70,7 +70,7 @@ def dump_yaml(value: Any) -> str:
 
 def with_type(info: ResourceInfo, obj: dict[str, Any]) -> dict[str, Any]:
     """``obj`` with the apiVersion and kind of its resource if it was stored without them, so that
-    it can be applied. A kind that only its keys tell of is not known."""
+    it can be applied. A kind that is known from its keys alone has none."""
     given = {"kind": "" if info.kind == info.resource else info.kind}
     given["apiVersion"] = f"{info.group}/v1" if info.group else "v1"
     missing = {name: value for name, value in given.items() if value and not obj.get(name)}

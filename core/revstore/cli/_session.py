@@ -75,13 +75,13 @@ class Session:
             self.factory.close()
 
     def complain(self, message: str, exit_code: int = 1) -> None:
-        """Tell of a failure that does not end the command, and remember it for the exit code."""
+        """Report a failure that does not end the command, and remember it for the exit code."""
         sys.stdout.flush()
         click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
         self.exit_code = max(self.exit_code, exit_code)
 
     def warn(self, message: str) -> None:
-        """Tell of something on standard error that is no failure."""
+        """Write a warning to standard error."""
         sys.stdout.flush()
         click.echo(printable(message), err=True)
 

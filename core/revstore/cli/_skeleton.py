@@ -1,4 +1,4 @@
-"""The beginning of a third party's backend: a distribution that works as it stands."""
+"""The beginning of a third party's backend: a distribution that already works."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ class Output(io.RawIOBase):
         self._interrupted = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of ``data``; return how many bytes. Waits where the descriptor is set not
-        to block, as a pipe may be by whoever shares it. What was written when a signal's handler
-        raised is not written again."""
+        """Write some of ``data``; return how many bytes. Wait where the descriptor does not
+        block, as one that another process shares may be set. What was written when a signal's
+        handler raised is not written again."""
         counts = self._counts
         if not self._interrupted:
             del counts[:]

@@ -20,7 +20,7 @@ __all__ = ["command"]
 def command(session: Session, revision: int | None) -> None:
     """Discard the history up to a revision. What is stored stays as it is.
 
-    Lists and watches from before that revision end with "Expired" and begin anew.
+    Lists and watches from before that revision end with "Expired" and must start over.
     """
     backend = session.factory.backend()
     status = backend.status()

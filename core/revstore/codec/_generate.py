@@ -335,7 +335,7 @@ def _refused(obj: Any, name: str, error: Exception) -> Misfit:
 
 
 def _run_own_code(source: _Source, shape: ClassShape, *calls: str) -> None:
-    """Run ``calls`` of code that may change values, and make anew what it changed in place."""
+    """Run ``calls`` of code that may change values, and rebuild what it changed in place."""
     loose = {
         f"v{at}": field.shape
         for at, field in enumerate(shape.fields.values())

@@ -136,7 +136,7 @@ class TypedCodec(Generic[T]):
         return self._shape.notes.met_unknown
 
     def forget_unknown(self) -> None:
-        """Begin anew with ``met_unknown``, as when all such objects are gone."""
+        """Reset ``met_unknown``, as when all such objects are gone."""
         self._shape.notes.met_unknown = False
 
     def merge(self, data: bytes, stored: bytes) -> bytes:
@@ -161,7 +161,7 @@ class TypedCodec(Generic[T]):
             raise _invalid(error) from None
 
     def field_value(self, obj: T, path: str) -> str:
-        """The value at a dotted path such as "spec.nodeName" as it stands in the JSON, as text;
+        """The value at a dotted path such as "spec.nodeName" as text, as the JSON has it;
         "" if there is nothing, or no scalar."""
         if type(obj) is not self._type or path in self._type_meta:
             return self._type_meta.get(path, "")
@@ -182,7 +182,7 @@ class TypedCodec(Generic[T]):
 
     def _getter(self, path: str) -> tuple[Callable[[Any], Any] | None, Shape]:
         """What gets the value at once, if only fields that are always there lie on the way."""
-        if len(self._getters) >= 256:  # paths come from whoever selects
+        if len(self._getters) >= 256:  # paths come from the callers' selectors
             self._getters.clear()
         shape: Shape = self._shape
         names = []

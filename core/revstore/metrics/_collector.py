@@ -84,7 +84,7 @@ class Collector:
 
     A factory is read with all storages and caches that it has open at the time; what it opens
     later is in the next scrape. Of a resource that several caches hold, their sums are told, and
-    the objects are counted by one storage. What is closed is told of no more.
+    the objects are counted by one storage. Closed ones are no longer reported.
 
     Objects are counted at a scrape at most every ``count_metric_poll_period`` seconds of the
     factory's configuration, ``count_period`` for storages added by themselves; 0: never. A scrape

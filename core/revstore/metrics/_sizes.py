@@ -19,7 +19,7 @@ FAILED = -1
 
 
 class Sizes:
-    """The figures of one storage, counted anew at most every ``period`` seconds; 0: never."""
+    """The figures of one storage, counted at most every ``period`` seconds; 0: never."""
 
     def __init__(self, storage: Storage[Any], period: float) -> None:
         self._storage = storage
@@ -32,7 +32,7 @@ class Sizes:
         self.size: int | None = None
 
     def recount(self, deadline: float) -> None:
-        """Count anew if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has
+        """Count again if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has
         not passed. An error of the storage's becomes the figures."""
         now = time.monotonic()
         if self.ended or not self._period or now < self._due or now >= deadline:
@@ -58,7 +58,7 @@ class Sizes:
 
 
 class StoreSize:
-    """What one store takes, asked anew at most every ``period`` seconds; 0: never."""
+    """What one store takes, asked at most every ``period`` seconds; 0: never."""
 
     def __init__(self, backend: Backend, period: float) -> None:
         self._backend = backend
@@ -68,7 +68,7 @@ class StoreSize:
         self.bytes: int | None = None
 
     def ask(self, deadline: float) -> None:
-        """Ask anew if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has not
+        """Ask again if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has not
         passed. An error of the store's becomes the figure."""
         now = time.monotonic()
         if not self._period or now < self._due or now >= deadline:

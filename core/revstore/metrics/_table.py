@@ -129,7 +129,7 @@ def _split(
     )
 
 
-#: What is told of each resource that has a cache. (STAT-6, STAT-7)
+#: The metrics of each resource that has a cache. (STAT-6, STAT-7)
 CACHE_METRICS = (
     _plain(
         "apiserver_watch_cache_events_received_total",

@@ -188,7 +188,7 @@ def _absent(
         return BackendNotInstalled(
             name, installed=installed, blocked=blocked_by(every[0]), kind=kind_of(group)
         )
-    # The pip line only for names of this project: else a typo in a URL, or whoever took such a
+    # The pip line only for names of this project: else a typo in a URL, or somebody who took such a
     # name on PyPI, would decide what gets installed.
     known = _RESERVED.get(group, {})
     hint = f"pip install {known[name]}" if name in known else ""

@@ -346,7 +346,7 @@ def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
 
 
 def _check_kind(obj: Any, current: Any) -> None:
-    """Refuse to replace an object by one of another kind: kinds that nobody has told of may have
+    """Refuse to replace an object by one of another kind: kinds that nobody has declared may have
     one plural, and so one key."""
     if isinstance(obj, dict) and isinstance(current, dict):
         given, stored = obj.get("kind"), current.get("kind")

@@ -116,7 +116,7 @@ class ObjectList(Generic[T]):
 
 @attrs.frozen(slots=True)
 class ResponseMeta:
-    """What an update function is told of the stored object: its resource version, "" if there is
+    """What an update function learns about the stored object: its resource version, "" if there is
     none yet, and whether it expires (None: not known, as it is the suggestion)."""
 
     resource_version: str = ""
@@ -126,7 +126,7 @@ class ResponseMeta:
 @attrs.frozen(slots=True)
 class WithTTL(Generic[T]):
     """What an update function returns to change the expiry too: 0 seconds removes it, n > 0
-    starts it anew."""
+    restarts it."""
 
     object: T
     ttl: int
@@ -193,8 +193,8 @@ class Watch(Closing, Generic[T]):
 
     @property
     def callback(self) -> Callable[[], None] | None:
-        """What ``on_readable`` was given last. Whoever wants a watch for himself looks here first,
-        lest he take it from another; None of a watch that cannot tell."""
+        """The callback that ``on_readable`` was given last, so that nobody takes the watch from
+        another by mistake; None for a watch that cannot tell when it is readable."""
         return None
 
     @property

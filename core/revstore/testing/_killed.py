@@ -1,9 +1,9 @@
 """Run as a script by ``revstore.testing.kills``: ``_killed.py URL PREFIX SEED WRITERS``.
 
 Reads and writes from many threads until it is killed. Meanwhile its main thread forks children,
-which open the store anew and write too, and is interrupted by a signal's handler again and again.
-Each write is told before it is asked for, and each call once it was answered: as a line of JSON on
-standard output, which outlives it.
+which open the store themselves and write too, and is interrupted by a signal's handler again and
+again. Each write is reported before it is requested, and each call once it was answered, as a line
+of JSON on standard output, which outlives it.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _is_its_own(backend: Backend, store_id: str, open_backend: Callable[[], Back
 
 
 def _run_pytest(plugin: _Plugin, only: str) -> None:
-    # Away from the configuration, the cache and the plugins' settings of whoever calls.
+    # Away from the configuration, the cache and the plugins' settings of the caller.
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "pytest.ini"
         config.write_text("[pytest]\n")

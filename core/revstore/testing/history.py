@@ -128,7 +128,7 @@ class History:
 
 
 def longest_stall(operations: Iterable[Operation]) -> float:
-    """The most seconds in a row in which no write was acknowledged, whoever made it, between the
+    """The most seconds in a row in which no write of any client was acknowledged, between the
     begin of the first operation and the last end that is known. 0 for no operations."""
     done = [each for each in operations if each.end < math.inf]
     if not done:

@@ -44,8 +44,8 @@ def kill_rounds(
     that outlives them, and write to a few keys, which they share, until each is killed with
     SIGKILL: up to ``longest`` seconds after all have begun. The main thread of each writes as well,
     while a signal's handler interrupts it again and again, and forks children, which open the store
-    anew and are killed with it. Then the store is opened again, every
-    key read, and what was written watched from the round's begin. Writes that were under way count
+    themselves and are killed with it. Then the store is opened again, every key is read, and what
+    was written is watched from the beginning of the round. Writes that were under way count
     as such whose outcome is not known. Each history begins with the last write of the one before,
     so that a revision that is used again shows. ``seed`` settles the writes and the moments.
 
@@ -127,7 +127,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _operations(output: str) -> Iterator[Operation]:
-    """The answered calls that a process told of, then the writes that were under way."""
+    """The answered calls that a process reported, then the writes that were under way."""
     asked: dict[str, Operation] = {}
     # What stands behind the last line's end was cut off.
     for line in output.split("\n")[:-1]:

@@ -76,7 +76,7 @@ def _revisions_seen(operations: Iterable[Operation]) -> dict[bytes, int]:
 
 def _idle(operation: Operation, seen: dict[bytes, int]) -> bool:
     """A write that may have landed, and whose value nobody saw: it can only have been the last,
-    since whoever writes over it must name its revision. It explains nothing."""
+    since a write over it must name its revision. It explains nothing."""
     is_put = operation.type is OperationType.PUT
     return is_put and operation.succeeded is None and operation.value not in seen
 

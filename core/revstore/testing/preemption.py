@@ -43,7 +43,7 @@ class Preemption:
         def line(_frame: FrameType, event: str, _argument: object) -> Any:
             if event == "line" and draw() < chance:
                 self.switches += 1
-                # Longer than a moment, so that whoever waits for the interpreter gets it.
+                # Longer than a moment, so that a thread that waits for the interpreter gets it.
                 time.sleep(0.00001)
             return line
 

@@ -27,7 +27,7 @@ class Workload:
     that a writer rests after each turn.
 
     Errors that faults bring about are borne for ``patience`` seconds: a write that failed is not
-    tried again, a watch that ended is opened anew.
+    tried again, a watch that ended is reopened.
     """
 
     prefix: str

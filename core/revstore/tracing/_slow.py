@@ -45,7 +45,7 @@ def log_slow(call: Call, seconds: float, error: str) -> None:
 
 
 def _fields(call: Call, seconds: float, error: str) -> Iterator[tuple[str, Any]]:
-    """What there is to tell of a call, by name; times are in seconds."""
+    """Return the fields of a call by name; times are in seconds."""
     yield "operation", f"backend {call.operation}" if call.is_request else call.operation
     yield "resource", call.trace.resource
     yield "key", _short(call.key)

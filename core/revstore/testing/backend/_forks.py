@@ -56,7 +56,7 @@ class ForkTests(BackendSuite):
     def test_a_child_opens_its_own(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Three children open the store anew; the parent closes its handle, and each writes on.
+        """Three children open the store again; the parent closes its handle, and each writes on.
         All that was acknowledged is there, and no revision was given twice (BASE-1)."""
         reopen = self._need_forks(backend, open_backend)
         first = space.create("a", b"1")

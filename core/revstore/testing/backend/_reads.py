@@ -192,9 +192,8 @@ class ReadTests(BackendSuite):
     def test_reads_show_what_others_were_told(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """What one was told of a write, every read of another shows that begins after it: status,
-        get, list and count, and the revision they name. By another handle, where there can be one
-        (LIST-20, GET-9)."""
+        """Once a write is acknowledged, every later read of another handle, where there can be one,
+        shows it: status, get, list and count, and the revision they name (LIST-20, GET-9)."""
         revision = space.create("a", b"0")
         with contextlib.ExitStack() as stack:
             # In a thread of its own: a backend may remember what each has written.

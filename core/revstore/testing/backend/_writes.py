@@ -133,7 +133,7 @@ class WriteTests(BackendSuite):
         assert space.find("a") is not None
 
     def test_create_again_after_delete(self, space: Keyspace) -> None:
-        """A key created again starts anew (WATCH-12)."""
+        """A key created again starts over (WATCH-12)."""
         space.create("a", b"1")
         space.update("a", b"2")
         space.delete("a")

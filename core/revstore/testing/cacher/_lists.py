@@ -23,7 +23,7 @@ class CachedReadTests(CacherSuite):
     """What is read from a cache is what the store has."""
 
     def test_cached_list_after_a_write_elsewhere(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """A list without a version shows every write acknowledged before it, whoever wrote
+        """A list without a version shows every write acknowledged before it, whichever handle wrote
         (CACHE-13, DELEG-1)."""
         for number in range(30):
             written = elsewhere.create(f"a/{number}")

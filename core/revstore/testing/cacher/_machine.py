@@ -74,14 +74,14 @@ class CacherMachineBase(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.patch = self.stack.enter_context(pytest.MonkeyPatch.context())
-        # It tells of each cut, thousands of times.
+        # It logs each cut, thousands of times.
         self.patch.setattr(logging.getLogger("revstore.cacher"), "disabled", True)
         self.backend, other = self.open_backends()
         self.raw = self.pods_of(self.backend)
         self.other = self.pods_of(other)
         self.expiring: set[str] = set()
         self.nodes = itertools.count()
-        #: How often the cache may have been filled anew; the revision of the last time, and up to
+        #: How often the cache may have been rebuilt; the revision of the last time, and up to
         #: where it was seen to be.
         self.fillings = self.floor = self.shown = 0
         self.compacted = 0

@@ -175,7 +175,7 @@ class WatchRules(CacherMachineBase):
         for each in self.watching:
             deadline = time.monotonic() + PATIENCE
             while each.replay.ended is None and (each.replay.cursor or 0) < self.shown:
-                # Those that are told of progress are told when it is asked for.
+                # Watches with progress report it when it is requested.
                 self.cached.cache.request_progress()
                 assert time.monotonic() < deadline, f"stands at {each.read}"
                 self.take(each, 0.001)

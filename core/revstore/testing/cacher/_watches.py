@@ -89,7 +89,7 @@ class CachedWatchTests(CacherSuite):
         replay.close()
 
     def test_cut_feed_loses_nothing(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """A feed that breaks again and again under load is made anew; watches go on, and show
+        """A feed that breaks again and again under load reconnects; watches go on, and show
         every event once, in order (CACHE-7)."""
         start = cached.settle()
         asks = [Ask(cached.prefix, selection=each) for each in (*SELECTIONS[:3], SELECTIONS[5])]
@@ -276,7 +276,7 @@ def _put(pods: Pods, name: str, turn: str, chance: random.Random) -> None:
 
 
 def _cut(cached: CachedPods) -> None:
-    """Cut the feed, and wait until the one made anew has brought something."""
+    """Cut the feed, and wait until the next one has brought something."""
 
     def revision() -> int:
         return int(cached.list("none", resource_version="0").resource_version)

@@ -132,7 +132,7 @@ class DeleteTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_delete_conflict_with_a_deletion(self, pods: Pods) -> None:
-        """Gone between validation and deletion: KeyNotFound; made anew: the new one is checked
+        """Gone between validation and deletion: KeyNotFound; recreated: the new one is checked
         (DEL-2, DEL-5)."""
         for recreate in (False, True):
             pods.create("a", uid="A")
@@ -192,7 +192,7 @@ class DeleteTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_delete_suggestion_of_what_is_gone(self, pods: Pods) -> None:
-        """KeyNotFound; of one made anew, the new one is deleted (DEL-6)."""
+        """KeyNotFound; of a recreated object, the new one is deleted (DEL-6)."""
         gone = pods.create("a", "n1")
         pods.delete("a")
         with pytest.raises(KeyNotFound):

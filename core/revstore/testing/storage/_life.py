@@ -63,7 +63,7 @@ class ExpiryTests(StorageSuite):
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry_and_updates(self, pods: Pods) -> None:
-        """An update without ttl keeps the expiry, 0 removes it, n starts it anew; the function is
+        """An update without ttl keeps the expiry, 0 removes it, n restarts it; the function is
         told whether there is one (GU-12, GU-14, OLD-12)."""
         told: dict[str, bool | None] = {}
 

@@ -117,7 +117,7 @@ class UpdateTests(StorageSuite):
         assert again == created
 
     def test_update_of_stale_bytes(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """What the transformer calls stale is written anew although equal (GU-4, XF-5)."""
+        """What the transformer calls stale is rewritten although equal (GU-4, XF-5)."""
         transformer = MarkingTransformer()
         storage = open_storage(transformer=transformer)
         created = storage.create(pods.key("a"), pod("a"))
@@ -129,7 +129,7 @@ class UpdateTests(StorageSuite):
         assert versions[0] < versions[1] == versions[2]
 
     def test_update_of_other_bytes(self, pods: Pods) -> None:
-        """Bytes that are not what the codec would write are written anew (GU-5)."""
+        """Bytes that are not what the codec would write are rewritten (GU-5)."""
         pods.create("a")
         canonical = pods.stored("a").value
         revision = pods.overwrite("a", canonical.replace(b":", b" : "))

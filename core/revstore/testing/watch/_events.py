@@ -22,7 +22,7 @@ class EventTests(StorageSuite):
     """How changes show."""
 
     def test_event_types(self, pods: Pods) -> None:
-        """create ADDED, overwrite MODIFIED, delete DELETED; made anew ADDED again
+        """create ADDED, overwrite MODIFIED, delete DELETED; recreated ADDED again
         (WATCH-10, WATCH-12)."""
         with pods.watch() as watch:
             objects = [
@@ -207,7 +207,7 @@ class ScopeTests(StorageSuite):
             assert [name_of(event.object) for event in gather(watch, 2)] == ["ns/a", "ns/b/c"]
 
     def test_scope_of_one_object(self, backend: Backend, pods: Pods) -> None:
-        """A watch of one key sees it alone: made, deleted, made anew (WATCH-9, WATCH-12)."""
+        """A watch of one key sees it alone: created, deleted, recreated (WATCH-9, WATCH-12)."""
         with pods.watch("a", recursive=False) as watch:
             _, *others = self.storable(backend, ("a", "a/b", "ab", "A"))
             for name in (*others, "a"):

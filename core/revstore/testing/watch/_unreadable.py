@@ -48,7 +48,7 @@ class UnreadableWatchTests(StorageSuite):
         assert all(error is not None and error.__cause__ is not None for error in errors)
 
     def test_watch_even_if_corrupt_with_a_selector(self, pods: Pods) -> None:
-        """The ERROR is shown to whoever watches; once the object can be read, it is ADDED if it
+        """The ERROR is shown to every watch; once the object can be read, it is ADDED if it
         matches and else DELETED (WATCH-10, WATCH-22)."""
         selector: dict[str, Any] = {"field_selector": "spec.nodeName=n1", "even_if_corrupt": True}
         with pods.watch(**selector) as watch, pods.watch("a", recursive=False, **selector) as one:

@@ -148,7 +148,7 @@ class History:
                 return
 
     def _read(self) -> bool:
-        """Tell of the next change; whether that was the last."""
+        """Report the next change; whether that was the last."""
         action, index = self._memory.next(self._position)
         if action is None:
             if index < self._upto:

@@ -82,7 +82,7 @@ class Hub(Reconnecting):
         for listener in list(self._listeners):
             listener.end(Closed("the backend is closed"))
         self._memory.stop()
-        # Without the lock, which whoever a signal handler that closes has interrupted may hold. A
+        # Without the lock, which the code that a closing signal handler interrupted may hold. A
         # thread that begins just now ends by itself.
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():

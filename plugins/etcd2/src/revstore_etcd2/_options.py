@@ -26,7 +26,7 @@ class Etcd2Options:
 
     ``timeout``: seconds that a call may take if it was given none. ``dial_timeout``: seconds after
     which another server is tried. ``idle_timeout``: seconds of silence after which the stream of
-    changes is made anew, so that a dead server is noticed. ``list_limit``: bytes that the answer to
+    changes reconnects, so that a dead server is noticed. ``list_limit``: bytes that the answer to
     a list may have, which v2 gives as a whole.
     """
 

@@ -2,7 +2,7 @@
 
 v2 holds text only. A value that is UTF-8 is kept as it is; any other, and one that begins with the
 mark itself, as the mark and base64. Text with the mark that is not base64 is somebody else's, and
-is taken as it stands.
+is taken unchanged.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def leaves(node: Node) -> Iterator[Node]:
 
 
 def event_of(answer: Answer) -> Action:
-    """What happened, of a change that a watch was told of. ``CorruptStore`` if it cannot have."""
+    """Return what a change did that a watch received; ``CorruptStore`` if it makes no sense."""
     node, before = answer.node, answer.prev_node
     if node is None or not node.modified_index:
         raise CorruptStore("the server sent a change without a node or an index")

@@ -229,7 +229,7 @@ class Etcd3Backend(Backend):
         return self._run(timeout, lambda deadline: int(self._member(deadline).dbSize))
 
     def _member(self, deadline: float) -> rpc_pb2.StatusResponse:
-        """What a member tells of itself."""
+        """Return what a member reports about itself."""
         return self._client.read(
             lambda server: server.maintenance.Status, rpc_pb2.StatusRequest(), left_of(deadline)
         )

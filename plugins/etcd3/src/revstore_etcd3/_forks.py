@@ -59,7 +59,7 @@ class _Gate:
         self.after_in_child()
 
     def after_in_child(self) -> None:
-        """Begin anew: those within are threads of the parent."""
+        """Start over: the threads within are the parent's."""
         self.calls: set[object] = set()
         self.streams: set[OpenStream] = set()
         self._lock = threading.Lock()  # guards the next

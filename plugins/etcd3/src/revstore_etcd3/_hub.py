@@ -135,7 +135,7 @@ class Hub(Reconnecting):
                 watch.wake()
 
     def _answer(self) -> None:
-        """Read the store's revision for whoever asks, once for all who wait for it."""
+        """Read the store's revision once for all who wait for it."""
         while (first := self._asking.get()) is not None and self.ended is None:
             asking = {first}
             with contextlib.suppress(queue.Empty):

@@ -13,7 +13,7 @@ __all__ = ["StoreIdentity"]
 
 
 class StoreIdentity:
-    """What the answers' headers tell of one store. Once another has answered, every ``check``
+    """What the answers' headers say about one store. Once another has answered, every ``check``
     raises: revisions that callers still hold would mean other things there."""
 
     def __init__(self) -> None:

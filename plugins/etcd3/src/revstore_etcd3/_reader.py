@@ -1,4 +1,4 @@
-"""Reads: lists in pages that fit into a message, and what etcd tells of itself."""
+"""Reads: lists in pages that fit into a message, and what etcd reports about itself."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Etcd3Watch(BackendWatch, Listener):
         self._error = error  # what ``poll`` raises
         self.closed = False
         # How many marks were asked for, and the highest revision that one is wanted for: replaced
-        # as a whole by the hub's thread; how many are told of.
+        # as a whole by the hub's thread; how many have been reported.
         self._asked = (0, 0)
         self._telling = 0
         self._told = 0

@@ -3,7 +3,7 @@
 The child inherits SQLite's tables of files, locks and connections, but none of the locks. So no
 thread may be inside SQLite at the moment of the fork: users of connections pause before it, long
 reads are cut off and read again. Then the child can close what it inherited, and SQLite begins
-anew there. If somebody did not pause in time, the child leaves everything as it is, and refuses to
+again there. If somebody did not pause in time, the child leaves everything as it is, and refuses to
 open these files.
 """
 
@@ -89,7 +89,7 @@ class _Fork:
         deadline = time.monotonic() + _PATIENCE
         self._paused = list(self.users)
         while all(user.pause(deadline) for user in self._paused):
-            # The last to be taken, since whoever has to pause may be about to close a connection.
+            # Taken last, since a thread that has to pause may be about to close a connection.
             left = max(0.0, deadline - time.monotonic())
             self._guarded = process.guard.acquire(timeout=left)
             if not self._guarded:

@@ -193,7 +193,7 @@ class Hub:
         return True
 
     def _restart(self, revision: int) -> None:
-        """Begin the tail anew: watches that lag behind it find their events in the log."""
+        """Restart the tail: watches that lag behind it find their events in the log."""
         try:
             with self.lock:
                 if self.tail is None or self.tail.end < revision:

@@ -1,9 +1,9 @@
 """Locks of our own on a store's files, so that nobody removes the log that is in use.
 
-SQLite marks a database as in use by POSIX locks. The process loses them all with any close of the
-file by anybody in it, and a forked child does not inherit them. Whoever then closes the store last
-removes ``-wal`` beneath those who still write to it. Open file description locks on the same bytes
-belong to a descriptor instead: nothing but that descriptor's end takes them away.
+SQLite marks a database as in use by POSIX locks. A process loses all of them when anything in it
+closes the file, and a forked child does not inherit them. Another process that then closes the
+store removes ``-wal`` beneath those that still write to it. Open file description locks on the same
+bytes belong to a descriptor instead: nothing but that descriptor's end takes them away.
 
 They are taken once the log is there, and given back just before the process's last connection to
 the file is closed, which then moves the log into the file if no other process has it open. The
@@ -121,7 +121,7 @@ class _Held:
 
 
 def _keep_standard_streams() -> None:
-    """Fill descriptors 0 to 2 if they are closed: whoever redirects a standard stream later would
+    """Fill descriptors 0 to 2 if they are closed: code that redirects a standard stream later would
     close ours with it. SQLite does the same for its own."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDONLY)

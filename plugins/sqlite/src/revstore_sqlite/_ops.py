@@ -74,7 +74,7 @@ class Transaction:
         return self.revision + 1
 
     def current(self, key: str) -> KeyValue | None:
-        """The key as it stands."""
+        """Return the key as stored now."""
         row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
         return None if row is None else key_value(*row[:-2])
 
