@@ -68,6 +68,14 @@ class BareBackend(MemoryBackend):
     def watch(self, key, **options):
         return BareWatch(super().watch(key, **options))
 
+    transactions = Backend.transactions
+    transaction = Backend.transaction
+    leases = Backend.leases
+    remaining_ttl = Backend.remaining_ttl
+    raise_revision = Backend.raise_revision
+    fence = Backend.fence
+    unfence = Backend.unfence
+
     def compact(self, revision, *, timeout=None):
         check_compact(revision)
         check_timeout(timeout, 0.0)
