@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from revstore.errors import Closed
 from revstore.objects import ObjectMeta
 from revstore.testing._support import run_threads
+from revstore.watch_selector import WatchSelector
 
 
 @attrs.frozen(kw_only=True)
@@ -138,3 +140,25 @@ def test_a_callback_that_raises_harms_nobody(open_cache, caplog):
         told.get(timeout=10)
         assert len(good.poll(0)) == 1
     assert "mine" in caplog.text
+
+
+def test_a_watch_that_is_served_no_more_is_freed_at_once(open_parts):
+    """It does not wait for the garbage collector, which a process with many objects runs rarely."""
+    parts = open_parts()
+    gc.disable()
+    try:
+        with WatchSelector() as selector:
+            watch = parts.cache.watch("/pods", resource_version=parts.settle())
+            selector.add(watch)
+            parts.put("a/1", "n1")
+            parts.settle()
+            assert selector.select(timeout=20)
+            assert watch.poll(0)
+            selector.remove(watch)
+            watch.close()
+            kind = type(watch)
+            before = sum(type(each) is kind for each in gc.get_objects())
+            del watch
+            assert sum(type(each) is kind for each in gc.get_objects()) == before - 1
+    finally:
+        gc.enable()

@@ -293,6 +293,7 @@ class View(Generic[T]):
             armed.pop(watch, None)
         elif callback is not None:
             self.armed = None
+        watch.wake = None  # what a selector gives refers to the watch
         return callback
 
     def waiting(self, watch: Listener[T]) -> Callback | None:
