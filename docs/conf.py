@@ -18,7 +18,7 @@ except importlib.metadata.PackageNotFoundError:  # the sources are on the path, 
 # The footer of every page.
 project_copyright = f"{author}. revstore {release} is licensed under the Apache License 2.0."
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"revstore {release}".strip()

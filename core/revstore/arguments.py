@@ -1,8 +1,8 @@
-"""What every backend checks before it touches its store; pure functions.
+"""Argument checks that every backend runs before it touches its store; all are pure functions.
 
-Each takes the arguments of the method it is named after, and raises ``InvalidKey`` or
-``InvalidArgument``, which names the argument, what was given and what would do. So every backend
-answers a number at the edge of its range in the same way:
+Each function takes the arguments of the method in its name. It raises ``InvalidKey`` or
+``InvalidArgument``, which names the argument, the value given and what is allowed. So every backend
+treats a number at the edge of its range in the same way:
 
 ======================================== ======================= ==================================
 argument                                 range                   in the range, but beyond the store
@@ -20,7 +20,7 @@ argument                                 range                   in the range, b
 ``timeout``                              any number but NaN      below 0: it is over; infinity: none
 ======================================== ======================= ==================================
 
-A ``bool``, ``float`` or ``str`` is no whole number.
+A ``bool``, a ``float`` or a ``str`` is not a whole number.
 """
 
 from __future__ import annotations
@@ -67,14 +67,24 @@ def _check_number(
 
 
 def check_get(key: str, revision: int) -> None:
-    """Check the arguments of ``get``."""
+    """Check the arguments of ``get``.
+
+    Raises:
+        InvalidKey: no backend may store ``key``.
+        InvalidArgument: ``revision`` is out of range.
+    """
     check_key(key)
     if type(revision) is not int or not 0 <= revision <= _MAX_REVISION:
         _check_number("revision", revision, 0, key)
 
 
 def check_list(prefix: str, revision: int, *, start: str = "", limit: int = 0) -> None:
-    """Check the arguments of ``list`` or ``count``; ``start`` may have one NUL, at its end."""
+    """Check the arguments of ``list`` or ``count``; ``start`` may have one NUL, at its end.
+
+    Raises:
+        InvalidKey: ``prefix`` or ``start`` is neither "" nor a key that a backend may store.
+        InvalidArgument: ``revision`` or ``limit`` is out of range.
+    """
     if prefix != "":
         check_key(prefix)
     if start != "":
@@ -84,7 +94,13 @@ def check_list(prefix: str, revision: int, *, start: str = "", limit: int = 0) -
 
 
 def check_put(key: str, value: bytes, expected_revision: int, ttl: int | None) -> None:
-    """Check the arguments of ``put``."""
+    """Check the arguments of ``put``.
+
+    Raises:
+        InvalidKey: no backend may store ``key``.
+        InvalidArgument: ``value`` is not ``bytes``, or ``expected_revision`` or ``ttl`` is out of
+            range.
+    """
     check_key(key)
     if not isinstance(value, bytes):
         raise InvalidArgument("value", value, "bytes", key=key)
@@ -95,33 +111,58 @@ def check_put(key: str, value: bytes, expected_revision: int, ttl: int | None) -
 
 
 def check_delete(key: str, expected_revision: int) -> None:
-    """Check the arguments of ``delete``."""
+    """Check the arguments of ``delete``.
+
+    Raises:
+        InvalidKey: no backend may store ``key``.
+        InvalidArgument: ``expected_revision`` is out of range.
+    """
     check_key(key)
     _check_number("expected_revision", expected_revision, 1, key)
 
 
 def check_compact(revision: int) -> None:
-    """Check the arguments of ``compact``."""
+    """Check the arguments of ``compact``.
+
+    Raises:
+        InvalidArgument: ``revision`` is out of range.
+    """
     _check_number("revision", revision, 1)
 
 
 def check_watch(key: str, *, recursive: bool, after_revision: int) -> None:
-    """Check the arguments of ``watch``."""
+    """Check the arguments of ``watch``; ``key`` may be "" if it is ``recursive``.
+
+    Raises:
+        InvalidKey: no backend may store ``key``.
+        InvalidArgument: ``after_revision`` is out of range.
+    """
     if key != "" or not recursive:
         check_key(key)
     _check_number("after_revision", after_revision, 0, key)
 
 
 def check_transactions(bodies: Sequence[Callable[[Any], object]]) -> None:
-    """Check the arguments of ``transactions``."""
+    """Check the arguments of ``transactions``.
+
+    Raises:
+        InvalidArgument: one of ``bodies`` cannot be called.
+    """
     for body in bodies:
         if not callable(body):
             raise InvalidArgument("bodies", body, "functions of one Transaction")
 
 
 def check_transaction_put(key: str, value: bytes, ttl: int | None, lease: int | None) -> None:
-    """Check the arguments of ``Transaction.put``: a ttl and a lease exclude each other, but that
-    None for both keeps the expiry, as None for one of them does."""
+    """Check the arguments of ``Transaction.put``.
+
+    One of ``ttl`` and ``lease`` must be 0, or both None; None keeps the key's expiry.
+
+    Raises:
+        InvalidKey: no backend may store ``key``.
+        InvalidArgument: ``value`` is not ``bytes``, ``ttl`` or ``lease`` is out of range, or
+            neither of the two is 0 and they are not both None.
+    """
     check_put(key, value, 0, ttl)
     if lease is not None:
         check_lease(lease, none=True, key=key)
@@ -130,25 +171,41 @@ def check_transaction_put(key: str, value: bytes, ttl: int | None, lease: int | 
 
 
 def check_lease(lease: int, *, none: bool = False, key: str = "") -> None:
-    """Check the id of a lease; with ``none`` it may be 0, which is no lease."""
+    """Check the id of a lease; with ``none`` it may be 0, which means no lease.
+
+    Raises:
+        InvalidArgument: ``lease`` is out of range, or 0 without ``none``.
+    """
     _check_number("lease", lease, -_MAX_REVISION - 1, key)
     if not lease and not none:
         raise InvalidArgument("lease", lease, "the id of a lease, which is not 0", key=key)
 
 
 def check_grant(ttl: int, lease: int) -> None:
-    """Check the arguments of ``Leases.grant``."""
+    """Check the arguments of ``Leases.grant``.
+
+    Raises:
+        InvalidArgument: ``ttl`` or ``lease`` is out of range.
+    """
     _check_number("ttl", ttl, 1, high=_MAX_LEASE_TTL)
     check_lease(lease, none=True)
 
 
 def check_raise_revision(revision: int) -> None:
-    """Check the arguments of ``raise_revision``."""
+    """Check the arguments of ``raise_revision``.
+
+    Raises:
+        InvalidArgument: ``revision`` is out of range.
+    """
     _check_number("revision", revision, 1, high=_MAX_RAISED)
 
 
 def check_fence(reason: str) -> None:
-    """Check the arguments of ``fence``."""
+    """Check the arguments of ``fence``.
+
+    Raises:
+        InvalidArgument: ``reason`` is not a ``str``, is empty, or is not valid UTF-8.
+    """
     if not isinstance(reason, str) or not reason:
         raise InvalidArgument("reason", reason, "a non-empty str")
     try:

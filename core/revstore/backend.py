@@ -1,9 +1,11 @@
-"""The contract between revstore and a storage backend: nine methods and a watch, and what is
-optional since 1.1: transactions, leases, and three steps for operators.
+"""The contract between revstore and a storage backend.
 
-To add a backend, subclass ``Backend`` and ``BackendWatch``, describe it by a ``BackendInfo``
-that an entry point of the group ``revstore.backends`` leads to (see ``revstore.hooks``), and run
-``revstore.testing.BackendTests`` over it. Nothing here asks for more than etcd v3 can do, and
+It has nine methods and a watch. Since 1.1 it also has optional parts: transactions, leases, and
+three steps for operators.
+
+To add a backend, subclass ``Backend`` and ``BackendWatch``, describe it with a ``BackendInfo``,
+point an entry point of the group ``revstore.backends`` at that (see ``revstore.hooks``), and run
+``revstore.testing.BackendTests`` over it. Nothing here needs more than etcd v3 can do, and
 every request that Kubernetes and etcdctl's get, put, del and watch send to etcd maps onto it.
 
 Rules for all methods
@@ -12,43 +14,44 @@ Rules for all methods
 every later call raise ``Closed``, and wakes calls and polls that are blocked, which then raise
 ``Closed`` as well. In a child after ``os.fork`` every call raises ``Closed``.
 
-*Keys* are ``str``: not empty, valid UTF-8 (no surrogates), without NUL; anything else raises
-``InvalidKey`` before the store is touched. They are physical: the caller has put every prefix on,
-a backend adds and strips none. Order is that of their UTF-8 bytes, which is Python's order of
-``str``. A ``prefix`` is matched as a plain string, not by path segments, and may be "". Keys of
-1,024 bytes can be stored; a store that takes less, or a key beyond its limit, raises ``InvalidKey``
-that names the limit.
+*Keys* are ``str``: not empty, valid UTF-8 (no surrogates), without NUL. Anything else raises
+``InvalidKey`` before the store is touched. Keys are physical: the caller has added every prefix,
+and a backend adds and strips none. Their order is that of their UTF-8 bytes, which is Python's
+order of ``str``. A ``prefix`` is matched as a plain string, not by path segments, and may be "".
+Keys of 1,024 bytes can be stored. A key beyond a store's limit, even a lower one, raises
+``InvalidKey``, which names the limit.
 
 *Arguments* that no store could serve raise ``InvalidArgument`` before the store is touched: a
-number outside the range that ``revstore.arguments`` gives it, what is no whole number where one is
-asked for, a deletion or a compaction with 0, a ``value`` that is not ``bytes``, a ``timeout`` that
-is NaN. That module has the checks; a number within the range is served, whatever its size, and
-never raises an error of the driver. ``revstore.backend_tools`` has what backends need besides.
+number outside the range that ``revstore.arguments`` gives it, a value of another type where a whole
+number is asked for, a deletion or a compaction with 0, a ``value`` that is not ``bytes``, a
+``timeout`` that is NaN. That module has the checks. Every number within the range is served and
+never raises an error of the driver. ``revstore.backend_tools`` has other parts for backends.
 
 *Revisions* are integers from 1, one counter for the whole store. An empty memory or sqlite store
 answers 1, an empty store of another kind any number above 0. Each write that succeeds takes a
-greater one; commit order is revision order; once any reader has seen revision n, no write at or
-below n appears later; none is used twice, also not after a restart or a crash. Refused writes and
-reads take none. Gaps are allowed. Several keys share one revision only if the store changes them
-in one step by itself, as when they expire together, or if one transaction wrote them.
+greater one, and commit order is revision order. Once any reader has seen revision n, no write at or
+below n appears later. No revision is used twice, even after a restart or a crash. Refused writes
+and reads take none. Gaps are allowed. Several keys share one revision only if the store itself
+changes them in one step, as when they expire together, or if one transaction wrote them.
 
-*Time.* ``timeout`` is in seconds; None means the backend's own default, which must be finite, and
-infinity no limit; a call whose ``timeout`` is 0 or less may still answer at once.
-A method that cannot finish in time raises ``Timeout``; a write that was sent and whose answer did
-not come raises ``OutcomeUnknown``. A backend retries a write only if it provably never left.
+*Time.* ``timeout`` is in seconds. None means the backend's own default, which must be finite;
+infinity means no limit. A call whose ``timeout`` is 0 or less may still answer at once.
+A method that cannot finish in time raises ``Timeout``; a write that was sent but not answered in
+time raises ``OutcomeUnknown``. A backend retries a write only if it was certainly never sent.
 
 *Reads* are linearizable: they show every write acknowledged before the call began.
 
-*Errors* are those of ``BackendError`` in ``revstore.errors``, ``InvalidKey`` and ``Closed``,
-nothing of the driver's own; chain its error as the cause. Any method may raise ``Unreachable``,
-``Timeout``, ``AccessDenied``, ``IncompatibleStore``, ``CorruptStore``, ``Closed``; writes also
-``OutcomeUnknown``, ``NoSpace``, ``ReadOnly``, ``ValueTooLarge``. A call that raises has changed
-nothing (``OutcomeUnknown`` excepted).
+*Errors* are those of ``BackendError`` in ``revstore.errors``, ``InvalidKey``, ``InvalidArgument``
+and ``Closed``, never the driver's own: chain that as the cause. Any method may raise
+``Unreachable``, ``Timeout``, ``AccessDenied``, ``IncompatibleStore``, ``CorruptStore`` or
+``Closed``; writes also ``OutcomeUnknown``, ``NoSpace``, ``ReadOnly`` or ``ValueTooLarge``. A call
+that raises has changed nothing, except with ``OutcomeUnknown``. A method's ``Raises:`` list has the
+errors that it may raise besides.
 
-*Optional methods.* What is not abstract raises ``Unsupported`` unless a backend overrides it, and
-needs nothing from a backend that does not claim it: ``transactions``, ``leases``,
-``remaining_ttl``, ``raise_revision``, ``fence`` and ``unfence``, each with a ``Capability`` of its
-own. A backend that was written for 1.0 stays as it is.
+*Optional methods* are not abstract. ``transactions``, ``leases``, ``remaining_ttl``,
+``raise_revision``, ``fence`` and ``unfence`` raise ``Unsupported`` unless a backend overrides them;
+each has its own ``Capability``. A backend that does not claim one has nothing to do for it, so a
+backend that was written for 1.0 needs no change.
 """
 
 from __future__ import annotations
@@ -95,7 +98,7 @@ T = TypeVar("T")
 #: number is accepted; anything else is refused with ``BackendIncompatible``.
 API_VERSION: tuple[int, int] = (1, 1)
 
-#: Seconds that a call may take when it was given no timeout and the backend has no own default.
+#: Seconds that a call may take if it has no timeout and the backend has no default of its own.
 DEFAULT_TIMEOUT = 30.0
 
 
@@ -103,12 +106,9 @@ class BackendWatch(Closing):
     """A running watch: batches in revision order, nothing lost, nothing twice.
 
     It reconnects by itself and resumes after the last whole batch. It ends only by ``close`` or
-    by an error that ``poll`` raises; after an error every later poll raises the same one.
-    Errors: ``Compacted`` if events that were not yet delivered are gone; ``Closed`` after
-    ``close``; ``Unreachable`` if reconnecting was given up; ``AccessDenied``; ``CorruptStore``;
-    ``IncompatibleStore`` if the store was replaced by another, or its revision went back.
+    by an error that ``poll`` raises. After an error every later poll raises the same one.
 
-    One thread polls at a time; ``close`` and ``request_progress`` may come from any thread.
+    One thread polls at a time; any thread may call ``close`` and ``request_progress``.
     """
 
     @abc.abstractmethod
@@ -116,34 +116,49 @@ class BackendWatch(Closing):
         """Wait for the next batch, at most ``timeout`` seconds, and return it; None if none came.
 
         ``timeout`` 0 does not wait; None waits until a batch, an error or ``close`` ends it.
-        All events of a revision come in one batch. Batch revisions rise strictly, but for a
-        progress mark, which may repeat the revision of the batch before it.
+        All events of a revision come in one batch. Each batch has a greater revision than the one
+        before it, except that a progress mark may repeat that revision.
+
+        Raises:
+            Compacted: events that were not yet delivered are gone.
+            Closed: the watch or its backend is closed.
+            Unreachable: the backend gave up reconnecting.
+            AccessDenied: the store refuses access.
+            CorruptStore: the store has data that cannot be read.
+            IncompatibleStore: the store was replaced by another, or its revision went back.
         """
 
     @property
     @abc.abstractmethod
     def position(self) -> int:
-        """The revision up to which everything has been delivered by ``poll``: at first
-        ``after_revision``, then that of the last batch. A new watch after it goes on without a
-        gap and without a repetition."""
+        """The revision up to which ``poll`` has delivered everything.
+
+        At first it is ``after_revision``, then that of the last batch. A new watch with this
+        ``after_revision`` goes on without a gap and without a repetition.
+        """
 
     @abc.abstractmethod
     def request_progress(self) -> None:
-        """Ask for a progress mark soon, also of a watch that was opened with ``progress=False``.
+        """Ask for a progress mark soon, even if the watch was opened with ``progress=False``.
 
-        Its revision is at least that of any write acknowledged before this call, also by other
-        processes, and it comes after every event up to it. On a watch that begins in the future
-        it waits until the store is there: a mark below ``position`` is never delivered. Does not
-        block. Raises ``Unsupported`` without ``Capability.PROGRESS``.
+        The mark's revision is at least that of any write acknowledged before this call, by this or
+        another process. It comes after every event up to that revision. On a watch that begins in
+        the future it comes once the store is there: a mark below ``position`` is never delivered.
+        This call does not block.
+
+        Raises:
+            Unsupported: without ``Capability.PROGRESS``.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
         """End the watch and free what it holds; a poll that is blocked raises ``Closed`` at once.
-        Idempotent, from any thread, never raises."""
+
+        It is idempotent, may be called from any thread, and never raises.
+        """
 
     def __iter__(self) -> Iterator[WatchBatch]:
-        """Yield batches until ``close``; errors other than ``Closed`` are raised."""
+        """Yield batches until ``close``; raise the errors of ``poll`` other than ``Closed``."""
         while True:
             try:
                 batch = self.poll()
@@ -154,15 +169,15 @@ class BackendWatch(Closing):
 
 
 class Transaction(abc.ABC):
-    """What the body of a transaction sees: the store at one revision, under the body's own writes.
+    """What the body of a transaction sees: the store at one revision, plus the body's own writes.
 
     It belongs to the thread that runs the body, and raises ``Closed`` once the body has returned.
-    ``revstore.backend_tools.Overlay`` is one that keeps the writes to itself, and leaves to a
-    backend how to read and how to write them all at once.
+    ``revstore.backend_tools.Overlay`` is an implementation that collects the writes; a backend adds
+    how to read, and how to write them all at once.
 
-    What is not known before the commit is 0 in a ``KeyValue`` that the body itself wrote: its
-    ``revision``, its ``create_revision`` if it is new, and its ``lease`` if it was given a ttl;
-    ``TransactionResult.revision`` stands for the first two.
+    In a ``KeyValue`` that the body itself wrote, 0 means that a field is not known before the
+    commit: its ``revision``, its ``create_revision`` if the key is new, and its ``lease`` if it was
+    given a ttl. The first two will be ``TransactionResult.revision``.
     """
 
     @property
@@ -184,24 +199,24 @@ class Transaction(abc.ABC):
     def put(
         self, key: str, value: bytes, *, ttl: int | None = 0, lease: int | None = 0
     ) -> KeyValue:
-        """Write a key, whatever is there, and return it as it will be.
+        """Write a key, whether it exists or not, and return it as the commit will leave it.
 
-        ``ttl`` is as in ``Backend.put``. ``lease`` above or below 0 attaches the key to the lease
-        of that id. 0 for both: it does not expire; None for one or both: it keeps its expiry or its
-        lease.
+        ``ttl`` is as in ``Backend.put``. A ``lease`` other than 0 attaches the key to the lease
+        with that id. If both are 0, the key does not expire. If one or both are None, it keeps its
+        expiry or its lease.
 
         Raises:
             InvalidArgument: the body has put or deleted the key before, or gives it both a ttl and
                 a lease.
             LeaseNotFound: there is no such lease.
-            Unsupported: a ttl without TTL, a lease without LEASES, or a key that needs
+            Unsupported: ``ttl`` is used without TTL, ``lease`` without LEASES, or the key needs
                 NESTED_KEYS.
-            ReadOnly: the store is fenced, or takes no writes.
+            ReadOnly: the store is fenced or takes no writes.
         """
 
     @abc.abstractmethod
     def delete(self, key: str) -> KeyValue | None:
-        """Delete a key and return what it was; None, and no write, if it does not exist.
+        """Delete a key and return what it was; return None, and write nothing, if there is none.
 
         Raises:
             InvalidArgument: the body has put the key.
@@ -210,21 +225,22 @@ class Transaction(abc.ABC):
 
 
 class Leases(abc.ABC):
-    """The leases of an open store: time limits that many keys share, and that can be lifted.
+    """The leases of an open store: time limits that many keys share and that can be extended.
 
-    A lease lives in the store: it survives a restart, and is one for every process that has the
-    store open. ``Transaction.put`` attaches keys to it. Once a lease is older than its ttl, counted
-    from its grant or its last ``keep_alive``, all its keys are deleted in one revision, and it is
-    gone; not before, and by itself, while any process has called ``Backend.leases``. Granting and
-    keeping alive take no revision and show in no watch. It ends with its backend.
+    A lease lives in the store: it survives a restart, and all processes that have the store open
+    share it. ``Transaction.put`` attaches keys to it. A lease expires once its ttl has passed since
+    its grant or its last ``keep_alive``, and never before: then all its keys are deleted in one
+    revision, and the lease is removed. This happens by itself while any process has called
+    ``Backend.leases``. ``grant`` and ``keep_alive`` take no revision, and no watch sees them. This
+    object ends with its backend.
     """
 
     @abc.abstractmethod
     def grant(self, ttl: int, *, lease: int = 0, timeout: float | None = None) -> LeaseInfo:
-        """Make a lease of at least ``ttl`` seconds with the id ``lease``; 0: the store chooses one.
+        """Create a lease of at least ``ttl`` seconds with the id ``lease``; 0: the store chooses.
 
         Raises:
-            LeaseExists: a lease with that id is there.
+            LeaseExists: there is a lease with that id.
         """
 
     @abc.abstractmethod
@@ -237,8 +253,9 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     def revoke(self, lease: int, *, timeout: float | None = None) -> int:
-        """End the lease, delete all its keys in one revision, and return that revision; if it had
-        none, the store's.
+        """End the lease, delete all its keys in one revision, and return that revision.
+
+        If it has no keys, return the store's revision.
 
         Raises:
             LeaseNotFound: there is no such lease.
@@ -246,7 +263,7 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     def get(self, lease: int, *, keys: bool = False, timeout: float | None = None) -> LeaseInfo:
-        """Read a lease, with ``keys`` also which keys are attached.
+        """Read a lease; with ``keys`` also read which keys are attached to it.
 
         Raises:
             LeaseNotFound: there is no such lease.
@@ -254,22 +271,26 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     def list(self, *, timeout: float | None = None) -> tuple[int, ...]:
-        """The ids of all leases, in order."""
+        """Return the ids of all leases, in order."""
 
 
 class Backend(Closing):
-    """An open store of bytes under keys, with revisions. The rules for all methods stand in this
-    module's docstring; they are part of the contract."""
+    """An open store of bytes under keys, with revisions.
+
+    The rules for all methods are in this module's docstring; they are part of the contract.
+    """
 
     @property
     @abc.abstractmethod
     def capabilities(self) -> frozenset[Capability]:
-        """What this open store can do: a subset of ``BackendInfo.capabilities``, fixed while it is
-        open. Needs no I/O and works after ``close``."""
+        """What this open store can do: a subset of ``BackendInfo.capabilities``.
+
+        It does not change while the store is open, needs no I/O, and works after ``close``.
+        """
 
     @abc.abstractmethod
     def status(self, *, timeout: float | None = None) -> BackendStatus:
-        """The store's identity and revisions now, linearizably."""
+        """Read the store's identity and revisions; the answer is linearizable."""
 
     @abc.abstractmethod
     def get(
@@ -282,9 +303,12 @@ class Backend(Closing):
     ) -> GetResult:
         """Read one key, now (``revision`` 0) or as it was at ``revision``.
 
-        ``Compacted`` if ``revision`` is below the compacted one (at it is fine),
-        ``FutureRevision`` if it is above the current one, ``Unsupported`` if it is below the
-        current one without HISTORICAL_READS. ``linearizable=False`` allows an answer that lags.
+        ``linearizable=False`` allows an answer that lags.
+
+        Raises:
+            Compacted: ``revision`` is below the compacted one; equal to it is served.
+            FutureRevision: ``revision`` is above the current one.
+            Unsupported: ``revision`` is below the current one, without HISTORICAL_READS.
         """
 
     @abc.abstractmethod
@@ -300,18 +324,29 @@ class Backend(Closing):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> ListResult:
-        """Read the keys that start with ``prefix`` and are not below ``start``, in key order.
+        """Read the keys that start with ``prefix`` and are not before ``start``, in key order.
 
-        All come from one state: that at ``revision`` if it is given (errors as ``get``), else the
-        current one. ``limit`` above 0 bounds the answer; a backend that cannot page may return
-        more, then with ``more`` False. ``keys_only`` leaves the values b"". ``remaining`` asks
-        for the count of keys that follow. ``start`` is a whole key, not relative to the prefix,
-        and may hold NUL at its end: to go on after a page, pass its last key + "\\0".
+        All come from one state: that at ``revision`` if it is given, else the current one.
+        A ``limit`` above 0 is the most keys to return; a backend that cannot page may return all
+        instead, with ``more`` False. With ``keys_only`` the values are b"". ``remaining`` asks
+        for the number of keys that follow. ``start`` is a whole key, not relative to the prefix,
+        and may end with NUL: to go on after a page, pass its last key + "\\0".
+
+        Raises:
+            Compacted: as in ``get``.
+            FutureRevision: as in ``get``.
+            Unsupported: as in ``get``.
         """
 
     @abc.abstractmethod
     def count(self, prefix: str, *, revision: int = 0, timeout: float | None = None) -> CountResult:
-        """Count the keys that start with ``prefix``, at ``revision`` or now; errors as ``get``."""
+        """Count the keys that start with ``prefix``, at ``revision`` or now (0).
+
+        Raises:
+            Compacted: as in ``get``.
+            FutureRevision: as in ``get``.
+            Unsupported: as in ``get``.
+        """
 
     @abc.abstractmethod
     def put(
@@ -325,16 +360,20 @@ class Backend(Closing):
     ) -> PutResult:
         """Write ``value`` if the key's revision is ``expected_revision``; 0: if it does not exist.
 
-        One atomic step: of two that expect the same revision at most one succeeds. Losing is a
-        result, not an error, and brings the current KeyValue, so that no second read is needed.
-        An equal value is written all the same. ``ttl`` in seconds: 0 for ever; n > 0: the key
-        expires not before n seconds from now (later by rounding and the sweep's rhythm); None
-        keeps the key's expiry as it is. ttl > 0, or None on a key that expires, raises
-        ``Unsupported`` without TTL; so does, without NESTED_KEYS, the creation of a key where one
-        above or below it exists ("a" and "a/b").
+        The step is atomic: of two writes that expect the same revision at most one succeeds. The
+        other loses. This is a result, not an error, and holds the current KeyValue, so that no
+        second read is needed. A value equal to the stored one is written too.
 
-        An expired key exists, for every reader, until a deletion with a revision of its own
-        removes it, by itself and with nobody looking; watches see that deletion.
+        ``ttl`` is in seconds. 0: the key never expires. n > 0: it expires n seconds from now or
+        somewhat later, because of rounding and the time between sweeps, but never earlier. None:
+        it keeps its expiry.
+
+        An expired key exists, for every reader, until the store deletes it by itself, at its own
+        revision, even if nobody reads it. Watches see that deletion.
+
+        Raises:
+            Unsupported: ``ttl`` is above 0, or None on a key that expires, without TTL; or a key
+                is created above or below an existing one ("a" and "a/b"), without NESTED_KEYS.
         """
 
     @abc.abstractmethod
@@ -342,7 +381,9 @@ class Backend(Closing):
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
         """Delete the key if its revision is ``expected_revision``, which must be above 0.
-        Atomicity and losing as in ``put``; an absent key is a loss."""
+
+        The step is atomic and may lose, as in ``put``; it also loses if the key does not exist.
+        """
 
     @abc.abstractmethod
     def watch(
@@ -350,27 +391,33 @@ class Backend(Closing):
     ) -> BackendWatch:
         """Watch one key, or with ``recursive`` every key that starts with ``key`` (may be "").
 
-        Delivers every event with a revision above ``after_revision``, from history first; 0: all
-        history, which is ``Compacted`` as soon as any of it is gone. A revision in the future opens
-        silently and delivers once it has passed. Never blocks on the network; everything that goes
-        wrong afterwards, ``Compacted`` for an ``after_revision`` below the compacted one included,
-        is raised by ``poll``. With ``progress`` the backend may deliver progress marks of its own
-        accord; without, only those asked for.
+        It delivers every event with a revision above ``after_revision``, from history first.
+        0 means all history, which fails with ``Compacted`` as soon as any of it is gone. If
+        ``after_revision`` is in the future, the watch delivers nothing until the store has passed
+        it. This call never waits for the network: ``poll`` raises all later errors, such as
+        ``Compacted`` if ``after_revision`` is below the compacted one. With ``progress`` the
+        backend may deliver progress marks without being asked; without it, only those asked for.
         """
 
     @abc.abstractmethod
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
         """Forget the history below ``revision``: values overwritten at or below it, and deletions.
 
-        The state at ``revision`` and after stays readable, current values are never touched, no
-        key is written, no revision is taken. ``Compacted`` if ``revision`` is at or below the
-        compacted one, ``FutureRevision`` if it is above the current one, ``Unsupported`` without
-        COMPACTION. Open watches that have delivered up to ``revision`` go on undisturbed.
+        The states at ``revision`` and after it stay readable. Current values are never touched, no
+        key is written, and no revision is taken. An open watch that has delivered up to
+        ``revision`` goes on unaffected.
+
+        Raises:
+            Compacted: ``revision`` is at or below the compacted one.
+            FutureRevision: ``revision`` is above the current one.
+            Unsupported: without COMPACTION.
         """
 
     def size(self, *, timeout: float | None = None) -> int | None:
-        """About how many bytes the store takes where it is kept, history and free space included;
-        None from a backend that cannot tell, as it is without a method of its own."""
+        """Return about how many bytes the store takes on disk or in memory; None if unknown.
+
+        History and free space count too. A backend that does not override this returns None.
+        """
         return None
 
     def transactions(
@@ -378,18 +425,18 @@ class Backend(Closing):
     ) -> Sequence[TransactionResult[T] | Exception]:
         """Run each body as one atomic, linearizable step; return a result for each, in order.
 
-        All that a body writes takes one revision, and comes as one batch of a watch; each key at
-        most once. What it reads is as it is when its writes land. Bodies are independent of each
-        other and run in order, so that each sees what those before it wrote; they may share one
-        commit. An exception that a body raises undoes its writes and stands in its place. A commit
-        whose fate is not known gives ``OutcomeUnknown`` for each body that it held.
+        All writes of a body have one revision and reach a watch in one batch; a body writes each
+        key at most once. What a body reads is still true when its writes are committed. Bodies are
+        independent of each other and run in order, so that each sees what those before it wrote;
+        they may share one commit. If a body raises an exception, its writes are undone, and the
+        exception is its result. If it is unknown whether a commit succeeded, ``OutcomeUnknown`` is
+        the result of each body in it. If a body reads or writes more keys than the store can
+        compare or change in one step, its result is ``TransactionTooLarge``.
 
-        A body does no I/O, waits for nothing, and does not call the backend: it may hold the
-        store's lock. It may be run more than once, in any thread; the last run counts.
+        A body must do no I/O, must not wait, and must not call the backend, since it may run under
+        the store's lock. It may run more than once, in any thread; the last run counts.
 
         Raises:
-            TransactionTooLarge: (in a body's place) it reads or writes more keys than the store can
-                compare or change in one step.
             Unsupported: without TRANSACTIONS.
         """
         raise Unsupported(Capability.TRANSACTIONS)
@@ -397,7 +444,13 @@ class Backend(Closing):
     def transaction(
         self, body: Callable[[Transaction], T], *, timeout: float | None = None
     ) -> TransactionResult[T]:
-        """Run one body as ``transactions`` does; raise what stands in its place."""
+        """Run one body as ``transactions`` does, and return its result.
+
+        Raises:
+            Exception: the exception that ``transactions`` gives as the body's result: the body's
+                own, ``OutcomeUnknown`` or ``TransactionTooLarge``.
+            Unsupported: without TRANSACTIONS.
+        """
         result = self.transactions([body], timeout=timeout)[0]
         if isinstance(result, Exception):
             raise result
@@ -406,69 +459,84 @@ class Backend(Closing):
     def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
         """Return the store's leases, and begin to delete those that expire.
 
-        The first call of an open backend lifts each expiry to at least min(ttl, ``grace``) seconds
-        from now, so that holders can come back after the store was closed; a lease that has more
+        The first call on an open backend gives each lease at least min(ttl, ``grace``) seconds from
+        now, so that its holder can come back after the store was closed. A lease that has more time
         left is not changed, so that no ttl starts again at a restart. Later calls return the same
-        object. ``Unsupported`` without LEASES.
+        object.
+
+        Raises:
+            Unsupported: without LEASES.
         """
         raise Unsupported(Capability.LEASES)
 
     def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
-        """The seconds until the key expires, by its ttl or its lease, 0.0 if it is overdue; None if
-        it does not expire or does not exist. ``Unsupported`` without REMAINING_TTL."""
+        """Return the seconds until the key expires, because of its ttl or its lease.
+
+        The answer is 0.0 if the key is overdue, None if it does not expire or does not exist.
+
+        Raises:
+            Unsupported: without REMAINING_TTL.
+        """
         raise Unsupported(Capability.REMAINING_TTL)
 
     def raise_revision(self, revision: int, *, timeout: float | None = None) -> None:
-        """Lift the store's revision to ``revision``, so that every later write is above it; do
-        nothing if it is there already.
+        """Raise the store's revision to ``revision``; do nothing if it is already there or above.
 
-        For a store that is filled from a backup: no revision is used twice by its clients. The
-        state at the revisions in between is that before them; ``compact`` at ``revision`` makes
-        them unreadable, so that clients of the old store learn of the break. Open watches see
-        nothing but a progress mark. ``Unsupported`` without RAISE_REVISION.
+        Every later write has a greater revision. Use it after a store was filled from a backup, so
+        that its clients never see a revision twice. The state at each skipped revision is that
+        before the call. Call ``compact`` at ``revision`` to make the skipped ones unreadable, so
+        that clients of the old store notice the gap. Open watches see at most a progress mark.
+
+        Raises:
+            Unsupported: without RAISE_REVISION.
         """
         raise Unsupported(Capability.RAISE_REVISION)
 
     def fence(self, reason: str, *, timeout: float | None = None) -> None:
-        """Let no key change any more, until ``unfence``: every later write, of any process, raises
-        ``ReadOnly`` with ``reason``. It survives a restart.
+        """Refuse all writes until ``unfence``: in every process they raise ``ReadOnly``.
 
-        Writes are those of ``put``, ``delete`` and transactions, also where they would be lost, and
-        granting, keeping alive and revoking leases. Nothing expires meanwhile. Reads, watches,
-        ``compact`` and ``raise_revision`` work. Of a fenced store it changes the reason.
-        ``Unsupported`` without FENCE.
+        The error's message holds ``reason``. On a store that is fenced already this changes the
+        reason. A fence survives a restart. Refused are ``put``, ``delete`` and the writes of
+        transactions, even those that would lose, and ``grant``, ``keep_alive`` and ``revoke`` of
+        leases. Nothing expires meanwhile. Reads, watches, ``compact`` and ``raise_revision`` work.
+
+        Raises:
+            Unsupported: without FENCE.
         """
         raise Unsupported(Capability.FENCE)
 
     def unfence(self, *, timeout: float | None = None) -> None:
-        """End what ``fence`` began; do nothing if the store is not fenced. ``Unsupported`` without
-        FENCE."""
+        """Allow writes again after ``fence``; do nothing if the store is not fenced.
+
+        Raises:
+            Unsupported: without FENCE.
+        """
         raise Unsupported(Capability.FENCE)
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close watches, end threads, release files and connections, within two seconds."""
+        """Close watches, end threads, and release files and connections, within two seconds."""
 
 
 @attrs.frozen
 class NoOptions:
-    """The options class of a backend that has no options of its own."""
+    """The options class of a backend that has no options."""
 
 
 @attrs.frozen(kw_only=True)
 class BackendInfo:
-    """What a plugin declares about its backend; making one must not import the driver.
+    """What a plugin declares about its backend; creating one must not import the driver.
 
-    ``name`` is the config ``type``, the URL scheme and the entry point's name.
-    ``capabilities`` is what the backend can have; an open store may have fewer.
-    ``options_class`` is an attrs class with a default for each field and a type that TOML and URL
-    values can be turned into (str, int, float, bool, tuple[str, ...], Secret, each optionally
-    None); ``StorageConfig.options`` is validated against it.
-    ``factory`` opens the store: called with the whole ``StorageConfig`` and the validated options;
-    this is where the driver is imported. It raises the errors of ``Backend`` and, for values that
-    do not fit the backend, ``ConfigError``.
+    ``name`` is the ``type`` in the configuration, the URL scheme and the name of the entry point.
+    ``capabilities`` is what the backend can do; an open store may do less.
+    ``options_class`` is an attrs class. Each field has a default, and a type into which values from
+    TOML and URLs can be converted (str, int, float, bool, tuple[str, ...], Secret, each optionally
+    None). ``StorageConfig.options`` is validated against it.
+    ``factory`` opens the store and imports the driver. It is called with the whole
+    ``StorageConfig`` and the validated options. It raises the errors of ``Backend``, and
+    ``ConfigError`` for values that do not fit the backend.
     ``drivers`` names modules that the factory will import; ``revstore plugins check`` imports them
-    to see whether they work.
+    to find out whether they work.
     """
 
     name: str

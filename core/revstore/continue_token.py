@@ -26,16 +26,19 @@ _MAX_LENGTH = 64 * 1024
 
 @attrs.frozen
 class ContinueToken:
-    """``start`` is the whole key to go on from; ``revision`` that of the first page, or -1:
-    go on at the current revision."""
+    """Where a list goes on: ``start`` is the whole key; ``revision`` is that of the first page, or
+    -1 for the current one."""
 
     start: str
     revision: int
 
 
 def encode_continue(start: str, prefix: str, revision: int) -> str:
-    """The token that goes on at ``start``, a key under ``prefix``; ``ValueError`` if it is not.
-    (LIST-14)"""
+    """Return the token of a list that goes on at the key ``start``. (LIST-14)
+
+    Raises:
+        ValueError: ``start`` is not below ``prefix``.
+    """
     if not start.startswith(prefix) or start == prefix:
         raise ValueError(f"{start!r} is not below {prefix!r}")
     token = {"v": _VERSION, "rv": revision, "start": start[len(prefix) :]}
@@ -44,8 +47,12 @@ def encode_continue(start: str, prefix: str, revision: int) -> str:
 
 
 def decode_continue(token: str, prefix: str) -> ContinueToken:
-    """What ``token`` says, for a list of ``prefix``; ``InvalidContinueToken`` if it was not made
-    by ``encode_continue``'s rules or would leave the prefix. (LIST-15)"""
+    """Return where a list of ``prefix`` goes on, as ``token`` says. (LIST-15)
+
+    Raises:
+        InvalidContinueToken: ``encode_continue`` makes no such token, or its key is not below
+            ``prefix``.
+    """
     revision, start = _unpack(token)
     if not start:
         raise _invalid(token)

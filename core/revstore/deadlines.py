@@ -1,5 +1,4 @@
-"""How long calls may take: what a timeout may be, and the deadline that it becomes; and which
-numbers a part may be made with."""
+"""Timeouts and the deadlines that they become, and checks of numbers in settings."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from revstore.errors import InvalidArgument, Timeout
 
 __all__ = ["Deadline", "check_count", "check_poll", "check_seconds", "check_timeout"]
 
-#: Seconds that anything is asked to wait at most: locks and sockets refuse much larger numbers.
+#: The longest wait, in seconds: locks and sockets refuse much larger numbers.
 _LONGEST = 1e6
 _MAX_SECONDS = 1e12
 
@@ -18,10 +17,10 @@ _MAX_SECONDS = 1e12
 def check_timeout(timeout: float | None, default: float, key: str = "") -> float:
     """Return the seconds that a call may take: ``default`` if ``timeout`` is None.
 
-    Every wait can take the result: infinity and numbers above a million are a million seconds.
+    Every lock and socket accepts the result: it is from 0 to a million seconds.
 
     Raises:
-        InvalidArgument: ``timeout`` is NaN, or no number; the error names ``key``.
+        InvalidArgument: ``timeout`` is NaN or not a number; the error names ``key``.
     """
     if timeout is None:
         return default
@@ -31,7 +30,7 @@ def check_timeout(timeout: float | None, default: float, key: str = "") -> float
 
 
 def check_poll(timeout: float | None, key: str = "") -> float | None:
-    """Return the seconds that ``poll`` may wait, None for ever: for None and for infinity.
+    """Return the seconds that ``poll`` may wait; None and infinity give None, which is for ever.
 
     Raises:
         InvalidArgument: as ``check_timeout``.
@@ -42,8 +41,11 @@ def check_poll(timeout: float | None, key: str = "") -> float | None:
 
 
 def check_count(name: str, value: object, low: int) -> None:
-    """Raise ``InvalidArgument`` unless ``value``, a setting, is a whole number from ``low`` to
-    2^63 - 1."""
+    """Check that ``value``, a setting, is a whole number from ``low`` to 2^63 - 1.
+
+    Raises:
+        InvalidArgument: it is not; the error names the setting, ``name``.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 1 << 63:
         if isinstance(value, int) and value.bit_length() > 128:
             value = f"a number of {value.bit_length()} bits"  # Python refuses to print the longest
@@ -51,8 +53,12 @@ def check_count(name: str, value: object, low: int) -> None:
 
 
 def check_seconds(name: str, value: object, low: float = 0.0, *, above: bool = False) -> None:
-    """Raise ``InvalidArgument`` unless ``value``, a setting, is a number of seconds from ``low``
-    on, or ``above`` it: up to 10^12, or infinity."""
+    """Check that ``value``, a setting, is a number of seconds: at least ``low``, at most 10^12 or
+    infinity. With ``above`` it must be greater than ``low``.
+
+    Raises:
+        InvalidArgument: it is not; the error names the setting, ``name``.
+    """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and (low < value if above else low <= value):  # type: ignore[operator]
         if value <= _MAX_SECONDS or value == math.inf:  # type: ignore[operator]
@@ -63,8 +69,10 @@ def check_seconds(name: str, value: object, low: float = 0.0, *, above: bool = F
 
 
 class Deadline:
-    """``timeout`` seconds from now for a call about ``key``, made once and handed down to all that
-    the call asks for; None leaves each request its backend's own default.
+    """The end of a call about ``key``, ``timeout`` seconds from now.
+
+    A call makes one and passes it to each request that it sends. If ``timeout`` is None, each
+    request has its backend's own default instead.
 
     Raises:
         InvalidArgument: as ``check_timeout``.
@@ -78,12 +86,16 @@ class Deadline:
         self.key = key
 
     def left(self) -> float | None:
-        """Return the seconds that the next request may take; raise ``Timeout`` if none are left."""
+        """Return the seconds that the next request may take; None for the backend's default.
+
+        Raises:
+            Timeout: none are left.
+        """
         left = self.rest()
         if left == 0:
             raise Timeout(f"the deadline passed before the request for {self.key!r}", key=self.key)
         return left
 
     def rest(self) -> float | None:
-        """Return the seconds that may be waited before the next request, 0 if none are left."""
+        """Return the seconds until the deadline, 0 if it has passed; None if there is none."""
         return None if self.end is None else max(0.0, self.end - time.monotonic())

@@ -1,4 +1,4 @@
-"""Whether something that was opened may still be used: it is neither closed nor left by a fork."""
+"""A guard for whatever is opened: it cannot be used after close, or in a child after a fork."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ class OpenGuard:
         _open.add(self)
 
     def check(self) -> None:
-        """Raise ``Closed`` if the owner is closed or was opened before a fork."""
+        """Check that the owner may be used.
+
+        Raises:
+            Closed: it is closed, or was opened in a parent process.
+        """
         if self.ended:
             raise Closed(self.ended)
 

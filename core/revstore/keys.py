@@ -1,4 +1,4 @@
-"""Which keys there may be: those that backends store, and those of objects. (KEY-1 to KEY-8)"""
+"""Checks of keys: those that backends store, and those of objects. (KEY-1 to KEY-8)"""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ __all__ = ["check_key", "check_object_key"]
 
 
 def check_key(key: str) -> str:
-    """Return ``key`` if a backend may store it, else raise ``InvalidKey``."""
+    """Return ``key`` if a backend may store it.
+
+    Raises:
+        InvalidKey: it is empty, not a ``str``, not valid UTF-8, or has a NUL.
+    """
     if not isinstance(key, str) or not key:
         raise InvalidKey(str(key), "a non-empty str")
     if "\0" in key:
@@ -24,15 +28,16 @@ def check_key(key: str) -> str:
 
 
 def check_object_key(key: str, root: str, *, prefix: bool = False) -> str:
-    """Return ``key``, with a slash at its end if it is a ``prefix``, if it is the key of an object
-    below ``root``, such as "/pods/", or the prefix of such keys.
+    """Return ``key`` if it can be the key of an object below ``root``, such as "/pods/".
+
+    With ``prefix`` it is the prefix of such keys, and is returned with a slash at its end.
 
     Raises:
-        InvalidKey: it is empty, lies elsewhere, has a segment that is empty, "." or "..", or no
-            backend may store it.
+        InvalidKey: it is empty, is not below ``root``, has a segment that is empty, "." or "..",
+            or no backend may store it.
     """
     if not isinstance(key, str):
-        # In words of its own, since the slash has no place to be put.
+        # Checked first, since a slash cannot be appended to it.
         raise InvalidKey(str(key), "a str") if prefix else _empty(key, root)
     if key in ("", "/"):
         raise _empty(key, root)

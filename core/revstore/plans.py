@@ -12,9 +12,9 @@ __all__ = ["ListPlan", "WatchPlan", "plan_list", "plan_watch"]
 
 
 class ListPlan(msgspec.Struct, frozen=True):
-    """What to read: the state at ``revision`` (0: the latest), refused if the store is not at
-    ``minimum`` yet, from the key ``start`` on ("" for the first). ``any_state`` allows one that
-    lags."""
+    """What to read: the state at ``revision`` (0: the latest), from the key ``start`` on ("": the
+    first key). The read is refused if the store has not reached ``minimum``. ``any_state`` allows
+    a state that lags."""
 
     revision: int = 0
     minimum: int = 0
@@ -31,7 +31,14 @@ def plan_list(
     limit: int,
     continue_token: str,
 ) -> ListPlan:
-    """What the arguments of a list ask for (storage.ValidateListOptions; LISTRV-1 to 16)."""
+    """Return what the arguments of a list ask for (storage.ValidateListOptions; LISTRV-1 to 16).
+
+    Raises:
+        InvalidArgument: ``limit`` is negative, ``resource_version_match`` is unknown, or
+            ``resource_version`` is neither "" nor "0" beside a ``continue_token``.
+        InvalidContinueToken: ``continue_token`` is not that of a list of ``prefix``.
+        InvalidResourceVersion: ``resource_version`` is not a number.
+    """
     if limit < 0:
         raise InvalidArgument("limit", limit, "0 or more")
     if recursive and continue_token:
@@ -65,11 +72,14 @@ def plan_list(
 
 
 class WatchPlan(msgspec.Struct, frozen=True):
-    """How a watch begins: with ``initial`` by all objects of a state not older than ``revision``,
-    else by the changes after ``revision``, 0 being now. ``latest``: no resource version was given,
-    so that ``revision`` is that of the store at the time of the call. ``end_bookmark``: a bookmark
-    ends the initial events; ``periodic`` and ``progress``: others may, and must, report the
-    revision later on."""
+    """How a watch begins.
+
+    With ``initial`` it begins with all objects of a state not older than ``revision``, else with
+    the changes after ``revision``, where 0 is now. ``latest``: no resource version was given, and
+    the watch begins at the revision that the store has at the time of the call. ``end_bookmark``: a
+    bookmark ends the initial events. ``periodic``: later bookmarks may report the revision;
+    ``progress``: they must.
+    """
 
     revision: int
     initial: bool
@@ -80,7 +90,7 @@ class WatchPlan(msgspec.Struct, frozen=True):
 
     @property
     def needs_empty_object(self) -> bool:
-        """Whether bookmarks are bound to come."""
+        """Whether bookmarks are certain to come."""
         return self.end_bookmark or self.progress
 
 
@@ -91,7 +101,11 @@ def plan_watch(
     allow_bookmarks: bool,
     progress_notify: bool,
 ) -> WatchPlan:
-    """What the arguments of a watch ask for (cacher.Watch, etcd3.Watch; WATCH-1 to WATCH-4)."""
+    """Return what the arguments of a watch ask for (cacher.Watch, etcd3.Watch; WATCH-1 to WATCH-4).
+
+    Raises:
+        InvalidResourceVersion: ``resource_version`` is not a number.
+    """
     revision = parse_resource_version(resource_version)
     return WatchPlan(
         revision,

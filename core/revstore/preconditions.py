@@ -14,7 +14,7 @@ __all__ = ["Preconditions"]
 
 @attrs.frozen(kw_only=True)
 class Preconditions:
-    """What must hold of the stored object; None is not checked.
+    """What must be true of the stored object; a field that is None is not checked.
 
     ``resource_version`` is compared as a string.
     """
@@ -23,8 +23,12 @@ class Preconditions:
     resource_version: str | None = None
 
     def check(self, key: str, obj: Any) -> None:
-        """Raise ``PreconditionFailed`` if a condition does not hold, ``InvalidObject`` if the
-        object has no metadata to compare. (DEL-3, GU-7)"""
+        """Check the conditions against ``obj``, which is stored under ``key``. (DEL-3, GU-7)
+
+        Raises:
+            PreconditionFailed: a condition does not hold.
+            InvalidObject: the object has no metadata to compare.
+        """
         for name, wanted in (("uid", self.uid), ("resource_version", self.resource_version)):
             if wanted is None:
                 continue

@@ -1,5 +1,5 @@
-"""How errors are raised: about the key of the call, more than once, and past those who catch them
-for others."""
+"""How errors are raised: with the key of the call, more than once, and out of blocks that catch
+them for a caller."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ E = TypeVar("E", bound=StorageError)
 
 
 class ErrorsAbout:
-    """Gives errors that are raised in its ``with`` block the key of the call, if they have none:
-    those about an argument, a compacted version included, or as a cache is not filled.
+    """A ``with`` block that adds the key of the call to errors that have none.
 
-    Not the errors of a backend: it may raise one instance in several threads.
+    Those are errors about an argument, about a version that is compacted or not reached yet, and of
+    a cache that is not ready. Other errors of a backend stay unchanged: it may raise one instance
+    in several threads.
     """
 
     __slots__ = ("_key",)
@@ -48,8 +49,10 @@ class ErrorsAbout:
 
 
 def fresh_copy(error: E, key: str = "") -> E:
-    """Return a copy of ``error`` to raise, about ``key`` if it names none. One instance raised many
-    times, in many threads maybe, would gather the tracebacks of all."""
+    """Return a copy of ``error`` to raise, with ``key`` if it names no key.
+
+    One instance that is raised many times, perhaps in many threads, collects all their tracebacks.
+    """
     fresh = copy.copy(error)
     fresh.__cause__ = error.__cause__
     fresh.key = fresh.key or key
@@ -57,8 +60,11 @@ def fresh_copy(error: E, key: str = "") -> E:
 
 
 def guarded(function: Callable[_P, _R], what: str) -> Callable[_P, _R]:
-    """Return a user's ``function`` so that it raises ``InternalError`` in the place of an
-    ``Exception`` that is not the library's; ``what`` names it in the message."""
+    """Wrap a user's ``function``, so that its own errors become ``InternalError``.
+
+    The errors of ``revstore.errors``, ``MemoryError`` and what a signal's handler raises come out
+    unchanged. ``what`` names the function in the message.
+    """
 
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
@@ -73,13 +79,17 @@ def guarded(function: Callable[_P, _R], what: str) -> Callable[_P, _R]:
 
 
 def let_out(error: BaseException) -> None:
-    """Raise the exception of a signal's handler, if ``error`` is one or was raised because of one.
+    """Raise the exception of a signal's handler again, if it is ``error`` or its context.
 
     A handler may raise ``TimeoutError`` or another ``Exception``, in the main thread at any line.
-    Where errors are caught to be translated, repeated or ignored, call this first, so that it comes
-    out as it is. A handler is recognised by what it is called with: the frame that it interrupts.
+    Where code catches errors to translate, retry or ignore them, call this first: it lets a
+    handler's exception out unchanged. A handler is recognised by its argument, the frame that it
+    interrupts.
+
+    Raises:
+        BaseException: the handler's own exception, if there is one.
     """
-    below: set[FrameType] = set()  # the frames that the error came through before it was caught
+    below: set[FrameType] = set()  # the frames that the error passed before it was caught
     cause: BaseException | None = error
     while cause is not None:
         trace = cause.__traceback__
@@ -107,7 +117,7 @@ def _is_handler(frame: FrameType) -> bool:
 
 
 class ignoring(contextlib.AbstractContextManager[None]):  # noqa: N801 - as contextlib.suppress
-    """Ends a block quietly at errors of these kinds, except those of a signal's handler."""
+    """A ``with`` block that suppresses errors of these kinds, except those of signal handlers."""
 
     __slots__ = ("_kinds",)
 

@@ -25,10 +25,11 @@ _MAX = 2**64 - 1
 
 
 def parse_resource_version(text: str) -> int:
-    """The number in ``text``; "" and "0" are 0.
+    """Return the number in ``text``, 0 for "". (APIObjectVersioner.ParseResourceVersion)
 
-    Only ASCII digits count, leading zeros are fine; anything else, and a number above 2**64 - 1,
-    raises ``InvalidResourceVersion``. (APIObjectVersioner.ParseResourceVersion)
+    Raises:
+        InvalidResourceVersion: ``text`` is not a number of ASCII digits, leading zeros included, up
+            to 2**64 - 1, or has more than 40 digits.
     """
     if not text:
         return 0
@@ -42,29 +43,40 @@ def parse_resource_version(text: str) -> int:
 
 
 def format_resource_version(revision: int) -> str:
-    """The string for ``revision``; "" for 0."""
+    """Return the string for ``revision``; "" for 0."""
     return str(revision) if revision else ""
 
 
 class Versioner(Protocol[T]):
-    """Reads and writes the resource version of one type of object (storage.Versioner)."""
+    """How the resource version of one type of object is read and written (storage.Versioner)."""
 
     def object_resource_version(self, obj: T) -> int:
-        """The object's version, 0 if it has none; ``InvalidResourceVersion`` if it is no number."""
+        """Return the object's version, 0 if it has none.
+
+        Raises:
+            InvalidResourceVersion: it is not a number.
+        """
         ...
 
     def update_object(self, obj: T, revision: int) -> T:
-        """A copy of ``obj`` at ``revision`` (0 clears it); ``obj`` itself is left alone."""
+        """Return a copy of ``obj`` at ``revision`` (0 clears it); leave ``obj`` unchanged."""
         ...
 
     def stamp(self, obj: T, revision: int) -> T:
-        """``obj`` at ``revision``. The caller alone holds ``obj`` (it was just decoded), so it
-        may be changed in place, frozen or not."""
+        """Return ``obj`` at ``revision``; it may be changed in place, even if its class is frozen.
+
+        Only the caller holds ``obj``, since it was just decoded.
+        """
         ...
 
     def prepare_object_for_storage(self, obj: T) -> T:
-        """A copy of ``obj`` without resource version and selfLink; raises ``InvalidObject`` if
-        it has no metadata. ``obj`` itself is left alone (the original blanks it, CREATE-4)."""
+        """Return a copy of ``obj`` without resource version and selfLink; leave ``obj`` unchanged.
+
+        Kubernetes' own method changes the object itself (CREATE-4).
+
+        Raises:
+            InvalidObject: ``obj`` has no metadata.
+        """
         ...
 
 
@@ -100,7 +112,7 @@ class APIObjectVersioner:
 
 
 class _Guarded:
-    """A user's versioner; what it raises becomes ``InternalError``."""
+    """A user's versioner, whose own errors become ``InternalError``."""
 
     def __init__(self, versioner: Versioner[Any]) -> None:
         self._versioner = versioner
@@ -117,6 +129,6 @@ class _Guarded:
 
 
 def guarded_versioner(versioner: Versioner[T]) -> Versioner[T]:
-    """Return ``versioner``, so that all it raises is of ``revstore.errors``."""
+    """Wrap ``versioner``, so that it raises only errors of ``revstore.errors``."""
     ours = type(versioner) is APIObjectVersioner or isinstance(versioner, _Guarded)
     return versioner if ours else _Guarded(versioner)
