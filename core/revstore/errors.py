@@ -344,7 +344,8 @@ class Timeout(BackendError, TimeoutError):
 
 
 class OutcomeUnknown(Timeout):
-    """A write was sent and its answer never came: it may have landed, or may still land.
+    """A write was sent and its answer never came: it may have landed, or may still land. Or it
+    landed, and the object could not be returned.
 
     It is never retried for the caller: read ``key`` and decide.
     """
@@ -352,7 +353,8 @@ class OutcomeUnknown(Timeout):
     def __init__(self, key: str, expected_revision: int, reason: str = "") -> None:
         because = f" ({reason})" if reason else ""
         super().__init__(
-            f"the outcome of the write to {key!r} at revision {expected_revision} landed{because}",
+            f"the write to {key!r}, expected at revision {expected_revision}, may have taken effect"
+            f"{because}",
             key=key,
         )
         self.expected_revision = expected_revision

@@ -16,6 +16,7 @@ import attrs
 
 from revstore.errors import InvalidSelector
 from revstore.objects import field_value, labels_of
+from revstore.raising import let_out
 
 __all__ = [
     "FieldRequirement",
@@ -300,7 +301,8 @@ class SelectionPredicate(Generic[T]):
         """Whether ``obj`` matches; one whose attributes cannot be had does not. (LIST-6)"""
         try:
             return self.matches(obj)
-        except Exception:  # noqa: BLE001 - attribute functions are the user's and may raise anything
+        except Exception as error:  # noqa: BLE001 - attribute functions are the user's
+            let_out(error)
             return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -311,22 +312,42 @@ def test_compaction_frees(backend):
     assert state._keys.count("") == len(state.current) == 100
 
 
-def test_get_and_put_cost_microseconds():
-    """With 100,000 objects get and put stay within microseconds (a wide margin for slow
-    machines: the aim is a few)."""
-    keys = [f"/pods/ns{number % 50}/pod-{number:06}" for number in range(100_000)]
-    random.Random(1).shuffle(keys)
-    with MemoryBackend() as backend:
-        revisions = {key: backend.put(key, b"x", expected_revision=0).revision for key in keys}
-        sample = keys[:5000]
-        began = time.perf_counter()
-        for key in sample:
-            assert backend.put(key, b"y", expected_revision=revisions[key]).succeeded
-        put = (time.perf_counter() - began) / len(sample)
-        began = time.perf_counter()
-        for key in sample:
-            backend.get(key)
-        get = (time.perf_counter() - began) / len(sample)
+def lines_run(call):
+    """How many lines of Python run in ``call``."""
+    lines = 0
 
-    assert put < 100e-6
-    assert get < 50e-6
+    def trace(_frame, event, _argument):
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_get_put_and_delete_take_the_same_steps_however_much_is_stored(backend):
+    """With a hundred objects and with many parts of keys. (How long they take, the benchmarks
+    measure.)"""
+
+    def steps():
+        key = f"/pods/{random.Random(backend.status().revision).random()}"
+        found = [lines_run(lambda: backend.put(key, b"x", expected_revision=0))]
+        revision = backend.get(key).revision
+        found.append(lines_run(lambda: backend.put(key, b"y", expected_revision=revision)))
+        found.append(lines_run(lambda: backend.get(key)))
+        found.append(lines_run(lambda: backend.delete(key, expected_revision=revision + 1)))
+        return found
+
+    for number in range(100):
+        backend.put(f"/pods/{number}", b"x", expected_revision=0)
+    steps()  # the first deletion makes what others find
+    before = steps()
+    for number in range(100, 10_000):
+        backend.put(f"/pods/{number}", b"x", expected_revision=0)
+    assert len(backend._state._keys._parts) > 2
+    assert steps() == before

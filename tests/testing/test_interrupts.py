@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import sys
 import threading
+from http.client import HTTPResponse
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,6 +120,38 @@ def test_signals_strike() -> None:
     assert interrupt_by_signal(forever, rounds=5, seed=1, longest=0.01) == 5
     rounds = interrupt_by_signal(lambda: None, rounds=200, seed=1, longest=0.00001)
     assert 0 <= rounds <= 200
+
+
+class OwnFile(io.RawIOBase):
+    """A file of a backend whose making can be interrupted before it has a name."""
+
+    def close(self) -> None:
+        super().close()
+        assert self.name  # type: ignore[attr-defined]
+
+
+def test_only_half_made_files_of_the_standard_library_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What else a finalizer raises while signals strike is reported."""
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: reported.append(found.object))
+
+    def finalize(file: io.IOBase) -> None:
+        """As Python 3.13 does it; before, it kept all errors to itself."""
+        try:
+            file.close()
+        except Exception as error:  # noqa: BLE001 - that of the test
+            report = SimpleNamespace(exc_type=type(error), exc_value=error, object=file)
+            sys.unraisablehook(report)  # type: ignore[arg-type]
+
+    files = [
+        socket.SocketIO.__new__(socket.SocketIO),
+        HTTPResponse.__new__(HTTPResponse),
+        OwnFile(),
+    ]
+    interrupt_by_signal(lambda: [*map(finalize, files)], rounds=1, seed=1, longest=20)
+    assert reported == files[2:]
 
 
 def test_where_names_packages() -> None:

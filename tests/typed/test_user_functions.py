@@ -4,12 +4,13 @@ half done, and what comes out is an error of the library, or what was raised if 
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import pytest
 
 from revstore.cacher import Cacher, CacherConfig
 from revstore.copier import DeepCopier
-from revstore.errors import StorageError, Timeout
+from revstore.errors import OutcomeUnknown, StorageError, Timeout
 from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
 from revstore.storage import WithTTL
@@ -196,3 +197,120 @@ def test_a_validation_that_fails(how, cached):
         error = outcome(lambda: storage.delete("/pods/a", validate=lambda _: how()))
         assert "of the user" in str(error)
         assert storage.get("/pods/a") == made
+
+
+WRITES = {
+    "create": lambda storage: storage.create("/pods/new", pod("new")),
+    "guaranteed_update": lambda storage: storage.guaranteed_update(
+        "/pods/a", lambda *_: pod("a") | {"x": 1}
+    ),
+    "delete": lambda storage: storage.delete("/pods/a"),
+}
+
+
+class Noting(MemoryBackend):
+    """Notes that something was written."""
+
+    def put(self, *args, **options):
+        result = super().put(*args, **options)
+        self.written = True
+        return result
+
+    def delete(self, *args, **options):
+        result = super().delete(*args, **options)
+        self.written = True
+        return result
+
+
+class FailingVersioner(APIObjectVersioner):
+    """Raises ``error`` once ``backend`` has written."""
+
+    def __init__(self, backend, error):
+        self._backend, self._error = backend, error
+
+    def stamp(self, obj, revision):
+        self._check()
+        return super().stamp(obj, revision)
+
+    def update_object(self, obj, revision):
+        self._check()
+        return super().update_object(obj, revision)
+
+    def _check(self):
+        if self._backend.written:
+            raise self._error
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("kind", [ValueError, Timeout, MemoryError])
+def test_a_write_that_landed_is_not_reported_as_failed(write, kind):
+    """A versioner that fails once the object is stored or deleted leaves the outcome open: other
+    errors say that nothing was changed."""
+    with Noting() as backend:
+        bad = FailingVersioner(backend, kind("of the user"))
+        backend.put("/registry/pods/a", PODS.codec.encode(pod("a")), expected_revision=0)
+        backend.written = False
+        with (
+            TypedStorage(backend, ResourceType(dict, "/pods", versioner=bad)) as storage,
+            pytest.raises(OutcomeUnknown, match=r"it did, at revision 3, .*of the user"),
+        ):
+            WRITES[write](storage)
+        assert backend.status().revision == 3
+
+
+class FromHandler(TimeoutError):
+    """What the handler of a signal raises."""
+
+
+def interrupted(*_):
+    """Receive a signal whose handler raises an ``Exception``."""
+
+    def handler(_number, _frame):
+        raise FromHandler
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("function", [each for each in FUNCTIONS if each != "copy"])
+def test_what_a_signal_handler_raises_comes_out(function):
+    """From within a user's function too, where it is not taken for an error of that function."""
+    switch = Switch(function, interrupted)
+    with opened(switch, False) as (_, storage):
+        for name in "abc":
+            version = storage.create(f"/pods/{name}", pod(name))["metadata"]["resourceVersion"]
+        raised = 0
+        with storage.watch("/pods", resource_version=str(int(version) - 1)) as watch:
+            switch.on = True
+            for call in calls_of(storage, version, watch):
+                with contextlib.suppress(FromHandler):
+                    call()
+                    continue
+                raised += 1
+        assert raised
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, function, old: s.guaranteed_update("/pods/a", function, suggestion=old),
+        lambda s, function, old: s.delete("/pods/a", validate=function, suggestion=old),
+    ],
+    ids=["update", "validate"],
+)
+def test_what_a_signal_handler_raises_ends_a_loop(call):
+    """An update function or a validation is not called again with fresher data."""
+    with opened(Switch("", None), False) as (_, storage):
+        old = storage.create("/pods/a", pod("a"))
+        storage.guaranteed_update("/pods/a", lambda *_: pod("a") | {"x": 1})
+        with pytest.raises(FromHandler):
+            call(storage, once(interrupted), old)
+
+
+def once(function):
+    """``function`` the first time, then nothing."""
+    left = [function]
+    return lambda *args: left.pop()(*args) if left else pod("a")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from revstore.cacher._event_log import Item
+from revstore.raising import let_out
 from revstore.selectors import FieldRequirement, LabelRequirement, SelectionPredicate
 
 __all__ = ["Match", "is_pure", "matcher"]
@@ -33,7 +34,8 @@ def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
             for check in checks:
                 if not check(item):
                     return False
-        except Exception:  # noqa: BLE001 - attribute functions are the user's
+        except Exception as error:  # noqa: BLE001 - attribute functions are the user's
+            let_out(error)
             return False
         return True
 

@@ -168,10 +168,11 @@ class Watch(Closing, Generic[T]):
         """Wait for the next events, at most ``timeout`` seconds; None if there were none.
 
         All events of one revision come in one answer, which may hold several revisions. 0 does not
-        wait, None waits without end. Raises ``Closed`` after ``close`` and once the watch's own
-        ``timeout`` has passed. Without a cache the poll reads initial objects from the store, page
-        by page, and that takes as long as it does for a list, whatever ``timeout`` says; ``close``
-        has its effect after it.
+        wait, None waits without end. Without a cache, None may also say that time was over among
+        changes that a selector leaves out; ``resource_version`` tells how far the watch is. Raises
+        ``Closed`` after ``close`` and once the watch's own ``timeout`` has passed. Without a cache
+        the poll reads initial objects from the store, page by page, and that takes as long as it
+        does for a list, whatever ``timeout`` says; ``close`` has its effect after it.
         """
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:

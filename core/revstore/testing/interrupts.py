@@ -176,6 +176,16 @@ def _jumps_without_handler(code: CodeType) -> set[int]:
     return found
 
 
+def _is_of_half_made_file(error: BaseException | None) -> bool:
+    """Whether a file of the standard library lacks an attribute of its own when it is closed by its
+    finalizer, such as ``SocketIO._sock`` and ``HTTPResponse.fp``: an interrupt came in its
+    ``__init__``. Nobody has such a file who could do anything about it. Files of other packages,
+    and other errors, are reported as ever."""
+    file = error.obj if isinstance(error, AttributeError) else None
+    package = type(file).__module__.partition(".")[0]
+    return isinstance(file, io.IOBase) and package in sys.stdlib_module_names
+
+
 def interrupt_by_signal(
     attempt: Callable[[], object],
     *,
@@ -202,13 +212,12 @@ def interrupt_by_signal(
     hits = 0
 
     def unraisable(found: Any) -> None:
-        half_made = isinstance(found.object, io.IOBase) and found.exc_type is AttributeError
-        if not half_made and found.exc_type is not Interrupted:
+        if found.exc_type is not Interrupted and not _is_of_half_made_file(found.exc_value):
             hook(found)
 
     before = signal.signal(signal.SIGALRM, strike)
     # What is raised within the collector's callbacks and finalizers does not come out. Since Python
-    # 3.13 the finalizers of files report it, and that the making of a file was interrupted.
+    # 3.13 the finalizers of files report it.
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     collects = gc.isenabled()
     gc.disable()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import attrs
 
 from revstore.call_times import CURRENT, CallTimes
+from revstore.raising import let_out
 from revstore.storage import ObjectList
 
 __all__ = ["Call", "LoneRequest", "Spans", "Trace"]
@@ -111,7 +112,8 @@ class Call(CallTimes):
             return ""
         try:
             return str(self.trace.version_of(result) or "")
-        except Exception:  # noqa: BLE001 - the type's own code
+        except Exception as error:  # noqa: BLE001 - the type's own code
+            let_out(error)
             return ""
 
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from revstore.errors import CorruptObject, InternalError, InvalidObject
-from revstore.raising import ErrorsAbout
+from revstore.errors import CorruptObject, InternalError, InvalidObject, OutcomeUnknown
+from revstore.raising import ErrorsAbout, let_out
 from revstore.resource_type import ResourceType
 from revstore.transform import Transformer
 from revstore.values import KeyValue
@@ -73,6 +73,7 @@ class ObjectReader(Generic[T]):
             error.key = error.key or key
             raise
         except Exception as error:
+            let_out(error)
             raise InvalidObject(
                 "object",
                 type(obj).__name__,
@@ -86,6 +87,7 @@ class ObjectReader(Generic[T]):
         try:
             return self._transformer.transform_to_storage(data, physical.encode())
         except Exception as error:
+            let_out(error)
             key = self.logical(physical)
             raise InternalError(
                 f"the transformer failed on {key!r}: {type(error).__name__}: {error}", key=key
@@ -98,6 +100,7 @@ class ObjectReader(Generic[T]):
             data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return data, stale
         except Exception as error:
+            let_out(error)
             raise self._corrupt(kv, error) from error
 
     def from_plain(self, physical: str, data: bytes, revision: int) -> T:
@@ -105,6 +108,7 @@ class ObjectReader(Generic[T]):
         try:
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
+            let_out(error)
             raise self._corrupt(KeyValue(physical, b"", revision), error) from error
 
     def noting(self, physical: str, data: bytes, revision: int) -> tuple[T, bool]:
@@ -116,6 +120,7 @@ class ObjectReader(Generic[T]):
             obj, unknown = note(data)
             return self.versioner.stamp(obj, revision), unknown
         except Exception as error:
+            let_out(error)
             raise self._corrupt(KeyValue(physical, b"", revision), error) from error
 
     def merge(self, key: str, data: bytes, stored: bytes) -> bytes:
@@ -142,6 +147,7 @@ class ObjectReader(Generic[T]):
         try:
             return self._codec.decode(data)
         except Exception as error:
+            let_out(error)
             raise InvalidObject(
                 getattr(error, "path", "") or "object",
                 getattr(error, "value", data),
@@ -169,7 +175,41 @@ class ObjectReader(Generic[T]):
             data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
+            let_out(error)
             raise self._corrupt(kv, error) from error
+
+    def written(self, key: str, obj: T, revision: int, expected: int) -> T:
+        """``obj``, which ``read_back`` gave, at the ``revision`` at which it was stored.
+
+        Raises:
+            OutcomeUnknown: the versioner failed; the caller must not take it that nothing was
+                written.
+        """
+        return self._after_write(self.versioner.stamp, key, obj, revision, expected)
+
+    def deleted(self, key: str, kv: KeyValue, revision: int, seen: T) -> T:
+        """The object in ``kv``, which was deleted at ``revision``; if it cannot be read, that which
+        passed the checks, ``seen``.
+
+        Raises:
+            OutcomeUnknown: as in ``written``.
+        """
+        try:
+            return self.decode_at(kv, revision)
+        except CorruptObject:
+            update = self.versioner.update_object
+            return self._after_write(update, key, seen, revision, kv.revision)
+
+    @staticmethod
+    def _after_write(
+        at: Callable[[T, int], T], key: str, obj: T, revision: int, expected: int
+    ) -> T:
+        try:
+            return at(obj, revision)
+        except Exception as error:
+            let_out(error)
+            why = f"it did, at revision {revision}, but the object cannot be returned: {error}"
+            raise OutcomeUnknown(key, expected, why) from error
 
     def _refuse_damaged(self, kv: KeyValue) -> None:
         if kv.damaged:

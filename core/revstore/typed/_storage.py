@@ -119,7 +119,7 @@ class TypedStorage(Storage[T]):
         if not result.succeeded:
             found = result.current.revision if result.current else ""
             raise KeyExists(key, resource_version=str(found))
-        return objects.versioner.stamp(stored, result.revision)
+        return objects.written(key, stored, result.revision, 0)
 
     def get(
         self,

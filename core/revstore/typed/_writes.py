@@ -16,6 +16,7 @@ from revstore.errors import (
     PreconditionFailed,
 )
 from revstore.preconditions import Preconditions
+from revstore.raising import let_out
 from revstore.storage import ResponseMeta, UpdateFunc, ValidateFunc, WithTTL
 from revstore.typed._objects import ObjectReader
 from revstore.values import KeyValue
@@ -84,7 +85,8 @@ class Writer(Generic[T]):
                     preconditions.check(self._key, state.object)
                 if validate is not None:
                     validate(state.object)
-            except Exception:
+            except Exception as error:
+                let_out(error)
                 before, state = state, self._confirm(state)
                 if state.revision == before.revision:
                     raise
@@ -98,11 +100,8 @@ class Writer(Generic[T]):
                 state = self._state_of(result.kv)
                 continue
             assert result.kv is not None
-            try:
-                return self._objects.decode_at(result.kv, result.revision)
-            except CorruptObject:
-                # It is gone: the suggestion that passed the checks is the best there is to show.
-                return self._objects.versioner.update_object(state.object, result.revision)  # type: ignore[arg-type]
+            seen: Any = state.object
+            return self._objects.deleted(self._key, result.kv, result.revision, seen)
 
     def delete_corrupt(self) -> None:
         """Delete what cannot be read, and only that. (DEL-12, DEL-13)"""
@@ -146,6 +145,7 @@ class Writer(Generic[T]):
                 self._check(preconditions, state)
                 made = update(state.object, state.meta)
             except Exception as error:
+                let_out(error)
                 before, state = state, self._confirm(state)
                 # A precondition is held against fresh data in any case. (GU-7)
                 recheck = before.cached and isinstance(error, PreconditionFailed)
@@ -173,7 +173,7 @@ class Writer(Generic[T]):
                 timeout=self._deadline.left(),
             )
             if result.succeeded:
-                return self._objects.versioner.stamp(stored, result.revision)
+                return self._objects.written(self._key, stored, result.revision, state.revision)
             state = self._state_of(result.current)
 
     def _check(self, preconditions: Preconditions | None, state: _State[T]) -> None:
