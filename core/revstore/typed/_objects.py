@@ -188,8 +188,8 @@ class ObjectReader(Generic[T]):
         return self._after_write(self.versioner.stamp, key, obj, revision, expected)
 
     def deleted(self, key: str, kv: KeyValue, revision: int, seen: T) -> T:
-        """The object in ``kv``, which was deleted at ``revision``; if it cannot be read, that which
-        passed the checks, ``seen``.
+        """The object in ``kv``, which was deleted at ``revision``; if it cannot be read, ``seen``,
+        the one that passed the checks.
 
         Raises:
             OutcomeUnknown: as in ``written``.
