@@ -3,7 +3,17 @@ included."""
 
 from __future__ import annotations
 
+import ctypes
+import math
+import operator
+import queue
+import signal
 import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 
 import pytest
 
@@ -13,9 +23,10 @@ from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
 from revstore.testing._support import run_threads, wait_until
 from revstore.testing.interrupts import interrupt_every_line
-from revstore.threads import start_thread
+from revstore.threads import acquire, slices, start_thread
 from revstore.typed import TypedStorage
 from revstore.values import WatchBatch
+from revstore.watch_selector import WatchSelector
 
 _STARTS = ("/threading.py", "/revstore/threads.py")
 
@@ -175,3 +186,73 @@ def test_an_interrupted_close_is_repeated():
 
     assert interrupt_every_line(attempt, where=where, after=after) > 20
     after("")
+
+
+class _Interrupt(Exception):
+    pass
+
+
+class _SignalledFirst:
+    """What waits, with a signal that arrives when the interpreter has looked for signals the last
+    time: both are done by one call in C."""
+
+    def __init__(self, **waits) -> None:
+        for name, wait in waits.items():
+            setattr(self, name, self._signalled(wait))
+
+    @staticmethod
+    def _signalled(wait):
+        raise_signal = ctypes.PyDLL(None)["raise"]
+
+        def signalled(*args, **options):
+            steps = partial(raise_signal, signal.SIGUSR1), partial(wait, *args, **options)
+            return deque(map(operator.call, steps), maxlen=1)[0]
+
+        return signalled
+
+
+@pytest.fixture
+def interrupting():
+    """SIGUSR1 raises ``_Interrupt``."""
+
+    def interrupt(*_):
+        raise _Interrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("timeout", [60, None])
+def test_a_signal_just_before_the_main_thread_waits(interrupting, timeout):
+    """Its handler runs soon, not when the wait is over."""
+    held = threading.Lock()
+    held.acquire()
+    taken = queue.SimpleQueue()
+    selector = WatchSelector()
+    lock = _SignalledFirst(acquire=held.acquire)
+    selector._told = _SignalledFirst(get=taken.get)
+
+    for wait in (partial(acquire, lock), selector.select):
+        began = time.monotonic()
+        with pytest.raises(_Interrupt):
+            wait(timeout)
+        assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, 1e-3, 0.25, math.inf, None])
+def test_waits_add_up(timeout):
+    """The main thread's waits are as long as what was asked for; others wait once."""
+    held = threading.Lock()
+    held.acquire()
+    wanted = math.inf if timeout is None else max(timeout, 0.0)
+    if wanted < 1:
+        began = time.monotonic()
+        assert not acquire(held, timeout)
+        assert time.monotonic() - began >= wanted
+    assert all(0 <= seconds <= 0.1 for seconds in islice(slices(timeout), 3))
+    with ThreadPoolExecutor(1) as pool:
+        (once,) = pool.submit(lambda: list(slices(timeout))).result()
+    assert once == min(wanted, threading.TIMEOUT_MAX)
+    held.release()
+    assert acquire(held, timeout)

@@ -6,12 +6,39 @@ import _thread
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from revstore.errors import BackendError
 from revstore.raising import let_out
 
-__all__ = ["Waiters", "Wake", "start_thread"]
+__all__ = ["Waiters", "Wake", "acquire", "slices", "start_thread"]
+
+#: How many seconds the main thread waits at a time.
+_LOOK = 0.1
+
+
+def slices(timeout: float | None) -> Iterator[float]:
+    """Yield the seconds of the waits that make up a wait of ``timeout`` seconds; None: without end.
+
+    A signal that arrives between the interpreter's last look for one and the system call that
+    waits does not end that wait, and its handler runs only afterwards. So the main thread, in which
+    handlers run, waits for a tenth of a second at a time. Other threads wait once.
+    """
+    left = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+    if threading.get_ident() == threading.main_thread().ident:
+        end = time.monotonic() + left
+        while left > _LOOK:
+            yield _LOOK
+            left = end - time.monotonic()
+    yield max(left, 0.0)
+
+
+def acquire(lock: threading.Lock, timeout: float | None) -> bool:
+    """Acquire ``lock`` within ``timeout`` seconds, None: without end; return whether it is held.
+    In the main thread a signal's handler runs at most a tenth of a second late, see ``slices``."""
+    return lock.acquire(blocking=False) or any(
+        lock.acquire(timeout=seconds) for seconds in slices(timeout)
+    )
 
 
 class Wake:
@@ -46,8 +73,7 @@ class Wake:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, at most ``timeout`` seconds, and clear it; return False if it was
         not set."""
-        seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
-        return self._lock.acquire(timeout=seconds)
+        return acquire(self._lock, timeout)
 
 
 class Waiters:

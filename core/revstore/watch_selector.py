@@ -25,7 +25,9 @@ from revstore.closing import Closing
 from revstore.deadlines import Deadline, check_poll
 from revstore.errors import InvalidArgument
 from revstore.forks import OpenGuard
+from revstore.raising import ignoring
 from revstore.storage import Watch
+from revstore.threads import slices
 
 __all__ = ["WatchSelector"]
 
@@ -97,10 +99,7 @@ class WatchSelector(Closing):
         taken = self._taken
         while True:
             self._guard.check()
-            try:
-                if not taken:
-                    taken.append(self._told.get(timeout=deadline.rest()))
-            except queue.Empty:
+            if not taken and not self._wait(deadline.rest()):
                 return []
             # No byte code for each watch, from here on: this is what an event costs.
             taken.extend(starmap(self._told.get_nowait, repeat((), self._told.qsize())))
@@ -115,6 +114,15 @@ class WatchSelector(Closing):
             except BaseException:
                 taken[:] = kept
                 raise
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until a watch has told, and add it to ``_taken``; return False if none has."""
+        for seconds in slices(timeout):
+            with ignoring(queue.Empty):
+                # One call in C, so that no interrupt comes between the taking and the keeping.
+                self._taken.extend(starmap(self._told.get, ((True, seconds),)))
+                return True
+        return False
 
     def close(self) -> None:
         """Serve no watch any more; the watches stay open. A ``select`` that waits raises

@@ -14,6 +14,7 @@ from revstore.cacher import Cacher, CacherConfig
 from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
+from revstore.testing._support import wait_until
 from revstore.testing.cacher._feed import ControlledStorage
 from revstore.testing.storage._parts import PODS, pod
 from revstore.typed import TypedStorage
@@ -68,7 +69,9 @@ def open_parts() -> Iterator[Callable[..., Parts]]:
             config = CacherConfig(storage=feed, resource_type=resource_type, **options)
             cache = stack.enter_context(Cacher(config))
             stack.callback(feed.release)
-            if not held:
+            if held:
+                wait_until(lambda: feed.opened, "there is a feed to be cut")
+            else:
                 cache.wait_ready()
             return Parts(cache, feed, store, backend)
 

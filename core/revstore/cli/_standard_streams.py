@@ -48,7 +48,8 @@ class Output(io.RawIOBase):
                 self._interrupted = False
                 return count
             except BlockingIOError:
-                select.select([], [self._descriptor], [])
+                # Not without end: a signal may arrive just before, see `revstore.threads.slices`.
+                select.select([], [self._descriptor], [], 0.1)
             except OSError as error:
                 self.error = error
                 if not self.keep_going:

@@ -11,6 +11,7 @@ from revstore.arguments import check_poll
 from revstore.backend import BackendWatch
 from revstore.backend_tools import SharedLog, ignoring, key_matcher, let_out
 from revstore.errors import Closed, StorageError, Timeout
+from revstore.threads import acquire
 from revstore.values import WatchBatch, WatchEvent
 from revstore_sqlite._hub import READ_TIMEOUT, Hub, Listener
 from revstore_sqlite._reader import Reader
@@ -183,8 +184,8 @@ class SQLiteWatch(BackendWatch, Listener):
         try:
             # The backend's stop flag is set before the hub wakes all; looked at after _waiting.
             self._check_open()
-            left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-            woken = self._wakeup.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            woken = acquire(self._wakeup, left)
         finally:
             if not woken:
                 with self._hub.lock:

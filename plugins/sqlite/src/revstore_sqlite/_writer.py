@@ -26,6 +26,7 @@ from revstore.errors import (
     StorageError,
     Timeout,
 )
+from revstore.threads import acquire
 from revstore_sqlite import _sql
 from revstore_sqlite._connect import Link, StoreFile, patiently
 from revstore_sqlite._errors import DRIVER_ERRORS, busy, error_code, is_busy, translate
@@ -120,8 +121,7 @@ class Writer:
     def _wait(self, ticket: _Ticket) -> bool:
         """Wait until the ticket is done (False) or has to lead (True)."""
         while True:
-            left = max(0.0, ticket.deadline - time.monotonic())
-            woken = ticket.wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            woken = acquire(ticket.wake, ticket.deadline - time.monotonic())
             if self._leader is ticket or ticket.done:
                 return not ticket.done
             if not woken:
