@@ -13,11 +13,11 @@ _EXTRA = {"click": "click", "rich": "rich", "yaml": "PyYAML"}
 
 
 def main() -> int:
-    """Run the command line and return its exit code; without the extra ``cli``, print the pip line
-    and return 2.
+    """Run the command line and return its exit code.
 
-    SIGTERM and SIGHUP end a command as Ctrl-C does, so that it leaves nothing behind. What is
-    ignored at the start, as under nohup, stays ignored.
+    Without the extra ``cli``, print the pip line that installs it and return 2. SIGTERM and SIGHUP
+    end a command as Ctrl-C does, so that it cleans up. A signal that is ignored at the start, as
+    under nohup, stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:

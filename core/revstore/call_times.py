@@ -1,6 +1,6 @@
-"""What one call of a storage spends its time on, noted by the parts that it passes through.
+"""What one call of a storage spends its time on; the parts that it passes through note it.
 
-Nothing is noted, and next to nothing is spent on it, unless the storage is traced; see
+Unless the storage is traced, nothing is noted, and this costs next to nothing; see
 ``revstore.tracing``.
 """
 
@@ -36,7 +36,7 @@ CURRENT: ContextVar[CallTimes | None] = ContextVar("revstore_call", default=None
 
 
 class Waiting:
-    """Count what runs within as waiting of the current call."""
+    """Count the time of a ``with`` block as waiting of the current call."""
 
     __slots__ = ("_start",)
 

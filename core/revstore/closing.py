@@ -1,4 +1,4 @@
-"""What can be closed, can be used in a ``with`` statement."""
+"""The base of everything that can be closed: it can be used in a ``with`` statement."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Closing"]
 
 
 class Closing(abc.ABC):
-    """Base of what holds something to be released; leaving a ``with`` block closes it."""
+    """Base of classes that hold resources; leaving a ``with`` block closes them."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release it. Idempotent."""
+        """Release all resources. Idempotent."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,11 @@
 """The compactor: forgets history at intervals, one process at a time.
 
-It works over ``get``, ``put`` and ``compact`` of any backend, by the protocol of Kubernetes'
-apiservers, and on etcd together with them. The processes that share a store elect one of them for
-each round by one key, which is its logical clock: each writes it with the expectation that nobody
-has written since it last looked, so that one succeeds and may compact. The key's value is the
-revision that the winner compacts. Who loses looks again an interval later, and so takes over
-within two intervals when the winner is gone. (CMP-1 to CMP-6)
+It needs only ``get``, ``put`` and ``compact``, so it works over any backend. It follows the
+protocol of Kubernetes' apiservers, and on etcd takes turns with them. For each round the processes
+that share a store elect one of them with a key that is their logical clock: each writes it with the
+expectation that nobody has written it since it last looked. So only one succeeds, and may compact.
+The key's value is the revision that the winner compacts. The losers look again an interval later,
+so that one of them takes over within two intervals after the winner is gone. (CMP-1 to CMP-6)
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _PATIENCE = 1.0
 
 @attrs.frozen
 class _Election:
-    """What one round leaves for the next.
+    """What one round passes on to the next.
 
-    ``key_revision`` is the election key's as last seen, 0 if it did not exist; ``noted`` is the
-    store's revision of that moment, 0 before the first round; ``compacted`` is the highest
-    revision known to be compacted.
+    ``key_revision`` is the revision of the election key when last seen, 0 if it did not exist.
+    ``noted`` is the store's revision at that moment, 0 before the first round. ``compacted`` is the
+    highest revision known to be compacted.
     """
 
     key_revision: int = 0
@@ -47,10 +47,10 @@ class _Election:
 
 
 def _judge(known: _Election, result: PutResult) -> tuple[_Election, int]:
-    """What is known after the write of the election key, and what to compact, 0: nothing.
+    """Return what is known after the write of the election key, and what to compact, 0: nothing.
 
-    The winner compacts what it noted a round before, so that history lives for one interval at
-    least. The loser takes over what the winner has left. (CMP-2)
+    The winner compacts the revision that it noted a round before, so that history lives for at
+    least one interval. The loser learns from the key what the winner has compacted. (CMP-2)
     """
     if result.succeeded:
         return attrs.evolve(known, key_revision=result.revision, noted=result.revision), known.noted
@@ -64,17 +64,18 @@ def _judge(known: _Election, result: PutResult) -> tuple[_Election, int]:
 
 
 class Compactor(Closing):
-    """Compacts ``backend`` every ``interval`` seconds, from one daemon thread, until ``close``.
+    """Compacts ``backend`` every ``interval`` seconds, in one daemon thread, until ``close``.
 
-    The first round comes after one interval and only notes the revision; each later one, if it
-    wins the election, compacts what was noted a round before. So history lives between one and
-    two intervals. A round that fails is logged, and the next one tries again. The thread ends by
-    itself only if the backend is closed. With ``interval`` 0, and on a backend without
-    ``Capability.COMPACTION``, nothing is done. ``key`` is the election key as it is in the
-    backend, without a prefix; the default is Kubernetes' own.
+    The first round comes after one interval and only notes the revision. Each later round, if it
+    wins the election, compacts what was noted a round before. So history lives between one and two
+    intervals. A round that fails is logged, and the next one tries again. The thread ends by itself
+    only if the backend is closed. With ``interval`` 0, and on a backend without
+    ``Capability.COMPACTION``, nothing is done. ``key`` is the election key as it is in the backend,
+    without a prefix; the default is that of Kubernetes.
 
-    Raises ``InvalidArgument`` for a negative interval, ``BackendError`` if no thread can be
-    started.
+    Raises:
+        InvalidArgument: the interval is negative.
+        BackendError: no thread can be started.
     """
 
     def __init__(
@@ -98,14 +99,16 @@ class Compactor(Closing):
 
     @property
     def compact_revision(self) -> int:
-        """The highest revision that this compactor knows to be compacted, by itself or by others;
-        0 at first. It never falls. (CMP-4)"""
+        """The highest revision that this compactor knows to be compacted, by itself or by others.
+
+        It is 0 at first and never falls. (CMP-4)
+        """
         return self._election.compacted
 
     def run_once(self) -> int:
-        """Do one round now; the revision that it has compacted, 0 if none.
+        """Do one round now; return the revision that it has compacted, 0 if none.
 
-        Raises the errors of ``Backend.put`` and ``Backend.compact`` but ``Compacted`` and
+        It raises the errors of ``Backend.put`` and ``Backend.compact`` except ``Compacted`` and
         ``Unsupported``. After an error the next round starts from what is known for certain.
         """
         self._guard.check()
@@ -128,8 +131,11 @@ class Compactor(Closing):
             return revision
 
     def close(self) -> None:
-        """End the thread. Idempotent. A request under way is waited for, but not for long: it ends
-        by its own deadline, or when the backend is closed."""
+        """End the thread. Idempotent.
+
+        It waits for a request under way, but not for long: the request ends by its own deadline, or
+        when the backend is closed.
+        """
         if self._guard.inherited:  # the thread is the parent's
             return
         with self._guard.closing():

@@ -1,7 +1,7 @@
-"""Copiers: what a reader of a shared object is handed (runtime.ObjectCopier).
+"""Copiers: what the reader of a shared object receives (runtime.ObjectCopier).
 
-Objects that nobody can change are shared as they are; others are copied. ``default_copier``
-chooses by the type.
+Objects that nobody can change are shared; others are copied. ``default_copier`` chooses by the
+type.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ T = TypeVar("T")
 
 
 class Copier(Protocol[T]):
-    """Hands out an object that others hold too."""
+    """Gives a reader an object that others hold too."""
 
     def copy(self, obj: T) -> T:
-        """An object equal to ``obj`` that its holder cannot change ``obj`` through."""
+        """Return an object equal to ``obj``; to change it must not change ``obj``."""
         ...
 
 
 class SharingCopier:
-    """Hands out the object itself: for types that cannot be changed, or callers who promise."""
+    """Returns the object itself: for types that cannot be changed, or callers who promise not
+    to."""
 
     def copy(self, obj: Any) -> Any:
         return obj
@@ -55,8 +56,11 @@ class DeepCopier:
 
 
 class CodecCopier(DeepCopier):
-    """Copies objects of one class through its built-in codec, which is exact. ``copy.deepcopy``
-    is slower, calls ``__post_init__`` on values that it changed before, and fails on a lock."""
+    """Copies objects of one class through its built-in codec, which is exact.
+
+    ``copy.deepcopy`` is slower, calls ``__post_init__`` on values that it has changed before, and
+    fails on a lock.
+    """
 
     def __init__(self, codec: TypedCodec[Any]) -> None:
         self._codec = codec
@@ -69,7 +73,7 @@ class CodecCopier(DeepCopier):
 
 
 def default_copier(object_type: Any, codec: Any = None) -> Copier[Any]:
-    """``SharingCopier`` for frozen types, else a ``DeepCopier``; ``codec`` is that of the
+    """Return a ``SharingCopier`` for frozen types, else a ``DeepCopier``; ``codec`` is that of the
     objects."""
     if is_frozen(object_type):
         return SharingCopier()

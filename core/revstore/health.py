@@ -1,4 +1,4 @@
-"""Health checks that do not burden the store, however often they are asked for."""
+"""Health checks that do not burden the store, however often they are called."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["HealthCheck"]
 
 
 class HealthCheck:
-    """Tells whether ``probe`` succeeds, calling it at most once in half of ``timeout``.
+    """Checks whether ``probe`` succeeds, and calls it at most once in half of ``timeout``.
 
-    ``probe`` returns if all is well and raises if not; ``timeout`` is in seconds, and the probe
-    must keep to it by itself, as by the ``timeout`` of the backend's method that it calls. May be
-    used from many threads. (HLT-1 to HLT-5)
+    ``probe`` returns if all is well and raises if not. ``timeout`` is in seconds, and the probe
+    must keep to it by itself, for example by the ``timeout`` of the backend's method that it calls.
+    Many threads may use one check. (HLT-1 to HLT-5)
     """
 
     def __init__(
@@ -46,9 +46,12 @@ class HealthCheck:
     def check(self) -> None:
         """Return if the store is well.
 
-        Probes, or, within half of the timeout since the last probe began, gives the last result:
-        that of the probe which began last of those that have ended. Raises ``NotReady``, with the
-        probe's error as its cause, and ``Closed`` after ``close``.
+        It calls the probe, unless the last probe began less than half of the timeout ago. In that
+        case the last result counts: that of the probe that began last among those that have ended.
+
+        Raises:
+            NotReady: the probe failed; its error is the cause.
+            Closed: after ``close``.
         """
         self._guard.check()
         with self._lock:
@@ -85,7 +88,7 @@ class HealthCheck:
         return error
 
     def _last(self) -> Exception | None:
-        """The last result; waits for the very first one."""
+        """Return the last result; wait for the very first one."""
         self._waiters.wait_for(lambda: self._finished or self._closed, self._timeout)
         with self._lock:
             self._check_open()

@@ -72,7 +72,7 @@ TransformerFactory = Callable[["StorageConfig"], Any]
 
 
 class CheckResult(enum.StrEnum):
-    """How a check of ``revstore doctor`` came out."""
+    """The result of a check of ``revstore doctor``."""
 
     OK = "ok"
     WARNING = "warning"
@@ -81,8 +81,8 @@ class CheckResult(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class DoctorCheck:
-    """One line of ``revstore doctor``: what was checked, how it came out, and if it is not ok,
-    in ``detail``, what to do. ``detail`` must not hold secrets."""
+    """One line of ``revstore doctor``: what was checked, the result, and in ``detail``, if it is
+    not ok, what to do. ``detail`` must not hold secrets."""
 
     name: str
     result: CheckResult
@@ -94,7 +94,8 @@ def revstore_backend() -> BackendInfo:  # type: ignore[empty-body]
     """Describe the backend that this plugin provides.
 
     Each backend plugin implements it exactly once. ``BackendInfo.name`` must be the name of the
-    entry point. Called whenever the backend is looked up: cheap, and without side effects.
+    entry point. It is called whenever the backend is looked up, so it must be cheap and have no
+    side effects.
     """
 
 
@@ -102,9 +103,9 @@ def revstore_backend() -> BackendInfo:  # type: ignore[empty-body]
 def revstore_open_backend(info: BackendInfo, config: StorageConfig) -> Backend | None:
     """Open the store that ``config`` describes with the backend that ``info`` describes.
 
-    The core implements it last of all: it validates ``config.options`` and calls
-    ``info.factory``. A plugin of the group ``revstore.wrappers`` steps in around it with a
-    pluggy wrapper; it runs only if ``config.wrappers`` names it, the first name outermost::
+    The core's own implementation runs last: it validates ``config.options`` and calls
+    ``info.factory``. A plugin of the group ``revstore.wrappers`` wraps it with a pluggy wrapper,
+    which runs only if ``config.wrappers`` names it; the first name is outermost::
 
         @hookimpl(wrapper=True)
         def revstore_open_backend(info, config):
@@ -135,15 +136,16 @@ def revstore_transformers(register: Callable[[str, TransformerFactory], None]) -
 def revstore_commands(cli: Any) -> None:
     """Add this plugin's subcommand to ``cli``, the click group of the command line.
 
-    Called only when the subcommand, or its help, is asked for. The command must have the name of
+    It is called only when the subcommand or its help is needed. The command must have the name of
     the entry point.
     """
 
 
 @hookspec
 def revstore_doctor(config: StorageConfig) -> Iterable[DoctorCheck]:  # type: ignore[empty-body]
-    """Check what this backend needs beyond an open store: file modes, driver versions, reach.
+    """Check what this backend needs beyond an open store: file modes, driver versions, reachable
+    hosts.
 
-    Called on the configured backend's plugin only. Should not raise: a raised error is shown as
-    a failed check.
+    It is called only for the plugin of the configured backend. It should not raise: an error is
+    shown as a failed check.
     """

@@ -34,13 +34,19 @@ class _Closes(Protocol):
 
 
 def check_threads(threads: int) -> None:
-    """``InvalidArgument`` for less than one thread."""
+    """Check that ``threads`` is at least 1.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
     check_count("threads", threads, 1)
 
 
 class Calls:
-    """At most ``threads`` calls at once of what ``target`` offers, more wait for their turn; and
-    the watches that need a thread each. May be used from several loops."""
+    """Calls of ``target``: at most ``threads`` run at once, and more wait for their turn.
+
+    It also opens the watches that need a thread each. Several loops may use it.
+    """
 
     def __init__(self, target: Closing, threads: int) -> None:
         check_threads(threads)
@@ -52,17 +58,23 @@ class Calls:
         self._guard = OpenGuard(self, what="storage", in_child=Calls._in_child)
 
     async def run(self, call: Callable[[], R]) -> R:
-        """What ``call`` returns or raises. Cancelled before its turn it never runs, afterwards it
-        runs on and nobody learns what comes of it."""
+        """Return or raise what ``call`` does.
+
+        A call that is cancelled before its turn never runs. One that is cancelled later runs on,
+        and its outcome is discarded.
+        """
         return await _wrapped(self._submit(call))
 
     async def watch(self, call: Callable[[], Watch[T]]) -> AsyncWatch[T]:
-        """The watch that ``call`` opens; if cancelled meanwhile, it is closed."""
+        """Return the watch that ``call`` opens; if cancelled meanwhile, close it."""
         return AsyncWatch(await _kept(self._submit(lambda: self._readable(call()))))
 
     async def close(self) -> None:
-        """Close the target, then end the threads; calls that wait for their turn fail with what
-        the closed target raises. Cancelled, it goes on by itself. Idempotent."""
+        """Close the target, then end the threads.
+
+        Calls that wait for their turn fail with what the closed target raises. If this is
+        cancelled, it goes on in the background. Idempotent.
+        """
         if self._guard.inherited:  # the threads are the parent's
             return
         with self._lock:
@@ -113,8 +125,8 @@ class Calls:
 
 
 class Opening(Generic[A]):
-    """Something that is about to be opened: ``await`` it to have it, or use it in ``async with``,
-    which closes it in the end. Nothing happens before; once only."""
+    """Something that is about to be opened: ``await`` it, or use it in ``async with``, which closes
+    it at the end. Nothing happens before that. It can be used once only."""
 
     def __init__(self, opened: Coroutine[Any, Any, A]) -> None:
         self._opened = opened
@@ -133,8 +145,8 @@ class Opening(Generic[A]):
 
 
 async def opened_in_thread(opened: Callable[[], C]) -> C:
-    """What ``opened`` returns, called in a thread of its own; if cancelled meanwhile, it is closed
-    once it is there."""
+    """Call ``opened`` in a new thread and return what it returns; if cancelled meanwhile, close
+    that."""
     future, _ = _in_own_thread(opened)
     return await _kept(future)
 

@@ -45,15 +45,18 @@ class _Facade(AsyncClosing, Generic[S]):
         return functools.partial(getattr(self._target, name), *args, **options)
 
     async def close(self) -> None:
-        """Close what it stands for, and end its threads; watches end, and calls that still run
-        raise ``Closed``. Cancelled, it goes on by itself. Idempotent."""
+        """Close what this wraps, and end its threads.
+
+        Watches end, and calls that still run raise ``Closed``. If this is cancelled, it goes on in
+        the background. Idempotent.
+        """
         await self._calls.close()
 
 
 def _awaited(
     method: Callable[Concatenate[S, _P], R],
 ) -> Callable[Concatenate[_Facade[S], _P], Coroutine[Any, Any, R]]:
-    """The method as a coroutine function."""
+    """Turn the method into a coroutine function."""
     name = method.__name__
 
     async def call(self: _Facade[S], /, *args: _P.args, **options: _P.kwargs) -> R:
@@ -66,7 +69,7 @@ def _awaited(
 def _opening(
     method: Callable[Concatenate[S, _P], Watch[T]],
 ) -> Callable[Concatenate[_Facade[S], _P], Opening[AsyncWatch[T]]]:
-    """The method as one whose watch is to be awaited."""
+    """Turn the method, which opens a watch, into one whose result is to be awaited."""
     name = method.__name__
 
     def call(self: _Facade[S], /, *args: _P.args, **options: _P.kwargs) -> Opening[AsyncWatch[T]]:
@@ -76,7 +79,7 @@ def _opening(
 
 
 def _described(call: F, method: Callable[..., Any]) -> F:
-    """``call`` with name, signature and description of ``method``."""
+    """Give ``call`` the name, signature and description of ``method``."""
     functools.update_wrapper(call, method)
     vars(call).pop("__isabstractmethod__", None)
     return call
@@ -86,9 +89,9 @@ class AsyncStorage(_Facade[Storage[T]], Generic[T]):
     """``storage`` for the tasks of event loops; see ``revstore.storage.Storage`` for what the
     methods do. Closing it closes the storage.
 
-    At most ``threads`` calls run at once, others wait for their turn. Functions that are passed to
-    ``guaranteed_update`` and ``delete`` are called in a thread; they are plain functions. ``watch``
-    is to be awaited, or used in ``async with``. The feed of a cache, ``changes``, is left out.
+    At most ``threads`` calls run at once; others wait for their turn. Functions that are passed to
+    ``guaranteed_update`` and ``delete`` are plain functions and are called in a thread. Await
+    ``watch``, or use it in ``async with``. The feed of a cache, ``changes``, is not available here.
     """
 
     def __init__(self, storage: Storage[T], *, threads: int = _THREADS) -> None:
@@ -96,8 +99,8 @@ class AsyncStorage(_Facade[Storage[T]], Generic[T]):
 
     @property
     def storage(self) -> Storage[T]:
-        """The storage itself, to be used in threads; for what is not here, as in
-        ``await asyncio.to_thread(nodes.storage.check_consistency)``."""
+        """The storage itself, to be used in threads, for what is not here, as in ``await
+        asyncio.to_thread(nodes.storage.check_consistency)``."""
         return self._target
 
     create = _awaited(Storage[T].create)
@@ -139,8 +142,10 @@ class AsyncRegistry(_Facade[Registry[T]], Generic[T]):
 def open_storage(
     where: Where, object_type: type[T] | ResourceType[T], *, threads: int = _THREADS, **options: Any
 ) -> Opening[AsyncStorage[T]]:
-    """``revstore.factory.open_storage``, with the same ``options``; to be awaited, or used in
-    ``async with``. If it is cancelled, what was opened is closed."""
+    """Open a storage like ``revstore.factory.open_storage``, with the same ``options``.
+
+    Await it, or use it in ``async with``. If it is cancelled, whatever it opens is closed.
+    """
     call = functools.partial(factory.open_storage, where, object_type, **options)
 
     async def opened() -> AsyncStorage[T]:
@@ -153,7 +158,8 @@ def open_storage(
 def open_registry(
     where: Where, object_type: type[T], *, threads: int = _THREADS, **options: Any
 ) -> Opening[AsyncRegistry[T]]:
-    """``revstore.factory.open_registry``, as ``open_storage`` does it."""
+    """Open a registry like ``revstore.factory.open_registry``, with the same ``options``; see
+    ``open_storage``."""
     call = functools.partial(factory.open_registry, where, object_type, **options)
 
     async def opened() -> AsyncRegistry[T]:

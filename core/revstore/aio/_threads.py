@@ -1,4 +1,4 @@
-"""Threads of the asyncio facade: one for each watch that cannot tell when it is readable."""
+"""Threads of the asyncio facade: one for each watch that cannot report when it is readable."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Answer(Generic[T]):
 
 
 class ThreadedWatch(Generic[T]):
-    """Makes a watch readable: a thread polls it, keeps what it finds until that is taken, and only
-    then polls on. The thread ends with the watch."""
+    """Makes a watch readable: a thread polls it, keeps the result until it is taken, and only then
+    polls again. The thread ends with the watch."""
 
     def __init__(self, watch: Watch[T]) -> None:
         self._watch = watch
@@ -51,7 +51,7 @@ class ThreadedWatch(Generic[T]):
         return self._version
 
     def poll(self, _timeout: float = 0, /) -> tuple[Event[T], ...] | None:
-        """What the thread has found; does not wait."""
+        """Return what the thread has found; do not wait."""
         with self._lock:
             found, version = self._found, self._version
             if found is None:
@@ -71,7 +71,7 @@ class ThreadedWatch(Generic[T]):
             raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
-        """As ``Watch.on_readable``."""
+        """Set the callback, as ``Watch.on_readable`` does."""
         with self._lock:
             self._callback = callback
             found = self._found
@@ -79,7 +79,7 @@ class ThreadedWatch(Generic[T]):
             callback()
 
     def close(self) -> None:
-        """End the watch, and with it the thread, soon."""
+        """End the watch, and soon afterwards the thread."""
         self._watch.close()
         with self._lock:
             # What was found and not taken is gone, as with any watch.
@@ -88,7 +88,7 @@ class ThreadedWatch(Generic[T]):
         self._turns.put(None)
 
     def in_child(self, why: str) -> None:
-        """End it in the child of a fork, where its thread is not."""
+        """End it in the child of a fork, where its thread does not exist."""
         self._lock = threading.Lock()
         self._found = Closed(why)
 
@@ -131,7 +131,8 @@ class ThreadedWatch(Generic[T]):
 
 
 def _call(callback: Callable[[], None]) -> None:
-    """Nothing that it raises, as into a loop that was closed, ends the thread."""
+    """Run ``callback``; ignore its errors, such as those of a closed loop, so that the thread goes
+    on."""
     try:
         callback()
     except BaseException:  # noqa: BLE001 - it is logged

@@ -1,4 +1,4 @@
-"""From any thread into an event loop: one wake-up of the loop for all that comes at once."""
+"""Wake-ups of an event loop from any thread: one for all that comes at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _AT_ONCE = 256
 class Wakeups:
     """The futures of one loop whose tasks are to go on.
 
-    A future is put into ``ready`` from any thread; then, if not ``scheduled``, ``schedule`` is
-    called. Needs no lock: who adds does so before looking at the flag, the loop clears it before
-    emptying the queue; so a future is at worst found twice.
+    Any thread puts a future into ``ready`` and then, if not ``scheduled``, calls ``schedule``. No
+    lock is needed: a thread adds a future before it looks at the flag, and the loop clears the flag
+    before it empties the queue. So at worst a future is found twice.
     """
 
     __slots__ = ("_loop", "ready", "scheduled")
@@ -30,7 +30,8 @@ class Wakeups:
         self.scheduled = False
 
     def schedule(self) -> None:
-        """Have the loop empty the queue. Of a loop that is closed nobody waits any more."""
+        """Have the loop empty the queue; do nothing if it is closed, since nobody waits on it any
+        more."""
         self.scheduled = True
         loop = self._loop()
         try:
@@ -58,7 +59,7 @@ _of_loop = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Wakeups]()
 
 
 def wakeups_of(loop: asyncio.AbstractEventLoop) -> Wakeups:
-    """The one that all watches of a loop share."""
+    """Return the ``Wakeups`` that all watches of a loop share."""
     with _lock:
         found = _of_loop.get(loop)
         if found is None:

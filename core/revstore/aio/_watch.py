@@ -25,8 +25,8 @@ _NONE_LEFT: Iterator[Any] = iter(())
 
 
 class Readable(Protocol[T]):
-    """What is needed of a ``Watch`` that tells when it is readable; ``poll`` is only called with 0
-    and does not wait."""
+    """The part of ``Watch`` that is needed: it reports when it is readable. ``poll`` is only called
+    with 0 and does not wait."""
 
     def poll(self, timeout: float, /) -> tuple[Event[T], ...] | None: ...
 
@@ -39,13 +39,13 @@ class Readable(Protocol[T]):
 
 
 class AsyncClosing(abc.ABC):
-    """Base of what is closed by leaving an ``async with`` block."""
+    """Base of classes whose instances are closed when an ``async with`` block ends."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Release it. Idempotent."""
+        """Release all resources. Idempotent."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,12 +55,12 @@ class AsyncClosing(abc.ABC):
 
 
 class AsyncWatch(AsyncClosing, Generic[T]):
-    """A running watch, see ``revstore.storage.Watch``: the same events, the same order, the same
-    ends. It is opened by ``watch`` of an ``AsyncStorage`` or ``AsyncRegistry``.
+    """A running watch, see ``revstore.storage.Watch``: the same events in the same order, and the
+    same ends. ``watch`` of an ``AsyncStorage`` or ``AsyncRegistry`` opens it.
 
-    It belongs to the loop in which it was opened, and one task waits on it at a time;
-    ``RuntimeError`` otherwise. A task that waits can be cancelled: no event is lost, and who polls
-    or iterates next gets them. An iteration that is left in the middle goes on where it stood.
+    It belongs to the loop in which it was opened, and one task may wait on it at a time; otherwise
+    it raises ``RuntimeError``. A task that waits can be cancelled: no event is lost, and the next
+    poll or iteration gets them. An iteration that was left goes on where it stopped.
     """
 
     __slots__ = ("__weakref__", "_left", "_loop", "_told", "_waiter", "_wakeups", "_watch")
@@ -79,11 +79,11 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         _open.add(self)
 
     async def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
-        """Wait for the next events, at most ``timeout`` seconds; None if there were none. 0 does
-        not wait, None waits without end. Raises as ``Watch.poll``.
+        """Wait for the next events, at most ``timeout`` seconds; return None if there were none.
 
-        Where the storage has no cache, a thread reads ahead, up to a few hundred events; 0 gives
-        what it has read.
+        0 does not wait, None waits without end. It raises the errors of ``Watch.poll``. If the
+        storage has no cache, a thread reads ahead, up to a few hundred events; 0 returns what it
+        has read.
         """
         timeout = check_poll(timeout)
         end = math.inf if timeout is None else self._loop.time() + timeout
@@ -105,13 +105,18 @@ class AsyncWatch(AsyncClosing, Generic[T]):
     @property
     def resource_version(self) -> str:
         """As ``Watch.resource_version``: a watch from here goes on after all that ``poll`` has
-        delivered. Who leaves an iteration in the middle, and does not go on with it, continues
-        from the version of the last event dealt with instead."""
+        delivered.
+
+        If you leave an iteration in the middle for good, go on from the version of the last event
+        that you have handled instead.
+        """
         return self._watch.resource_version
 
     async def close(self) -> None:
-        """End the watch; a task that waits on it gets ``Closed``, or its iteration ends.
-        Idempotent, never raises, does not wait."""
+        """End the watch: a task that waits on it gets ``Closed``, or its iteration ends.
+
+        It is idempotent, never raises, and does not wait.
+        """
         self._left = _NONE_LEFT
         self._watch.close()
         self._tell()
@@ -152,7 +157,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
             timer.cancel()
 
     def _wait(self) -> asyncio.Future[None]:
-        """A future that is done when a poll may find something."""
+        """Return a future that is done when a poll may find something."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             raise RuntimeError("another task waits on this watch already")
@@ -163,12 +168,12 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         return waiter
 
     def in_child(self) -> None:
-        """Have a task that waits look again in the child of a fork, where nobody else tells it that
-        the watch is closed."""
+        """Have a waiting task look again in the child of a fork, where no thread reports that the
+        watch is closed."""
         self._tell()
 
     def _tell(self) -> None:
-        """Called when a poll may find something, from any thread."""
+        """Wake the task that waits, since a poll may find something; any thread may call this."""
         self._told = True
         waiter = self._waiter
         if waiter is not None:

@@ -9,10 +9,10 @@ __all__ = ["key_matcher", "prefix_end"]
 
 
 def key_matcher(key: str, *, recursive: bool) -> Callable[[str], bool]:
-    """Return a function that tells whether a watch covers a key: those that start with ``key`` if
-    it is ``recursive``, else ``key`` alone.
+    """Return a function that says whether a watch covers a key.
 
-    The function is one of the interpreter's own, faster than any written in Python: a hub calls it
+    A watch covers all keys that start with ``key`` if it is ``recursive``, else ``key`` alone. The
+    function is built into the interpreter, and so faster than any written in Python: a hub calls it
     for each watch and each event.
     """
     return methodcaller("startswith", key) if recursive else key.__eq__
@@ -21,8 +21,8 @@ def key_matcher(key: str, *, recursive: bool) -> Callable[[str], bool]:
 def prefix_end(prefix: str) -> str:
     """Return the least key above all that start with ``prefix``, "" if there is none.
 
-    A range from ``prefix`` to it, without it, holds exactly the keys with the prefix. It has no
-    surrogates, so it can be encoded.
+    The range from ``prefix`` up to but not including it holds exactly the keys with the prefix. The
+    key has no surrogates, so it can be encoded.
     """
     stem = prefix.rstrip("\U0010ffff")
     if not stem:

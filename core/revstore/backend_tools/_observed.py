@@ -1,4 +1,4 @@
-"""A backend with something around each request to another: what metrics and traces are made of."""
+"""A backend with something around each request to another, as metrics and traces need it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 class ObservedBackend(Backend):
-    """``backend`` itself, but that each request runs within what ``observed`` returns.
+    """``backend`` itself, except that each request runs in the context that ``observed`` returns.
 
-    Closing it closes ``backend``. The operations are named as the methods are, but that ``put`` is
-    "create" or "update", and ``list`` without values "list_keys"; ``size`` and leases are not
+    Closing it closes ``backend``. The operations have the names of the methods, except that ``put``
+    is "create" or "update", and ``list`` without values is "list_keys". ``size`` and leases are not
     observed.
     """
 
@@ -37,11 +37,12 @@ class ObservedBackend(Backend):
 
     @abc.abstractmethod
     def observed(self, operation: str, key: str) -> AbstractContextManager[object]:
-        """Return what one request runs within; ``key`` may be a prefix, and is "" where the
+        """Return the context in which one request runs; ``key`` may be a prefix, and is "" if the
         operation has none."""
 
     def observed_watch(self, watch: BackendWatch, key: str) -> BackendWatch:
-        """Return what stands for ``watch``, by default itself."""
+        """Return the watch to give to the caller in place of ``watch``; by default ``watch``
+        itself."""
         return watch
 
     @property

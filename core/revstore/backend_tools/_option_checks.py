@@ -16,8 +16,9 @@ __all__ = ["seconds", "whole_number"]
 def seconds(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], object], None]:
     """Return an attrs validator for a field of type ``float``: seconds from ``low`` to ``high``.
 
-    Texts such as "500ms" or "1m30s" in a URL, a file or a variable are numbers by the time that a
-    validator sees them. Raises ``ConfigError`` that names ``options.FIELD``; NaN is refused.
+    Texts such as "500ms" or "1m30s" in a URL, a file or a variable have become numbers before a
+    validator sees them. The validator raises ``ConfigError``, which names ``options.FIELD``, also
+    for NaN.
     """
     return _between(low, high, "number of seconds", int | float)
 
@@ -25,7 +26,7 @@ def seconds(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], obj
 def whole_number(low: int, high: int) -> Callable[[Any, attrs.Attribute[Any], object], None]:
     """Return an attrs validator for a field of type ``int`` from ``low`` to ``high``.
 
-    Raises ``ConfigError`` that names ``options.FIELD``; a bool is refused.
+    The validator raises ``ConfigError``, which names ``options.FIELD``, also for a bool.
     """
     return _between(low, high, "whole number", int)
 

@@ -1,4 +1,4 @@
-"""The body of a transaction over any store: it reads through its own writes, and keeps them."""
+"""The body of a transaction over any store: it reads through its own writes, and collects them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MOST = 1 << 20
 @attrs.frozen
 class Change:
     """One write of a body. ``value`` None: a deletion. ``previous``: the key before, None if it did
-    not exist. ``keep``: the key keeps its expiry or its lease; else ``ttl`` and ``lease`` are what
-    it was given, 0 for none."""
+    not exist. ``keep``: the key keeps its expiry or its lease; else ``ttl`` and ``lease`` are its
+    new ones, 0 for none."""
 
     key: str
     value: bytes | None
@@ -35,16 +35,17 @@ class Change:
 
 
 class Overlay(Transaction):
-    """A ``Transaction`` that collects writes instead of making them.
+    """A ``Transaction`` that collects writes instead of executing them.
 
-    A subclass says how the store is read, all at one state. ``run`` runs the body; afterwards
-    ``changes`` are what the backend has to write in one step, if the state that was read still
-    stands. So a body that raises has written nothing, and one that is run again begins afresh: make
-    an overlay for each run. All arguments are checked here.
+    A subclass defines how to read the store, always at one state. ``run`` runs the body. Afterwards
+    ``changes`` are what the backend has to write in one step, if the state that was read is still
+    current. So a body that raises has written nothing. Create an overlay for each run, so that a
+    body that runs again starts from nothing. All arguments are checked here.
     """
 
     def __init__(self, revision: int, *, versions: bool = True) -> None:
-        """Begin a body at the store's ``revision``; ``versions``: the store has VERSIONS."""
+        """Begin a body at the store's ``revision``; ``versions`` says whether the store has
+        VERSIONS."""
         self._revision = revision
         self._versions = versions
         self._changes: dict[str, Change] = {}
@@ -59,26 +60,34 @@ class Overlay(Transaction):
     def stored_range(
         self, prefix: str, start: str, limit: int, *, keys_only: bool
     ) -> Sequence[KeyValue]:
-        """Read keys from the store, in order; ``limit`` 0: all of them, else at most so many."""
+        """Read keys from the store, in order; at most ``limit`` of them, all if it is 0."""
 
     def check_writable(self) -> None:
-        """Raise ``ReadOnly`` if the store takes no writes. It does, unless this is overridden."""
+        """Check that the store takes writes. Unless it is overridden, it always does.
+
+        Raises:
+            ReadOnly: it does not.
+        """
         return
 
     def check_lease(self, lease: int) -> None:
-        """Raise ``LeaseNotFound`` unless the store has the lease; without LEASES, as it is here,
-        ``Unsupported``."""
+        """Check that the store has the lease.
+
+        Raises:
+            LeaseNotFound: it does not.
+            Unsupported: without LEASES; unless this is overridden, always.
+        """
         raise Unsupported(Capability.LEASES)
 
     def run(self, body: Callable[[Transaction], T]) -> T:
-        """Run ``body`` on this, which cannot be used afterwards."""
+        """Run ``body`` on this overlay, which cannot be used afterwards."""
         try:
             return body(self)
         finally:
             self._over = True
 
     def changes(self) -> list[Change]:
-        """What the body wrote, in key order, each key once."""
+        """Return what the body wrote, in key order, each key once."""
         return [self._changes[key] for key in sorted(self._changes)]
 
     @property

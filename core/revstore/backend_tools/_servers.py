@@ -30,8 +30,8 @@ class ServerAddress:
 
 @attrs.frozen
 class TlsFiles:
-    """The PEM texts of a TLS set-up. ``ca`` None: the system's roots; ``key`` and ``cert`` None:
-    no certificate of one's own."""
+    """The PEM texts of a TLS set-up. ``ca`` None: the system's roots. ``key`` and ``cert`` None: no
+    client certificate."""
 
     ca: bytes | None
     key: bytes | None
@@ -41,9 +41,12 @@ class TlsFiles:
 def server_addresses(config: StorageConfig, default_port: int) -> tuple[ServerAddress, ...]:
     """Return the addresses in ``config.server_list``, in their order.
 
-    ``StorageConfig`` has refused what is no address, http beside https, and http with TLS files;
-    whether connections use TLS is ``config.tls_enabled``, for all servers alike. Raises
-    ``ConfigError`` if there are no servers, or for an IPv6 address that is none.
+    ``StorageConfig`` has already refused texts that are not addresses, http beside https, and http
+    with TLS files. ``config.tls_enabled`` says whether connections use TLS; it holds for all
+    servers.
+
+    Raises:
+        ConfigError: there are no servers, or an IPv6 address is not valid.
     """
     if not config.server_list:
         example = f"{config.resolved_type}://127.0.0.1:{default_port}"
@@ -61,7 +64,8 @@ def server_addresses(config: StorageConfig, default_port: int) -> tuple[ServerAd
 def tls_files(config: StorageConfig) -> TlsFiles | None:
     """Read the TLS files that ``config`` names; return None if connections are plaintext.
 
-    Raises ``ConfigError`` that names the field of a file that cannot be read or is no PEM file.
+    Raises:
+        ConfigError: a file cannot be read or is not a PEM file; the error names its field.
     """
     if not config.tls_enabled:
         return None

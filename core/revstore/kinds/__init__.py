@@ -1,7 +1,7 @@
-"""Kinds and resources: under which keys a kind is stored, and by which names people call it.
+"""Kinds and resources: under which keys a kind is stored, and which names people use for it.
 
-Kubernetes' own kinds come from one table. A kind that the table lacks is namespaced exactly if
-the object has ``metadata.namespace``, and its plural follows a rule; both can be set in the
+Kubernetes' own kinds come from one table. A kind that the table lacks is namespaced exactly if the
+object has ``metadata.namespace``, and its plural follows a rule; both can be set in the
 configuration::
 
     [resources."widgets.example.com"]
@@ -9,10 +9,10 @@ configuration::
     namespaced = true
     short_names = ["wd"]
 
-Stored under ``<prefix>/<resource>/...`` are the resources of the table and those of the core group,
-under ``<prefix>/<group>/<resource>/...`` all others, as apiservers do. So a Knative Service never
-meets a core one. No two kinds of the table and the configuration share a prefix: a kind that would
-get another one's is refused.
+The resources of the table and those of the core group are stored under ``<prefix>/<resource>/...``,
+all others under ``<prefix>/<group>/<resource>/...``, as apiservers do. So a Knative Service never
+collides with a core one. No two kinds of the table and the configuration share a prefix: a kind
+that would use the prefix of another is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The names of resources: those that the configuration adds, and what people write."""
+"""The names of resources: those that the configuration adds, and those that people write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class ResourceOverride(Protocol):
-    """What configuration says about a resource that the table lacks."""
+    """What the configuration says about a resource that the table lacks."""
 
     @property
     def kind(self) -> str: ...
@@ -37,7 +37,8 @@ Overrides: TypeAlias = Mapping[str, ResourceOverride]
 
 
 def overridden(overrides: Overrides, namespaced: bool) -> list[ResourceInfo]:
-    """The resources of the configuration; ``namespaced`` where it does not say."""
+    """Return the resources of the configuration; ``namespaced`` is the default where it does not
+    say."""
     infos = []
     for name, given in overrides.items():
         resource, _, group = name.lower().partition(".")
@@ -48,8 +49,11 @@ def overridden(overrides: Overrides, namespaced: bool) -> list[ResourceInfo]:
 
 
 def known(overrides: Overrides | None = None, *, namespaced: bool = True) -> list[ResourceInfo]:
-    """The resources of the configuration and of the table, without those of the table that the
-    configuration has as well; ``namespaced`` where the configuration does not say."""
+    """Return the resources of the configuration and of the table.
+
+    A resource of the configuration replaces one of the table. ``namespaced`` is the default where
+    the configuration does not say.
+    """
     own = overridden(overrides or {}, namespaced)
     taken = {info.prefix for info in own}
     return [*own, *(info for info in KINDS if info.prefix not in taken)]
@@ -59,7 +63,7 @@ _VERSION_NAME = re.compile(r"v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?")
 
 
 def _readings(name: str) -> Iterator[tuple[str, str | None]]:
-    """Name and group (None: any) that "name.group" or "name.version.group" may mean."""
+    """Yield each name and group (None: any) that "name.group" or "name.version.group" may mean."""
     first, dot, group = name.lower().removesuffix(".").partition(".")
     yield first, group if dot else None
     version, _, rest = group.partition(".")
@@ -79,12 +83,12 @@ _WAYS: tuple[Callable[[ResourceInfo, str], bool], ...] = (
 
 
 def find(name: str, infos: Iterable[ResourceInfo]) -> list[ResourceInfo]:
-    """Those of ``infos`` that ``name`` may mean, in any case: plural, kind or short name, alone or
-    with the group or version and group, as "deployments", "Deployment", "deploy",
-    "deployments.apps" or "deployments.v1.apps".
+    """Return those of ``infos`` that ``name`` may mean, in upper or lower case.
 
-    Plurals go before kinds, kinds before short names. A name without a group means the core
-    group's resource if there is one; several are returned if the name is of several groups.
+    The name is a plural, kind or short name, alone or with the group or version and group, as
+    "deployments", "Deployment", "deploy", "deployments.apps" or "deployments.v1.apps". Plurals have
+    precedence over kinds, and kinds over short names. A name without a group means the core group's
+    resource if there is one. Several are returned if several groups have the name.
     """
     infos = list(infos)
     for wanted, group in _readings(name):
@@ -97,10 +101,10 @@ def find(name: str, infos: Iterable[ResourceInfo]) -> list[ResourceInfo]:
 
 
 def only(name: str, found: Sequence[ResourceInfo]) -> ResourceInfo | None:
-    """The one that ``find`` found, None if it found none.
+    """Return the one resource that ``find`` found, None if it found none.
 
     Raises:
-        InvalidArgument: there are several; it names them.
+        InvalidArgument: there are several; the error names them.
     """
     if len(found) > 1:
         names = " or ".join(sorted(info.qualified for info in found))
@@ -110,8 +114,10 @@ def only(name: str, found: Sequence[ResourceInfo]) -> ResourceInfo | None:
 
 
 def lookup(name: str, overrides: Overrides | None = None) -> ResourceInfo | None:
-    """The resource called ``name``, as ``find`` has it, among those of the table and of
-    ``overrides``, the configuration's ``resources``; None if there is none.
+    """Return the resource called ``name``, None if there is none.
+
+    The name is looked up by ``find`` in the table and in ``overrides``, the configuration's
+    ``resources``.
 
     Raises:
         InvalidArgument: several groups have a resource of that name.

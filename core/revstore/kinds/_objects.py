@@ -1,4 +1,4 @@
-"""Which resource an object, a class or a prefix of keys is of, and which kinds are refused."""
+"""To which resource an object, a class or a prefix of keys belongs, and which kinds are refused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ __all__ = ["check", "for_class", "for_object", "for_prefix", "leads_back"]
 
 
 def for_class(name: str, overrides: Overrides | None = None) -> ResourceInfo:
-    """The resource of a class called ``name``: that of the kind of exactly this name, else one of
-    its own in the core group.
+    """Return the resource of a class called ``name``.
+
+    It is that of the kind of exactly this name, else a new one in the core group.
 
     Raises:
-        InvalidArgument: several groups have a kind of that name, or it is no kind but would be
-            taken for one: its name differs in case only, or has the same plural.
+        InvalidArgument: several groups have a kind of that name, or the name is not a kind but
+            could be mistaken for one: it differs from a kind only in case, or has the same plural.
     """
     infos = known(overrides)
     exact = [info for info in infos if info.kind == name]
@@ -46,12 +47,15 @@ def _meant(info: ResourceInfo) -> str:
 
 
 def for_object(obj: Mapping[str, Any], overrides: Overrides | None = None) -> ResourceInfo:
-    """The resource that ``obj``, a Kubernetes-shaped dict, belongs to, from its ``apiVersion``,
-    ``kind`` and, for kinds that neither table nor ``overrides`` know, ``metadata.namespace``.
+    """Return the resource that ``obj``, a Kubernetes-shaped dict, belongs to.
+
+    ``apiVersion`` and ``kind`` determine it, and for kinds that neither the table nor ``overrides``
+    know also ``metadata.namespace``.
 
     Raises:
-        InvalidObject: ``apiVersion`` or ``kind`` is no proper string, or the kind would be taken
-            for another one: it differs from one of its group in case only, or has its plural.
+        InvalidObject: ``apiVersion`` or ``kind`` is not a valid string, or the kind could be
+            mistaken for another one: it differs from one of its group only in case, or has its
+            plural.
     """
     group, kind = _group_kind(obj)
     metadata = obj.get("metadata")
@@ -74,7 +78,8 @@ def for_object(obj: Mapping[str, Any], overrides: Overrides | None = None) -> Re
 
 
 def leads_back(info: ResourceInfo, api_version: str, overrides: Overrides | None = None) -> bool:
-    """Whether an object with this apiVersion and the kind of ``info`` is taken for one of it."""
+    """Return whether an object with this apiVersion and the kind of ``info`` belongs to
+    ``info``."""
     namespace = {"namespace": "default"} if info.namespaced else {}
     obj = {"apiVersion": api_version, "kind": info.kind, "metadata": namespace}
     try:
@@ -115,10 +120,11 @@ def _is_api_version(text: str) -> bool:
 
 
 def for_prefix(prefix: str, overrides: Overrides | None = None) -> ResourceInfo:
-    """The resource whose keys start with ``prefix``, such as "/pods" or "/example.com/widgets".
+    """Return the resource whose keys start with ``prefix``, such as "/pods" or
+    "/example.com/widgets".
 
-    Of one that neither table nor ``overrides`` know, ``kind`` is the resource's own name, and
-    ``namespaced`` is True, though objects of both scopes may lie there.
+    If neither the table nor ``overrides`` know it, ``kind`` is the resource's own name, and
+    ``namespaced`` is True, although it may hold objects of both scopes.
     """
     for info in overridden(overrides or {}, True):
         if info.prefix == prefix:
@@ -134,7 +140,7 @@ def check(info: ResourceInfo) -> None:
     """Refuse a resource whose keys could be those of another.
 
     Raises:
-        InvalidArgument: a name is empty or has "/" in it, the group has no dot and is none of
+        InvalidArgument: a name is empty or has a "/", the group has no dot and is not one of
             Kubernetes' own, or another resource has the same prefix.
     """
     first, *rest = parts = info.prefix[1:].split("/")

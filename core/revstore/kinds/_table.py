@@ -38,7 +38,7 @@ class ResourceInfo:
 
     @property
     def qualified(self) -> str:
-        """ "pods", or with the group: "deployments.apps". It is what configuration calls it."""
+        """The name in the configuration: "pods", or with the group: "deployments.apps"."""
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
     @property
@@ -48,7 +48,7 @@ class ResourceInfo:
 
     @property
     def singular(self) -> str:
-        """What one of its objects is called: "pod", "deployment.apps". ``find`` leads back.
+        """The name of one object: "pod", "deployment.apps". ``find`` finds the resource by it.
 
         It is the kind, unless that may be the plural of another kind (Foos, of Foo) or does not
         lead to the resource; then it is the plural.
@@ -215,14 +215,14 @@ _MOVED = {
 
 
 def is_in(info: ResourceInfo, group: str) -> bool:
-    """Whether ``group`` is that of ``info``, or the one that its kind has moved from."""
+    """Return whether ``group`` is that of ``info``, or the group from which its kind has moved."""
     if info.group == group:
         return True
     return info.kind in _MOVED.get(group, ()) and BY_KIND.get(info.kind) == info
 
 
 def plural_of(kind: str) -> str:
-    """The lower-case plural by rule: "Policy" -> "policies", "Ingress" -> "ingresses"."""
+    """Return the lower-case plural by rule: "Policy" -> "policies", "Ingress" -> "ingresses"."""
     name = kind.lower()
     if name.endswith("y") and name[-2:-1] not in ("a", "e", "i", "o", "u"):
         return name[:-1] + "ies"
@@ -232,11 +232,12 @@ def plural_of(kind: str) -> str:
 
 
 def kind_of(plural: str) -> str:
-    """A kind whose plural by rule is ``plural``: "policies" -> "Policy"; "" if there is none."""
+    """Return a kind whose plural by rule is ``plural``: "policies" -> "Policy"; "" if there is
+    none."""
     stems = [plural[:-3] + "y", plural[:-2], plural[:-1]]
     return next((stem.capitalize() for stem in stems if stem and plural_of(stem) == plural), "")
 
 
 def _may_be_plural(name: str) -> bool:
-    """Whether ``name`` is the plural of some kind."""
+    """Return whether ``name`` is the plural of some kind."""
     return name in (plural_of(name[:-1]), plural_of(name[:-2]), plural_of(name[:-3] + "y"))
