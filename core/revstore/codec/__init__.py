@@ -1,8 +1,8 @@
 """Codecs: objects to bytes and back (runtime.Codec).
 
-Built in is JSON, exact or refused: for classes of attrs, dataclasses, msgspec, pydantic and
-TypedDict, with fields in camelCase, and for plain dicts as they are. docs/types.md has the table
-of annotations.
+The built-in codec is JSON. It stores a value exactly or refuses it. It handles classes of attrs,
+dataclasses, msgspec, pydantic and TypedDict, with fields in camelCase, and plain dicts unchanged.
+docs/types.md has the table of annotations.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ T = TypeVar("T")
 
 class Codec(Protocol[T]):
     """Both methods are called from many threads. Any exception means that the object cannot be
-    encoded, or the bytes not decoded.
+    encoded, or the bytes cannot be decoded.
 
-    A codec may also have ``field_value(obj, path)``, what a field selector compares, and
-    ``decode_noting`` and ``merge``, which keep fields that a typed writer does not know.
+    A codec may also have ``field_value(obj, path)``, which returns what a field selector compares,
+    and ``decode_noting`` and ``merge``, which keep fields that a typed writer does not know.
     """
 
     def encode(self, obj: T) -> bytes:
-        """Deterministic: equal objects give equal bytes, since an update that changes no byte is
-        no write."""
+        """Return the bytes of ``obj``; equal objects must give equal bytes, since an update that
+        changes no byte is not written."""
         ...
 
     def decode(self, data: bytes) -> T:
-        """A new object, which the caller owns."""
+        """Return a new object, which the caller owns."""
         ...
 
 
 def json_codec(object_type: Any) -> Any:
-    """The built-in JSON codec for ``object_type``: a ``DictCodec`` or a ``TypedCodec``.
+    """Return the built-in JSON codec for ``object_type``: a ``DictCodec`` or a ``TypedCodec``.
 
     Raises:
-        UnsupportedType: a field of the class cannot be carried exactly, or it is no class with
-            fields and not ``dict``.
+        UnsupportedType: a field of the class cannot be stored exactly, or the type is neither
+            ``dict`` nor a class with fields.
     """
     if object_type is dict:
         return _dicts

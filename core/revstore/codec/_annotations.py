@@ -1,4 +1,4 @@
-"""Annotations of fields, with their names looked up and their type variables filled."""
+"""Annotations of fields, with names resolved and type variables replaced."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ __all__ = ["own_annotations", "resolve", "substitute"]
 
 
 def resolve(cls: type[Any], name: str, given: Any) -> Any:
-    """The annotation of a field, with names looked up where the class was defined, and type
-    variables replaced by what the base class was given."""
+    """Return the annotation of a field.
+
+    Names are looked up where the class was defined, and type variables are replaced by what the
+    base class was given.
+    """
     owner = next((base for base in cls.__mro__ if name in own_annotations(base)), cls)
     annotation = own_annotations(owner).get(name, given) if isinstance(given, str) else given
     if annotation is None and name not in own_annotations(owner):
@@ -46,7 +49,7 @@ def own_annotations(cls: type[Any]) -> Mapping[str, Any]:
 
 
 def _locals_of(cls: type[Any]) -> dict[str, Any]:
-    """The names of the function that ``cls`` was defined in, if that is still running."""
+    """Return the names in the function that ``cls`` was defined in, if that is still running."""
     outer, _, _ = cls.__qualname__.rpartition(".<locals>.")
     if not outer:
         return {}
@@ -59,7 +62,7 @@ def _locals_of(cls: type[Any]) -> dict[str, Any]:
 
 
 def _bindings(cls: type[Any]) -> dict[type[Any], dict[Any, Any]]:
-    """For each base class what its type variables stand for in ``cls``."""
+    """Return what the type variables of each base class mean in ``cls``."""
     found: dict[type[Any], dict[Any, Any]] = {}
 
     def visit(owner: type[Any], known: Mapping[Any, Any]) -> None:
@@ -77,7 +80,7 @@ def _bindings(cls: type[Any]) -> dict[type[Any], dict[Any, Any]]:
 
 
 def substitute(annotation: Any, known: Mapping[Any, Any]) -> Any:
-    """``annotation`` with type variables replaced."""
+    """Return ``annotation`` with type variables replaced."""
     if not known:
         return annotation
     if isinstance(annotation, typing.TypeVar):

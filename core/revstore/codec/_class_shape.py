@@ -1,4 +1,4 @@
-"""How the objects of a class stand in JSON."""
+"""How the objects of a class are written in JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ClassShape", "Field", "Notes"]
 
 
 class Notes:
-    """What the decoding of a class has met, in any thread, since the program began."""
+    """What decoding of a class has found, in any thread, since the program began."""
 
     met_unknown = False
 
@@ -39,11 +39,12 @@ class Field:
         return self.value is UNSET
 
     def is_empty(self, value: Any) -> bool:
-        """Whether ``value`` is what Kubernetes leaves out: a pointer may point to a 0."""
+        """Return whether Kubernetes leaves ``value`` out; a pointer may point to a 0, which it
+        keeps."""
         return value is None if self.value is None else not value
 
     def get(self, obj: Any) -> Any:
-        """The value that ``obj`` has."""
+        """Return the value that ``obj`` has."""
         if self.constant:
             return next(iter(self.shape.values or ()))[1]
         return obj.get(self.name) if type(obj) is dict else getattr(obj, self.name)
@@ -71,7 +72,7 @@ class ClassShape(Shape):
 
     @property
     def has_all_fields(self) -> bool:
-        """Whether every field is an attribute that is stored whatever it is."""
+        """Whether every field is an attribute that is stored whatever its value."""
         constant = any(field.constant or field.unset for field in self.fields.values())
         return not (self.info.omit_empty or constant or self.info.library == "typeddict")
 
@@ -85,7 +86,11 @@ class ClassShape(Shape):
             raise Misfit(value, f"no field {name!r}, which {self.name} does not have")
 
     def leftover(self, rest: dict[str, Any]) -> None:
-        """Note JSON fields that the class does not have; ``Misfit`` if it forbids them."""
+        """Note JSON fields that the class does not have.
+
+        Raises:
+            Misfit: the class forbids them.
+        """
         for name, value in rest.items():
             self.allow(name, value)
         if self.info.unknown == "keep":

@@ -1,4 +1,4 @@
-"""What a class of objects consists of, whichever library made it."""
+"""What a class of objects consists of, whichever library made the class."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class JsonName:
 
 @attrs.frozen
 class ListKey:
-    """The field by which the elements of a list are known, under its name in JSON:
-    ``containers: Annotated[tuple[Container, ...], ListKey("name")]``."""
+    """The field that identifies the elements of a list, by its name in JSON: ``containers:
+    Annotated[tuple[Container, ...], ListKey("name")]``."""
 
     name: str
 
 
 @attrs.frozen
 class FieldInfo:
-    """A field: its name in Python and in JSON, its annotation, and how to fill it if absent.
+    """A field: its name in Python and in JSON, its annotation, and its value if it is absent.
 
     ``default`` takes the unfinished object and returns the value; None: the field is required.
     ``value`` is the default itself if it is always the same, ABSENT if it is not, UNSET if the
-    field has none and is set by the class itself.
+    field has none and the class sets it.
     """
 
     name: str
@@ -71,8 +71,8 @@ class FieldInfo:
 
 @attrs.frozen
 class ClassInfo:
-    """A class, ``unknown`` being "keep", "forbid" or "drop", and ``after`` what its ``__init__``
-    would do once the fields are set."""
+    """A class. ``unknown`` is "keep", "forbid" or "drop"; ``after`` is what its ``__init__`` would
+    do once the fields are set."""
 
     cls: type[Any]
     library: str
@@ -88,13 +88,13 @@ class ClassInfo:
 
 @functools.cache
 def camel_case(name: str) -> str:
-    """``resource_version`` -> ``resourceVersion``."""
+    """Convert ``resource_version`` to ``resourceVersion``."""
     head, *rest = name.strip("_").split("_")
     return head + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 def library_of(cls: Any) -> str:
-    """The library that made the class, "" if none did."""
+    """Return the library that made the class, "" if none did."""
     if not isinstance(cls, type):
         return ""
     if issubclass(cls, dict) and hasattr(cls, "__required_keys__"):
@@ -119,7 +119,7 @@ _MARKS = {
 
 
 def is_class(cls: Any) -> bool:
-    """Whether ``cls`` is a class with fields."""
+    """Return whether ``cls`` is a class with fields."""
     return bool(library_of(cls))
 
 
@@ -134,7 +134,7 @@ def describe(cls: type[Any]) -> ClassInfo:
 
 
 def _check_decorated(cls: type[Any]) -> None:
-    """Refuse a class with annotations that its library did not make fields of."""
+    """Refuse a class with annotations that its library has not turned into fields."""
     library = library_of(cls)
     if library not in ("attrs", "dataclass", "namedtuple"):
         return
@@ -168,7 +168,7 @@ def _json_name(name: str, annotation: Any, metadata: Any = ()) -> str:
 
 
 def _annotated(cls: type[Any], name: str, given: Any, metadata: Any) -> Any:
-    """The annotation of a field with what its metadata says added."""
+    """Return the annotation of a field, plus what its metadata says."""
     annotation = resolve(cls, name, given)
     key = metadata.get("list_key") if isinstance(metadata, Mapping) else None
     return typing.Annotated[annotation, ListKey(str(key))] if key else annotation
@@ -231,7 +231,8 @@ def _of_attrs(cls: type[Any]) -> ClassInfo:
 
 
 def _only_looks(validator: Any) -> bool:
-    """Whether it is one of attrs itself, which changes nothing, down to those it consists of."""
+    """Return whether the validator is one of attrs' own, which changes no value, and so are all its
+    parts."""
     if isinstance(validator, tuple):
         return all(map(_only_looks, validator))
     if type(validator).__module__ != "attr.validators":
@@ -241,7 +242,7 @@ def _only_looks(validator: Any) -> bool:
 
 
 def _has_more_state(cls: type[Any], names: set[str]) -> bool:
-    """Whether instances hold more than their fields: cached properties, further slots."""
+    """Return whether instances hold more than their fields: cached properties, further slots."""
     for base in cls.__mro__[:-1]:
         if any(isinstance(each, functools.cached_property) for each in vars(base).values()):
             return True

@@ -52,10 +52,10 @@ _INSTEAD = {
 
 
 def compile_class(cls: Any) -> ClassShape:
-    """The shape of a class of objects, with all that it consists of.
+    """Return the shape of a class of objects, with the shapes of all that it contains.
 
     Raises:
-        UnsupportedType: a field cannot be carried exactly.
+        UnsupportedType: a field cannot be stored exactly.
     """
     shape = shape_of(cls)
     if not isinstance(shape, ClassShape):
@@ -64,7 +64,11 @@ def compile_class(cls: Any) -> ClassShape:
 
 
 def shape_of(kind: Any) -> Shape:
-    """The shape of any annotation; ``UnsupportedType``."""
+    """Return the shape of any annotation.
+
+    Raises:
+        UnsupportedType: its values cannot be stored exactly.
+    """
     compiler = _Compiler()
     try:
         shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
@@ -95,7 +99,7 @@ class _Compiler:
         self._owners: list[Any] = []  # the classes whose fields are looked at
 
     def shape(self, kind: Any, where: str) -> Shape:
-        """The shape of the annotation ``kind`` of the field ``where``."""
+        """Return the shape of ``kind``, the annotation of the field ``where``."""
         kind, key = _bare(kind)
         if not _is_hashable(kind):
             raise UnsupportedType(where, kind, "a type, such as list[int] or dict[str, int]")
@@ -215,7 +219,8 @@ def _check_default(value: Any, shape: Shape, place: str) -> None:
 
 
 def _bare(kind: Any) -> tuple[Any, str]:
-    """The annotation without what says nothing about values, and the key of its elements."""
+    """Return the annotation without the parts that do not concern values, and the key of its
+    elements."""
     key = ""
     while True:
         origin = typing.get_origin(kind)

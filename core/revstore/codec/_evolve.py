@@ -15,8 +15,8 @@ __all__ = ["evolve", "set_field"]
 
 @functools.cache
 def _state(cls: type[Any]) -> tuple[str, tuple[str, ...], frozenset[str]]:
-    """The library of a class, the slots that hold its state, and the names of cached properties,
-    which must not outlive a change."""
+    """Return the library of a class, the slots that hold its state, and the names of its cached
+    properties, which must not survive a change."""
     fields = {each.name for each in getattr(cls, "__attrs_attrs__", ())}
     slots = []
     for base in cls.__mro__:
@@ -38,8 +38,10 @@ def _state(cls: type[Any]) -> tuple[str, tuple[str, ...], frozenset[str]]:
 
 
 def evolve(obj: Any, **changes: Any) -> Any:
-    """A copy of ``obj`` with other values in these fields. Its ``__init__`` is not called: it
-    could change the values of all other fields."""
+    """Return a copy of ``obj`` with other values in these fields.
+
+    It does not call ``__init__``, which could change the values of all other fields.
+    """
     cls: Any = type(obj)
     if cls is dict:
         return {**obj, **changes}
@@ -68,7 +70,7 @@ def evolve(obj: Any, **changes: Any) -> Any:
 
 
 def set_field(obj: Any, name: str, value: Any) -> None:
-    """Set a field of an object that nobody else has seen, frozen or not."""
+    """Set a field of an object that nobody else has seen, even if its class is frozen."""
     if isinstance(obj, msgspec.Struct):
         msgspec.structs.force_setattr(obj, name, value)
     else:

@@ -12,9 +12,9 @@ V = TypeVar("V")
 
 
 class FrozenDict(dict[K, V]):
-    """A dict that cannot be changed: what ``Mapping`` fields of decoded objects hold.
+    """A dict that cannot be changed: the type of ``Mapping`` fields in decoded objects.
 
-    Equal to a dict with the same items; copies, pickles and encodes as one does.
+    It equals a dict with the same items, and copies, pickles and encodes as a dict does.
     """
 
     __slots__ = ()

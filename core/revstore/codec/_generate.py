@@ -1,4 +1,4 @@
-"""Functions made for one class: a loop over its fields would cost several times as much."""
+"""Functions generated for one class: a loop over its fields would cost several times as much."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["decoder", "encoder"]
 
 
 class _Source:
-    """Lines of a function and the values that they name."""
+    """The lines of a function and the values that they name."""
 
     def __init__(self, head: str) -> None:
         self.lines = [head]
@@ -38,7 +38,7 @@ class _Source:
 
 
 def encoder(shape: ClassShape) -> Callable[[Any], Any]:
-    """A function from an object to its JSON value."""
+    """Return a function from an object to its JSON value."""
     info = shape.info
     source = _Source("def made(o):")
     source.names |= {"cls": info.cls, "shape": shape}
@@ -114,12 +114,12 @@ def _encode_field(source: _Source, index: int, field: Field) -> None:
 
 
 def _late(shape: ClassShape) -> ClassShape:
-    """A class's function may not be made yet: it is looked up when it is needed."""
+    """Return the shape, whose function may not exist yet: it is looked up when it is needed."""
     return shape
 
 
 def _optional(shape: Shape) -> Shape | None:
-    """X of ``X | None``."""
+    """Return X of ``X | None``."""
     if not isinstance(shape, UnionShape) or len(shape.members) != 2:
         return None
     rest = [each for each in shape.members if each.kinds != {"null"}]
@@ -141,7 +141,7 @@ def _text_map(shape: Shape) -> bool:
 
 
 def _return_filled(source: _Source, fields: list[Field]) -> None:
-    """As Kubernetes does it: what is empty is left out."""
+    """Leave out what is empty, as Kubernetes does."""
     source.add(1, "d = {}")
     for field_name, index in sorted((field.json_name, at) for at, field in enumerate(fields)):
         field = fields[index]
@@ -184,7 +184,7 @@ def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
 
 
 def _slots(shape: ClassShape) -> dict[str, Any]:
-    """What the class has under the name of each field."""
+    """Return what the class has under the name of each field."""
     mro = shape.info.cls.__mro__
     return {
         field.name: next((vars(base)[field.name] for base in mro if field.name in vars(base)), None)
@@ -193,7 +193,7 @@ def _slots(shape: ClassShape) -> dict[str, Any]:
 
 
 def decoder(shape: ClassShape) -> Callable[[Any], Any]:
-    """A function from a JSON value, which it uses up, to an object."""
+    """Return a function from a JSON value, which it consumes, to an object."""
     info = shape.info
     source = _Source("def made(d):")
     source.names |= {"cls": info.cls, "new": object.__new__, "ABSENT": ABSENT, "shape": shape}
@@ -271,8 +271,10 @@ def _absent(source: _Source, indent: int, index: int, field: Field) -> None:
 
 
 def _set_fields(source: _Source, shape: ClassShape) -> Callable[[int, int, Field], None]:
-    """How the fields of an object are set, frozen or not, without its ``__init__``, whose
-    converters would change what was stored."""
+    """Return how to set the fields of an object, frozen or not.
+
+    It bypasses ``__init__``, whose converters would change what was stored.
+    """
     cls: Any = shape.info.cls
     plain = cls.__setattr__ is object.__setattr__
     slots = _slots(shape)
@@ -294,8 +296,8 @@ def _set_fields(source: _Source, shape: ClassShape) -> Callable[[int, int, Field
 
 
 def _finish_object(source: _Source, shape: ClassShape) -> None:
-    """What ``__init__`` does when the fields are set. A ``__post_init__`` may change fields: they
-    are set again."""
+    """Do what ``__init__`` does once the fields are set; set fields again that ``__post_init__``
+    changes."""
     info = shape.info
     if _caches_hash(info.cls):
         source.add(1, "setfield(o, '_attrs_cached_hash', None)", setfield=object.__setattr__)
@@ -313,14 +315,14 @@ def _finish_object(source: _Source, shape: ClassShape) -> None:
 
 
 def _after(source: _Source, shape: ClassShape) -> list[str]:
-    """The calls of what ``__init__`` would call in the end."""
+    """Return the calls that ``__init__`` would make at its end."""
     functions = {f"after{at}": each for at, each in enumerate(shape.info.after)}
     source.names |= functions
     return [f"{name}(o)" for name in functions]
 
 
 def _run(source: _Source, shape: ClassShape, *calls: str) -> None:
-    """Run what the class says, whose errors are those of its values."""
+    """Run the class's own code; its errors become errors of the values."""
     source.add(1, "try:")
     for call in calls:
         source.add(2, call)

@@ -1,4 +1,4 @@
-"""JSON bytes, and the plain values that they stand for, exactly."""
+"""JSON bytes, and exactly the plain values that they encode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 class _Seen(threading.local):
-    """What the decoding in this thread has met."""
+    """What decoding in this thread has found."""
 
     unknown = False
 
@@ -32,7 +32,7 @@ seen = _Seen()
 
 
 class Misfit(ValueError):
-    """A value that does not fit its place. ``path`` is built from the inside to the outside."""
+    """A value that does not fit its field. ``path`` is built from the inside to the outside."""
 
     def __init__(self, value: Any, expected: str) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class Misfit(ValueError):
         self.path = ""
 
     def under(self, name: object) -> Misfit:
-        """The same, seen from one level up: ``name`` is a field, a key, or an index."""
+        """Return the same error, seen from one level up: ``name`` is a field, a key, or an
+        index."""
         try:
             step = f"[{name}]" if isinstance(name, int) else str(name)
         except Exception:  # noqa: BLE001 - a key of too many digits, or whose own code raises
@@ -69,12 +70,12 @@ class Misfit(ValueError):
 
 
 def kind_of(value: Any) -> str:
-    """The JSON kind of a decoded value; a float and an int are two."""
+    """Return the JSON kind of a decoded value; a float and an int are two kinds."""
     return _KINDS.get(type(value), "")
 
 
 def encode_json(value: Any) -> bytes:
-    """The bytes of plain values; keys are sorted, so that equal objects give equal bytes.
+    """Return the bytes of plain values; keys are sorted, so that equal objects give equal bytes.
 
     Raises:
         Misfit: a text has lone surrogates, or the value is nested too deeply.
@@ -93,14 +94,18 @@ def encode_json(value: Any) -> bytes:
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
-    """The object in ``data``; ``ValueError`` if there is none, or it is nested too deeply."""
+    """Return the object in ``data``.
+
+    Raises:
+        ValueError: ``data`` holds no object, or it is nested too deeply.
+    """
     check_nesting(data)
     found: dict[str, Any] = _decoder.decode(data)
     return found
 
 
 def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Check that ``value`` is what JSON brings back as it is.
+    """Check that JSON gives ``value`` back unchanged.
 
     Raises:
         Misfit: it is, or holds, anything but dicts with str keys, lists, str, int, finite float,
@@ -136,12 +141,13 @@ def check_plain(value: Any, depth: int = MAX_DEPTH) -> None:
 
 
 def too_deep() -> Misfit:
-    """The error for what is nested too deeply."""
+    """Return the error for a value that is nested too deeply."""
     return Misfit("...", f"at most {MAX_DEPTH} levels of nesting")
 
 
 def _culprit(value: Any) -> Misfit | None:
-    """What cannot be encoded in ``value``, with its path."""
+    """Return an error for what cannot be encoded in ``value``, with its path; None if all can
+    be."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()

@@ -1,4 +1,4 @@
-"""Models of pydantic: what they have beside their fields, and how they are made again."""
+"""Models of pydantic: what they hold besides their fields, and how they are rebuilt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_extras(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def with_private(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[Any], Any]:
-    """Refuse private attributes that an object made again from its fields would not have."""
+    """Refuse private attributes that an object rebuilt from its fields would not have."""
 
     def encode_checked(obj: Any) -> Any:
         found = encode(obj)
@@ -46,7 +46,7 @@ def with_private(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[A
 
 
 def make_model(cls: Any, values: dict[str, Any], extra: dict[str, Any] | None) -> Any:
-    """A model with these values, whatever its validators would make of them."""
+    """Return a model with exactly these values; its validators do not run."""
     obj = cls.__new__(cls)
     object.__setattr__(obj, "__dict__", values)
     object.__setattr__(obj, "__pydantic_fields_set__", set(values))
@@ -60,7 +60,7 @@ def validate_model(shape: ClassShape, values: dict[str, Any]) -> None:
     """Run the validators.
 
     Raises:
-        Misfit: they refuse a value, the first that they name.
+        Misfit: they refuse a value; it is about the first one that they name.
     """
     cls: Any = shape.info.cls
     try:

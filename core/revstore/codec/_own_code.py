@@ -15,7 +15,7 @@ __all__ = ["again", "copying", "is_code", "texts", "with_code"]
 
 
 def with_code(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[Any], Any]:
-    """Refuse what a property in the place of a field would read back as something else."""
+    """Refuse a value that a property, in place of a field, would read back as something else."""
 
     def encode_checked(obj: Any) -> Any:
         found = encode(obj)
@@ -30,19 +30,20 @@ def with_code(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[Any]
 
 
 def is_code(slot: Any) -> bool:
-    """Whether what a class has under a field's name runs code when the field is set."""
+    """Return whether setting the field runs code, from what the class has under its name."""
     return hasattr(type(slot), "__set__") and not isinstance(slot, types.MemberDescriptorType)
 
 
 def texts(shapes: tuple[Shape, ...]) -> Callable[[Any], list[bytes]]:
-    """A function from values to their bytes, by which a change in place is found."""
+    """Return a function from values to their bytes, which reveal a change in place."""
     return lambda values: [
         encode_json({"": shape.encode(value)}) for shape, value in zip(shapes, values, strict=True)
     ]
 
 
 def again(shapes: tuple[Shape, ...], texts_of: Any) -> Callable[[list[bytes], Any], list[Any]]:
-    """A function from bytes as they were before, and values, to the values that they stand for."""
+    """Return a function from the bytes before, and values, to the values that those bytes
+    encode."""
 
     def made_anew(before: list[bytes], values: Any) -> list[Any]:
         after: list[Any]
@@ -59,5 +60,6 @@ def again(shapes: tuple[Shape, ...], texts_of: Any) -> Callable[[list[bytes], An
 
 
 def copying(value: Any) -> Callable[[Any], Any]:
-    """A default of one's own: it may be changed, or, as metadata, stamped."""
+    """Return a function that copies the default ``value``, so that an object may change or stamp
+    it."""
     return lambda _: copy.deepcopy(value)

@@ -1,4 +1,4 @@
-"""Types that are one text or number in JSON."""
+"""Types that JSON stores as one text or number."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def _zone(value: Any) -> None:
 
 
 def _of_pydantic(zone: dt.tzinfo) -> bool:
-    """Whether it is the fixed offset that pydantic gives what it reads from text."""
+    """Return whether it is the fixed offset that pydantic gives to times that it reads from
+    text."""
     core = sys.modules.get("pydantic_core")
     return core is not None and type(zone) is core.TzInfo
 
@@ -115,15 +116,15 @@ _SHAPES: dict[Any, Shape] = {
 
 
 def scalar_shape(kind: Any) -> Shape | None:
-    """The shape of a built-in scalar type, None for others."""
+    """Return the shape of a built-in scalar type, None for others."""
     return _SHAPES.get(kind)
 
 
 def enum_shape(cls: type[enum.Enum], where: str) -> Shape:
-    """The shape of an enum: its members by their values, a Flag as an int.
+    """Return the shape of an enum: its members by their values, a Flag as an int.
 
     Raises:
-        UnsupportedType: a member's value is no str, int, bool, float or None.
+        UnsupportedType: a member's value is not a str, int, bool, float or None.
     """
     if issubclass(cls, enum.Flag):
         return ScalarShape(cls, lambda value: value.value, _flag_reader(cls), kind="int")
@@ -152,7 +153,7 @@ def _flag_reader(cls: type[enum.Flag]) -> Any:
 
 
 def literal_shape(values: tuple[Any, ...], where: str) -> Shape:
-    """The shape of ``Literal[values]``.
+    """Return the shape of ``Literal[values]``.
 
     Raises:
         UnsupportedType: two values are the same in JSON, or one cannot be stored.

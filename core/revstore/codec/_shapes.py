@@ -1,4 +1,4 @@
-"""How the values of one annotation stand in JSON."""
+"""How the values of one annotation are written in JSON."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Shape:
     """The values of one annotation.
 
     ``kinds`` are the JSON kinds they have, ``types`` the exact Python types. ``values`` are their
-    JSON values if there are few, as (kind, value). ``check`` is an expression of ``{v}``, true
-    for values that are the same in Python and in JSON; "" if there is no such test.
+    JSON values if there are few, as (kind, value). ``check`` is an expression of ``{v}`` that is
+    true for values that are the same in Python and in JSON; "" if there is no such test.
     """
 
     kinds: frozenset[str]
@@ -43,32 +43,36 @@ class Shape:
         self.check = check
 
     def encode(self, value: Any) -> Any:
-        """The JSON value of ``value``; ``Misfit``."""
+        """Return the JSON value of ``value``.
+
+        Raises:
+            Misfit: ``value`` does not have this shape.
+        """
         if type(value) not in self.types:
             raise Misfit(value, self.name)
         return value
 
     def decode(self, value: Any) -> Any:
-        """The value that a JSON value stands for; any exception if it stands for none."""
+        """Return the value that a JSON value encodes; raise any exception if it encodes none."""
         if type(value) not in self.types:
             raise Misfit(value, self.name)
         return value
 
     def parts(self) -> Iterator[Shape]:
-        """The shapes that it is made of."""
+        """Yield the shapes that it consists of."""
         return iter(())
 
     def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
-        """The member ``name`` of ``value``, in JSON spelling; None if there is none."""
+        """Return the member ``name`` of ``value``, in JSON spelling; None if there is none."""
         return None
 
     def merge(self, old: Any, new: Any) -> Any:
-        """``new`` with those fields of ``old`` that no class here knows; both are JSON."""
+        """Return ``new`` with those fields of ``old`` that no class here knows; both are JSON."""
         return new
 
 
 class PlainShape(Shape):
-    """``Any``: what JSON brings back as it is."""
+    """``Any``: what JSON gives back unchanged."""
 
     mutable = True
 
@@ -89,7 +93,7 @@ class PlainShape(Shape):
 
 
 class ScalarShape(Shape):
-    """A type that is a text or number in JSON. ``read`` undoes ``write``."""
+    """A type that JSON stores as a text or a number. ``read`` undoes ``write``."""
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class ScalarShape(Shape):
 
 
 class FloatShape(Shape):
-    """``float``: an int that is as good as a float is stored as one."""
+    """``float``: an int that a float represents exactly is stored as a float."""
 
     def __init__(self) -> None:
         super().__init__("float", "float", float, check="type({v}) is float and {v} - {v} == 0.0")
@@ -146,7 +150,7 @@ class FloatShape(Shape):
 
 
 class ValuesShape(Shape):
-    """Some values only: a Literal, the members of an Enum."""
+    """A fixed set of values: a Literal, the members of an Enum."""
 
     values: Mapping[tuple[str, Any], Any]
 
@@ -178,8 +182,8 @@ class ValuesShape(Shape):
 
 
 class ListShape(Shape):
-    """A list in JSON: ``make`` builds the container from decoded items. ``items`` are the shapes
-    of a tuple of that length, or one for all."""
+    """A list in JSON: ``make`` builds the container from decoded items. ``items`` are the shapes of
+    a tuple of that length, or one shape for all items."""
 
     def __init__(
         self,
@@ -247,7 +251,7 @@ class ListShape(Shape):
 
 
 class MapShape(Shape):
-    """An object in JSON, without fixed names. ``keys`` is None for keys of type str."""
+    """An object in JSON without fixed names. ``keys`` is None for keys of type str."""
 
     def __init__(
         self,
@@ -328,7 +332,7 @@ class MapShape(Shape):
 
 
 class UnionShape(Shape):
-    """One of several, told apart by their Python type and by their JSON."""
+    """One of several shapes, distinguished by their Python type and by their JSON."""
 
     def __init__(
         self, name: str, members: tuple[Shape, ...], choose: Callable[[Any], Shape | None]
@@ -347,7 +351,7 @@ class UnionShape(Shape):
         self.check = " or ".join(checks) if len(checks) == len(members) else ""
 
     def member_of(self, value: Any) -> Shape | None:
-        """The member that a Python value belongs to."""
+        """Return the member that a Python value belongs to."""
         found = self._by_type.get(type(value))
         if type(value) is dict and sum(dict in each.types for each in self.members) > 1:
             # TypedDicts: the same dict in JSON, but for the values
@@ -355,7 +359,7 @@ class UnionShape(Shape):
         return found
 
     def _by_encoding(self, value: Any) -> Shape | None:
-        """The member for a dict whose tag, say, is an Enum, and another value in JSON."""
+        """Return the member for a dict whose tag has another value in JSON, for example an Enum."""
         for each in self.members:
             if dict in each.types:
                 try:
@@ -390,7 +394,7 @@ class UnionShape(Shape):
 
 
 def changeable(shape: Shape, above: set[int] | None = None) -> bool:
-    """Whether a value, or anything that it holds, can be changed."""
+    """Return whether a value, or anything that it holds, can be changed."""
     above = set() if above is None else above
     if id(shape) in above:
         return False  # a class that holds itself is as frozen as the rest of it
@@ -399,7 +403,7 @@ def changeable(shape: Shape, above: set[int] | None = None) -> bool:
 
 
 def key_text(value: Any) -> str:
-    """A scalar of JSON as a key."""
+    """Convert a scalar of JSON to a key."""
     if type(value) is str:
         return value
     if type(value) is bool:
@@ -411,7 +415,11 @@ def key_text(value: Any) -> str:
 
 
 def key_value(shape: Shape, text: str) -> Any:
-    """The key that ``text`` stands for; ``Misfit``."""
+    """Return the key that ``text`` encodes.
+
+    Raises:
+        Misfit: it encodes none.
+    """
     value: Any = text
     if "int" in shape.kinds:
         try:
@@ -426,7 +434,7 @@ def key_value(shape: Shape, text: str) -> Any:
 
 
 def _sort_key(value: Any) -> tuple[str, Any]:
-    """An order of JSON values that does not depend on the run."""
+    """Return a key that sorts JSON values in the same order in every run."""
     if isinstance(value, str):
         return "s", value
     if isinstance(value, (int, float)):

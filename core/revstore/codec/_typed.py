@@ -28,14 +28,22 @@ class DictCodec:
     """JSON for Kubernetes-shaped dicts. What comes back equals what went in; keys are sorted."""
 
     def encode(self, obj: dict[str, Any]) -> bytes:
-        """Return the bytes; ``InvalidObject`` for what JSON would bring back as something else."""
+        """Return the bytes.
+
+        Raises:
+            InvalidObject: JSON would not give ``obj`` back unchanged.
+        """
         try:
             return encode_json(self.to_json(obj))
         except Misfit as error:
             raise _invalid(error) from None
 
     def to_json(self, obj: dict[str, Any]) -> dict[str, Any]:
-        """Return the dict itself; ``InvalidObject`` as for ``encode``."""
+        """Return the dict itself.
+
+        Raises:
+            InvalidObject: as for ``encode``.
+        """
         try:
             if not isinstance(obj, dict):
                 raise Misfit(obj, "a dict")
@@ -45,7 +53,7 @@ class DictCodec:
         return obj
 
     def field_value(self, obj: dict[str, Any], path: str) -> str:
-        """The value at a dotted path, as text; "" if there is nothing, or no scalar."""
+        """Return the value at a dotted path as text; "" if there is none, or it is not a scalar."""
         value: Any = obj
         for name in _split(path):
             value = value.get(name) if isinstance(value, dict) else None
@@ -59,14 +67,14 @@ class DictCodec:
 class TypedCodec(Generic[T]):
     """JSON for one class: attrs, dataclass, ``msgspec.Struct``, TypedDict or pydantic.
 
-    Names are in camelCase unless a field gives its own. Every field is stored; one that is absent
-    was written before it was there, and gets its default.
+    Names are in camelCase unless a field gives its own. Every field is stored. A field that is
+    absent was added to the class later, and gets its default.
 
-    ``type_meta`` are the apiVersion and kind that are stored with each object of a class which
-    has no such fields, so that dicts and manifests of it are whole.
+    ``type_meta`` are the apiVersion and kind that are stored with each object of a class which has
+    no such fields, so that its dicts and manifests are complete.
 
     Raises:
-        UnsupportedType: a field of the class cannot be carried exactly.
+        UnsupportedType: a field of the class cannot be stored exactly.
     """
 
     def __init__(
@@ -88,7 +96,11 @@ class TypedCodec(Generic[T]):
         self._encode, self._decode = self._shape.encode, self._shape.decode
 
     def encode(self, obj: T) -> bytes:
-        """Return the bytes; ``InvalidObject`` naming the field whose value does not fit."""
+        """Return the bytes.
+
+        Raises:
+            InvalidObject: a value does not fit its field, which the error names.
+        """
         try:
             value = self._encode(obj)
             if self._open:
@@ -117,7 +129,8 @@ class TypedCodec(Generic[T]):
         return cast("T", self._decode(value))
 
     def decode_noting(self, data: bytes) -> tuple[T, bool]:
-        """The object, and whether the bytes have fields that the class does not know and keeps."""
+        """Return the object, and whether the bytes have fields that the class does not know but
+        keeps."""
         before, seen.unknown = seen.unknown, False  # an object's own code may read others
         try:
             return self.decode(data), seen.unknown
@@ -125,8 +138,11 @@ class TypedCodec(Generic[T]):
             seen.unknown = before
 
     def with_type_meta(self, api_version: str, kind: str, *, exact: bool = False) -> TypedCodec[T]:
-        """The same codec, with these stored beside the fields of each object; if ``exact``, an
-        object of another kind counts as corrupt."""
+        """Return the same codec with this apiVersion and kind stored beside the fields of each
+        object.
+
+        If ``exact``, an object of another kind counts as corrupt.
+        """
         type_meta = {"apiVersion": api_version, "kind": kind}
         return TypedCodec(self.object_type, type_meta=type_meta, exact_kind=exact)
 
@@ -140,10 +156,10 @@ class TypedCodec(Generic[T]):
         self._shape.notes.met_unknown = False
 
     def merge(self, data: bytes, stored: bytes) -> bytes:
-        """``data`` with those fields of ``stored`` that the class does not know and keeps.
+        """Return ``data`` with those fields of ``stored`` that the class does not know but keeps.
 
         Raises:
-            InvalidObject: it does not tell which item of a list they belong to.
+            InvalidObject: it is not clear which item of a list they belong to.
         """
         try:
             old, new = decode_json(stored), decode_json(data)
@@ -154,15 +170,21 @@ class TypedCodec(Generic[T]):
             raise _invalid(error) from None
 
     def to_json(self, obj: T) -> dict[str, Any]:
-        """The object as plain values; ``InvalidObject``."""
+        """Return the object as plain values.
+
+        Raises:
+            InvalidObject: a value does not fit its field.
+        """
         try:
             return cast("dict[str, Any]", self._encode(obj))
         except Misfit as error:
             raise _invalid(error) from None
 
     def field_value(self, obj: T, path: str) -> str:
-        """The value at a dotted path such as "spec.nodeName" as text, as the JSON has it;
-        "" if there is nothing, or no scalar."""
+        """Return the value at a dotted path such as "spec.nodeName" as text, as in the JSON.
+
+        It is "" if there is no value, or it is not a scalar.
+        """
         if type(obj) is not self._type or path in self._type_meta:
             return self._type_meta.get(path, "")
         known = self._getters.get(path)
@@ -181,7 +203,8 @@ class TypedCodec(Generic[T]):
         return text_of(shape.encode(value))
 
     def _getter(self, path: str) -> tuple[Callable[[Any], Any] | None, Shape]:
-        """What gets the value at once, if only fields that are always there lie on the way."""
+        """Return a function that reads the value directly; None unless all fields on the path
+        always exist."""
         if len(self._getters) >= 256:  # paths come from the callers' selectors
             self._getters.clear()
         shape: Shape = self._shape
@@ -201,7 +224,7 @@ def _split(path: str) -> tuple[str, ...]:
 
 
 def text_of(value: Any) -> str:
-    """A JSON value as a field selector compares it: "" for what is no scalar."""
+    """Return a JSON value as a field selector compares it: "" if it is not a scalar."""
     if type(value) is str:
         return value
     if value is None or isinstance(value, (Mapping, list, tuple)):
@@ -237,7 +260,7 @@ def _shape_of(object_type: Any) -> ClassShape:
 
 
 def _check_metadata(shape: ClassShape) -> None:
-    """Without a resource version of its own, an object would be overwritten unseen."""
+    """Refuse a class without a resource version: its objects would be overwritten unnoticed."""
     where = f"{shape.name}.metadata"
     for name, field in shape.fields.items():
         if field.name == "metadata" != name:
@@ -256,7 +279,8 @@ def _check_metadata(shape: ClassShape) -> None:
 
 
 def _is_metadata(shape: Shape) -> bool:
-    """Whether it can be stamped with resource versions, under the names that all readers know."""
+    """Return whether it can be stamped with resource versions, under the names that all readers
+    know."""
     if not isinstance(shape, ClassShape) or shape.info.library in ("typeddict", "namedtuple"):
         return False
     name, version = shape.fields.get("name"), shape.fields.get("resourceVersion")
@@ -266,7 +290,8 @@ def _is_metadata(shape: Shape) -> bool:
 
 
 def is_frozen(object_type: Any) -> bool:
-    """Whether no instance of ``object_type``, decoded by the built-in codec, can be changed."""
+    """Return whether no instance of ``object_type``, decoded by the built-in codec, can be
+    changed."""
     try:
         return not changeable(shape_of(object_type))
     except UnsupportedType:

@@ -1,4 +1,4 @@
-"""Which member of a union a JSON value belongs to."""
+"""To which member of a union a JSON value belongs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ __all__ = ["union_shape"]
 
 
 def union_shape(members: Sequence[Shape], where: str, checks: list[Callable[[], None]]) -> Shape:
-    """The shape of a union, whose members are told apart by their JSON kind, by a tag, or by
-    required names. ``checks`` gets what must run once all classes have their fields.
+    """Return the shape of a union.
+
+    Its members are distinguished by their JSON kind, by a tag, or by required names. ``checks``
+    collects what must run once all classes have their fields.
 
     Raises:
-        UnsupportedType: two of them cannot be told apart.
+        UnsupportedType: two of them cannot be distinguished.
     """
     flat = [
         part
@@ -53,8 +55,11 @@ def union_shape(members: Sequence[Shape], where: str, checks: list[Callable[[], 
 
 
 def _one_literal(members: list[Shape]) -> list[Shape]:
-    """``members`` with all Literals as one: which of them a value belongs to makes no difference,
-    as long as no two have different values that are the same in JSON."""
+    """Return ``members`` with all Literals merged into one.
+
+    It does not matter to which of them a value belongs, as long as no two have different values
+    that are the same in JSON.
+    """
     literals = [each for each in members if isinstance(each, ValuesShape) and each.literal]
     values: dict[tuple[str, Any], Any] = {}
     for each in literals:
@@ -100,11 +105,11 @@ class _Chooser:
                     self._kinds.setdefault(kind, each)
 
     def set_objects(self, choose: Callable[[Any], Shape | None]) -> None:
-        """Give what chooses between several classes."""
+        """Set the function that chooses between several classes."""
         self._choose_object = choose
 
     def choose(self, value: Any) -> Shape | None:
-        """The member for a JSON value, None if there is none."""
+        """Return the member for a JSON value, None if there is none."""
         kind = kind_of(value)
         if kind == "object" and self._choose_object is not None:
             return self._choose_object(value)
@@ -146,7 +151,7 @@ def _hashable(value: Any) -> tuple[str, Any]:
 
 
 def _common_tag(members: Sequence[Any]) -> str:
-    """The name of a field whose values differ between all members, "" if there is none."""
+    """Return the name of a field whose values differ between all members, "" if there is none."""
     for name in members[0].fields:
         others = [each.fields.get(name) for each in members]
         if any(each is None or each.shape.values is None for each in others):

@@ -13,8 +13,11 @@ __all__ = ["merge_items"]
 def merge_items(
     item: Any, old: list[Any], new: list[Any], *, key: str, unordered: bool
 ) -> list[Any]:
-    """``new``, a list of the shape ``item``, with the unknown fields of the items of ``old``: by
-    their key if the list has one, else by their place, where an item is otherwise unchanged.
+    """Return ``new``, a list of the shape ``item``, with the unknown fields of the items of
+    ``old``.
+
+    Items correspond by their key if the list has one, else by their position if the item is
+    otherwise unchanged.
 
     Raises:
         Misfit: an item with unknown fields was changed, moved or removed, and the list has no key.
@@ -46,7 +49,7 @@ def merge_items(
 
 
 def _known_part(item: Any, stored: Any) -> tuple[Any, bool]:
-    """What a class makes of a stored item, and whether it left something out."""
+    """Return what a class makes of a stored item, and whether it left something out."""
     before, seen.unknown = seen.unknown, False
     try:
         return item.encode(item.decode(copy.deepcopy(stored))), seen.unknown

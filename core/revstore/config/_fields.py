@@ -1,4 +1,4 @@
-"""The plain fields of a configuration: types, defaults, and what each may hold beyond its type."""
+"""The plain fields of a configuration: types, defaults, and what each allows beyond its type."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COPIERS = ("auto", "share", "deep")
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """What is known of a field besides its type and default."""
+    """What is known about a field besides its type and default."""
 
     #: What was expected, "" if the value will do.
     check: Callable[[Any], str] = lambda value: ""
@@ -64,7 +64,8 @@ def _check_prefix(prefix: str) -> str:
 
 
 def _not_utf8(text: str) -> str:
-    """What is expected of a text that no server could be sent; "" if one could."""
+    """Return what is expected instead of a text that cannot be sent to a server; "" if it can
+    be."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -97,7 +98,7 @@ def _check_copier(name: str) -> str:
 
 
 def _two_for_zero(seconds: float) -> float:
-    """CFG-3: 0 stands for the default."""
+    """Replace 0 by the default. (CFG-3)"""
     return seconds or 2.0
 
 
@@ -106,7 +107,8 @@ def _at_least(lowest: float, unit: str = "") -> Callable[[float], str]:
 
 
 def _field(default: Any, **rule: Any) -> Any:
-    """A plain field: its converter gives the value its type and refuses what will not do."""
+    """Return a plain field, whose converter gives the value its type and refuses what is not
+    allowed."""
 
     def converter(value: Any, _: Any, field: attrs.Attribute[Any]) -> Any:
         return check_field(field.name, Given(value))
@@ -180,7 +182,7 @@ LISTS = frozenset(name for name in PLAIN if typing.get_origin(_TYPES[name]) is t
 
 
 def rule_of(field: attrs.Attribute[Any]) -> Rule:
-    """The rule of a field of ``StorageConfig``."""
+    """Return the rule of a field of ``StorageConfig``."""
     rule: Rule = field.metadata[Rule]
     return rule
 
@@ -196,7 +198,7 @@ CREDENTIALS = _names(lambda rule: rule.credential)
 
 
 def check_field(name: str, given: Given) -> Any:
-    """The value for the plain field ``name``.
+    """Return the value for the plain field ``name``.
 
     Raises:
         ConfigError: the value is of a wrong type or out of range; names the field and the origin.

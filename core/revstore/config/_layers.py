@@ -1,7 +1,7 @@
-"""Layers of configuration: what one source gives, by path, and how one lies over another.
+"""Layers of configuration: what one source sets, by path, and how one layer overrides another.
 
 A path is a tuple of names, ("prefix",), ("options", "poll_interval") or ("overrides",
-"deployments.apps", "url"), because the name of a resource may hold dots.
+"deployments.apps", "url"), because the name of a resource may have dots.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ _FORMS = {
 
 
 def layer_of_file(path: Path) -> Layer:
-    """Read a TOML file; ``ConfigError`` if it cannot be read, is no TOML, or has unknown keys."""
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read, is not TOML, or has unknown keys.
+    """
     origin = Origin(str(path))
     try:
         data = path.read_bytes()
@@ -79,7 +83,7 @@ def list_of_environ(variable: str) -> tuple[str, ...]:
     """Return the texts that an environment variable lists, separated by commas.
 
     Raises:
-        ConfigError: one has a character in it that cannot be seen.
+        ConfigError: one has an invisible character in it.
     """
     given = Given(os.environ.get(variable, ""), Origin(variable, text=True))
     texts: tuple[str, ...] = convert(given, tuple[str, ...], variable)
@@ -87,8 +91,10 @@ def list_of_environ(variable: str) -> tuple[str, ...]:
 
 
 def layer_of_environ(environ: Mapping[str, str]) -> Layer:
-    """The ``REVSTORE_*`` variables of ``environ``; ``__`` goes one level down. Variables
-    that are empty or blank count as unset, ``REVSTORE_TEST_*`` are left to test suites."""
+    """Return the ``REVSTORE_*`` variables of ``environ``; ``__`` goes one level down.
+
+    Variables that are empty or blank count as unset; ``REVSTORE_TEST_*`` belong to test suites.
+    """
     layer: Layer = {}
     for variable, value in sorted(environ.items()):
         name = variable.removeprefix(_PREFIX)
@@ -108,7 +114,7 @@ def layer_of_environ(environ: Mapping[str, str]) -> Layer:
 
 
 def layer_of_table(table: Mapping[str, Any], origin: Origin) -> Layer:
-    """The keys of a TOML document or of a mapping given in code."""
+    """Return the keys of a TOML document or of a mapping given in code."""
     layer: Layer = {}
     for key, value in table.items():
         if key not in _TABLES:
@@ -142,7 +148,7 @@ def _table(value: Any, field: str, origin: Origin) -> Mapping[str, Any]:
 
 
 def _check_path(path: tuple[str, ...], origin: Origin, shown: str = "") -> None:
-    """Refuse a path that leads nowhere. What options and resources hold is checked later."""
+    """Refuse a path that no setting has. The values of options and resources are checked later."""
     rest = path[2:] if path[0] == "overrides" else path
     known = [*PLAIN, "url", "options"]
     if path[0] == "resources":
@@ -166,7 +172,8 @@ def _check_path(path: tuple[str, ...], origin: Origin, shown: str = "") -> None:
 
 
 def expand_url(layer: Layer, field: str = "url") -> Layer:
-    """``layer`` with what its url says below what it says itself."""
+    """Return ``layer``, completed by what its url says; what the layer says itself has
+    precedence."""
     given = layer.get(("url",))
     if given is None:
         return layer
@@ -179,12 +186,12 @@ def expand_url(layer: Layer, field: str = "url") -> Layer:
 
 
 def merge(below: Layer, above: Layer, *, under_code: bool = False) -> Layer:
-    """``above`` laid over ``below``; a ``url`` in ``above`` is expanded.
+    """Return ``below`` overridden by ``above``; a ``url`` in ``above`` is expanded.
 
-    A URL says where the store is, so the servers below it do not show through, nor do the
-    credentials that belong to them (SF-4). Options are a backend's own: those below go if the
-    backend becomes another. With ``under_code`` the environment lies below a URL in code: its
-    own URL goes, its credentials stay, and its options go only if it names another backend.
+    A URL says where the store is, so it hides the servers below it and their credentials (SF-4).
+    Options belong to one backend: those below are dropped if the backend changes. ``under_code``:
+    ``above`` is a URL in code and ``below`` the environment, whose own URL is dropped, whose
+    credentials are kept, and whose options are dropped only if it names another backend.
     """
     has_url = ("url",) in above
     above = expand_url(above)
@@ -200,8 +207,10 @@ def merge(below: Layer, above: Layer, *, under_code: bool = False) -> Layer:
 
 
 def backend_of(layer: Layer) -> str:
-    """The backend's name that ``layer`` leads to: an unset type means etcd3 if servers are given,
-    as in the original, else sqlite (CFG-1)."""
+    """Return the name of the backend that ``layer`` selects.
+
+    An unset type means etcd3 if servers are given, as in the original, else sqlite (CFG-1).
+    """
     given = layer.get(("type",))
     name = check_field("type", given) if given is not None else ""
     url = layer.get(("url",))

@@ -17,7 +17,7 @@ __all__ = ["ResourceConfig", "check_resource_name", "check_resources"]
 @attrs.frozen(kw_only=True)
 class ResourceConfig:
     """What ``[resources.NAME]`` says about a kind that revstore does not know; NAME is its
-    lower-case plural, with the group behind a dot if there is one: "widgets.example.com".
+    lower-case plural, followed by a dot and the group if there is one: "widgets.example.com".
 
     ``namespaced`` None: an object is namespaced exactly if it has ``metadata.namespace``.
     """
@@ -34,7 +34,11 @@ _TYPES = typing.get_type_hints(ResourceConfig)
 def check_resources(
     value: Mapping[str, Any], origins: Mapping[str, Origin] = FrozenMap()
 ) -> FrozenMap[ResourceConfig]:
-    """The ``resources`` tables as values, or ``ConfigError``; ``origins`` by dotted name."""
+    """Return the ``resources`` tables as values; ``origins`` is by dotted name.
+
+    Raises:
+        ConfigError: a table does not declare a resource correctly.
+    """
     result = {}
     for name, given_table in value.items():
         check_resource_name("resources", name)
@@ -56,11 +60,11 @@ def check_resources(
 
 
 def check_resource_name(table: str, name: object) -> None:
-    """Refuse a name in ``table`` that no resource can have.
+    """Refuse a name in ``table`` that no resource can have, since it would never be found.
 
     Raises:
-        ConfigError: it is no string, is empty, or has blanks, capitals, "*", "/" or "%" in it; it
-            would never be found. ``overrides`` may have "*.GROUP".
+        ConfigError: it is not a string, is empty, or has blanks, capitals, "*", "/" or "%" in it.
+            ``overrides`` may have "*.GROUP".
     """
     text = name.removeprefix("*.") if isinstance(name, str) and table == "overrides" else name
     if not isinstance(text, str) or not text.isprintable() or not _RESOURCE.fullmatch(text):

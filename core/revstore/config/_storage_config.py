@@ -65,10 +65,12 @@ _ABOVE = {Rule: Rule(above_backend=True)}
 class StorageConfig(PlainFields):
     """Where objects are stored, and how (storagebackend.Config). All times are in seconds.
 
-    Making one raises ``ConfigError``, which names the field and its source, for a value of a
-    wrong type or out of range and for fields that contradict each other. The backend's own
-    ``options`` are checked when the store is opened, as only the plugin knows them.
-    Equal configs are equal and have the same hash; ``repr`` shows no secret.
+    The backend's own ``options`` are checked when the store is opened, since only the plugin knows
+    them. Equal configs have the same hash; ``repr`` shows no secret.
+
+    Raises:
+        ConfigError: a value is of a wrong type or out of range, or fields contradict each other.
+            The error names the field and its source.
     """
 
     #: The backend's own options, raw; see ``revstore.plugins.validate_options``.
@@ -96,18 +98,20 @@ class StorageConfig(PlainFields):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """From a URL alone; the environment is not looked at."""
+        """Load a URL alone; ignore the environment."""
         return cls._build(expand_url({("url",): Given(url)}))
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:
-        """From a TOML file alone; the environment is not looked at."""
+        """Load a TOML file alone; ignore the environment."""
         return cls._build(expand_url(layer_of_file(Path(path))))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """From the ``REVSTORE_*`` variables of ``environ`` (default: the process's), over the
-        file that ``REVSTORE_CONFIG`` names."""
+        """Load the ``REVSTORE_*`` variables of ``environ`` (default: the process's).
+
+        They override the file that ``REVSTORE_CONFIG`` names.
+        """
         environ = os.environ if environ is None else environ
         label = "REVSTORE_CONFIG"
         path = convert(Given(environ.get(label, ""), Origin(label, text=True)), str, "config")
@@ -120,10 +124,9 @@ class StorageConfig(PlainFields):
         url_or_config: str | os.PathLike[str] | StorageConfig | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> StorageConfig:
-        """From a URL, a ``.toml`` file, or (None) the environment; a config is returned as it is.
+        """Load a URL, a ``.toml`` file, or (None) the environment; return a config unchanged.
 
-        The variables of ``environ`` (default: the process's) are taken in as this module's
-        docstring says.
+        The variables of ``environ`` (default: the process's) apply as this module's docstring says.
         """
         if isinstance(url_or_config, StorageConfig):
             return url_or_config
@@ -157,7 +160,7 @@ class StorageConfig(PlainFields):
 
     @property
     def resolved_type(self) -> str:
-        """The backend's name: ``type``, or what an unset one stands for."""
+        """The backend's name: ``type``, or the one that an unset type means."""
         return self.type or ("etcd3" if self.server_list else "sqlite")
 
     @property
@@ -168,8 +171,11 @@ class StorageConfig(PlainFields):
         )
 
     def for_resource(self, name: str) -> StorageConfig:
-        """The config for a resource, "events" or "deployments.apps": this one with the overrides
-        of "*.GROUP" and then of the name itself applied, and without overrides (CFG-4, SF-1)."""
+        """Return the config for a resource, "events" or "deployments.apps".
+
+        It is this config with the overrides of "*.GROUP", then those of the name itself, and
+        without the table of overrides (CFG-4, SF-1).
+        """
         group = name.partition(".")[2]
         names = (f"*.{group}", name) if group else (name,)
         return self._overridden(tuple(each for each in names if each in self.overrides))
@@ -202,8 +208,8 @@ class StorageConfig(PlainFields):
         return layer
 
     def backend_part(self) -> StorageConfig:
-        """Return the config with only what a backend is opened by: configs that agree in it can
-        share one."""
+        """Return the config with only those fields that open a backend: configs with an equal part
+        can share one backend."""
         plain = StorageConfig()
         above = [each.name for each in attrs.fields(StorageConfig) if rule_of(each).above_backend]
         return attrs.evolve(self, **{name: getattr(plain, name) for name in above})
@@ -225,11 +231,11 @@ class StorageConfig(PlainFields):
         return values
 
     def read_password(self) -> Secret | None:
-        """The password, from ``password_file`` if that is set.
+        """Return the password, from ``password_file`` if that is set.
 
         Raises:
-            ConfigError: the file cannot be read, or has blanks around the password besides the
-                one line end at its end.
+            ConfigError: the file cannot be read, or has blanks around the password other than one
+                line end at its end.
         """
         if not self.password_file:
             return self.password
@@ -241,8 +247,13 @@ class StorageConfig(PlainFields):
             raise ConfigError(field, self.password_file, str(error), message=message) from None
 
     def check_files(self) -> None:
-        """``ConfigError`` by field for a file of the TLS set-up or a password file that cannot be
-        read; a warning for a secret one that others than its owner can read."""
+        """Check the TLS files and the password file.
+
+        It warns about a secret file that others than its owner can read.
+
+        Raises:
+            ConfigError: a file cannot be read; the error names its field.
+        """
         for field in ("key_file", "cert_file", "ca_file", "password_file"):
             path = getattr(self, field)
             if not path:
@@ -283,7 +294,7 @@ def _check_together(config: StorageConfig) -> None:
 
 
 def _is_loopback(server: str) -> bool:
-    """Whether ``server`` ("host:port", "https://host") is this machine's loopback by its name."""
+    """Return whether ``server`` ("host:port", "https://host") names this machine's loopback."""
     match = SERVER.fullmatch(server)
     host = match[2].strip("[]") if match else ""
     return host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
@@ -304,7 +315,7 @@ def _is_file(where: str | os.PathLike[str]) -> bool:
 
 
 def _within(error: ConfigError, name: str) -> ConfigError:
-    """``error``, told to be about the override ``name``."""
+    """Return ``error`` with the override ``name`` added to its field."""
     where = f"overrides.{name}"
     return ConfigError(
         f"{where}.{error.field}", error.value, error.expected, message=f"in {where}: {error}"

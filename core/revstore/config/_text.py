@@ -1,5 +1,5 @@
-"""The one rule for text from people, shells and files: blanks around it are dropped, and what
-cannot be seen in it is refused, so that two texts that look alike mean the same."""
+"""The one rule for text from people, shells and files: blanks around it are dropped, and invisible
+characters in it are refused, so that two texts that look alike are equal."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ BLANKS = " \t\r\n\v\f"
 
 
 class Unseen(ValueError):
-    """A text holds what cannot be seen, or is not meant; says what was expected instead."""
+    """A text holds something invisible or unintended; the error says what was expected instead."""
 
 
 def clean(text: str) -> str:
     """Return ``text`` without blanks, tabs and line ends around it.
 
     Raises:
-        Unseen: a control character, a line end, a blank other than U+0020, or a character of
-            no width is in it; or quotes are around it, which a shell would have taken off.
+        Unseen: it has a control character, a line end, a blank other than U+0020, or a character of
+            no width in it; or it is in quotes, which a shell would have removed.
     """
     text = text.strip(BLANKS)
     _refuse_unseen(text)
@@ -34,7 +34,7 @@ def clean_secret(text: str) -> str:
     """Return ``text`` without the one line end that a file or a shell leaves at its end.
 
     Raises:
-        Unseen: there are more blanks around it, which may be meant or not, or it holds what
+        Unseen: there are more blanks around it, which may or may not be intended, or it holds what
             ``clean`` refuses.
     """
     text = text.removesuffix("\n").removesuffix("\r")

@@ -19,18 +19,19 @@ _FORM = "SCHEME://HOST:PORT/PREFIX?NAME=VALUE or SCHEME:///PATH, such as 'sqlite
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` has a scheme and ``://``."""
+    """Return whether ``text`` has a scheme and ``://``."""
     return bool(scheme_of(text))
 
 
 def scheme_of(url: str) -> str:
-    """The scheme of ``url`` in lower case, "" if it has none."""
+    """Return the scheme of ``url`` in lower case, "" if it has none."""
     match = _SCHEME.match(url.strip())
     return match[1].lower() if match else ""
 
 
 def redact_url(url: str) -> str:
-    """``url`` fit for showing: without user, password and query values. It need not be one."""
+    """Return ``url`` without user, password and query values, fit to be shown. It need not be a
+    valid URL."""
     # Where a "?" is missing, the query is taken for something else.
     return _PASSWORD.sub(r"\1***", _without_user(url))
 
@@ -55,10 +56,14 @@ def _without_user(url: str) -> str:
 def parse_url(
     url: str, origin: Origin, field: str, fields: Collection[str], lists: Collection[str]
 ) -> dict[tuple[str, ...], Given]:
-    """What ``url`` says, by path into the configuration: ("prefix",), ("options", "path"), ...
+    """Return what ``url`` says, by path into the configuration: ("prefix",), ("options", "path"),
+    ...
 
-    ``fields`` are the names that may stand in the query, ``lists`` those of them that take
-    several values; other query names go to ``options``. Raises ``ConfigError`` for ``field``.
+    ``fields`` are the names that the query may have, ``lists`` those of them that take several
+    values; other query names go to ``options``.
+
+    Raises:
+        ConfigError: the URL is not valid; the error is about ``field``.
     """
     try:
         url = _cleaned(url)
@@ -79,7 +84,7 @@ def parse_url(
 
 
 class _Refused(Exception):
-    """Says what was expected."""
+    """The reason why a URL is refused: what was expected."""
 
 
 def _cleaned(text: str) -> str:
@@ -90,8 +95,8 @@ def _cleaned(text: str) -> str:
 
 
 def _decoded(text: str, what: str) -> str:
-    """Decode the percent signs of a part of the URL. Blanks at its ends are refused: nobody could
-    tell whether they are meant."""
+    """Decode the percent signs of a part of the URL. Refuse blanks at its ends: they may be a
+    mistake."""
     try:
         value = urllib.parse.unquote(text, errors="strict")
     except UnicodeDecodeError:

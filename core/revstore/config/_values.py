@@ -1,4 +1,4 @@
-"""Turning what files, variables, URLs and callers give into typed values, or refusing it."""
+"""How raw values from files, variables, URLs and callers become typed values, or are refused."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _EXPECTED = {
 
 @attrs.frozen
 class Origin:
-    """Where a value came from. ``label`` is shown in errors: a file's name, a variable, "URL".
-    With ``text`` everything from there is a string, to be read as the field's type."""
+    """Where a value came from. ``label`` is shown in errors: a file's name, a variable, "URL". With
+    ``text`` each value from there is a string, to be parsed as the field's type."""
 
     label: str = ""
     text: bool = False
@@ -85,7 +85,8 @@ class FrozenMap(Mapping[str, V_co]):
 
 
 def refuse(field: str, given: Given, expected: str, *, secret: bool = False) -> ConfigError:
-    """The error for a value that will not do. It shows the value, unless that may be secret."""
+    """Return the error for a value that is not allowed. It shows the value, unless that may be
+    secret."""
     shown: object = "***" if secret else given.value
     where = f"{given.origin.label}: " if given.origin.label else ""
     if isinstance(shown, int) and abs(shown) > _MAX_INT:  # Python refuses to print the longest
@@ -97,8 +98,10 @@ def refuse(field: str, given: Given, expected: str, *, secret: bool = False) -> 
 
 
 def unknown_name(field: str, origin: Origin, known: Collection[str], what: str) -> ConfigError:
-    """The error for the name ``field`` that nothing knows; the value is not shown, as it may be
-    a password under a mistyped name."""
+    """Return the error for ``field``, a name that nothing knows.
+
+    It does not show the value, which may be a password under a mistyped name.
+    """
     head, _, name = field.rpartition(".")
     close = difflib.get_close_matches(name, known, n=1)
     if close:
@@ -113,8 +116,14 @@ def unknown_name(field: str, origin: Origin, known: Collection[str], what: str) 
 
 
 def convert(given: Given, wanted: Any, field: str) -> Any:
-    """``given.value`` as the type ``wanted``: str, int, float (seconds, not negative), bool,
-    tuple[str, ...], Secret, or one of these or None. Raises ``ConfigError``."""
+    """Return ``given.value`` as the type ``wanted``.
+
+    That is str, int, float (seconds, not negative), bool, tuple[str, ...] or Secret, or one of
+    these or None.
+
+    Raises:
+        ConfigError: the value does not have this type.
+    """
     value = given.value
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     if value is None and types.NoneType in options:

@@ -1,7 +1,7 @@
-"""From a configuration to open storages: the place of the original's backend factory, whose
-switch over types is the plugin look-up here.
+"""From a configuration to open storages. This is the counterpart of the original's backend factory:
+instead of a switch over types it looks up a plugin.
 
-``open_registry`` is what most programs want. ``StorageFactory`` opens many resources of one
+Most programs need only ``open_registry``. ``StorageFactory`` opens many resources of one
 configuration and shares what can be shared.
 """
 

@@ -54,13 +54,15 @@ class _Opened:
 
 class StorageFactory(Closing):
     """Opens backends, storages and registries of one configuration, per-resource overrides
-    included. Resources whose configuration names the same store share one backend, and one
-    compactor with the smallest ``compaction_interval`` among them.
+    included.
+
+    Resources whose configuration names the same store share one backend, and one compactor with the
+    smallest ``compaction_interval`` among them.
 
     ``where`` is a URL, the path of a ``.toml`` file, a ``StorageConfig``, or None for the
-    environment; see ``revstore.config``. Nothing is opened before it is needed. Every method may
-    be called from many threads; one that opens a store raises what
-    ``revstore.plugins.open_backend`` does, and ``Closed`` after ``close``.
+    environment; see ``revstore.config``. Nothing is opened before it is needed. Every method may be
+    called from many threads. One that opens a store raises what ``revstore.plugins.open_backend``
+    does, and ``Closed`` after ``close``.
     """
 
     def __init__(self, where: Where = None) -> None:
@@ -75,8 +77,11 @@ class StorageFactory(Closing):
         self._guard = OpenGuard(self, what="storage factory", in_child=StorageFactory._in_child)
 
     def backend(self, resource: str = "") -> Backend:
-        """The backend that holds ``resource``, as "events" or "deployments.apps"; "": the main
-        one. It is the factory's: do not close it."""
+        """Return the backend that holds ``resource``, such as "events" or "deployments.apps"; "":
+        the main one.
+
+        The factory owns it: do not close it.
+        """
         config = self.config.for_resource(resource) if resource else self.config
         with self._lock:
             return self._open(config)
@@ -84,8 +89,11 @@ class StorageFactory(Closing):
     def resource_type(
         self, object_type: type[T], resource: ResourceInfo | str = ""
     ) -> ResourceType[T]:
-        """Return what ``storage`` makes of a type: codec and copier by the configuration, the rest
-        by default. Change it by ``attrs.evolve`` to have other functions for ``labels``, say."""
+        """Return how ``storage`` treats a type: codec and copier by the configuration, the rest by
+        default.
+
+        To have other functions, for example for ``labels``, change it with ``attrs.evolve``.
+        """
         info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
         codec = load_codec(config.codec)(object_type)
@@ -113,16 +121,16 @@ class StorageFactory(Closing):
         indexed_fields: tuple[str, ...] = (),
         on_close: Callable[[], None] | None = None,
     ) -> Storage[T]:
-        """The storage of one resource. It lives until the factory is closed.
+        """Open the storage of one resource. It lives until the factory is closed.
 
         ``resource`` chooses the configuration's overrides and the keys: "pods" is "/pods",
         "widgets.example.com" is "/example.com/widgets". By default it is the plural of the type's
-        name, as Kubernetes has it; ``dict`` needs one. A ``ResourceType`` in the place of the type
-        goes over that, and over the configuration's codec and copier; ``transformer`` goes over the
+        name, as Kubernetes forms it; ``dict`` needs one. A ``ResourceType`` in place of the type
+        overrides that, and the configuration's codec and copier; ``transformer`` overrides the
         configuration's.
 
-        With ``cached`` it stands behind a watch cache of its own, a ``revstore.cacher.Cacher``,
-        which reads all objects of the resource once and follows them from there: lists, watches
+        With ``cached`` the storage is behind its own watch cache, a ``revstore.cacher.Cacher``,
+        which reads all objects of the resource once and then follows their changes: lists, watches
         and reads at a resource version come from memory. ``capacity`` and ``indexed_fields`` are
         those of ``CacherConfig``; capacity 0 means no cache. (OLD-27)
         """
@@ -173,13 +181,16 @@ class StorageFactory(Closing):
             raise
 
     def open_storages(self) -> tuple[tuple[ResourceInfo, Storage[Any]], ...]:
-        """The storages that were made and not closed with the factory, in the order of making."""
+        """Return the storages that the factory has opened and not closed, in the order of opening."""
         with self._lock:
             return tuple(self._storages)
 
     def open_backends(self) -> tuple[tuple[StorageConfig, Backend], ...]:
-        """The backends that are open, in the order of opening, each with the part of the
-        configuration that it was opened by. They are the factory's: do not close them."""
+        """Return the backends that are open, in the order of opening, each with the part of the
+        configuration that opened it.
+
+        The factory owns them: do not close them.
+        """
         with self._lock:
             return tuple((config, each.backend) for config, each in self._opened.items())
 
@@ -193,12 +204,14 @@ class StorageFactory(Closing):
         indexed_fields: tuple[str, ...] = (),
         on_close: Callable[[], None] | None = None,
     ) -> Registry[Any]:
-        """The registry of one resource, of plain dicts unless an ``object_type`` is given: the
-        same one for the same arguments, until it or the factory is closed, but for one with
-        ``on_close``, which is called when the registry has been closed. ``namespaced`` goes over
-        what is known of the resource; an unknown one counts as namespaced. ``cached`` and
-        ``indexed_fields`` are those of ``storage``; a registry that is shared keeps those it was
-        made with."""
+        """Return the registry of one resource, of plain dicts unless an ``object_type`` is given.
+
+        The same arguments give the same registry, until it or the factory is closed. One with
+        ``on_close``, which is called after the registry was closed, is never shared. ``namespaced``
+        overrides what is known about the resource; an unknown one counts as namespaced. ``cached``
+        and ``indexed_fields`` are those of ``storage``; a shared registry keeps those that it was
+        opened with.
+        """
         info = self.info(object_type, resource)
         if namespaced is not None:
             info = attrs.evolve(info, namespaced=namespaced)
@@ -248,8 +261,11 @@ class StorageFactory(Closing):
             raise
 
     def stored_resources(self) -> tuple[str, ...]:
-        """The resource prefixes that hold keys, as "/pods" or "/example.com/widgets", sorted.
-        Reads one key of each resource, not all keys."""
+        """Return the resource prefixes that hold keys, such as "/pods" or "/example.com/widgets",
+        sorted.
+
+        It reads one key of each resource, not all keys.
+        """
         found = set()
         for config in self._configs():
             with self._lock:
@@ -264,8 +280,8 @@ class StorageFactory(Closing):
         return tuple(sorted(found))
 
     def health_check(self, resource: str = "") -> HealthCheck:
-        """A check that the store answers a read of "<prefix>/health"; a missing key is healthy.
-        (HLT-1, HLT-2)"""
+        """Return a check that the store answers a read of "<prefix>/health"; a missing key is
+        healthy. (HLT-1, HLT-2)"""
         config = self.config.for_resource(resource) if resource else self.config
         timeout = config.healthcheck_timeout or 2.0
         key = f"{config.prefix.rstrip('/')}/health"
@@ -276,7 +292,7 @@ class StorageFactory(Closing):
         return HealthCheck(probe, timeout=timeout)
 
     def ready_check(self, resource: str = "") -> HealthCheck:
-        """A check that the store serves linearizable reads. (HLT-2)"""
+        """Return a check that the store serves linearizable reads. (HLT-2)"""
         config = self.config.for_resource(resource) if resource else self.config
         timeout = config.readycheck_timeout or 2.0
 
@@ -286,8 +302,8 @@ class StorageFactory(Closing):
         return HealthCheck(probe, timeout=timeout)
 
     def close(self) -> None:
-        """Close storages first, then compactors, then backends. Idempotent; in a child after a fork
-        it does nothing."""
+        """Close storages first, then compactors, then backends. Idempotent; do nothing in a child
+        after a fork."""
         if self._guard.inherited:
             return
         with self._lock:
@@ -302,11 +318,11 @@ class StorageFactory(Closing):
             self._storages, self._opened = [], {}
 
     def info(self, object_type: type[Any], resource: ResourceInfo | str = "") -> ResourceInfo:
-        """The resource that ``storage`` and ``registry`` take these arguments for.
+        """Return the resource that ``storage`` and ``registry`` choose for these arguments.
 
         Raises:
-            InvalidArgument: there is none, or it could be taken for another one, or several are
-                called so; see ``revstore.kinds``.
+            InvalidArgument: there is none, it could be mistaken for another one, or several have
+                this name; see ``revstore.kinds``.
         """
         try:
             hash(object_type)
@@ -355,7 +371,7 @@ class StorageFactory(Closing):
         return opened.backend
 
     def _compaction_interval(self, shared: StorageConfig) -> float:
-        """The smallest that is asked for; 0 if all say off. (CMP-5)"""
+        """Return the smallest interval that is configured; 0 if all say off. (CMP-5)"""
         intervals = [
             config.compaction_interval
             for config in self._configs()
@@ -375,17 +391,22 @@ class StorageFactory(Closing):
 def new_raw_storage(
     where: Where, object_type: type[T] | ResourceType[T], **options: Any
 ) -> Storage[T]:
-    """The undecorated storage of one resource (NewRawStorage); ``options`` are those of
-    ``StorageFactory.storage`` but for ``on_close``. Closing it closes its backend."""
+    """Open the undecorated storage of one resource (NewRawStorage).
+
+    ``options`` are those of ``StorageFactory.storage`` except ``on_close``. Closing it closes its
+    backend.
+    """
     return open_storage(where, object_type, **{**options, "cached": False})
 
 
 def open_storage(
     where: Where, object_type: type[T] | ResourceType[T], *, cached: bool = False, **options: Any
 ) -> Storage[T]:
-    """A storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``; with
-    ``cached`` behind a watch cache. ``options`` are those of ``StorageFactory.storage`` but for
-    ``on_close``. Closing it closes its backend; if it cannot be made, nothing is left open."""
+    """Open a storage of one resource, by keys: ``open_storage("sqlite:///x.db", Node)``.
+
+    With ``cached`` it is behind a watch cache. ``options`` are those of ``StorageFactory.storage``
+    except ``on_close``. Closing it closes its backend. If opening fails, nothing is left open.
+    """
     factory = StorageFactory(where)
     try:
         return factory.storage(object_type, cached=cached, on_close=factory.close, **options)
@@ -402,8 +423,10 @@ def storage_with_cacher(
     indexed_fields: tuple[str, ...] = (),
     **options: Any,
 ) -> Storage[T]:
-    """The storage of one resource behind a watch cache (StorageWithCacher): ``open_storage`` with
-    ``cached``; ``capacity`` 0 means no cache. (OLD-27)"""
+    """Open the storage of one resource behind a watch cache (StorageWithCacher).
+
+    It is ``open_storage`` with ``cached``; ``capacity`` 0 means no cache. (OLD-27)
+    """
     options |= {"cached": True, "capacity": capacity, "indexed_fields": indexed_fields}
     return open_storage(where, object_type, **options)
 
@@ -417,8 +440,10 @@ def open_registry(
     cached: bool = False,
     indexed_fields: tuple[str, ...] = (),
 ) -> Registry[T]:
-    """A registry of one resource, by names: ``open_registry("sqlite:///x.db", Node)``. Arguments
-    as ``StorageFactory.registry`` has them. Closing it closes its backend."""
+    """Open a registry of one resource, by names: ``open_registry("sqlite:///x.db", Node)``.
+
+    The arguments are those of ``StorageFactory.registry``. Closing it closes its backend.
+    """
     factory = StorageFactory(where)
     try:
         return factory.registry(
@@ -435,8 +460,9 @@ def open_registry(
 
 
 def _check_overrides(config: StorageConfig) -> None:
-    """Refuse an override under another name than that of its resource, where it would never be
-    found and its objects would lie in the main store.
+    """Refuse an override under any other name than that of its resource.
+
+    It would never be found, and the resource's objects would be in the main store.
 
     Raises:
         ConfigError: the name is a kind, a short name, or lacks the group.

@@ -11,8 +11,8 @@ __all__ = ["resource_prefixes"]
 
 
 def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
-    """Each "/resource" or "/group/resource" that keys below ``root`` begin with, by skipping from
-    one to the next."""
+    """Yield each "/resource" or "/group/resource" that keys below ``root`` begin with, by skipping
+    from one to the next."""
     start = root + "/"
     end = root + "0"  # "0" follows "/": the first key that is not below the root
     while start < end:
