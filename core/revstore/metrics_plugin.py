@@ -14,7 +14,7 @@ __all__ = ["revstore_open_backend"]
 
 @hookimpl(wrapper=True)
 def revstore_open_backend(config: StorageConfig) -> Generator[None, Backend, Backend]:
-    """Measure what is opened.
+    """Measure the backend that is opened.
 
     Raises:
         BackendBroken: prometheus-client is not installed; nothing was opened.

@@ -1,4 +1,5 @@
-"""May the cache answer? (delegator.ShouldDelegateList; DELEG-1 to DELEG-9)"""
+"""The choice between cache and store for a list. (delegator.ShouldDelegateList; DELEG-1 to
+DELEG-9)"""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ CURRENT = -1
 
 @attrs.frozen
 class Horizon:
-    """What a cache can show: states from ``floor`` to ``revision``, once it is ``ready``; with
-    ``progress`` it gets to newer ones in a moment, also if nothing changes."""
+    """What a cache can show: states from ``floor`` to ``revision``, once it is ``ready``. With
+    ``progress`` it soon reaches newer ones, even if nothing changes."""
 
     floor: int
     revision: int
@@ -26,9 +27,11 @@ class Horizon:
 def serve_list(
     plan: ListPlan, horizon: Horizon, *, recursive: bool, plain_page: bool
 ) -> int | None:
-    """Return the revision that the cache must show before it may answer a list: 0 stands for any,
-    ``CURRENT`` for the store's own, None for a list that the store must answer. ``plain_page``:
-    the list has a limit and no selector."""
+    """Return the revision that the cache must show before it may answer a list.
+
+    0 means any revision, ``CURRENT`` the store's own, and None that the store must answer.
+    ``plain_page``: the list has a limit and no selector.
+    """
     if not horizon.ready and plain_page:
         return None  # CACHE-9
     if plan.revision:
@@ -43,7 +46,8 @@ def serve_list(
 
 
 def _serve_exact(revision: int, horizon: Horizon, *, recursive: bool) -> int | None:
-    """Also for the pages of a list that goes on. (DELEG-4 to DELEG-7, DELEG-9)"""
+    """Decide for a list at an exact revision, and for further pages. (DELEG-4 to DELEG-7,
+    DELEG-9)"""
     if not recursive or (horizon.ready and revision < horizon.floor):
         return None
     if revision <= horizon.revision:

@@ -46,16 +46,16 @@ _NO_DEADLINE = Deadline(None, "")
 
 
 class Cacher(Storage[T]):
-    """A storage that follows another and answers from memory what it can.
+    """A storage that follows another one and answers from memory what it can.
 
-    Writes go to the storage and are seen here once its feed has brought them. Lists without a
-    resource version are consistent all the same: the storage is asked for its revision, and the
-    cache waits until it has got there; if it does not in time, the storage answers. Gets without
-    a resource version go to the storage. A watch never delays another; one that falls behind what
-    the log remembers ends with ``Expired``. A feed that breaks reconnects; where the store has
-    forgotten what happened meanwhile, the cache is rebuilt, and all watches end with
-    ``Expired``. Until the cache is filled, calls wait for it, then raise ``NotReady``, but for gets
-    and pages without a selector, which the storage answers.
+    Writes go to the storage; they are visible here once its feed has delivered them. Lists without
+    a resource version are consistent all the same: the cache asks the storage for its revision and
+    waits until it has reached that; if this takes too long, the storage answers. Gets without a
+    resource version go to the storage. A watch never delays another. A watch that falls behind what
+    the log remembers ends with ``Expired``. A feed that breaks reconnects. If the store has
+    forgotten the events in between, the cache is rebuilt, and all watches end with ``Expired``.
+    Until the cache is filled, calls wait for it and then raise ``NotReady``, except for gets and
+    pages without a selector, which the storage answers.
     """
 
     def __init__(self, config: CacherConfig[T]) -> None:
@@ -161,7 +161,7 @@ class Cacher(Storage[T]):
         limit: int,
         deadline: Deadline,
     ) -> ObjectList[T] | None:
-        """The answer from memory; None if the storage must be asked."""
+        """Return the answer from memory; None if the storage must be asked."""
         plain_page = limit > 0 and predicate.empty
         while self._caught_up(scope, plan, deadline, plain_page=plain_page):
             try:
@@ -296,7 +296,8 @@ class Cacher(Storage[T]):
         )
 
     def _suggestion(self, key: str) -> T | None:
-        """What the cache holds, instead of what the caller remembers. (DEL-15, GU-19)"""
+        """Return what the cache holds, in place of an object that the caller suggests. (DEL-15,
+        GU-19)"""
         obj = self._content.state.get(key)
         return obj if obj is None or self._copy is None else self._copy(obj)
 
@@ -324,22 +325,36 @@ class Cacher(Storage[T]):
         self._content.request_progress()
 
     def ready(self, *, timeout: float | None = None) -> None:
-        """Return if the cache is filled, else raise ``NotReady``; does not wait."""
+        """Return if the cache is filled; do not wait.
+
+        Raises:
+            NotReady: it is not filled.
+        """
         self._content.ready()
 
     def wait_ready(self, timeout: float = 30.0) -> None:
-        """Return once the cache is filled; ``NotReady`` after ``timeout`` seconds."""
+        """Return once the cache is filled.
+
+        Raises:
+            NotReady: it is not filled after ``timeout`` seconds.
+        """
         self._content.wait_ready(check_timeout(timeout, 30.0))
 
     @property
     def counters(self) -> CacherCounters:
-        """What the cache has done so far, and how much it holds."""
+        """The cache's counters since it was created, and how much it holds."""
         return self._content.counters()
 
     def check_consistency(self, *, timeout: float | None = None) -> ConsistencyReport:
-        """Compare keys and versions with the store's, all read again, within ``timeout`` seconds.
-        A cache that differs, which only a defect can bring about, is rebuilt, and its watches
-        end with ``Expired``. Raises ``Timeout``, ``NotReady``, and the backend's errors."""
+        """Read all keys and versions of the store again, and compare them with the cache's.
+
+        A cache that differs, which only a defect can cause, is rebuilt, and its watches end with
+        ``Expired``. The errors of the backend come out unchanged.
+
+        Raises:
+            Timeout: the comparison takes more than ``timeout`` seconds.
+            NotReady: the cache is not filled.
+        """
         self._content.check_open()
         return check_consistency(self._storage, self._content, self._prefix, timeout)
 
@@ -362,7 +377,7 @@ class Cacher(Storage[T]):
         return self._storage
 
     def _covered(self, key: str) -> bool:
-        """Whether it is a key of this cache; the storage says what is wrong with others."""
+        """Return whether the key is one of this cache; the storage raises the errors for others."""
         try:
             check_object_key(key, self._prefix)
         except InvalidKey:
@@ -370,8 +385,8 @@ class Cacher(Storage[T]):
         return True
 
     def _scope(self, key: str, recursive: bool) -> str | None:
-        """The key, or the prefix that ends in "/"; None for one that the storage will refuse, or
-        may."""
+        """Return the key, or the prefix that ends in "/"; None for one that the storage may
+        refuse."""
         try:
             scope = check_object_key(key, self._prefix, prefix=recursive)
         except InvalidKey:

@@ -1,4 +1,4 @@
-"""Many objects that are made, or dropped, without stopping other threads for long."""
+"""Many objects are created or dropped here without stopping other threads for long."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _turn = threading.Lock()  # held by the thread that has paused the collector
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the collector from running in this process, for a moment.
+    """Keep the garbage collector from running in this process, for a moment.
 
-    It would go over all that was made so far again and again, and find nothing: that takes a third
-    of the time in which a cache is filled. Only one thread at a time pauses it, so that it is never
-    paused for longer than one of them takes; for the others, and where it is disabled, this does
+    Otherwise it traverses all new objects again and again and finds nothing, which takes a third of
+    the time in which a cache is filled. Only one thread at a time pauses it, so that it is never
+    paused for longer than one of them takes. For the others, and where it is disabled, this does
     nothing.
     """
     if not gc.isenabled() or not _turn.acquire(blocking=False):
@@ -35,14 +35,15 @@ def collector_paused() -> Iterator[None]:
 
 
 def drop_one_by_one(objects: list[Any]) -> None:
-    """Empty a list that may have the last references to its objects. Other threads can run in
-    between, which they cannot while a whole list is freed."""
+    """Empty a list that may have the last references to its objects, so that other threads can run
+    in between. They cannot while a whole list is freed."""
     while objects:
         objects.pop()
 
 
 def _in_child() -> None:
-    """Go on in the child of a fork, where the thread that paused it is missing."""
+    """Resume the collector in the child of a fork, where the thread that paused it does not
+    exist."""
     if _turn.locked():
         gc.enable()
         _turn.release()

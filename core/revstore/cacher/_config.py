@@ -1,4 +1,4 @@
-"""What a cache is made of."""
+"""The configuration of a cache."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ _WINDOW = 75.0
 
 @attrs.frozen(kw_only=True)
 class CacherConfig(Generic[T]):
-    """What a ``Cacher`` is made of (cacher.Config, with the arguments of StorageWithCacher).
+    """The configuration of a ``Cacher`` (cacher.Config, with the arguments of StorageWithCacher).
 
-    ``storage`` is the storage that it decorates and closes, ``resource_type`` that of its objects;
-    the codec is the storage's business. ``capacity`` bounds the event log (None: by
-    ``event_history_window``, 102,400 events for up to 75 s); events of the last
-    ``event_history_window`` seconds are kept within it, at least 75. ``indexed_fields`` are the
-    field paths by which lists are found without a scan and by which watches are only shown
-    what may concern them (TriggerPublisherFunc, Indexers); labels are always indexed for lists.
-    Keys come from the storage's feed, and lists are always an ``ObjectList``: there is no key
-    function and no new-list function.
+    The cache decorates ``storage`` and closes it. ``resource_type`` is the type of its objects;
+    only the storage needs the codec. ``capacity`` bounds the event log (None: it follows from
+    ``event_history_window``, 102,400 events for up to 75 s). Within it, events of the last
+    ``event_history_window`` seconds are kept, at least 75 s. ``indexed_fields`` are the field paths
+    by which lists are found without a scan, and by which watches receive only events that may
+    concern them (TriggerPublisherFunc, Indexers); labels are always indexed for lists. Keys come
+    from the storage's feed, and lists are always an ``ObjectList``: there is no key function and no
+    new-list function.
 
-    A consistent read waits up to ``fresh_timeout`` seconds for the cache to be as new as the
-    store, then asks the store. Raises ``InvalidArgument`` that names a field out of its range.
+    A consistent read waits up to ``fresh_timeout`` seconds for the cache to be as new as the store,
+    then asks the store.
+
+    Raises:
+        InvalidArgument: a field is out of its range; the error names it.
     """
 
     storage: Storage[T]
@@ -54,7 +57,7 @@ class CacherConfig(Generic[T]):
 
 
 def log_capacity(config: CacherConfig[T]) -> int:
-    """The log's upper bound: doubled for each doubling of the window. (HIST-1)"""
+    """Return the log's upper bound: it doubles for each doubling of the window. (HIST-1)"""
     if config.capacity is not None:
         return config.capacity
     doublings = max(0, math.ceil(math.log2(min(config.event_history_window, 1e12) / _WINDOW)))

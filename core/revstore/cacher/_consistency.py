@@ -1,4 +1,4 @@
-"""Comparing a cache with its store."""
+"""The comparison of a cache with its store."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ATTEMPTS = 3
 
 @attrs.frozen(kw_only=True)
 class ConsistencyReport:
-    """What a comparison of a cache with its store found.
+    """The result of a comparison of a cache with its store.
 
-    ``consistent`` is None if it could not be told, as the cache had moved too far from the state
+    ``consistent`` is None if this is unknown, because the cache had moved too far from the state
     that was read. ``first_difference`` is the first key that only one of them has, or that has
-    different versions. ``digest`` is of the keys and versions at ``resource_version``: equal ones
-    mean equal states, also of caches in different processes.
+    different versions. ``digest`` is computed from the keys and versions at ``resource_version``:
+    equal digests mean equal states, even of caches in different processes.
     """
 
     consistent: bool | None
@@ -44,8 +44,8 @@ class ConsistencyReport:
 def check_consistency(
     storage: Storage[T], content: Content[T], prefix: str, timeout: float | None
 ) -> ConsistencyReport:
-    """Read all keys and versions from the store, a page at a time, and compare them with what the
-    cache has for that state. A cache that differs is rebuilt. (CACHE-22)"""
+    """Read all keys and versions from the store, a page at a time, and compare them with the
+    cache's for the same state. Rebuild a cache that differs. (CACHE-22)"""
     deadline = Deadline(timeout, prefix.rstrip("/"))
     report = ConsistencyReport(consistent=None, resource_version="")
     for _ in range(_ATTEMPTS):

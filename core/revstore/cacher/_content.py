@@ -1,4 +1,4 @@
-"""What a cache holds, kept up by its feed; and what is answered from it."""
+"""What a cache holds, updated by its feed, and the answers from it."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _MANY = 256
 
 
 class Content(Generic[T]):
-    """Owner of a cache's state, which the feed's thread changes and any thread asks.
+    """Owner of a cache's state, which the feed's thread changes and any thread reads.
 
-    ``state`` and ``generation`` are replaced as wholes; single look-ups need no lock. Questions
-    about both raise ``NotReady`` while the cache is being filled.
+    ``state`` and ``generation`` are replaced as wholes, so single look-ups need no lock. Calls that
+    need both raise ``NotReady`` while the cache is being filled.
     """
 
     def __init__(self, config: CacherConfig[T]) -> None:
@@ -98,13 +98,21 @@ class Content(Generic[T]):
             raise Closed(self.ended)
 
     def ready(self) -> None:
-        """Return if the cache is filled, else raise ``NotReady``."""
+        """Return if the cache is filled.
+
+        Raises:
+            NotReady: it is not.
+        """
         self.check_open()
         with self._lock:
             self._ready()
 
     def wait_ready(self, timeout: float | None) -> None:
-        """Return once the cache is filled; ``NotReady`` if it is not within ``timeout``."""
+        """Return once the cache is filled.
+
+        Raises:
+            NotReady: it is not filled after ``timeout`` seconds.
+        """
         self.check_open()
         if self.generation is not None:
             return
@@ -117,12 +125,12 @@ class Content(Generic[T]):
             self._ready()
 
     def revision(self) -> int:
-        """Up to which the cache shows everything, 0 if it is not ready."""
+        """Return the revision up to which the cache shows everything, 0 if it is not ready."""
         generation = self.generation
         return 0 if generation is None else generation.revision
 
     def horizon(self) -> Horizon:
-        """What can be shown now."""
+        """Return what the cache can show now."""
         generation = self.generation
         progress = self._freshness.trusted
         if generation is None:
@@ -130,21 +138,26 @@ class Content(Generic[T]):
         return Horizon(generation.log.segment.floor, generation.revision, progress=progress)
 
     def wait_fresh(self, revision: int, timeout: float | None, *, reached: bool = False) -> bool:
-        """Wait until the cache shows ``revision``; False if it does not get there in time. With
-        ``reached`` the store is known to be there. (CACHE-10, CACHE-11)"""
+        """Wait until the cache shows ``revision``; return False if it does not in time.
+
+        ``reached`` says that the store is known to have reached it. (CACHE-10, CACHE-11)
+        """
         request_progress = self.feed.request_progress
         return self._freshness.wait(revision, timeout, request_progress, reached=reached)
 
     def request_progress(self) -> None:
-        """Ask the store for progress, and have watches report it. ``Unsupported``."""
+        """Ask the store for progress, and have watches report it.
+
+        Raises:
+            Unsupported: the store cannot report progress.
+        """
         generation = self.generation
         if generation is not None:
             generation.asked = True
         self.feed.request_progress()
 
     def look_up(self, key: str) -> tuple[T | None, bool]:
-        """Return the object at ``key``, which may just have become readable, or unreadable; and
-        whether it cannot be read."""
+        """Return the object at ``key`` and whether it cannot be read, both at the same moment."""
         with self._lock:
             return self.state.get(key), key in self.state.corrupt
 
@@ -222,7 +235,7 @@ class Content(Generic[T]):
 
     def versions_at(self, revision: int) -> tuple[dict[str, int], frozenset[str]] | None:
         """Return the versions of all objects at ``revision``, by their keys, and the keys of those
-        that could not be read there; None if that is not remembered."""
+        that could not be read there; None if that state is not remembered."""
         resource_type = self._config.resource_type
         with self._lock:
             segment = self._ready().log.segment
@@ -237,7 +250,7 @@ class Content(Generic[T]):
         return versions, unreadable
 
     def counters(self) -> CacherCounters:
-        """A reading of all counters."""
+        """Return a reading of all counters."""
         with self._lock:
             generation, objects = self.generation, len(self.state)
             received, unreadable = self._events_received, len(self.state.corrupt)
@@ -261,12 +274,13 @@ class Content(Generic[T]):
         )
 
     def close(self) -> None:
-        """End watches, waiting calls and the feed. May be called again, if it was interrupted."""
+        """End watches, waiting calls and the feed. If this is interrupted, it may be called
+        again."""
         self._end("the cache was closed", Exception)
         self.feed.close()
 
     def in_child(self, why: str) -> None:
-        """End everything in the child of a fork, without a lock and without a word to anybody."""
+        """End everything in the child of a fork, without a lock and without waking anybody."""
         self.ended = why
         self._lock = threading.Lock()
         self._waiters = Waiters()
@@ -293,8 +307,10 @@ class Content(Generic[T]):
         *,
         even_if_corrupt: bool,
     ) -> WatchStart[T]:
-        """Begin with the state there is; with an error, if it is older than the plan's revision.
-        Under the lock. (CWATCH-1)"""
+        """Begin with the current state, or with an error if that is older than the plan's revision.
+
+        Call it under the lock. (CWATCH-1)
+        """
         segment, revision = generation.log.segment, generation.revision
         corrupt = {key: self.state.corrupt[key] for key in self.state.corrupt if covers(scope, key)}
         # With the keys, where errors are to be sorted in.
@@ -312,7 +328,11 @@ class Content(Generic[T]):
         return WatchStart(segment.end, revision, events, error)
 
     def _ready(self) -> Generation[T]:
-        """The generation there is, else ``NotReady``. Under the lock."""
+        """Return the current generation. Call it under the lock.
+
+        Raises:
+            NotReady: there is none.
+        """
         self.check_open()
         if self.generation is None:
             why = f": {self._failure}" if self._failure else ""
@@ -325,7 +345,7 @@ class Content(Generic[T]):
     # --- for the feed's thread -----------------------------------------------------------------
 
     def _load(self, changes: Sequence[Change[T]]) -> None:
-        """Take a page of a new state."""
+        """Add a page of a new state."""
         if self._loading is None:
             self._loading = CacheState(self._attributes)
         objects: dict[str, T] = {}
@@ -339,7 +359,7 @@ class Content(Generic[T]):
             self._loading.load(objects)
 
     def _replace(self, revision: int) -> None:
-        """The new state is whole. (CACHE-6)"""
+        """Replace the state by the new one, which is complete. (CACHE-6)"""
         state, self._loading = self._loading, None
         if state is None:  # not "or": one whose objects are all unreadable has the length 0
             state = CacheState(self._attributes)
@@ -367,7 +387,7 @@ class Content(Generic[T]):
         drop_one_by_one(parts)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
-        """Take a revision, or a mark of how far the store is."""
+        """Add the changes of a revision, or note how far the store is."""
         loaded = [(change, self._with_attributes(_loaded(change))) for change in batch.changes]
         now = time.monotonic()
         generation, state, branch = self.generation, self.state, None
@@ -432,7 +452,7 @@ class Content(Generic[T]):
 def _enter(
     state: CacheState[T], change: Change[T], item: Item[T] | CorruptObject, now: float
 ) -> Entry[T]:
-    """Take a change into the state; return its entry for the log."""
+    """Apply a change to the state; return its entry for the log."""
     kind, key, revision = change.type, change.key, change.revision
     corrupt = state.corrupt.get(key)
     if isinstance(item, CorruptObject):
@@ -446,8 +466,8 @@ def _enter(
 
 
 def _loaded(change: Change[T]) -> Any:
-    """The new object of a change, or why there is none: nothing that a user's codec raises ends
-    the feed."""
+    """Return the new object of a change, or the error if it cannot be read: whatever a user's codec
+    raises must not end the feed."""
     try:
         return change.load()
     except CorruptObject as error:
@@ -463,5 +483,5 @@ def _loaded(change: Change[T]) -> Any:
 
 
 def retry_after(seconds: float) -> int:
-    """When to try again, ``seconds`` after the cache began to be filled. (CACHE-8)"""
+    """Return when to try again, ``seconds`` after the cache began to be filled. (CACHE-8)"""
     return int(min(max(math.exp(0.06 * min(seconds, 1000.0)), 1.0), 30.0))

@@ -1,4 +1,4 @@
-"""What a cache has done so far, in numbers."""
+"""The counters of a cache."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["CacherCounters", "Counter", "Counting"]
 
 
 def _merged_by(merge: Callable[[float, float], float], default: float) -> Any:
-    """Declare a number that does not add up over several caches."""
+    """Declare a number that cannot be summed over several caches."""
     return attrs.field(default=default, metadata={_merged_by: merge})
 
 
 @attrs.frozen(kw_only=True)
 class CacherCounters:
-    """A reading of a cache's counters. Those that only rise do so from the cache's making.
+    """A reading of a cache's counters. Those that only rise do so since the cache was created.
 
     The names in parentheses are the original's metrics.
     """
@@ -61,8 +61,11 @@ class CacherCounters:
     resource_version: int = _merged_by(min, 0)
 
     def merged(self, other: CacherCounters) -> CacherCounters:
-        """Return the counters of two caches of one resource as those of one: sums, the higher of
-        two maxima, and the version of the cache that is further behind."""
+        """Return the counters of two caches of one resource as those of one.
+
+        They are sums, the higher of two maxima, and the version of the cache that is further
+        behind.
+        """
         return CacherCounters(
             **{
                 field.name: field.metadata.get(_merged_by, operator.add)(
@@ -113,5 +116,5 @@ class Counting:
         self.log_length_max = Counter()
 
     def values(self) -> dict[str, Any]:
-        """All so far, by name."""
+        """Return all counters so far, by name."""
         return {name: counter.value for name, counter in vars(self).items()}

@@ -1,4 +1,4 @@
-"""The growth and cutting of the log of the latest events, which all watches read."""
+"""The log of the latest events, which all watches read: how it grows and is cut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOWER = 100
 
 class Item(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """An object and what it is selected by: its labels, and the values of the indexed fields in
-    their order; None for what could not be had of it, which no selector matches. (LIST-6)"""
+    their order. None marks what could not be computed, which no selector matches. (LIST-6)"""
 
     object: T
     labels: Mapping[str, str] | None
@@ -35,10 +35,10 @@ class Item(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """One event. ``item`` is the new object, of a deletion the last one at the deletion's version;
-    ``previous`` the one before, None if there was none. ``event`` is what a watch without a
-    selector shows, made once for all. ``error`` is set if the new object cannot be read,
-    ``previous_error`` if the one before could not."""
+    """One event. ``item`` is the new object, or for a deletion the last one at the deletion's
+    version; ``previous`` is the one before, None if there was none. ``event`` is what a watch
+    without a selector shows, created once for all. ``error`` is set if the new object cannot be
+    read, ``previous_error`` if the one before could not."""
 
     type: EventType
     key: str
@@ -65,8 +65,8 @@ class EventLog(Generic[T]):
         self.held = 0
 
     def make_room(self, count: int, now: float) -> list[Entry[T]]:
-        """Drop what is superfluous once ``count`` more events are there, and return it: it may take
-        long to free."""
+        """Drop what is superfluous once ``count`` more events are added, and return it, since
+        freeing it may take long."""
         segment = self.segment
         length = len(segment.items) + count
         # An eighth is dropped at a time, so that an append moves a few entries on average.
@@ -80,11 +80,12 @@ class EventLog(Generic[T]):
         return []
 
     def append(self, entries: Sequence[Entry[T]]) -> None:
-        """Add the events of one revision, in one step for all readers."""
+        """Add the events of one revision; all readers see them in one step."""
         self.segment.items.extend(entries)
 
     def _superfluous(self, entries: list[Entry[T]], count: int, now: float) -> int:
-        """How many of the oldest may go; never a part of a revision's."""
+        """Return how many of the oldest events may be dropped; a revision is never dropped in
+        part."""
         length = len(entries) + count
         old = bisect_left(entries, now - self._window, key=_time)
         spare = length - min(_LOWER, self._capacity)

@@ -1,4 +1,4 @@
-"""Reads that go to the store after all: a few at a time, equal ones together."""
+"""Reads that the cache cannot answer and the store must: a few at a time, equal ones together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Flight:
 
 class Fallbacks:
     """At most ``limit`` reads run at once. A read that waits for its turn serves all equal ones
-    that come meanwhile: each begins after its callers asked, so none is too old."""
+    that arrive meanwhile. Each begins after its callers asked, so none is too old."""
 
     def __init__(self, limit: int = 4) -> None:
         self._limit = limit
@@ -47,8 +47,11 @@ class Fallbacks:
         self._running: set[_Flight] = set()
 
     def run(self, key: Hashable, read: Callable[[], R], deadline: Deadline) -> R:
-        """What ``read`` returns, maybe to several callers; equal keys mean equal reads.
-        ``Timeout`` if there is no turn by the deadline."""
+        """Return what ``read`` returns, perhaps to several callers; equal keys mean equal reads.
+
+        Raises:
+            Timeout: there is no turn by the deadline.
+        """
         while True:
             own = _Flight()
             try:
@@ -98,7 +101,7 @@ class Fallbacks:
             return True
 
     def _land(self, key: Hashable, flight: _Flight) -> None:
-        """Give the turn back and wake who waits for it, or for the result. May be repeated."""
+        """Give the turn back, and wake those who wait for it or for the result. May be repeated."""
         with self._lock:
             if self._waiting.get(key) is flight:
                 del self._waiting[key]

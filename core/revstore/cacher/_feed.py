@@ -1,4 +1,4 @@
-"""The thread that fills a cache: lists, then follows; reconnects; lists again if it must."""
+"""The thread that fills a cache: it lists, follows, reconnects, and lists again if it must."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ _TICK = 1.0
 
 
 class Feed(Generic[T]):
-    """Calls ``load(changes)`` with each page of a state and ``replace(revision)`` when it is whole,
-    ``apply(batch)`` with what follows it, and ``failed(error, lost)`` when the store cannot be
-    followed: ``lost`` tells that what comes next is a new state; and ``tick()`` about every
-    second. All from one thread, which ``start`` begins and ``close`` ends."""
+    """Follows the store and calls back, always from one thread, which ``start`` begins and
+    ``close`` ends.
+
+    It calls ``load(changes)`` with each page of a state and ``replace(revision)`` when that is
+    complete; ``apply(batch)`` with what follows; ``failed(error, lost)`` when the store cannot be
+    followed, where ``lost`` means that a new state comes next; and ``tick()`` about every second.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,11 @@ class Feed(Generic[T]):
             raise
 
     def request_progress(self) -> None:
-        """Ask the store for progress on the feed. ``Unsupported`` where it cannot."""
+        """Ask the store for progress on the feed.
+
+        Raises:
+            Unsupported: the store cannot report progress.
+        """
         with self._lock:
             changes = self._changes
         if changes is not None:
@@ -86,8 +93,8 @@ class Feed(Generic[T]):
                 return  # the feed itself will notice
 
     def cut(self, refill: StorageError | None = None) -> None:
-        """End the connection to the store as if it had broken; the feed reconnects. With the reason
-        ``refill``, it begins with a new state."""
+        """End the connection to the store as if it had broken; the feed reconnects. If a reason
+        ``refill`` is given, it begins with a new state."""
         with self._lock:
             self._cut, changes = True, self._changes
             self._refill = refill or self._refill
@@ -126,7 +133,7 @@ class Feed(Generic[T]):
                 retry = min(retry * 2, _LAST_RETRY)
 
     def _sleep(self, seconds: float) -> bool:
-        """Whether it is time to stop."""
+        """Sleep for ``seconds``; return whether it is time to stop."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._stopping.wait(min(left, _TICK)):
@@ -141,7 +148,7 @@ class Feed(Generic[T]):
         return cut, refill
 
     def _connected(self, after: int | None) -> Changes[T]:
-        """A new connection; one that is cut meanwhile is closed."""
+        """Open a new connection; if the feed is cut meanwhile, close it."""
         with self._lock:
             # Before now there was none to be cut; but a request for a new state stands.
             self._refill = self._refill if after is not None else None

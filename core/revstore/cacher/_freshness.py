@@ -1,4 +1,4 @@
-"""Waiting until a cache is as new as a read wants it. (CACHE-10, CACHE-11)"""
+"""How a read waits until the cache is new enough for it. (CACHE-10, CACHE-11)"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHANCE = 1.0
 
 
 class _Waiter(Wake):
-    """Wakes who waits for ``revision``."""
+    """Wakes a thread that waits for ``revision``."""
 
     __slots__ = ("revision",)
 
@@ -34,8 +34,8 @@ class _Waiter(Wake):
 
 
 class Freshness:
-    """Reads that wait, ``patience`` seconds at most, until ``revision()`` is what they want;
-    ``check_open`` raises once nothing will come any more."""
+    """Reads that wait, ``patience`` seconds at most, until ``revision()`` is high enough.
+    ``check_open`` raises once no more changes will come."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class Freshness:
 
     @property
     def trusted(self) -> bool:
-        """False for a while after the store could not get the cache to where it was itself."""
+        """False for a while after the store did not get the cache to the revision that the store
+        had."""
         return not self._distrusted_until or time.monotonic() > self._distrusted_until
 
     def wait(
@@ -67,9 +68,11 @@ class Freshness:
         *,
         reached: bool = False,
     ) -> bool:
-        """Wait until the cache shows ``revision``; False if it does not get there in time.
-        ``request_progress`` asks the store to bring that about, and ``reached`` says that the store
-        is known to be there."""
+        """Wait until the cache shows ``revision``; return False if it does not in time.
+
+        ``request_progress`` asks the store to report its revision on the feed. ``reached`` says
+        that the store is known to have reached ``revision``.
+        """
         if self._revision() >= revision:
             return True
         start = time.monotonic()
@@ -91,7 +94,7 @@ class Freshness:
         self._lock = threading.Lock()
 
     def wake(self, revision: float) -> None:
-        """Have those look again who wait for ``revision`` or an earlier one."""
+        """Wake those who wait for ``revision`` or an earlier one."""
         if not self._waiting:  # who comes just now looks before waiting
             return
         with self._lock:

@@ -1,4 +1,5 @@
-"""From one list to the next: the log, its watches, and which of them an event concerns."""
+"""From one list of the store to the next: the log, its watches, and which of them an event
+concerns."""
 
 from __future__ import annotations
 
@@ -33,11 +34,11 @@ _VALUES = 16
 
 
 class Generation(Generic[T]):
-    """What happens between two lists of the store. One thread publishes.
+    """The events between two lists of the store. One thread publishes them.
 
-    A watch stands in the bucket of its trigger: an indexed field's value, else the values of a
-    label in its scope, else its scope, else the one of all events. An event costs a look-up for
-    each kind of trigger, however many watch.
+    A watch is in the bucket of its trigger: an indexed field's value, else the values of a label in
+    its scope, else its scope, else the bucket of all events. An event costs one look-up for each
+    kind of trigger, no matter how many watches there are.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class Generation(Generic[T]):
         *,
         even_if_corrupt: bool = False,
     ) -> None:
-        """Give a watch its view, and count it until it leaves by ``release``. For one that
-        ``replays`` a state first, the log is held until ``replayed``."""
+        """Give a watch its view, and count it until ``release``.
+
+        If the watch ``replays`` a state first, hold the log until ``replayed``.
+        """
         key = view_key(scope, predicate, even_if_corrupt=even_if_corrupt)
         log = self.log
         with self._lock:
@@ -110,7 +113,7 @@ class Generation(Generic[T]):
             self.watches, view.users, log.held, watch.closed = self.watches + 1, view.users + 1, held, False  # noqa: E501  # fmt: skip
 
     def replayed(self, watch: Listener[T]) -> None:
-        """The watch needs no more that the log is held for its initial events."""
+        """Stop holding the log for the watch's initial events."""
         with self._lock:
             self.log.held, watch.replays = self.log.held - watch.replays, False
 
@@ -120,8 +123,10 @@ class Generation(Generic[T]):
             self.terminated_watches += 1
 
     def release(self, watch: Listener[T]) -> Callable[[], None] | None:
-        """Close a watch, and forget it and what served only it; return whom to tell, if it was
-        waiting, until that is taken back by ``disarm``."""
+        """Close a watch, and forget it and what served only it.
+
+        Return the callback that is to be called if it was waiting, until ``disarm`` removes that.
+        """
         with self._lock:
             view = watch.view
             if view is None:
@@ -142,8 +147,7 @@ class Generation(Generic[T]):
             return told
 
     def arm(self, watch: Listener[T], callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when there may be something beyond the watch's cursor; at once
-        if there is already."""
+        """Call ``callback`` once, as soon as there may be something beyond the watch's cursor."""
         with self._lock:
             if (
                 self.shown[0] <= watch.at[0]
@@ -159,21 +163,21 @@ class Generation(Generic[T]):
         _call([callback], Exception)
 
     def disarm(self, watch: Listener[T]) -> None:
-        """The callback is not wanted any more."""
+        """Forget the callback of the watch."""
         with self._lock:
             if watch.view is not None:
                 watch.view.disarm(watch)
             self._progress.pop(watch, None)
 
     def call_at(self, moment: float, watch: Listener[T]) -> None:
-        """Tell the watch, if it is armed, that ``moment`` has passed, some time after it."""
+        """Run the watch's callback, if there is one, some time after ``moment`` has passed."""
         with self._lock:
             if not (watch.timed or watch.closed or self.ended is not None):
                 watch.timed = True
                 heappush(self._timers, (moment, next(self._order), watch))
 
     def tick(self) -> bool:
-        """Run callbacks whose time has come; return True if timers remain."""
+        """Run callbacks whose timer has expired; return True if timers remain."""
         now = time.monotonic()
         told = []
         with self._lock:
@@ -189,7 +193,8 @@ class Generation(Generic[T]):
         return more
 
     def publish(self, entries: Sequence[Entry[T]], revision: int) -> None:
-        """Show what was appended to the log, or progress only; tell whom it may concern."""
+        """Show what was appended to the log, or progress only; wake the watches that it may
+        concern."""
         told: list[Callable[[], None]] = []
         concerned: list[Bucket[T]] = []
         sorted_in = 0
@@ -213,8 +218,8 @@ class Generation(Generic[T]):
         _call(told)
 
     def end(self, error: StorageError, swallowed: type[BaseException] = BaseException) -> None:
-        """End every watch with ``error``, after what is in the log. Callbacks that raise what is
-        ``swallowed`` are logged."""
+        """End every watch with ``error``, after what is in the log. Log what callbacks raise, if it
+        is ``swallowed``."""
         told: list[Callable[[], None]] = []
         with self._lock:
             self.ended = error
@@ -231,12 +236,12 @@ class Generation(Generic[T]):
                 view.armed = None
 
     def in_child(self, error: StorageError) -> None:
-        """End every watch in the child of a fork, where nobody else runs, and nobody waits."""
+        """End every watch in the child of a fork, where no other thread runs or waits."""
         self._lock = threading.Lock()
         self.ended = error
 
     def _drop_empty(self, scope: str) -> None:
-        """Forget a scope's labels of which no value is wanted any more."""
+        """Forget those labels of a scope that no watch asks for any more."""
         names = self._labels[scope]
         for name in [name for name, buckets in names.items() if not buckets]:
             del names[name]
@@ -244,13 +249,14 @@ class Generation(Generic[T]):
             del self._labels[scope]
 
     def _drop_idle_timers(self) -> None:
-        """Forget the timers of closed watches, which would stay until their time."""
+        """Forget the timers of closed watches, which would otherwise stay until they expire."""
         self._timers = [each for each in self._timers if not each[2].closed]
         heapify(self._timers)
         self._idle_timers = 0
 
     def _sort_in(self, entries: Sequence[Entry[T]], first: int, concerned: list[Bucket[T]]) -> None:
-        """Note in their buckets the entries from the ``first`` of what is published on."""
+        """Note the entries in their buckets; ``first`` is the place of the first one in what is
+        published."""
         if not (self._scopes or self._labels or any(self._fields)):
             return
         base = self.log.segment.base
@@ -260,7 +266,8 @@ class Generation(Generic[T]):
                 concerned.append(bucket)
 
     def _concerned(self, entry: Entry[T]) -> list[Bucket[T]]:
-        """Return the buckets of an event; of a field or a label both its values. (CWATCH-6)"""
+        """Return the buckets of an event; for a field or a label those of both values.
+        (CWATCH-6)"""
         found: list[Bucket[T]] = []
         scopes, labels = self._scopes, self._labels
         if scopes or labels:
@@ -296,7 +303,8 @@ class Generation(Generic[T]):
     def _buckets_for(
         self, scope: str, predicate: SelectionPredicate[T]
     ) -> Bucket[T] | tuple[LabelBucket[T], ...] | None:
-        """Where the events of a new view are found, and new buckets for that. (CWATCH-5)"""
+        """Return the buckets of a new view, None for that of all events; create them if needed.
+        (CWATCH-5)"""
         fresh = max(self.shown[0], self._fresh.floor)
         if fresh != self._fresh.floor:
             self._fresh = Numbers(fresh, ())
@@ -340,7 +348,7 @@ def _homes(
 def _with_labels(
     entry: Entry[T], buckets: Mapping[str, Mapping[str, LabelBucket[T]]]
 ) -> list[LabelBucket[T]]:
-    """The buckets of the labels that the object of an event has or had."""
+    """Return the buckets of the labels that the object of an event has or had."""
     if _unreadable(entry):  # which those are cannot be known
         return [bucket for values in buckets.values() for bucket in values.values()]
     found = []
@@ -366,8 +374,11 @@ def _unreadable(entry: Entry[T]) -> bool:
 def _call(
     callbacks: Iterable[Callable[[], None]], swallowed: type[BaseException] = BaseException
 ) -> None:
-    """Call what is the user's: nothing that it raises may end a thread of ours. In the user's own
-    thread Ctrl-C goes on, so that only an ``Exception`` may be ``swallowed``."""
+    """Call the user's callbacks; nothing that they raise may end one of our threads.
+
+    In the user's own thread Ctrl-C must come out, so there only an ``Exception`` may be
+    ``swallowed``.
+    """
     for callback in callbacks:
         try:
             callback()

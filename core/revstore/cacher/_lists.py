@@ -1,4 +1,4 @@
-"""Finding what a list asks for in a cache's state."""
+"""How the answer to a list is found in a cache's state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 @attrs.frozen(slots=True)
 class Candidates(Generic[T]):
-    """Objects of which those that ``predicate`` matches are the answer; they are read without the
-    cache's lock. ``plain``: no selector was given, so that what follows a page can be counted.
+    """Objects of which those that match ``predicate`` are the answer; they are read without the
+    cache's lock. ``plain``: there is no selector, so that the objects after a page can be counted.
     (LIST-9)"""
 
     found: Range[T] | Picked[T] | PastPage[T]
@@ -41,10 +41,12 @@ def find(
     limit: int = 0,
     named: bool = False,
 ) -> Candidates[T] | None:
-    """The candidates, under the cache's lock; None if the log does not reach back far enough. The
-    state is that of ``revision``, and is remembered for the next pages, if there are any.
-    ``limit`` is kept where nothing is left to select; without it, keys may be missing, unless they
-    are to be ``named``."""
+    """Return the candidates; None if the log does not reach back far enough.
+
+    Call it under the cache's lock. The state is that of ``revision``, and is remembered for further
+    pages, if there are any. If no selector remains to be applied, there are no more than ``limit``
+    candidates. Without ``named``, the keys of the candidates may be missing.
+    """
     named = named or limit > 0
     if not scope.endswith("/"):
         obj = state.get(scope)
@@ -73,7 +75,8 @@ def _indexed(
     *,
     named: bool,
 ) -> Candidates[T]:
-    """What one index has for the selectors, and what they say besides. (CACHE-17)"""
+    """Return the objects that one index has for the selectors, and the rest of the selectors.
+    (CACHE-17)"""
     fields = predicate.field.requirements
     for at, field in enumerate(fields):
         if field.operator == "=" and field.field in state.paths:
@@ -101,9 +104,11 @@ def _with(
 def select(
     candidates: Candidates[T], scope: str, revision: int, limit: int
 ) -> tuple[tuple[T, ...], str, int | None] | None:
-    """The items of an answer, its continue token, and how many follow; None if something could
-    not be read at an earlier revision. No lock is held: attribute functions are users', and it
-    takes a while to put many objects together. (CACHE-16)"""
+    """Return the items of an answer, its continue token, and how many objects follow.
+
+    Return None if an object could not be read at an earlier revision. No lock is held, since
+    attribute functions belong to the user, and joining many objects takes a while. (CACHE-16)
+    """
     found, predicate = candidates.found.read(), candidates.predicate
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Selectors as one function over what a cache knows of an object."""
+"""Selectors as one function over the attributes of an object that a cache knows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Match = Callable[[Item[T]], bool]
 
 
 def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
-    """The same answers as ``predicate`` gives, without computing what ``paths`` has."""
+    """Return a function that answers as ``predicate`` does, without computing the fields in
+    ``paths``."""
     checks: list[Match[T]] = [_label_check(each) for each in predicate.label.requirements]
     checks += [_field_check(each, predicate, paths) for each in predicate.field.requirements]
 
@@ -43,7 +44,7 @@ def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
 
 
 def is_pure(predicate: SelectionPredicate[T], paths: Sequence[str]) -> bool:
-    """Whether equal attributes mean an equal answer."""
+    """Return whether equal attributes mean an equal answer."""
     return all(each.field in paths for each in predicate.field.requirements)
 
 

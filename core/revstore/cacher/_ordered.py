@@ -1,4 +1,5 @@
-"""Objects in the order of their keys: trees of two levels, which share what they have in common."""
+"""Objects in the order of their keys: trees of two levels, which share the parts they have in
+common."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ _DENSE = 8
 
 
 class Leaf(Generic[T]):
-    """Keys in order, and an object for each. Only its ``owner`` may change it; everybody else
-    copies it first."""
+    """Keys in order, and an object for each. Only its ``owner`` may change it; all others copy it
+    first."""
 
     __slots__ = ("keys", "objects", "owner")
 
@@ -103,8 +104,8 @@ Tree: TypeAlias = Leaf[T] | Node[T]
 
 class Range(Generic[T]):
     """Objects in the order of their keys. ``pieces`` are lists of keys, which are empty if they
-    were not asked for, and of objects; ``more`` objects follow. If it is ``shared``, the lists are
-    those of a tree, whose owner must change them no more."""
+    were not asked for, and of objects; ``more`` objects follow. If it is ``shared``, the lists
+    belong to a tree, whose owner must no longer change them."""
 
     __slots__ = ("more", "pieces", "shared")
 
@@ -163,8 +164,10 @@ def _joined(lists: Sequence[Sequence[T]]) -> Sequence[T]:
 def extend(
     tree: Tree[T] | None, keys: Sequence[str], objects: Sequence[T], owner: object
 ) -> Tree[T]:
-    """Add objects behind all that are there, and return the tree. ``keys`` rise and are not empty;
-    the tree is the ``owner``'s."""
+    """Add objects after all existing ones, and return the tree.
+
+    ``keys`` rise and are not empty; the tree belongs to ``owner``.
+    """
     if tree is None and len(keys) <= _MOST:
         return Leaf([*keys], [*objects], owner)
     node = tree if isinstance(tree, Node) else Node([], [], [], owner)
@@ -187,7 +190,8 @@ def extend(
 
 
 def put(tree: Tree[T] | None, key: str, obj: T, owner: object) -> Tree[T]:
-    """Set the object at ``key``; return the tree, a new one if it was not the ``owner``'s."""
+    """Set the object at ``key``; return the tree, which is a new one unless it belonged to
+    ``owner``."""
     if tree is None:
         return Leaf([key], [obj], owner)
     if tree.owner is not owner:
@@ -213,7 +217,8 @@ def _split(node: Node[T], at: int) -> None:
 
 
 def remove(tree: Tree[T], key: str, owner: object) -> Tree[T] | None:
-    """Remove ``key``, if it is there; return the tree, a new one if it was not the ``owner``'s."""
+    """Remove ``key``, if it exists; return the tree, which is a new one unless it belonged to
+    ``owner``."""
     if tree.owner is not owner:
         tree = tree.copy(owner)
     if isinstance(tree, Leaf):
@@ -237,8 +242,11 @@ def leaves_of(tree: Tree[T] | None) -> Sequence[Leaf[T]]:
 def below(
     tree: Tree[T] | None, prefix: str, start: str = "", limit: int = 0, *, named: bool = True
 ) -> Range[T]:
-    """Return what lies below ``prefix``, which ends in "/", from the key ``start`` on: ``limit``
-    objects, 0: all. Keys cost as much as objects: not ``named``, they may be left out."""
+    """Return the objects below ``prefix``, which ends in "/", from the key ``start`` on.
+
+    There are at most ``limit`` objects; 0: all. Keys cost as much as objects, so they may be left
+    out unless ``named``.
+    """
     if tree is None:
         return Range()
     low, high = max(prefix, start), prefix[:-1] + "0"  # "0" is the character after "/"
@@ -266,7 +274,8 @@ def below(
 def _copied(
     leaves: Sequence[Leaf[T]], begin: int, count: int, *, named: bool
 ) -> tuple[list[str], list[T]]:
-    """``count`` objects, from the place ``begin`` in the first of the leaves on."""
+    """Return a copy of ``count`` objects, from the place ``begin`` in the first of the leaves
+    on."""
     end = begin + count
     keys = leaves[0].keys[begin:end] if named else []
     objects = leaves[0].objects[begin:end]
@@ -285,7 +294,7 @@ def _copied(
 def _shared(
     leaves: Sequence[Leaf[T]], begin: int, count: int
 ) -> Iterator[tuple[list[str], list[T]]]:
-    """The same, not copied but for the first and the last leaf."""
+    """Yield the same objects; copy only those of the first and the last leaf."""
     for leaf in leaves:
         size = min(len(leaf.keys) - begin, count)
         if size == len(leaf.keys):

@@ -1,4 +1,4 @@
-"""The objects that a cache holds now, in key order, and what they were a little ago."""
+"""The objects that a cache holds now, in key order, and what they were shortly before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Index: TypeAlias = dict[Hashable, Tree[T]]
 
 class Attributes(Generic[T]):
     """What objects are found by: labels, and the values of some fields. The functions are the
-    user's, and may raise anything: they are called in the feed's thread."""
+    user's and may raise anything: the feed's thread calls them."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Attributes(Generic[T]):
         self.paths = paths
 
     def of(self, obj: T) -> Item[T]:
-        """The object with its attributes."""
+        """Return the object with its attributes."""
         labels: Any
         try:
             labels = self._labels(obj)
@@ -62,7 +62,8 @@ class Attributes(Generic[T]):
 
 
 class Past(Generic[T]):
-    """What lay below a prefix at an earlier revision: a tree of now, and how to get back."""
+    """The objects below a prefix at an earlier revision: a current tree, and how to undo the
+    changes."""
 
     def __init__(
         self,
@@ -78,8 +79,10 @@ class Past(Generic[T]):
 
     def then(self) -> tuple[Tree[T] | None, frozenset[str]]:
         """Return the objects, among others that are not below the prefix, and the keys below it
-        whose objects could not be read. No lock is to be held: this takes as long as much happened
-        since."""
+        whose objects could not be read.
+
+        Hold no lock: this takes longer the more has changed since.
+        """
         if self._then is None:
             self._then = self._undo(*self._now)
         return self._then
@@ -105,7 +108,7 @@ class Past(Generic[T]):
 
 @attrs.frozen(slots=True)
 class PastPage(Generic[T]):
-    """A part of what there was: ``limit`` objects, 0: all, from the key ``start`` on."""
+    """A page of the past: ``limit`` objects, 0: all, from the key ``start`` on."""
 
     past: Past[T]
     start: str
@@ -129,7 +132,7 @@ class Picked(Generic[T]):
 
 
 class _Overlay(dict[Any, V | None]):
-    """Changes to a dict, which stays as it is until ``merge``. None marks what was removed."""
+    """Changes to a dict, which stays unchanged until ``merge``. None marks a removed key."""
 
     def __init__(self, base: dict[Any, V]) -> None:
         super().__init__()
@@ -153,13 +156,13 @@ class _Overlay(dict[Any, V | None]):
         return {key: self._base.get(key) for key in self}
 
     def sort_out(self) -> None:
-        """Do all that ``merge`` need not do."""
+        """Do everything that can be done before ``merge``."""
         self._put = {key: value for key, value in self.items() if value is not None}
         self._gone = [key for key, value in self.items() if value is None and key in self._base]
         self.replaced = [self._base[key] for key in self if key in self._base]
 
     def merge(self) -> None:
-        """Carry out the changes that were sorted out."""
+        """Apply the changes that were sorted out."""
         base = self._base
         base.update(self._put)
         for key in self._gone:
@@ -169,7 +172,7 @@ class _Overlay(dict[Any, V | None]):
 class CacheState(Generic[T]):
     """The objects, all in one order, and those with a label or an indexed field's value in another.
 
-    Not thread-safe: its owner's lock is held around every call but ``get``, and those of a
+    Not thread-safe: hold the owner's lock around every call except ``get`` and the calls of a
     ``branch``.
     """
 
@@ -198,7 +201,7 @@ class CacheState(Generic[T]):
         return len(self._items)
 
     def get(self, key: str) -> T | None:
-        """The object at ``key``. Needs no lock."""
+        """Return the object at ``key``. Needs no lock."""
         item = self._items.get(key)
         # After the look-up: what a merge has put in is not shown before it is over.
         before = self._before
@@ -207,7 +210,7 @@ class CacheState(Generic[T]):
         return None if item is None else item.object
 
     def load(self, objects: Mapping[str, T]) -> None:
-        """Add objects behind all that are there; their keys rise."""
+        """Add objects after all existing ones; their keys rise."""
         if not objects:
             return
         items = {key: self._attributes.of(obj) for key, obj in objects.items()}
@@ -226,7 +229,7 @@ class CacheState(Generic[T]):
             _extend(index, found, objects.__getitem__, self._owner)
 
     def put(self, key: str, item: Item[T]) -> Item[T] | None:
-        """Set the object at ``key``; the one before."""
+        """Set the object at ``key``; return the one before."""
         self._changed()
         before = self._items.get(key)
         self._all = put(self._all, key, item.object, self._owner)
@@ -237,7 +240,7 @@ class CacheState(Generic[T]):
         return before
 
     def remove(self, key: str) -> Item[T] | None:
-        """Drop the object at ``key``; the one before."""
+        """Drop the object at ``key``; return the one before."""
         self._changed()
         self.corrupt.pop(key, None)
         before = self._items.get(key)
@@ -249,8 +252,8 @@ class CacheState(Generic[T]):
         return before
 
     def branch(self) -> CacheState[T]:
-        """Return a state that begins as this one, to be changed without the owner's lock. This one
-        stays as it is until ``merge``."""
+        """Return a copy of this state that can be changed without the owner's lock. This one does
+        not change until ``merge``."""
         branch = CacheState(self._attributes)
         branch._items = _Overlay(self._items)  # type: ignore[assignment]
         branch._all = self._all
@@ -262,12 +265,14 @@ class CacheState(Generic[T]):
     def below(
         self, prefix: str, start: str = "", limit: int = 0, *, named: bool = True
     ) -> Range[T]:
-        """What lies below ``prefix``, from ``start`` on. Keys cost as much as objects: not
-        ``named``, they may be left out."""
+        """Return the objects below ``prefix``, from ``start`` on.
+
+        Keys cost as much as objects, so they may be left out unless ``named``.
+        """
         return self._lent(below(self._all, prefix, start, limit, named=named))
 
     def answer(self, question: Hashable) -> tuple[T, ...] | None:
-        """What was remembered for ``question`` since the last change."""
+        """Return what was remembered for ``question`` since the last change."""
         return self._answers.get(question)
 
     def remember(self, question: Hashable, answer: tuple[T, ...]) -> None:
@@ -277,7 +282,7 @@ class CacheState(Generic[T]):
             self._answers.popitem(last=False)
 
     def labelled(self, name: str, value: str, prefix: str) -> Range[T] | Picked[T]:
-        """What lies below ``prefix`` and has the label."""
+        """Return the objects below ``prefix`` that have the label."""
         keys = self._lent(below(self._labels.get((name, value)), prefix))
         if len(keys) > _LOOKED_UP or self._before is not None:
             return Picked(self.below(prefix), keys)
@@ -285,16 +290,16 @@ class CacheState(Generic[T]):
         return Range([(names, [items[key].object for key in names]) for names, _ in keys.pieces])
 
     def with_field(self, path: str, value: str, prefix: str, *, named: bool = True) -> Range[T]:
-        """What lies below ``prefix`` and has the value in the indexed field."""
+        """Return the objects below ``prefix`` that have the value in the indexed field."""
         index = self._fields[self.paths.index(path)]
         return self._lent(below(index.get(value), prefix, named=named))
 
     def corrupt_below(self, prefix: str) -> bool:
-        """Whether objects below ``prefix`` cannot be read."""
+        """Return whether objects below ``prefix`` cannot be read."""
         return any(key.startswith(prefix) for key in self.corrupt)
 
     def at(self, revision: int, prefix: str, later: Sequence[Entry[T]]) -> Past[T]:
-        """What lay below ``prefix`` at ``revision``; ``later`` are all events since."""
+        """Return the objects below ``prefix`` at ``revision``; ``later`` are all events since."""
         found = self._snapshots.get((revision, prefix))
         if found is None:
             self._owner = object()
@@ -307,8 +312,8 @@ class CacheState(Generic[T]):
         return found
 
     def remember_now(self, revision: int, prefix: str) -> None:
-        """Keep what lies below ``prefix`` for the next pages of a list at ``revision``, which is
-        now's, so that nothing needs to be undone for them."""
+        """Keep the objects below ``prefix`` for further pages of a list at ``revision``, the
+        current one, so that those pages need not undo changes."""
         self.at(revision, prefix, ())
 
     def forget_before(self, revision: int) -> None:
@@ -318,7 +323,7 @@ class CacheState(Generic[T]):
                 del self._snapshots[old]
 
     def prepare(self, branch: CacheState[T]) -> None:
-        """Do what can be done of ``merge`` without the owner's lock. Nothing of it shows."""
+        """Do the part of ``merge`` that needs no lock. It has no visible effect."""
         items: Any = branch._items
         for index in branch._indexes():
             index.sort_out()
@@ -327,8 +332,10 @@ class CacheState(Generic[T]):
         items.merge()
 
     def merge(self, branch: CacheState[T]) -> None:
-        """Become what the branch is, which has been prepared and is not used any more. Takes as
-        long as there are labels and indexed values that the branch has changed."""
+        """Become what the branch is, which was prepared and is no longer used.
+
+        The time depends on the number of labels and indexed values that the branch has changed.
+        """
         self._changed()
         self._all, branch._all = branch._all, self._all
         self._owner, self.corrupt = branch._owner, branch.corrupt
@@ -337,7 +344,8 @@ class CacheState(Generic[T]):
         self._before = None
 
     def parts(self) -> list[Any]:
-        """Return what takes long to free of a state, to be dropped after the state itself."""
+        """Return those parts of a state that take long to free, to be dropped after the state
+        itself."""
         trees: list[Tree[Any] | None] = [self._all]
         for index in self._indexes():
             trees += index.replaced if isinstance(index, _Overlay) else index.values()
@@ -347,7 +355,7 @@ class CacheState(Generic[T]):
         return (self._labels, *self._fields)
 
     def _lent(self, found: Range[V]) -> Range[V]:
-        """The same; what it shares with the state is not changed any more."""
+        """Return the same range; what it shares with the state must no longer be changed."""
         if found.shared:
             self._owner = object()
         return found

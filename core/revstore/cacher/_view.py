@@ -1,4 +1,4 @@
-"""What watches show of the shared log: worked out once for all that ask the same."""
+"""What watches show of the shared log, computed once for all watches that ask the same."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ ViewKey: TypeAlias = tuple[str, LabelSelector, FieldSelector, bool]
 
 
 def covers(scope: str, key: str) -> bool:
-    """Whether the events of ``key`` belong to ``scope``: a prefix that ends in "/", or a key."""
+    """Return whether the events of ``key`` belong to ``scope``: a prefix that ends in "/", or a
+    key."""
     return key.startswith(scope) if scope.endswith("/") else key == scope
 
 
 class Numbers(msgspec.Struct, frozen=True):
-    """Sequence numbers into the log, rising: all of a bucket's from ``floor`` on. Only ever
-    appended to; to drop the oldest, or if it is a tuple, another takes its place."""
+    """Sequence numbers into the log, rising: all those of a bucket from ``floor`` on. Numbers are
+    only appended. To drop the oldest, or if this one is a tuple, another takes its place."""
 
     floor: int
     numbers: list[int] | tuple[()]
 
 
 class Listener(Generic[T]):
-    """What a generation knows of a watch: its view, where it stands, and what it waits for."""
+    """What a generation knows of a watch: its view, its position, and what it waits for."""
 
     __slots__ = ("at", "closed", "pending", "progress", "replays", "timed", "told", "view", "wake")
 
@@ -67,7 +68,7 @@ class Listener(Generic[T]):
         self.closed = True
 
     def end(self) -> None:
-        """Note, after ``closed``, that nothing is to be had but the end."""
+        """Note, after ``closed``, that only the end remains to be delivered."""
         self.pending = True
 
 
@@ -90,14 +91,14 @@ class Bucket(Generic[T]):
 
     @property
     def views(self) -> Iterator[View[T]]:
-        """Those that read it."""
+        """The views that read it."""
         if self._view is not None:
             yield self._view
         if self._others is not None:
             yield from self._others.values()
 
     def find(self, key: Hashable) -> View[T] | None:
-        """Return the view with the key, if it is there."""
+        """Return the view with the key, None if there is none."""
         if self._view is not None and self._view.key == key:
             return self._view
         return None if self._others is None else self._others.get(key)
@@ -119,7 +120,7 @@ class Bucket(Generic[T]):
             del self._home[self._value]
 
     def add(self, number: int, base: int) -> None:
-        """Note an event; forget those that the log has dropped, now and then."""
+        """Note an event; now and then forget those that the log has dropped."""
         numbers = self.known.numbers
         if isinstance(numbers, tuple):
             self.known = Numbers(self.known.floor, [number])
@@ -130,7 +131,7 @@ class Bucket(Generic[T]):
             self.known = Numbers(numbers[cut - 1] + 1, numbers[cut:])
 
     def take(self, told: list[Callback]) -> None:
-        """Add the callbacks of those who wait, who wait no more."""
+        """Add the callbacks of the watches that wait, which then no longer wait."""
         if self._view is not None and self._view.armed is not None:
             self._view.take(told)
         if self._others is not None:
@@ -152,7 +153,7 @@ class Bucket(Generic[T]):
 
 
 class LabelBucket(Bucket[T]):
-    """Views of a scope that want a value of a label, maybe among others."""
+    """Views of a scope that select a value of a label, perhaps among other values."""
 
     __slots__ = ("_memo", "name")
 
@@ -163,8 +164,10 @@ class LabelBucket(Bucket[T]):
         self._memo: tuple[int, int, Reading[T] | None] | None = None
 
     def read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
-        """Return what each view shows that asks for nothing but the label, among whatever values;
-        None if they may differ."""
+        """Return what each view shows that selects only by the label, whatever the values.
+
+        Return None if these may differ.
+        """
         memo = self._memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
@@ -187,7 +190,7 @@ class LabelBucket(Bucket[T]):
         return Reading(tuple(events), head, last)  # type: ignore[arg-type]
 
     def _keeps(self, entry: Entry[T]) -> bool:
-        """Whether the label is as it was, or comes or goes with its object."""
+        """Return whether the label is unchanged, or comes or goes with its object."""
         if entry.error is not None or entry.previous_error is not None:
             return False
         name, value = self.name, self._value
@@ -198,7 +201,7 @@ class LabelBucket(Bucket[T]):
 
 
 class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """What was read up to the sequence number ``cursor``: ``events``, the last at revision
+    """The result of reading up to the sequence number ``cursor``: ``events``, the last at revision
     ``last``; or the ``error`` that comes next. ``lost``: the log does not reach back so far."""
 
     events: tuple[Event[T], ...]
@@ -211,12 +214,12 @@ class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
 def view_key(
     scope: str, predicate: SelectionPredicate[T], *, even_if_corrupt: bool = False
 ) -> ViewKey:
-    """What tells views apart."""
+    """Return a key that distinguishes views."""
     return scope, predicate.label, predicate.field, even_if_corrupt
 
 
 class View(Generic[T]):
-    """A scope and a selector over the log. Needs no lock: it remembers one reading, which many
+    """A scope and a selector over the log. It needs no lock: it remembers one reading, which many
     watches ask for in turn, and replaces it as a whole."""
 
     __slots__ = (
@@ -272,7 +275,7 @@ class View(Generic[T]):
 
     @property
     def key(self) -> ViewKey:
-        """Equal for views that show the same."""
+        """A key that is equal for views that show the same."""
         return self.scope, self._label, self._field, self._tolerant
 
     def arm(self, watch: Listener[T], callback: Callback) -> None:
@@ -287,7 +290,7 @@ class View(Generic[T]):
             self.armed = {armed: armed.wake, watch: callback}
 
     def disarm(self, watch: Listener[T]) -> Callback | None:
-        """Take back what ``arm`` was given, if nobody was told meanwhile."""
+        """Remove and return the callback of ``arm``, if it has not been called meanwhile."""
         callback, armed = self.waiting(watch), self.armed
         if isinstance(armed, dict):
             armed.pop(watch, None)
@@ -297,14 +300,14 @@ class View(Generic[T]):
         return callback
 
     def waiting(self, watch: Listener[T]) -> Callback | None:
-        """Return what ``arm`` was given."""
+        """Return the callback of ``arm``."""
         armed = self.armed
         if isinstance(armed, dict):
             return armed.get(watch)
         return watch.wake if armed is watch else None
 
     def take(self, told: list[Callback]) -> None:
-        """Add the callbacks of those who wait, who wait no more."""
+        """Add the callbacks of the watches that wait, which then no longer wait."""
         armed = self.armed
         if armed is None:
             return
@@ -315,7 +318,7 @@ class View(Generic[T]):
             told.append(armed.wake)
 
     def read(self, cursor: int, head: int) -> Reading[T]:
-        """What the log has from ``cursor`` up to ``head``, which has been published."""
+        """Read the log from ``cursor`` up to ``head``, which has been published."""
         memo = self.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
@@ -326,11 +329,12 @@ class View(Generic[T]):
         return reading
 
     def read_after(self, cursor: int, head: int, revision: int) -> Reading[T]:
-        """``read`` without what is not above ``revision``."""
+        """Read as ``read`` does, but only what is above ``revision``."""
         return self._read(cursor, head, revision)
 
     def _read_label(self, cursor: int, head: int) -> Reading[T] | None:
-        """What was read for all who want the label; None if that may not be what is shown."""
+        """Return what was read for all views of the label; None if this view may show something
+        else."""
         found: Reading[T] | None = None
         buckets: Any = self.buckets
         for bucket in buckets if isinstance(buckets, tuple) else (buckets,):
@@ -367,7 +371,7 @@ class View(Generic[T]):
         return self._label.empty and self._field.empty
 
     def _numbers(self, cursor: int, head: int) -> list[int] | range:
-        """The numbers of the events that may concern this view."""
+        """Return the numbers of the events that may concern this view."""
         if isinstance(self.buckets, Bucket):
             return self.buckets.between(cursor, head)
         assert self.buckets is not None
@@ -405,7 +409,8 @@ class View(Generic[T]):
     def _stop(
         self, number: int, revision: int, found: list[Event[T]], error: CorruptObject
     ) -> Reading[T]:
-        """First what came before the error, revisions as a whole; the next time the error."""
+        """Return what came before the error, whole revisions only; the next call returns the
+        error."""
         segment = self._log.segment
         start = segment.after(revision - 1, revision_of)
         shown = [event for event in found if event.resource_version != str(revision)]
@@ -414,7 +419,7 @@ class View(Generic[T]):
         return Reading(tuple(shown), min(number, start), int(shown[-1].resource_version))
 
     def _show(self, entry: Entry[T]) -> Event[T] | None:
-        """What is shown of an event. (WATCH-10)"""
+        """Return what is shown of an event. (WATCH-10)"""
         match = self._match
         if match is None:
             return entry.event
@@ -436,7 +441,7 @@ class View(Generic[T]):
         return None
 
     def _show_unreadable(self, entry: Entry[T]) -> Event[T]:
-        """What is shown of an object that cannot be read, or could not be."""
+        """Return what is shown of an object that cannot be read, or could not be."""
         item, error = entry.item, entry.error
         if error is not None:
             deleted = entry.type is EventType.DELETED
@@ -449,7 +454,7 @@ class View(Generic[T]):
 
 
 def _alike(previous: Item[T] | None, item: Item[T] | None) -> bool:
-    """Whether both states of an object are there, and have the same attributes."""
+    """Return whether both states of an object exist and have the same attributes."""
     return (
         previous is not None
         and item is not None

@@ -27,10 +27,10 @@ _BEFORE_END = 2.0
 
 
 class CacheWatch(Listener[T], Watch[T]):
-    """But for ``close``, only the polling thread touches its state.
+    """A watch over the shared log. Except for ``close``, only the polling thread uses its state.
 
-    A poll that is interrupted, by Ctrl-C or by what a user's function raises, leaves the watch as
-    it was: the next one finds the same events, and who waits to be told is told again.
+    A poll that is interrupted, by Ctrl-C or by what a user's function raises, leaves the watch
+    unchanged: the next one finds the same events, and a callback that waits is called again.
     """
 
     __slots__ = (
@@ -116,7 +116,8 @@ class CacheWatch(Listener[T], Watch[T]):
             self._generation.disarm(self)
 
     def settle(self) -> None:
-        """Note whether polls have anything to look at besides the log, now that it may be less."""
+        """Note whether polls have to look at anything besides the log; there may be less to look at
+        now."""
         self.pending = self._initial is not None or self._error is not None
         self.plain = not (
             self.pending
@@ -133,8 +134,10 @@ class CacheWatch(Listener[T], Watch[T]):
         self.plain = False
 
     def _poll_plain(self, timeout: float | None) -> tuple[Event[T], ...] | None:
-        """What most polls find, which is what the view has ready; else ``_poll``. Kept short: it is
-        the cost of a delivery."""
+        """Return what the view has ready, which is what most polls find; else call ``_poll``.
+
+        It is short because it is the cost of a delivery.
+        """
         generation = self._generation
         before, shown, view = self.at, generation.shown, self.view
         cursor, head = before[0], shown[0]
@@ -173,7 +176,7 @@ class CacheWatch(Listener[T], Watch[T]):
             raise
 
     def _noted(self) -> tuple[Any, ...]:
-        """All that a poll changes, for ``_go_back``."""
+        """Return all that a poll changes, for ``_go_back``."""
         return self.at, self.told, self._bookmark_due, self._initial, self._initial_at, self._after
 
     def _go_back(self, noted: tuple[Any, ...]) -> None:
@@ -199,7 +202,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return min(moments, default=None)
 
     def _wait(self, end: float | None) -> None:
-        """Wait until there may be something to be taken, or until ``end``."""
+        """Wait until there may be something to deliver, or until ``end``."""
         waiter = Wake()
         try:
             self._generation.arm(self, waiter.set)
@@ -210,7 +213,7 @@ class CacheWatch(Listener[T], Watch[T]):
             self._generation.disarm(self)
 
     def _take(self) -> tuple[Event[T], ...]:
-        """What there is now; raises how the watch ends."""
+        """Return what is available now; raise the error that ends the watch."""
         if self.pending or self._deadline is not None:
             events = self._first()
             if events:
@@ -234,7 +237,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return self._bookmark() if self._interval else ()
 
     def _first(self) -> tuple[Event[T], ...]:
-        """What comes before the log."""
+        """Return what comes before the log."""
         if self._error is not None and (self._failed or not self.closed):
             self._fail(self._error)
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -303,7 +306,8 @@ class CacheWatch(Listener[T], Watch[T]):
         return events
 
     def _next_bookmark(self) -> float | None:
-        """After the interval, or shortly before the watch's end; then none. (BOOK-1)"""
+        """Return the time of the next bookmark: after the interval, or shortly before the watch's
+        end; None after that. (BOOK-1)"""
         if not self._interval:
             return None
         now = time.monotonic()
@@ -314,7 +318,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return last if now < last else None
 
     def _bookmark(self) -> tuple[Event[T], ...]:
-        """One that is due, or was asked for. (BOOK-1 to BOOK-3)"""
+        """Return a bookmark that is due or was requested. (BOOK-1 to BOOK-3)"""
         position = self.at[1]
         if self.progress and self.told < self._generation.marked:
             due = position > self.told

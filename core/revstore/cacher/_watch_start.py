@@ -1,4 +1,4 @@
-"""Where a watch begins: with the cache's state, or somewhere in its event log."""
+"""Where a watch begins: with the cache's state, or at a position in its event log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 @attrs.frozen
 class WatchStart(Generic[T]):
     """Where a watch begins: at the log's ``cursor``, with changes above ``revision``, after the
-    ``initial`` events; or with an ``error``. ``ahead``: at the cursor the log had not got to
+    ``initial`` events; or with an ``error``. ``ahead``: at the cursor the log had not reached
     ``revision``, so that there may be events to leave out."""
 
     cursor: int
@@ -38,7 +38,7 @@ class WatchStart(Generic[T]):
 
 
 def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
-    """Begin with what comes after ``revision``, 0: now. Under the cache's lock. (HIST-4)"""
+    """Begin with what comes after ``revision``, 0: now. Call it under the cache's lock. (HIST-4)"""
     segment = generation.log.segment
     revision = revision or generation.revision
     error = None
@@ -53,8 +53,8 @@ def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
 
 
 class InitialEvents(Generic[T]):
-    """Objects as events, those that cannot be read in their places, then the bookmark at ``end``,
-    if there is one. ``sent`` counts objects."""
+    """Objects as events, with those that cannot be read in their places, then the bookmark at
+    ``end``, if there is one. ``sent`` counts objects."""
 
     __slots__ = ("_candidates", "_end", "_parts", "_resource_type", "_sent", "_unreadable")
 
@@ -75,8 +75,11 @@ class InitialEvents(Generic[T]):
         self._parts: list[tuple[int, Sequence[T | CorruptObject]]] | None = None
 
     def page(self, at: int, size: int) -> tuple[tuple[Event[T], ...], int]:
-        """Return ``size`` events from the place ``at`` on, or the last ones, and where it goes on;
-        -1: nowhere. Changes nothing: what is interrupted can be asked for again."""
+        """Return ``size`` events from the place ``at`` on, or the remaining ones, and the next
+        place; -1: no more.
+
+        It changes nothing, so an interrupted call can be repeated.
+        """
         if self._parts is None:
             self._parts = self._read()
         events: list[Event[T]] = []
@@ -117,7 +120,7 @@ class InitialEvents(Generic[T]):
 
 
 def _merged(found: Range[T], unreadable: Mapping[str, CorruptObject]) -> list[Any]:
-    """Both in the order of their keys."""
+    """Return both in the order of their keys."""
     rows: list[tuple[str, Any]] = list(zip(found.keys, found.objects, strict=True))
     rows += unreadable.items()
     rows.sort(key=itemgetter(0))

@@ -181,7 +181,8 @@ class StorageFactory(Closing):
             raise
 
     def open_storages(self) -> tuple[tuple[ResourceInfo, Storage[Any]], ...]:
-        """Return the storages that the factory has opened and not closed, in the order of opening."""
+        """Return the storages that the factory has opened and has not closed, in the order of
+        opening."""
         with self._lock:
             return tuple(self._storages)
 

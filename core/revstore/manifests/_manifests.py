@@ -35,10 +35,10 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class ManifestError(InvalidArgument):
-    """A source that cannot be read, or a document in it that is no object.
+    """A source that cannot be read, or a document in it that is not an object.
 
-    ``source`` names the file, ``document`` (from 1) and ``line`` (from 1) say where in it; 0 if
-    that is not known. The message has all of them, in one line.
+    ``source`` names the file; ``document`` (from 1) and ``line`` (from 1) are the place in it, 0 if
+    unknown. The message has all of them, in one line.
     """
 
     def __init__(self, source: str, reason: str, *, document: int = 0, line: int = 0) -> None:
@@ -57,8 +57,8 @@ class ManifestError(InvalidArgument):
 
 @attrs.frozen
 class Manifest:
-    """An object, and the source and document (from 1) that it came from. ``line`` (from 1) is
-    where that document begins."""
+    """An object, and the source and document (from 1) that it came from. ``line`` (from 1) is where
+    that document begins."""
 
     source: str
     document: int
@@ -67,14 +67,17 @@ class Manifest:
 
     @property
     def where(self) -> str:
-        """For messages: "web.yaml (document 2, line 14)"."""
+        """The place for messages: "web.yaml (document 2, line 14)"."""
         return f"{self.source} (document {self.document}, line {self.line})"
 
 
 def find_sources(paths: Iterable[str]) -> list[str]:
-    """The files that ``paths`` name: a folder gives those below it, sorted by path; links to
-    folders are not followed. Raises ``ManifestError`` for a path that is not there, and for a
-    folder that holds none or cannot be read.
+    """Return the files that ``paths`` name: for a folder those below it, sorted by path.
+
+    Links to folders are not followed.
+
+    Raises:
+        ManifestError: a path does not exist, or a folder holds no manifest or cannot be read.
     """
     sources = []
     for path in paths:
@@ -101,8 +104,13 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def read(source: str, *, empty: bool = True) -> list[Manifest]:
-    """The objects of one file, or of standard input. Without ``empty``, a source must hold a
-    document, be it a list without items. Raises ``ManifestError``."""
+    """Return the objects of one file, or of standard input.
+
+    Unless ``empty``, a source must hold a document, even if it is a list without items.
+
+    Raises:
+        ManifestError: the source cannot be read, or a document in it is not an object.
+    """
     try:
         if source == STDIN:
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -119,12 +127,16 @@ def read(source: str, *, empty: bool = True) -> list[Manifest]:
 
 
 def parse(data: bytes, source: str = "manifest") -> list[Manifest]:
-    """The objects that ``data`` holds; ``source`` is what errors call it."""
+    """Return the objects that ``data`` holds; ``source`` is its name in errors.
+
+    Raises:
+        ManifestError: a document is not an object.
+    """
     return _manifests(_documents(data, source), source)
 
 
 def _documents(data: bytes, source: str) -> list[tuple[int, int, Any]]:
-    """The numbers, first lines and values of all documents that are not empty."""
+    """Return the numbers, first lines and values of all documents that are not empty."""
     if len(data) > MAX_BYTES:
         raise ManifestError(source, f"larger than {MAX_BYTES >> 20} MiB")
     values = enumerate(_values(data, source), 1)
@@ -144,12 +156,12 @@ def _manifests(documents: list[tuple[int, int, Any]], source: str) -> list[Manif
 
 
 def to_yaml(value: Any) -> str:
-    """Write plain JSON values as one YAML document, keys sorted, that every YAML reader takes for
+    """Write plain JSON values as one YAML document, keys sorted, that every YAML reader reads as
     the same values.
 
     Raises:
-        InvalidArgument: ``value`` is or holds something that JSON does not carry; the message names
-            its place.
+        InvalidArgument: ``value`` is or holds something that JSON lacks; the message names its
+            place.
     """
     # PyYAML takes its time to import.
     from revstore.manifests._yaml_writer import write
@@ -158,7 +170,7 @@ def to_yaml(value: Any) -> str:
 
 
 def _values(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
-    """The first line and value of each document."""
+    """Yield the first line and value of each document."""
     # PyYAML takes its time to import.
     from revstore.manifests._yaml_reader import YamlFault, read_documents
 
@@ -182,7 +194,11 @@ def _located(source: str, fault: Any) -> ManifestError:
 
 
 def _json_values(data: bytes) -> list[tuple[int, Any]]:
-    """JSON documents, one after the other, with their first lines. Raises ``YamlFault``."""
+    """Return JSON documents, one after the other, with their first lines.
+
+    Raises:
+        YamlFault: the text is not JSON.
+    """
     from revstore.manifests._yaml_reader import YamlFault, read_number
 
     def refuse(text: str) -> Any:
@@ -256,9 +272,12 @@ def _depth(value: Any) -> int:
 
 
 def _objects(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """The value itself, or the items of a ``List``, and of lists among them, each with its place,
-    as "items[0]"; what these leave out of apiVersion and kind comes from the list ("PodList" holds
-    Pods). A ``List`` whose items are no list is left for ``_reason_against``."""
+    """Yield the value itself, or the items of a ``List`` and of lists among them, each with its
+    place, such as "items[0]".
+
+    An item without apiVersion or kind gets it from the list ("PodList" holds Pods). A ``List``
+    whose items are not a list is left for ``_reason_against``.
+    """
     kind = value.get("kind") if isinstance(value, dict) else None
     items = value.get("items", _MISSING) if isinstance(value, dict) else _MISSING
     if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list | None)):
@@ -271,7 +290,7 @@ def _objects(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _reason_against(obj: Any) -> str:
-    """Why ``obj`` is no object that could be stored; "" if it is one."""
+    """Return why ``obj`` is not an object that could be stored; "" if it is one."""
     if not isinstance(obj, dict):
         return f"not an object: {_named(obj)}"
     if obj.get("kind") == "List":

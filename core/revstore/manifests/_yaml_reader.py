@@ -1,8 +1,8 @@
-"""YAML text to plain values, the way kubectl reads it, within bounds.
+"""YAML text to plain values, as kubectl reads it, within limits.
 
-PyYAML's parser gives the events; the values are built here, without recursion: so that nesting,
-and what aliases expand to, are counted before they are built, duplicate keys are seen, and each
-error has its line. Scalars follow YAML 1.1 as go-yaml has it, which kubectl uses: yes, no, on,
+PyYAML's parser produces the events; the values are built here, without recursion. So nesting and
+the size of expanded aliases are counted before the values are built, duplicate keys are found, and
+each error has its line. Scalars follow YAML 1.1 as in go-yaml, which kubectl uses: yes, no, on,
 off, y and n are booleans, dates are strings, 22:22 is a string.
 """
 
@@ -31,7 +31,7 @@ MAX_WEIGHT = 64 * 2**20
 
 
 class YamlFault(ValueError):
-    """What is wrong, in which document (from 1) and line (from 1; 0 if not known)."""
+    """What is wrong, and in which document (from 1) and line (from 1; 0 if unknown)."""
 
     def __init__(self, document: int, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -69,8 +69,11 @@ _MERGE = object()
 
 
 def read_documents(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the line (from 1) and value of each document; an empty one is None. Raises
-    ``YamlFault``."""
+    """Yield the line (from 1) and value of each document; an empty one is None.
+
+    Raises:
+        YamlFault: the text is not YAML, or exceeds a limit.
+    """
     number = 0
     loader = None
     try:
@@ -96,7 +99,7 @@ def read_documents(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def read_number(text: str) -> int | float:
-    """The number that ``text``, a decimal one, stands for: an integer of any size as such.
+    """Return the number that ``text``, a decimal one, denotes; an integer may have any size.
 
     Raises:
         ValueError: it is not finite as a float, or has more digits than Python reads.
@@ -113,7 +116,11 @@ def read_number(text: str) -> int | float:
 
 
 def _scalar(text: str) -> Any:
-    """The value of a plain scalar; ``ValueError`` if JSON has none for it."""
+    """Return the value of a plain scalar.
+
+    Raises:
+        ValueError: JSON has no such value.
+    """
     if text in _WORDS:
         return _WORDS[text]
     # Only these can start a number: most scalars end here.
@@ -132,8 +139,8 @@ def _scalar(text: str) -> Any:
 
 
 def _of_base(plain: str) -> int | None:
-    """An octal, hexadecimal or binary integer; None if 64 bits do not hold it, as only decimal ones
-    may be larger."""
+    """Return an octal, hexadecimal or binary integer; None if it exceeds 64 bits, as only decimal
+    ones may."""
     digits = plain.lstrip("+-")
     if len(digits) > 66:  # int() of such text may take long
         return None
@@ -150,7 +157,11 @@ def _of_base(plain: str) -> int | None:
 
 
 def _tagged(tag: str, text: str) -> Any:
-    """The value of a scalar with an explicit tag; ``ValueError`` if they do not go together."""
+    """Return the value of a scalar with an explicit tag.
+
+    Raises:
+        ValueError: the text does not fit the tag.
+    """
     name = tag.removeprefix(_TAG)
     if name in ("str", "timestamp", "!"):
         return text
@@ -170,8 +181,8 @@ def _tagged(tag: str, text: str) -> Any:
 
 @attrs.define
 class _Open:
-    """A collection that is being read. ``weight`` and ``height`` are of what it holds so far,
-    aliases expanded; ``key`` is the one that waits for its value."""
+    """A collection that is being read. ``weight`` and ``height`` are those of its content so far,
+    with aliases expanded; ``key`` is the one that waits for its value."""
 
     value: Any
     line: int
@@ -216,7 +227,7 @@ class _Builder:
         return YamlFault(self._number, line, reason)
 
     def _take(self, event: Any, line: int) -> _Anchored | None:
-        """Take one event in; the value that it completes, if any."""
+        """Process one event; return the value that it completes, if any."""
         if isinstance(event, yaml.ScalarEvent):
             done = self._scalar_of(event, line)
         elif isinstance(event, yaml.AliasEvent):
@@ -329,7 +340,8 @@ def _shown(key: Any) -> str:
 
 
 def reads_as_string(text: str) -> bool:
-    """Whether ``text``, written without quotes, is read as a string by YAML readers of any kind."""
+    """Return whether YAML readers of any kind read ``text``, written without quotes, as a
+    string."""
     try:
         return isinstance(_scalar(text), str) and not _ELSEWHERE.fullmatch(text)
     except ValueError:

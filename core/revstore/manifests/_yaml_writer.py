@@ -1,4 +1,4 @@
-"""Values to YAML that every reader takes for the same values."""
+"""Values to YAML that every reader reads as the same values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Dumper.add_multi_representer(dict, _Dumper.represent_dict)
 
 
 class _Refused(ValueError):
-    """A value that no reader would take for the same. ``place`` grows from the inside out."""
+    """A value that no reader would read as the same. ``place`` grows from the inside out."""
 
     place = ""
 
@@ -46,7 +46,7 @@ def write(value: Any) -> str:
     """Write one document, keys sorted, without a marker in front.
 
     Raises:
-        InvalidArgument: ``value`` is or holds something that JSON does not carry.
+        InvalidArgument: ``value`` is or holds something that JSON lacks.
     """
     try:
         _check(value, MAX_LIST_DEPTH)

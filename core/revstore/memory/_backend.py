@@ -74,11 +74,11 @@ _BETWEEN_LEASES = 0.1
 class MemoryBackend(Backend):
     """A store in memory that lives until ``close``; see ``Backend`` for what its methods do.
 
-    Keys expire by real time, swept by a thread that runs once a key has a ttl. A ``clock`` of
-    one's own gives seconds that never go back; then there is no thread, and keys expire when
-    ``sweep`` is called. ``progress_interval``: after how many seconds without a batch a watch
-    with ``progress`` delivers a progress mark, if the store has moved on meanwhile. No
-    operation waits for anything, so that timeouts never pass.
+    Keys expire by real time: a thread that starts once a key has a ttl sweeps them. Your own
+    ``clock`` returns seconds that never go back; then there is no thread, and keys expire when you
+    call ``sweep``. ``progress_interval``: after this many seconds without a batch, a watch with
+    ``progress`` delivers a progress mark if the store has moved on meanwhile. No operation waits
+    for anything, so timeouts never pass.
     """
 
     def __init__(
@@ -298,10 +298,10 @@ class MemoryBackend(Backend):
             self._shared.sweeper_wake.set()
 
     def sweep(self) -> int:
-        """Delete the keys that have expired by now, up to 500 in a revision, and those of each
-        lease that has, in one; return how many.
+        """Delete the keys that have expired by now, and return how many.
 
-        For a ``clock`` of one's own; in real time the backend does it by itself.
+        One revision deletes up to 500 keys, or all keys of one expired lease. Call it if you have
+        your own ``clock``; in real time the backend calls it by itself.
         """
         swept, turn = 0, _TURN
         while turn >= _TURN:
@@ -314,7 +314,7 @@ class MemoryBackend(Backend):
         return swept
 
     def _sweep(self) -> int:
-        """Delete as many keys as others can wait for, and end the leases that are due."""
+        """Delete as many keys as other threads can wait for, and end the leases that are due."""
         if self._state.noted is not None:
             self._shared.finish()
         if self._state.fenced:
@@ -342,7 +342,8 @@ class MemoryBackend(Backend):
         shared.sweeper_wake.set()  # an interrupted start may have left another
 
     def _until_next(self) -> float | None:
-        """The seconds until something is to be swept; None: not before the sweeper is woken."""
+        """Return the seconds until something is to be swept; None: not before the sweeper is
+        woken."""
         state, now = self._state, self._clock()
         if state.fenced:
             return None

@@ -1,4 +1,4 @@
-"""The leases of a ``MemoryBackend`` as data."""
+"""The leases of a ``MemoryBackend``, as data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Lease:
 
 
 class LeaseTable:
-    """The leases and which keys are attached to them. Each method may be done again after an
+    """The leases and which keys are attached to them. Each method may be repeated after an
     exception of a signal handler."""
 
     def __init__(self) -> None:
@@ -29,18 +29,22 @@ class LeaseTable:
         return lease in self._leases
 
     def find(self, lease: int) -> _Lease:
-        """Return the lease; raise ``LeaseNotFound``."""
+        """Return the lease.
+
+        Raises:
+            LeaseNotFound: there is no such lease.
+        """
         found = self._leases.get(lease)
         if found is None:
             raise LeaseNotFound(lease)
         return found
 
     def ids(self) -> tuple[int, ...]:
-        """The ids, in order."""
+        """Return the ids, in order."""
         return tuple(sorted(self._leases))
 
     def add(self, lease: int, ttl: int, deadline: float) -> None:
-        """Make a lease."""
+        """Create a lease."""
         self._leases[lease] = _Lease(ttl, deadline)
 
     def drop(self, lease: int) -> None:
@@ -48,7 +52,7 @@ class LeaseTable:
         self._leases.pop(lease, None)
 
     def attach(self, key: str, lease: int) -> None:
-        """Attach a key to ``lease`` and to no other; 0: to none."""
+        """Attach a key to ``lease`` and to no other one; 0: to none."""
         before = self.of.get(key)
         if before is not None and before != lease and before in self._leases:
             self._leases[before].keys.discard(key)
@@ -64,5 +68,5 @@ class LeaseTable:
         return min((lease.deadline for lease in self._leases.values()), default=None)
 
     def due(self, now: float) -> list[int]:
-        """The leases whose time has come."""
+        """Return the leases that have expired."""
         return [id_ for id_, lease in self._leases.items() if lease.deadline <= now]

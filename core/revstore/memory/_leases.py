@@ -1,4 +1,4 @@
-"""``MemoryLeases``: what callers have of the leases in a ``LeaseTable``."""
+"""``MemoryLeases``: the callers' view of the leases in a ``LeaseTable``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MemoryLeases"]
 
 
 class MemoryLeases(Leases):
-    """See ``Leases``; no call waits for anything."""
+    """Leases in memory, see ``Leases``; no call waits for anything."""
 
     def __init__(
         self, shared: Shared, clock: Callable[[], float], start_sweeper: Callable[[], None]

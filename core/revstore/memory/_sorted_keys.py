@@ -18,10 +18,10 @@ _first = itemgetter(0)
 
 
 class SortedKeys:
-    """A sorted set of keys, in parts, of which none is empty.
+    """A sorted set of keys, in parts, none of which is empty.
 
-    Each change is made by one step, so that one that an exception of a signal handler interrupts is
-    made or not, and may be made again.
+    Each change is one step: if an exception of a signal handler interrupts it, it is complete or
+    has no effect, and may be repeated.
     """
 
     __slots__ = ("_parts",)
@@ -30,7 +30,7 @@ class SortedKeys:
         self._parts: list[list[str]] = []
 
     def add(self, key: str) -> None:
-        """Add ``key``, if it is not there."""
+        """Add ``key``, unless it exists."""
         parts = self._parts
         if not parts:
             parts.append([key])
@@ -45,7 +45,7 @@ class SortedKeys:
             parts[at : at + 1] = [part[:half], part[half:]]
 
     def remove(self, key: str) -> None:
-        """Remove ``key``, if it is there."""
+        """Remove ``key``, if it exists."""
         parts = self._parts
         if not parts:
             return
@@ -59,15 +59,15 @@ class SortedKeys:
                 del part[place]
 
     def count(self, prefix: str, start: str = "") -> int:
-        """Return how many keys start with ``prefix`` and are not below ``start``."""
+        """Return how many keys start with ``prefix`` and are not before ``start``."""
         low, high = self._place(max(prefix, start)), self._end(prefix)
         if low >= high:
             return 0
         return sum(map(len, self._parts[low[0] : high[0]])) - low[1] + high[1]
 
     def among(self, prefix: str, start: str = "", limit: int = _MOST) -> Iterator[list[str]]:
-        """Yield the keys that start with ``prefix`` and are not below ``start``, in order, in lists
-        of one to ``limit``. They are not to change meanwhile."""
+        """Yield the keys that start with ``prefix`` and are not before ``start``, in order, in
+        lists of one to ``limit``. The keys must not change meanwhile."""
         (part, place), end = self._place(max(prefix, start)), self._end(prefix)
         while (part, place) < end:
             stop = end[1] if part == end[0] else len(self._parts[part])
@@ -78,17 +78,17 @@ class SortedKeys:
                 part, place = part + 1, 0
 
     def _part_of(self, key: str) -> int:
-        """Where ``key`` is or belongs; there is a part."""
+        """Return the part where ``key`` is or belongs; there must be a part."""
         return max(bisect_right(self._parts, key, key=_first) - 1, 0)
 
     def _place(self, key: str) -> tuple[int, int]:
-        """The part and the place in it of the first key that is not below ``key``."""
+        """Return the part and the place in it of the first key that is not before ``key``."""
         if not self._parts:
             return 0, 0
         part = self._part_of(key)
         return part, bisect_left(self._parts[part], key)
 
     def _end(self, prefix: str) -> tuple[int, int]:
-        """The place behind the last key that may start with ``prefix``."""
+        """Return the place after the last key that may start with ``prefix``."""
         end = prefix_end(prefix)
         return self._place(end) if end else (len(self._parts), 0)

@@ -1,6 +1,6 @@
 """The data of a ``MemoryBackend``: keys, history, log and expiry, without locks or threads.
 
-Every method but the log's is called under the backend's lock.
+Every method except the log's is called under the backend's lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ revision_of: Callable[[WatchEvent], int] = attrgetter("kv.revision")
 
 class Noted(msgspec.Struct, frozen=True):
     """A revision that is being made: its events, in key order; when keys of it expire; the leases
-    that keys of it have; and a lease that it ends, 0: none."""
+    of its keys; and the lease that it ends, 0: none."""
 
     events: list[WatchEvent]
     deadlines: Mapping[str, float] = _NOTHING
@@ -41,7 +41,7 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class State:
-    """All that is stored. The state at an older revision is read through each key's history."""
+    """All that is stored. The state at an older revision is computed from each key's history."""
 
     def __init__(self) -> None:
         self.revision = 1
@@ -66,20 +66,27 @@ class State:
     # Reads
 
     def check_revision(self, revision: int) -> None:
-        """Raise unless the state at ``revision`` can be read."""
+        """Check that the state at ``revision`` can be read.
+
+        Raises:
+            Compacted: ``revision`` is below the compacted one.
+            FutureRevision: ``revision`` is above the current one.
+        """
         if revision > self.revision:
             raise FutureRevision(revision, self.revision)
         if revision < self.compacted:
             raise Compacted(self.compacted, self.revision)
 
     def at(self, key: str, revision: int) -> KeyValue | None:
-        """The key as it was at ``revision``: what the first event after it found."""
+        """Return the key as it was at ``revision``: the previous state in the first event after
+        it."""
         history = self._history.get(key, ())
         index = bisect_right(history, revision, key=revision_of)
         return history[index].previous if index < len(history) else self.current.get(key)
 
     def page(self, prefix: str, start: str, limit: int) -> tuple[list[KeyValue], int]:
-        """The first ``limit`` (0: all) current keys of the range, and how many follow them."""
+        """Return the first ``limit`` (0: all) current keys of the range, and how many follow
+        them."""
         keys: list[str] = []
         for some in self._keys.among(prefix, start, limit or sys.maxsize):
             keys += some
@@ -90,11 +97,11 @@ class State:
         return [self.current[key] for key in keys], following
 
     def count(self, prefix: str) -> int:
-        """How many current keys start with ``prefix``."""
+        """Return how many current keys start with ``prefix``."""
         return self._keys.count(prefix)
 
     def walk(self, prefix: str, start: str, revision: int) -> Iterator[KeyValue]:
-        """The keys of the range as they were at ``revision``, in key order."""
+        """Yield the keys of the range as they were at ``revision``, in key order."""
         # Lazily, for a page needs but the beginning of a range.
         spans = [
             chain.from_iterable(keys.among(prefix, start)) for keys in (self._keys, self._gone)
@@ -122,7 +129,7 @@ class State:
         return kv
 
     def write(self, changes: list[Change], clock: Callable[[], float]) -> None:
-        """Note what the body of a transaction wrote, as the next revision."""
+        """Note the writes of a transaction's body as the next revision."""
         revision = self.revision + 1
         events = []
         deadlines: dict[str, float] = {}
@@ -151,7 +158,8 @@ class State:
     def _expiry(
         self, key: str, ttl: int | None, clock: Callable[[], float]
     ) -> tuple[Mapping[str, float], Mapping[str, int]]:
-        """The deadline or the lease of a key that expires: by ``ttl``; None: those it has."""
+        """Return the deadline or the lease of a key that expires: by ``ttl``; None: those it
+        has."""
         if ttl:
             return {key: clock() + ttl}, _NOTHING
         if key in self.leases.of:
@@ -159,7 +167,7 @@ class State:
         return {key: self._deadlines[key]}, _NOTHING
 
     def delete(self, keys: list[str], *, lease: int = 0) -> None:
-        """Note the deletion of keys that exist, given in key order, in one revision, which ends
+        """Note the deletion of existing keys, given in key order, in one revision, which ends
         ``lease``."""
         revision = self.revision + 1
         events = [
@@ -169,7 +177,7 @@ class State:
         self.noted = Noted(events, ended=lease)
 
     def carry_out(self, noted: Noted) -> None:
-        """Make the revision that was noted; each step does nothing if it was done before."""
+        """Apply the revision that was noted; a step that was already done does nothing."""
         events = noted.events
         revision = events[0].kv.revision
         for event in events:
@@ -198,7 +206,7 @@ class State:
             self.leases.drop(noted.ended)
 
     def remaining(self, key: str, now: float) -> float | None:
-        """The seconds until the key expires, None if it does not."""
+        """Return the seconds until the key expires, None if it does not."""
         lease = self.leases.of.get(key)
         deadline = self._deadlines.get(key) if lease is None else self.leases.find(lease).deadline
         return None if deadline is None else max(0.0, deadline - now)
@@ -224,7 +232,7 @@ class State:
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float, limit: int) -> list[str]:
-        """The keys whose time has come, ``limit`` at most, in key order. The caller deletes
+        """Return the keys that have expired, at most ``limit``, in key order. The caller deletes
         them."""
         due = {key for key in self._due if self._is_due(key, now)}
         while self._heap and self._heap[0][0] <= now and len(due) < limit:

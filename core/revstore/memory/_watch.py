@@ -1,4 +1,4 @@
-"""A watch of a ``MemoryBackend``, and what the backend shares with its watches."""
+"""A watch of a ``MemoryBackend``, and the state that the backend shares with its watches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SLICE = 512
 
 
 class Shared:
-    """What the backend, its watches and its sweeper have in common."""
+    """The state that the backend, its watches and its sweeper share."""
 
     def __init__(self, progress_interval: float) -> None:
         self.state = State()  # guarded by lock, but for state.log: see SharedLog
@@ -31,14 +31,18 @@ class Shared:
         self.progress_interval = progress_interval
 
     def check(self) -> None:
-        """Raise ``Closed`` if nothing works any more; finish what an interrupted call began. Under
-        lock."""
+        """Finish what an interrupted call began. Call it under the lock.
+
+        Raises:
+            Closed: the backend is closed, or was opened before a fork.
+        """
         self.guard.check()
         if self.state.noted is not None:
             self.finish()
 
     def finish(self) -> None:
-        """Carry out the change that was noted, and wake who waits for it. Under lock."""
+        """Apply the change that was noted, and wake the watches that wait for it. Call it under the
+        lock."""
         try:
             self._finish()
         except BaseException:
@@ -58,13 +62,19 @@ class Shared:
         self.state.noted = None
 
     def check_writable(self) -> None:
-        """``check``, and raise ``ReadOnly`` if the store is fenced. Under lock."""
+        """Do what ``check`` does, and refuse writes to a fenced store. Call it under the lock.
+
+        Raises:
+            ReadOnly: the store is fenced.
+            Closed: as in ``check``.
+        """
         self.check()
         if self.state.fenced:
             raise ReadOnly(self.state.fenced)
 
     def end_lease(self, lease: int) -> int:
-        """Delete a lease and its keys in one revision; return how many they were. Under lock."""
+        """Delete a lease and its keys in one revision; return the number of keys. Call it under the
+        lock."""
         keys = sorted(self.state.leases.find(lease).keys)
         if keys:
             self.state.delete(keys, lease=lease)
@@ -74,7 +84,7 @@ class Shared:
         return len(keys)
 
     def renew(self) -> None:
-        """Let go of the lock, which another thread may have held at the fork, and of the data."""
+        """Replace the lock, which another thread may have held at the fork, and drop the data."""
         self.lock = threading.Lock()
         self.waiting = set()
         self.state = State()
@@ -142,7 +152,7 @@ class MemoryWatch(BackendWatch):
     # The next three are called under the lock, while the watch waits.
 
     def concerned(self, events: list[WatchEvent]) -> bool:
-        """Whether to wake for ``events``: they match, or a mark is outstanding."""
+        """Return whether to wake for ``events``: they match, or a mark is outstanding."""
         return bool(self._asked) or any(self._covers(event.kv.key) for event in events)
 
     def wake(self) -> None:
@@ -151,7 +161,7 @@ class MemoryWatch(BackendWatch):
         self._shared.waiting.discard(self)
 
     def skip_to_end(self) -> None:
-        """Go past events that did not concern it."""
+        """Skip events that did not concern it."""
         self._cursor = self._shared.state.log.end
 
     def _check(self) -> None:
@@ -170,7 +180,7 @@ class MemoryWatch(BackendWatch):
         self._ready.append(batch)
 
     def _pass(self, batch: WatchBatch) -> None:
-        """Note that everything up to ``batch`` is told."""
+        """Note that everything up to ``batch`` has been delivered."""
         self._position = batch.revision
         self._mark_at = time.monotonic() + self._shared.progress_interval
         if not batch.events:
@@ -179,8 +189,8 @@ class MemoryWatch(BackendWatch):
                     self._asked = 0
 
     def _scan(self) -> WatchBatch | None:
-        """The next revision that has events for this watch; moves the cursor up to them. Needs no
-        lock."""
+        """Return the next revision that has events for this watch, and move the cursor there. Needs
+        no lock."""
         log = self._shared.state.log
         if self._cursor < log.base:
             log = self._overtaken()
@@ -192,7 +202,11 @@ class MemoryWatch(BackendWatch):
         return None
 
     def _overtaken(self) -> SharedLog[WatchEvent]:
-        """Raise if compaction took events from this watch; else go to the start of the log."""
+        """Go to the start of the log.
+
+        Raises:
+            Compacted: compaction has removed events that this watch has not delivered.
+        """
         with self._shared.lock:
             state = self._shared.state
             if self._position < state.compacted:
@@ -202,7 +216,7 @@ class MemoryWatch(BackendWatch):
             return state.log
 
     def _collect(self, log: SharedLog[WatchEvent], revision: int) -> WatchBatch:
-        """All events of ``revision`` from the cursor on."""
+        """Return all events of ``revision`` from the cursor on."""
         found = []
         for index in range(self._cursor - log.base, len(log.items)):
             event = log.items[index]
@@ -213,7 +227,8 @@ class MemoryWatch(BackendWatch):
         return WatchBatch(revision, tuple(found))
 
     def _mark(self) -> WatchBatch | None:
-        """A progress mark, if one was asked for or is due, and all events up to it are out."""
+        """Return a progress mark, if one was requested or is due and all events up to it are
+        delivered."""
         with self._shared.lock:
             state = self._shared.state
             if state.revision < self._position:  # the watch begins in the future
@@ -224,7 +239,8 @@ class MemoryWatch(BackendWatch):
             return WatchBatch(reached) if asked or (self._progress and due) else None
 
     def _wait(self, deadline: float | None) -> bool:
-        """Block until there may be something; False once ``deadline`` has passed."""
+        """Wait until there may be something to deliver; return False once ``deadline`` has
+        passed."""
         shared = self._shared
         with shared.lock:
             state = shared.state

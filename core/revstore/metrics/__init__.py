@@ -9,9 +9,9 @@
     metrics.register(factory)
     start_http_server(9100)
 
-Nothing is measured until somebody scrapes: then the counters that caches have anyway are read, and
-objects are counted if it is time to. Requests to the backend are measured only if the configuration
-says ``wrappers = ["metrics"]``.
+Nothing is measured before a scrape: a scrape reads the counters that caches keep anyway, and counts
+objects if the last count is old enough. Requests to the backend are measured only if the
+configuration has ``wrappers = ["metrics"]``.
 """
 
 from __future__ import annotations

@@ -82,14 +82,14 @@ class _Families:
 class Collector:
     """What a Prometheus registry reads at each scrape; ``registry.unregister`` ends it.
 
-    A factory is read with all storages and caches that it has open at the time; what it opens
-    later is in the next scrape. Of a resource that several caches hold, their sums are told, and
-    the objects are counted by one storage. Closed ones are no longer reported.
+    A scrape reads all storages and caches that a factory has open at the time; those that are
+    opened later are in the next scrape. Caches of one resource are reported as their sums, and one
+    storage counts its objects. Closed ones are no longer reported.
 
-    Objects are counted at a scrape at most every ``count_metric_poll_period`` seconds of the
-    factory's configuration, ``count_period`` for storages added by themselves; 0: never. A scrape
-    spends no more than about ``timeout`` seconds on it: what it does not get to keeps its last
-    value. Every method may be called from many threads.
+    A scrape counts objects at most every ``count_metric_poll_period`` seconds of the factory's
+    configuration, or ``count_period`` for storages added by themselves; 0: never. A scrape spends
+    no more than about ``timeout`` seconds on this: what it does not reach keeps its last value.
+    Every method may be called from many threads.
     """
 
     def __init__(
@@ -114,10 +114,15 @@ class Collector:
             self.add(source)
 
     def add(self, source: Source, *, resource: ResourceInfo | str = "") -> None:
-        """Read ``source`` too, until ``remove``. A storage by itself, cached or not, needs the
-        ``resource`` that it holds, such as "pods" or "deployments.apps"; one that is found closed
-        is removed. A backend measures from the moment it is made. ``InvalidArgument`` if it is
-        none of the kinds of source, or for a storage without a resource."""
+        """Read ``source`` too, until ``remove``.
+
+        A storage by itself, cached or not, needs the ``resource`` that it holds, such as "pods" or
+        "deployments.apps"; once it is closed it is removed. A backend measures from the moment it
+        is created.
+
+        Raises:
+            InvalidArgument: ``source`` is none of these, or is a storage without a resource.
+        """
         with self._lock:
             if isinstance(source, StorageFactory):
                 self._factories.append(source)
@@ -130,7 +135,7 @@ class Collector:
                 raise InvalidArgument("source", source, "a factory, storage or measured backend")
 
     def remove(self, source: Source) -> None:
-        """Undo ``add``; nothing happens for what is not there."""
+        """Undo ``add``; do nothing if ``source`` was not added."""
         with self._lock:
             self._factories = [each for each in self._factories if each is not source]
             self._backends = [each for each in self._backends if each is not source]
@@ -138,12 +143,12 @@ class Collector:
                 self._storages.pop(source, None)
 
     def describe(self) -> list[metrics_core.Metric]:
-        """Every metric there may be, without samples: what registering asks for."""
+        """Return every metric that may exist, without samples: registering asks for them."""
         families = _Families()
         return [families.of(metric) for metric in METRICS]
 
     def collect(self) -> list[metrics_core.Metric]:
-        """The metrics now; those that nothing is known of are left out."""
+        """Return the current metrics; leave out those without a value."""
         families = _Families()
         with self._scraping:
             scraped = self._refreshed()
@@ -161,7 +166,7 @@ class Collector:
         return families.all()
 
     def _refreshed(self) -> list[Scraped]:
-        """The storages that are open. One scrape at a time."""
+        """Return the storages that are open. Only one scrape runs at a time."""
         with self._lock:
             factories, found = list(self._factories), dict(self._storages)
         for factory in factories:
@@ -207,8 +212,13 @@ def register(
     *sources: StorageFactory | MeasuredBackend,
     registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
 ) -> Collector:
-    """A collector of ``sources`` that ``registry`` knows. A registry can have one: a second is
-    refused by the client with a ``ValueError``; ``add`` to the first instead."""
+    """Register a collector of ``sources`` with ``registry``, and return it.
+
+    A registry can have only one: call ``add`` of the first one instead of registering a second.
+
+    Raises:
+        ValueError: the client refuses a second one.
+    """
     collector = Collector(*sources)
     registry.register(collector)
     return collector

@@ -34,8 +34,8 @@ _ORIGINAL_NAMES = {
 
 @attrs.frozen(slots=True)
 class Request:
-    """What requests are told apart by. ``group`` and ``resource`` are "" where there is no key, or
-    one that belongs to no resource."""
+    """What distinguishes requests. ``group`` and ``resource`` are "" if there is no key, or the key
+    belongs to no resource."""
 
     operation: str
     group: str
@@ -44,9 +44,9 @@ class Request:
 
 @attrs.frozen(slots=True)
 class RequestCounts:
-    """``errors`` of the ``count`` requests raised; a write that lost to another is no error.
-    ``seconds`` is the time of all together, ``durations`` how many took how long: one number for
-    each of ``BUCKETS`` and one for what is above."""
+    """``errors`` of the ``count`` requests raised; a write that lost to another is not an error.
+    ``seconds`` is the time of all together. ``durations`` says how many took how long: one number
+    for each of ``BUCKETS`` and one for what is above."""
 
     count: int
     errors: int
@@ -64,9 +64,9 @@ class _Series:
 class _Tally:
     """Counts that many threads raise and read.
 
-    Not prometheus_client's: a histogram and a counter of errors together take twice as long for
-    each request, each has a lock of its own, and neither can be read back to be added up over
-    several backends.
+    They are not prometheus_client's: a histogram and a counter of errors together take twice as
+    long for each request, each has its own lock, and neither can be read to be summed over several
+    backends.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class _Tally:
 
 
 class _Resources:
-    """Which resource a key is of, by its first segments below the store's prefix."""
+    """To which resource a key belongs, by its first segments below the store's prefix."""
 
     def __init__(self, prefix: str, overrides: Overrides) -> None:
         self._root = prefix.rstrip("/") + "/"
@@ -116,7 +116,7 @@ class _Resources:
         self._known: dict[str, tuple[str, str]] = {}
 
     def of(self, key: object) -> tuple[str, str]:
-        """Group and resource, both "" for a key of no resource."""
+        """Return group and resource, both "" for a key of no resource."""
         if not isinstance(key, str) or not key.startswith(self._root):
             return "", ""
         first, slash, rest = key[len(self._root) :].partition("/")
@@ -134,7 +134,7 @@ class _Resources:
 
 @attrs.define(eq=False, slots=False)
 class _MeasuredWatch(BackendWatch):
-    """Counts what its owner polls."""
+    """A watch that counts what its owner polls."""
 
     _watch: BackendWatch
     _tally: _Tally
@@ -166,7 +166,7 @@ class _MeasuredWatch(BackendWatch):
 
 @attrs.define(eq=False)
 class _Request:
-    """Counts and times one request, as a context manager; faster than one made by contextlib."""
+    """Counts and times one request, as a context manager; faster than one that contextlib makes."""
 
     _tally: _Tally
     _operation: str
@@ -182,12 +182,12 @@ class _Request:
 
 
 class MeasuredBackend(ObservedBackend):
-    """``backend`` itself, but that its requests are counted and timed, and the events of its
+    """``backend`` itself, except that its requests are counted and timed, and the events of its
     watches counted. Closing it closes ``backend``.
 
-    Numbers are kept by operation and resource; the resource is told by the key below ``prefix``
-    (``StorageConfig.prefix``), with ``resources`` for those that the table of kinds lacks. They
-    only rise, and may be read at any time, also after ``close``.
+    Numbers are kept by operation and resource. The key below ``prefix`` (``StorageConfig.prefix``)
+    determines the resource; ``resources`` are those that the table of kinds lacks. Numbers only
+    rise, and may be read at any time, even after ``close``.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class MeasuredBackend(ObservedBackend):
 
     @property
     def requests(self) -> Mapping[Request, RequestCounts]:
-        """The requests so far. The operations are the original's: create, delete, get,
+        """The requests so far. The operations have the original's names: create, delete, get,
         getCurrentResourceVersion (``status``), list, listOnlyKeys, listWithCount (``count``),
         update; and compact."""
         return self._tally.requests()
@@ -223,7 +223,7 @@ class MeasuredBackend(ObservedBackend):
 
 
 def added(one: RequestCounts, other: RequestCounts) -> RequestCounts:
-    """Both together."""
+    """Return the sum of both."""
     return RequestCounts(
         one.count + other.count,
         one.errors + other.errors,

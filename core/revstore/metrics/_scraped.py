@@ -19,7 +19,8 @@ __all__ = ["Scraped", "opened_by", "resource_of"]
 
 @attrs.frozen(eq=False)
 class Scraped:
-    """A storage with the resource that it holds; ``backend`` if its requests are measured."""
+    """A storage with the resource that it holds; ``backend`` is set if its requests are
+    measured."""
 
     resource: ResourceInfo
     storage: Storage[Any]
@@ -31,7 +32,7 @@ class Scraped:
         return self.resource.group, self.resource.resource
 
     def notice_end(self) -> None:
-        """End the figures of a cache that was closed; asking a cache costs nothing."""
+        """Drop the figures of a cache that was closed; to ask a cache costs nothing."""
         if isinstance(self.storage, Cacher):
             try:
                 self.storage.ready()
@@ -42,10 +43,10 @@ class Scraped:
 
 
 def resource_of(given: ResourceInfo | str) -> ResourceInfo:
-    """Return the resource of that name.
+    """Return the resource with that name.
 
     Raises:
-        InvalidArgument: The name is empty.
+        InvalidArgument: the name is empty.
     """
     if isinstance(given, ResourceInfo):
         return given

@@ -1,4 +1,5 @@
-"""How many objects there are and how large, and what a store takes, asked now and then. (STAT-3)"""
+"""How many objects there are and how large they are, and the size of a store, read now and then.
+(STAT-3)"""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ class Sizes:
         self.size: int | None = None
 
     def recount(self, deadline: float) -> None:
-        """Count again if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has
-        not passed. An error of the storage's becomes the figures."""
+        """Count again if it is time to, unless ``deadline`` (of ``time.monotonic``) has passed. An
+        error of the storage replaces the figures."""
         now = time.monotonic()
         if self.ended or not self._period or now < self._due or now >= deadline:
             return
@@ -52,13 +53,13 @@ class Sizes:
             self.size = FAILED if unknown else stats.object_count * stats.average_size
 
     def end(self) -> None:
-        """The storage was closed."""
+        """Drop the figures, since the storage was closed."""
         self.ended = True
         self.objects = self.size = None
 
 
 class StoreSize:
-    """What one store takes, asked at most every ``period`` seconds; 0: never."""
+    """The size of one store, read at most every ``period`` seconds; 0: never."""
 
     def __init__(self, backend: Backend, period: float) -> None:
         self._backend = backend
@@ -68,8 +69,8 @@ class StoreSize:
         self.bytes: int | None = None
 
     def ask(self, deadline: float) -> None:
-        """Ask again if it is time to, and the moment ``deadline`` (of ``time.monotonic``) has not
-        passed. An error of the store's becomes the figure."""
+        """Read the size again if it is time to, unless ``deadline`` (of ``time.monotonic``) has
+        passed. An error of the store replaces the figure."""
         now = time.monotonic()
         if not self._period or now < self._due or now >= deadline:
             return

@@ -1,4 +1,4 @@
-"""Every metric there is: names, labels and meaning, and where a cache's come from."""
+"""Every metric: its name, labels and meaning, and where a cache's value comes from."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Sample = tuple[tuple[str, ...], float | tuple[int, float]]
 
 @attrs.frozen
 class CacheMetric:
-    """A metric that is read from a cache's counters."""
+    """A metric whose value is one of a cache's counters."""
 
     metric: Metric
     samples: Callable[[CacherCounters], Iterable[Sample]]
@@ -122,7 +122,7 @@ def _split(
     label: str,
     values: dict[str, Callable[[CacherCounters], float]],
 ) -> CacheMetric:
-    """A counter with one more label."""
+    """Return a counter with one more label."""
     return CacheMetric(
         Metric(name, MetricKind.COUNTER, meaning, (*_RESOURCE, label)),
         lambda counters: [((each,), value(counters)) for each, value in values.items()],
