@@ -10,7 +10,6 @@ so that one of them takes over within two intervals after the winner is gone. (C
 
 from __future__ import annotations
 
-import logging
 import threading
 
 import attrs
@@ -20,12 +19,13 @@ from revstore.closing import Closing
 from revstore.deadlines import check_seconds
 from revstore.errors import Closed, Compacted
 from revstore.forks import OpenGuard
+from revstore.onlookers import Log
 from revstore.threads import Wake, start_thread
 from revstore.values import Capability, PutResult
 
 __all__ = ["Compactor"]
 
-_log = logging.getLogger("revstore.compactor")
+_log = Log("revstore.compactor")
 
 # How long `close` waits for a request under way. The thread ends with that request in any case,
 # and closing the backend ends the request.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from revstore.deadlines import check_seconds
 from revstore.errors import Closed, NotReady
 from revstore.forks import OpenGuard
+from revstore.raising import text_of
 from revstore.threads import Waiters
 
 __all__ = ["HealthCheck"]
@@ -63,7 +64,7 @@ class HealthCheck:
                 self._started, self._started_at = number, now
         error = self._run(number) if number else self._last()
         if error is not None:
-            raise NotReady(f"the store does not answer: {error}") from error
+            raise NotReady(f"the store does not answer: {text_of(error)}") from error
 
     def close(self) -> None:
         """Make every later check raise ``Closed``. Idempotent."""

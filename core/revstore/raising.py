@@ -19,7 +19,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
 )
 
-__all__ = ["ErrorsAbout", "fresh_copy", "guarded", "ignoring", "let_out"]
+__all__ = ["ErrorsAbout", "described", "fresh_copy", "guarded", "ignoring", "let_out", "text_of"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -73,9 +73,25 @@ def guarded(function: Callable[_P, _R], what: str) -> Callable[_P, _R]:
             raise
         except Exception as error:
             let_out(error)
-            raise InternalError(f"{what} failed: {type(error).__name__}: {error}") from error
+            raise InternalError(f"{what} failed: {described(error)}") from error
 
     return call
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error in one line, else its class: its text may be made by code of
+    others, which may raise."""
+    try:
+        return " ".join(str(error).split()) or type(error).__name__
+    except Exception as failure:  # noqa: BLE001 - whatever it is
+        let_out(failure)
+        return type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """Return the class and the text of an error in one line."""
+    name, text = type(error).__name__, text_of(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def let_out(error: BaseException) -> None:

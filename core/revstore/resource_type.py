@@ -11,7 +11,7 @@ from revstore.codec import Codec, json_codec
 from revstore.copier import Copier, SharingCopier, default_copier
 from revstore.errors import InvalidArgument
 from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value, with_metadata
-from revstore.raising import guarded
+from revstore.raising import guarded, text_of
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import INITIAL_EVENTS_END
 from revstore.versioner import APIObjectVersioner, Versioner, guarded_versioner
@@ -130,7 +130,7 @@ def _empty_object(object_type: type[T]) -> T:
             "new_object",
             "",
             "a function that creates an empty object",
-            message=f"bookmarks need an empty object, which cannot be created: {error}; "
+            message=f"bookmarks need an empty object, which cannot be created: {text_of(error)}; "
             "give the ResourceType a new_object function",
         ) from error
     metadata_value(obj, "name")

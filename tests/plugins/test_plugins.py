@@ -560,3 +560,66 @@ def test_listing_imports_no_driver():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (run.returncode, run.stderr) == (0, "")
+
+
+HOOK = "from revstore.hooks import hookimpl\n@hookimpl{}\ndef {}: {}"
+MUTE = "class Mute(Exception):\n    def __str__(self): raise RuntimeError\n"
+PLACES = {
+    "import": ("backends", "{fail}"),
+    "revstore_backend": ("backends", HOOK.format("", "revstore_backend()", "{fail}")),
+    "opening": ("backends", module().replace("return MemoryBackend()", "{fail}")),
+    "wrapper before": (
+        "wrappers",
+        HOOK.format("(wrapper=True)", "revstore_open_backend(info)", "\n    {fail}\n    yield"),
+    ),
+    "wrapper after": (
+        "wrappers",
+        HOOK.format("(wrapper=True)", "revstore_open_backend(info)", "\n    yield\n    {fail}"),
+    ),
+    "revstore_codecs": ("codecs", HOOK.format("", "revstore_codecs()", "{fail}")),
+    "codec": (
+        "codecs",
+        HOOK.format("", "revstore_codecs(register)", "register('mine', made)")
+        + "\ndef made(_): {fail}",
+    ),
+    "revstore_transformers": ("transformers", HOOK.format("", "revstore_transformers()", "{fail}")),
+    "transformer": (
+        "transformers",
+        HOOK.format("", "revstore_transformers(register)", "register('mine', made)")
+        + "\ndef made(_): {fail}",
+    ),
+    "revstore_commands": ("commands", HOOK.format("", "revstore_commands()", "{fail}")),
+}
+USES = {
+    "backends": lambda: open_backend(config()).close(),
+    "wrappers": lambda: open_backend(config("memory", wrappers=["mine"])).close(),
+    "codecs": lambda: load_codec("mine")(dict),
+    "transformers": lambda: load_transformer("mine")(StorageConfig()),
+    "commands": lambda: plugins.load_command("mine", []),
+}
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "Mute", "SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("place", PLACES)
+def test_whatever_a_plugin_raises(install, place, kind):
+    """It is broken, by its name; a plugin that calls sys.exit ends no program. Ctrl-C comes out."""
+    group, code = PLACES[place]
+    code = MUTE + code.replace("{fail}", f"raise {kind}")
+    install("mine", code, group=f"revstore.{group}")
+    before = threading.active_count()
+
+    with pytest.raises(KeyboardInterrupt if kind == "KeyboardInterrupt" else BackendBroken) as it:
+        USES[group]()
+
+    assert kind == "KeyboardInterrupt" or kind in str(it.value)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "Mute", "SystemExit"])
+def test_whatever_a_check_raises(install, kind):
+    """It is a failed check."""
+    more = f"{MUTE}@hookimpl\ndef revstore_doctor(config): raise {kind}"
+    install("mine", module(more=more))
+
+    (check,) = plugins.run_doctor(config())
+    assert (check.result, check.detail) == ("failed", kind)

@@ -23,6 +23,7 @@ LAYERS = {
         "forks",
         "keys",
         "nesting",
+        "onlookers",
         "raising",
         "threads",
     ],

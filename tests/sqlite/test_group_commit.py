@@ -10,6 +10,7 @@ from itertools import chain
 
 import pytest
 
+from revstore.backend import Transaction
 from revstore.errors import (
     Closed,
     IncompatibleStore,
@@ -206,3 +207,25 @@ def test_an_interrupted_leader_hands_over(open_store: Open, monkeypatch) -> None
 
     assert backend.put("/b", b"", expected_revision=0, timeout=10).succeeded
     assert backend.get("/a").kv is None
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_body_that_raises_ends_its_own_call_only(open_store: Open, kind: type) -> None:
+    """Who leads a commit runs the bodies of others; what they raise is raised in their calls."""
+    backend = open_store()
+
+    def body(transaction: Transaction) -> None:
+        transaction.put("/lost", b"")
+        raise kind("of the test")
+
+    def work(index: int) -> None:
+        for number in range(40):
+            if index % 2:
+                with pytest.raises(kind, match="of the test"):
+                    backend.transaction(body)
+            else:
+                assert backend.put(f"/{index}/{number}", b"", expected_revision=0).succeeded
+
+    run_threads(6, work)
+    assert backend.get("/lost").kv is None
+    assert backend.status().revision == 1 + 3 * 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from revstore.errors import Closed
+from revstore.onlookers import shown_to
 from revstore.storage import Event, Watch
 from revstore.threads import start_thread
 
@@ -18,7 +18,6 @@ __all__ = ["ThreadedWatch"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger("revstore.aio")
 
 # How many events are read ahead, but for the rest of the last poll.
 _AHEAD = 500
@@ -109,7 +108,7 @@ class ThreadedWatch(Generic[T]):
                     self._found = found
                 callback = self._callback
             if callback is not None:
-                _call(callback)
+                shown_to("the callback of a watch", callback)
             if isinstance(found, BaseException):
                 return
             self._turns.get()
@@ -128,12 +127,3 @@ class ThreadedWatch(Generic[T]):
         except BaseException:  # noqa: BLE001, S110 - the next poll raises it, after the events
             pass
         return _Answer(tuple(events), watch.resource_version)
-
-
-def _call(callback: Callable[[], None]) -> None:
-    """Run ``callback``; ignore its errors, such as those of a closed loop, so that the thread goes
-    on."""
-    try:
-        callback()
-    except BaseException:  # noqa: BLE001 - it is logged
-        _log.exception("the callback of a watch failed")

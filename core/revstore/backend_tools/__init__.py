@@ -9,6 +9,7 @@
 ``whole_number``         an option that is a whole number within bounds
 ``let_out``              raises again what a signal's handler raised, where errors are caught
 ``ignoring``             ``contextlib.suppress``, except for what a signal's handler raised
+``Log``                  a logger whose handlers may raise: no thread of yours ends by it
 ``server_addresses``     ``StorageConfig.server_list`` as hosts and ports
 ``tls_files``            the TLS files of a ``StorageConfig`` as PEM texts
 ``Overlay``              the body of a transaction over any store: checks and collects the writes
@@ -53,11 +54,13 @@ from revstore.backend_tools._option_checks import seconds, whole_number
 from revstore.backend_tools._overlay import Change, Overlay
 from revstore.backend_tools._servers import ServerAddress, TlsFiles, server_addresses, tls_files
 from revstore.forks import OpenGuard
+from revstore.onlookers import Log
 from revstore.raising import ignoring, let_out
 from revstore.shared_log import SharedLog
 
 __all__ = [
     "Change",
+    "Log",
     "ObservedBackend",
     "OpenGuard",
     "Overlay",

@@ -33,6 +33,7 @@ from revstore.errors import (
     TooLargeResourceVersion,
 )
 from revstore.plans import ListPlan, WatchPlan
+from revstore.raising import described
 from revstore.selectors import SelectionPredicate
 from revstore.storage import Change, ChangeBatch, Event, EventType, ObjectList
 from revstore.threads import Waiters
@@ -276,7 +277,7 @@ class Content(Generic[T]):
     def close(self) -> None:
         """End watches, waiting calls and the feed. If this is interrupted, it may be called
         again."""
-        self._end("the cache was closed", Exception)
+        self._end("the cache was closed")
         self.feed.close()
 
     def in_child(self, why: str) -> None:
@@ -289,14 +290,14 @@ class Content(Generic[T]):
         for generation in list(self._generations):
             generation.in_child(Closed(why))
 
-    def _end(self, why: str, swallowed: type[BaseException]) -> None:
+    def _end(self, why: str) -> None:
         with self._lock:
             self.ended = self.ended or why
             self.generation = None  # so that nobody is answered from memory
         self._waiters.wake()
         self._freshness.wake(math.inf)
         for generation in list(self._generations):
-            generation.end(Closed(self.ended), swallowed)
+            generation.end(Closed(self.ended))
 
     def _start_with_state(
         self,
@@ -434,7 +435,7 @@ class Content(Generic[T]):
             if generation is not None:
                 self.counting.terminated_watches.add(generation.terminated_watches)
         if final:
-            self._end(f"the storage of the cache is closed: {error}", BaseException)
+            self._end(f"the storage of the cache is closed: {error}")
             return
         assert generation is not None
         ended: StorageError = Expired(
@@ -475,7 +476,7 @@ def _loaded(change: Change[T]) -> Any:
     except BaseException as error:  # noqa: BLE001 - such as SystemExit
         corrupt = CorruptObject(
             change.key,
-            f"{type(error).__name__}: {error}",
+            described(error),
             resource_version=str(change.revision),
         )
         corrupt.__cause__ = error

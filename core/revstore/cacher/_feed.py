@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,8 @@ from revstore.errors import (
     StorageError,
     Unsupported,
 )
+from revstore.onlookers import Log
+from revstore.raising import described
 from revstore.storage import Change, ChangeBatch, Changes, Storage
 from revstore.threads import Wake, start_thread
 
@@ -23,7 +24,7 @@ __all__ = ["Feed"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger("revstore.cacher")
+_log = Log("revstore.cacher")
 
 # After these nothing is known of what happened meanwhile.
 _LOST = (Expired, IncompatibleStore, InternalError)
@@ -187,7 +188,7 @@ class Feed(Generic[T]):
 def _typed(error: BaseException) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    failure = InternalError(f"the cache's feed failed: {type(error).__name__}: {error}")
+    failure = InternalError(f"the cache's feed failed: {described(error)}")
     failure.__cause__ = error
     _log.error("the cache's feed failed", exc_info=error)
     return failure

@@ -3,7 +3,6 @@ concerns."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog
 from revstore.cacher._view import Bucket, LabelBucket, Listener, Numbers, View, view_key
 from revstore.errors import StorageError
+from revstore.onlookers import shown_to
 from revstore.selectors import SelectionPredicate
 
 __all__ = ["Generation"]
@@ -23,7 +23,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 B = TypeVar("B", bound=Bucket[Any])
 
-_log = logging.getLogger("revstore.cacher")
 
 # So many timers of closed watches are left, and half as many as there are in all.
 _IDLE_TIMERS = 64
@@ -160,7 +159,7 @@ class Generation(Generic[T]):
                 if watch.progress:
                     self._progress[watch] = callback
                 return
-        _call([callback], Exception)
+        _call([callback])
 
     def disarm(self, watch: Listener[T]) -> None:
         """Forget the callback of the watch."""
@@ -217,9 +216,8 @@ class Generation(Generic[T]):
                 self._progress.clear()
         _call(told)
 
-    def end(self, error: StorageError, swallowed: type[BaseException] = BaseException) -> None:
-        """End every watch with ``error``, after what is in the log. Log what callbacks raise, if it
-        is ``swallowed``."""
+    def end(self, error: StorageError) -> None:
+        """End every watch with ``error``, after what is in the log."""
         told: list[Callable[[], None]] = []
         with self._lock:
             self.ended = error
@@ -230,7 +228,7 @@ class Generation(Generic[T]):
                 view.armed = armed  # until all are told, which may be interrupted
             self._timers.clear()
             self._progress.clear()
-        _call(told, swallowed)
+        _call(told)
         with self._lock:
             for view in views:
                 view.armed = None
@@ -371,16 +369,6 @@ def _unreadable(entry: Entry[T]) -> bool:
     return entry.error is not None or entry.previous_error is not None
 
 
-def _call(
-    callbacks: Iterable[Callable[[], None]], swallowed: type[BaseException] = BaseException
-) -> None:
-    """Call the user's callbacks; nothing that they raise may end one of our threads.
-
-    In the user's own thread Ctrl-C must come out, so there only an ``Exception`` may be
-    ``swallowed``.
-    """
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
     for callback in callbacks:
-        try:
-            callback()
-        except swallowed:
-            _log.exception("the callback of a watch failed")
+        shown_to("the callback of a watch", callback)

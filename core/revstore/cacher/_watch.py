@@ -11,6 +11,7 @@ from revstore.cacher._view import Listener, Reading
 from revstore.cacher._watch_start import WatchStart
 from revstore.deadlines import check_poll
 from revstore.errors import Closed, Expired, StorageError
+from revstore.onlookers import shown_to
 from revstore.raising import fresh_copy
 from revstore.resource_type import ResourceType
 from revstore.storage import Event, EventType, Watch
@@ -20,6 +21,7 @@ __all__ = ["CacheWatch"]
 
 T = TypeVar("T")
 
+_CALLBACK = "the callback of a watch"
 # Initial objects that one poll returns at most.
 _PAGE = 500
 # Seconds before its end that a watch gets its last bookmark.
@@ -99,7 +101,7 @@ class CacheWatch(Listener[T], Watch[T]):
         except BaseException as error:
             callback = self._callback
             if callback is not None and not isinstance(error, StorageError):
-                callback()  # the events are still there
+                shown_to(_CALLBACK, callback)  # the events are still there
             raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
@@ -112,7 +114,7 @@ class CacheWatch(Listener[T], Watch[T]):
     def close(self) -> None:
         told = self._generation.release(self)
         if told is not None:
-            told()
+            shown_to(_CALLBACK, told)
             self._generation.disarm(self)
 
     def settle(self) -> None:

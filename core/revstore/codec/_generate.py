@@ -16,6 +16,7 @@ from revstore.codec._json import Misfit, check_plain
 from revstore.codec._models import make_model, validate_model, with_extras, with_private
 from revstore.codec._own_code import again, copying, is_code, texts, with_code
 from revstore.codec._shapes import ListShape, MapShape, Shape, UnionShape, changeable
+from revstore.raising import text_of
 
 __all__ = ["decoder", "encoder"]
 
@@ -157,7 +158,8 @@ def _validated(obj: Any, shape: ClassShape) -> None:
     try:
         shape.info.validate(obj)  # type: ignore[misc]
     except Exception as error:
-        raise Misfit(obj, f"what the validators of {shape.name} accept ({error})") from error
+        text = text_of(error)
+        raise Misfit(obj, f"what the validators of {shape.name} accept ({text})") from error
 
 
 def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
@@ -333,7 +335,8 @@ def _run(source: _Source, shape: ClassShape, *calls: str) -> None:
 def _refused(obj: Any, name: str, error: Exception) -> Misfit:
     if isinstance(error, Misfit):
         return error
-    return Misfit("..." if obj is None else obj, f"what the code of {name} accepts ({error})")
+    wanted = f"what the code of {name} accepts ({text_of(error)})"
+    return Misfit("..." if obj is None else obj, wanted)
 
 
 def _run_own_code(source: _Source, shape: ClassShape, *calls: str) -> None:

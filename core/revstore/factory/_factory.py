@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -310,11 +311,12 @@ class StorageFactory(Closing):
         with self._lock:
             self._closed = True
             storages, opened = list(self._storages), list(self._opened.values())
-        for _, storage in storages:
-            storage.close()
-        for each in opened:
-            each.compactor.close()
-            each.backend.close()
+        with contextlib.ExitStack() as stack:  # so that one that raises keeps no other open
+            for each in reversed(opened):
+                stack.callback(each.backend.close)
+                stack.callback(each.compactor.close)
+            for _, storage in reversed(storages):
+                stack.callback(storage.close)
         with self._lock:  # now, so that a close that was interrupted can be repeated
             self._storages, self._opened = [], {}
 

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
 from revstore.backend import Backend
-from revstore.errors import Closed, StorageError
+from revstore.errors import Closed
+from revstore.onlookers import Log
+from revstore.raising import described, let_out
 from revstore.storage import Storage
 
 __all__ = ["FAILED", "Sizes", "StoreSize"]
 
-_log = logging.getLogger("revstore.metrics")
+_log = Log("revstore.metrics")
 
 #: Stands for a figure that could not be had.
 FAILED = -1
@@ -44,8 +45,9 @@ class Sizes:
             stats = self._storage.stats(timeout=deadline - now)
         except Closed:
             self.end()
-        except StorageError as error:
-            _log.warning("counting the objects for metrics failed: %s", error)
+        except Exception as error:  # noqa: BLE001 - the others are scraped all the same
+            let_out(error)
+            _log.warning("counting the objects for metrics failed: %s", described(error))
             self.objects = self.size = FAILED
         else:
             self.objects = stats.object_count
@@ -79,6 +81,7 @@ class StoreSize:
             self.bytes = self._backend.size(timeout=deadline - now)
         except Closed:
             self.bytes = None
-        except StorageError as error:
-            _log.warning("asking a store for its size failed: %s", error)
+        except Exception as error:  # noqa: BLE001 - the others are scraped all the same
+            let_out(error)
+            _log.warning("asking a store for its size failed: %s", described(error))
             self.bytes = FAILED

@@ -15,20 +15,24 @@ import pluggy
 
 from revstore import hooks
 from revstore.backend import API_VERSION, BackendInfo
-from revstore.errors import BackendBroken, BackendIncompatible
+from revstore.errors import BackendBroken, BackendIncompatible, StorageError
 from revstore.plugins._find import Found, kind_of, trace
 from revstore.plugins._options import check_options_class
+from revstore.raising import described, let_out
 from revstore.values import Capability
 
 __all__ = [
+    "PLUGIN_ERRORS",
     "broken",
-    "describe",
     "implementation",
     "import_drivers",
     "load",
     "load_backend",
     "registrations",
 ]
+
+#: What a plugin may raise and is then broken. Ctrl-C is no fault of it.
+PLUGIN_ERRORS = (Exception, SystemExit)
 
 
 def broken(found: Found, reason: str) -> BackendBroken:
@@ -51,15 +55,17 @@ def load(found: Found, *hook_names: str) -> pluggy.PluginManager:
     trace(f"{found.name}: importing {found.value} from {found.origin}")
     try:
         plugin = found.load()
-    except (Exception, SystemExit) as error:
-        raise broken(found, f"importing {found.value} failed: {describe(error)}") from error
+    except PLUGIN_ERRORS as error:
+        let_out(error)
+        raise broken(found, f"importing {found.value} failed: {described(error)}") from error
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     try:
         manager.register(plugin, found.name)
         manager.check_pending()
-    except Exception as error:
-        raise broken(found, f"its hooks do not fit: {describe(error)}") from error
+    except PLUGIN_ERRORS as error:
+        let_out(error)
+        raise broken(found, f"its hooks do not fit: {described(error)}") from error
     for name in hook_names:
         implementation(manager, found, name)
     return manager
@@ -89,8 +95,9 @@ def load_backend(found: Found) -> tuple[BackendInfo, pluggy.PluginManager]:
         raise broken(found, "its revstore_backend is a wrapper")
     try:
         info = impl.function()
-    except Exception as error:
-        raise broken(found, f"revstore_backend failed: {describe(error)}") from error
+    except PLUGIN_ERRORS as error:
+        let_out(error)
+        raise broken(found, f"revstore_backend failed: {described(error)}") from error
     if not isinstance(info, BackendInfo):
         raise broken(found, f"revstore_backend returned {type(info).__name__}, not a BackendInfo")
     _check_api(info, found)
@@ -133,8 +140,11 @@ def import_drivers(info: BackendInfo, found: Found) -> dict[str, str]:
         trace(f"{found.name}: importing driver {name}")
         try:
             module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise broken(found, f"importing the driver {name} failed: {describe(error)}") from error
+        except PLUGIN_ERRORS as error:
+            let_out(error)
+            raise broken(
+                found, f"importing the driver {name} failed: {described(error)}"
+            ) from error
         versions[name] = str(getattr(module, "__version__", ""))
     return versions
 
@@ -153,17 +163,23 @@ def registrations(found: Found, hook: str) -> Callable[..., Any]:
 
     try:
         getattr(manager.hook, hook)(register=register)
-    except Exception as error:
-        raise broken(found, f"{hook} failed: {describe(error)}") from error
+    except PLUGIN_ERRORS as error:
+        let_out(error)
+        raise broken(found, f"{hook} failed: {described(error)}") from error
     if found.name not in factories:
         raise broken(found, f"{hook} registered {_listed(factories)}, not {found.name!r}")
-    return factories[found.name]
+    factory = factories[found.name]
 
+    def make(*args: Any) -> Any:
+        try:
+            return factory(*args)
+        except (StorageError, MemoryError):
+            raise
+        except PLUGIN_ERRORS as error:
+            let_out(error)
+            raise broken(found, f"its factory failed: {described(error)}") from error
 
-def describe(error: BaseException) -> str:
-    """An error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return make
 
 
 def _listed(names: Iterable[str]) -> str:

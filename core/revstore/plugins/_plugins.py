@@ -23,8 +23,8 @@ from revstore.plugins._find import (
     unregister_backend,
 )
 from revstore.plugins._loading import (
+    PLUGIN_ERRORS,
     broken,
-    describe,
     implementation,
     import_drivers,
     load,
@@ -32,6 +32,7 @@ from revstore.plugins._loading import (
     registrations,
 )
 from revstore.plugins._options import secrets_of, validate_options
+from revstore.raising import described, let_out
 from revstore.values import Capability
 
 __all__ = [
@@ -120,8 +121,9 @@ def open_backend(config: StorageConfig) -> Backend:
     except BaseException as error:
         if core.opened is not None and isinstance(core.opened, Backend):
             core.opened.close()
-        if isinstance(error, StorageError) or not isinstance(error, Exception):
+        if isinstance(error, StorageError) or not isinstance(error, PLUGIN_ERRORS):
             raise
+        let_out(error)
         raise broken(found, f"opening failed: {_shown(error, info, config)}") from error
     return backend
 
@@ -187,8 +189,9 @@ def load_command(name: str, cli: Any) -> None:
     manager = load(found, "revstore_commands")
     try:
         manager.hook.revstore_commands(cli=cli)
-    except Exception as error:
-        raise broken(found, f"revstore_commands failed: {describe(error)}") from error
+    except PLUGIN_ERRORS as error:
+        let_out(error)
+        raise broken(found, f"revstore_commands failed: {described(error)}") from error
 
 
 def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
@@ -199,7 +202,8 @@ def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
     try:
         answers = manager.hook.revstore_doctor(config=config)
         return tuple(check for checks in answers for check in checks)
-    except Exception as error:  # noqa: BLE001 - shown to the user as what it is
+    except PLUGIN_ERRORS as error:
+        let_out(error)
         detail = _shown(error, info, config)
         return (DoctorCheck(name=found.name, result=CheckResult.FAILED, detail=detail),)
 
@@ -249,9 +253,9 @@ def _check_all() -> None:
             load_backend(find_one(_find.BACKENDS, name))
 
 
-def _shown(error: Exception, info: BackendInfo, config: StorageConfig) -> str:
+def _shown(error: BaseException, info: BackendInfo, config: StorageConfig) -> str:
     """A foreign error in one line, which may repeat what it was given, but no secret."""
-    text = describe(error)
+    text = described(error)
     for secret in secrets_of(info, config):
         text = text.replace(secret, "***")
     return text

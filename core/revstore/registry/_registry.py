@@ -17,7 +17,7 @@ from revstore.copier import Copier, default_copier
 from revstore.errors import Conflict, InvalidObject, KeyExists, KeyNotFound
 from revstore.objects import metadata_value, with_metadata
 from revstore.preconditions import Preconditions
-from revstore.raising import ErrorsAbout
+from revstore.raising import ErrorsAbout, guarded
 from revstore.registry._fields import as_new, as_successor, built_in
 from revstore.registry._keys import Keys
 from revstore.selectors import FieldSelector, LabelSelector
@@ -72,6 +72,8 @@ class Registry(Closing, Generic[T]):
 
     ``clock`` gives seconds since 1970 for creation times, ``new_uid`` the uids, by default
     random UUIDs. ``encode`` is that of the storage's codec: objects of the same bytes are the same.
+    What the three raise becomes ``InternalError`` before anything is written, unless it is an error
+    of ``revstore.errors``.
     """
 
     def __init__(
@@ -84,12 +86,12 @@ class Registry(Closing, Generic[T]):
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         encode: Callable[[T], bytes] = built_in,
     ) -> None:
-        self._encode = encode
+        self._encode = guarded(encode, "encode")
         self._codec = getattr(encode, "__self__", None)
         self._storage = storage
         self._keys = Keys(resource_prefix, namespaced=namespaced)
-        self._clock = clock
-        self._new_uid = new_uid
+        self._now = guarded(lambda: _time_text(clock()), "clock")
+        self._new_uid = guarded(new_uid, "new_uid")
         #: Whether ``close`` was called, though it may have been interrupted.
         self.closing = False
 
@@ -230,7 +232,8 @@ class Registry(Closing, Generic[T]):
 
         def change(current: Any, meta: ResponseMeta) -> Any:
             # It may change the object that it is given.
-            made = update(_copier_of(current.__class__, self._codec).copy(current), meta)
+            copy = guarded(_copier_of(current.__class__, self._codec).copy, "copier")
+            made = update(copy(current), meta)
             obj = made.object if isinstance(made, WithTTL) else made
             if self._keys.of(obj) != key:
                 raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")
@@ -330,8 +333,8 @@ class Registry(Closing, Generic[T]):
             return self._storage.create(key, self._as_new(obj), ttl=ttl, timeout=timeout)
 
     def _as_new(self, obj: T) -> T:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
-        new: T = as_new(obj, namespace=self._keys.namespace_of(obj), uid=self._new_uid(), now=now)
+        namespace, now = self._keys.namespace_of(obj), self._now()
+        new: T = as_new(obj, namespace=namespace, uid=self._new_uid(), now=now)
         return new
 
 
@@ -352,6 +355,10 @@ def _check_kind(obj: Any, current: Any) -> None:
         given, stored = obj.get("kind"), current.get("kind")
         if given != stored and isinstance(given, str) and isinstance(stored, str):
             raise InvalidObject("kind", given, f"{stored!r}, the kind of the stored object")
+
+
+def _time_text(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(seconds)))
 
 
 def _generate(base: str) -> str:

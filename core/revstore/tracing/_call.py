@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import attrs
 
 from revstore.call_times import CURRENT, CallTimes
+from revstore.onlookers import shown_to
 from revstore.raising import let_out
 from revstore.storage import ObjectList
 
@@ -17,7 +18,7 @@ __all__ = ["Call", "LoneRequest", "Spans", "Trace"]
 
 
 class Spans(Protocol):
-    """What makes a span of each call and of each request. It must not raise.
+    """What makes a span of each call and of each request. What it raises is logged.
 
     Of an error it gets the class only, "" if there was none: the text may quote a value.
     """
@@ -67,7 +68,7 @@ class Call(CallTimes):
     def __enter__(self) -> None:
         spans = self.trace.spans
         if spans is not None:
-            self._span = spans.begin(self.operation, request=self.is_request)
+            self._span = shown_to("a span", spans.begin, self.operation, request=self.is_request)
         self._token = CURRENT.set(self)
         self._start = time.perf_counter()
 
@@ -76,10 +77,10 @@ class Call(CallTimes):
         CURRENT.reset(self._token)
         trace = self.trace
         error = "" if kind is None else kind.__name__
-        if trace.spans is not None:
-            trace.spans.end(self._span, error, self)
+        if trace.spans is not None and self._span is not None:
+            shown_to("a span", trace.spans.end, self._span, error, self)
         if seconds >= trace.threshold:
-            trace.log_slow(self, seconds, error)
+            shown_to("the log of slow calls", trace.log_slow, self, seconds, error)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the caller's ``function`` with its calls counted and timed."""

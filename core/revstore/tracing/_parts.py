@@ -10,6 +10,7 @@ from typing import Any
 from revstore.backend import Backend
 from revstore.backend_tools import ObservedBackend
 from revstore.call_times import CURRENT, CallTimes
+from revstore.onlookers import shown_to
 from revstore.tracing._call import LoneRequest, Spans, Trace
 from revstore.transform import Transformer
 
@@ -31,14 +32,15 @@ class _Request:
 
     def __enter__(self) -> None:
         if self._spans is not None:
-            self._span = self._spans.begin(self._operation, request=True)
+            self._span = shown_to("a span", self._spans.begin, self._operation, request=True)
         self._start = time.perf_counter()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._times.backend += time.perf_counter() - self._start
         self._times.requests += 1
-        if self._spans is not None:
-            self._spans.end(self._span, "" if kind is None else kind.__name__, None)
+        if self._spans is not None and self._span is not None:
+            error = "" if kind is None else kind.__name__
+            shown_to("a span", self._spans.end, self._span, error, None)
 
 
 class TracedBackend(ObservedBackend):

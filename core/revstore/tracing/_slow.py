@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from revstore.onlookers import Log
 from revstore.selectors import FieldSelector, LabelSelector
 from revstore.tracing._call import Call
 
 __all__ = ["log_slow"]
 
-_log = logging.getLogger("revstore.slow")
+_log = Log("revstore.slow")
 
 # Characters of a key or selector that are shown.
 _LONGEST = 300

@@ -45,13 +45,15 @@ class OpenTelemetrySpans:
     def end(self, span: _Span, error: str, call: Call | None) -> None:
         ended, token = span
         context.detach(token)
-        if ended.is_recording():
-            if error:
-                ended.set_attribute("error.type", error)
-                ended.set_status(otel.StatusCode.ERROR)
-            if call is not None:
-                _describe(ended, call)
-        ended.end()
+        try:
+            if ended.is_recording():
+                if error:
+                    ended.set_attribute("error.type", error)
+                    ended.set_status(otel.StatusCode.ERROR)
+                if call is not None:
+                    _describe(ended, call)
+        finally:
+            ended.end()
 
 
 def _describe(span: otel.Span, call: Call) -> None:

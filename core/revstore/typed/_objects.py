@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from revstore.errors import CorruptObject, InternalError, InvalidObject, OutcomeUnknown
-from revstore.raising import ErrorsAbout, let_out
+from revstore.raising import ErrorsAbout, described, let_out, text_of
 from revstore.resource_type import ResourceType
 from revstore.transform import Transformer
 from revstore.values import KeyValue
@@ -79,7 +79,7 @@ class ObjectReader(Generic[T]):
                 type(obj).__name__,
                 "one that can be encoded",
                 key=key,
-                message=f"the object for {key!r} cannot be encoded: {error}",
+                message=f"the object for {key!r} cannot be encoded: {text_of(error)}",
             ) from error
 
     def seal(self, physical: str, data: bytes) -> bytes:
@@ -90,7 +90,7 @@ class ObjectReader(Generic[T]):
             let_out(error)
             key = self.logical(physical)
             raise InternalError(
-                f"the transformer failed on {key!r}: {type(error).__name__}: {error}", key=key
+                f"the transformer failed on {key!r}: {described(error)}", key=key
             ) from error
 
     def open(self, kv: KeyValue) -> tuple[bytes, bool]:
@@ -153,8 +153,7 @@ class ObjectReader(Generic[T]):
                 getattr(error, "value", data),
                 "one that can be read back",
                 key=key,
-                message=f"the object for {key!r} could not be read back: "
-                + " ".join(str(error).split()),
+                message=f"the object for {key!r} could not be read back: {text_of(error)}",
             ) from error
 
     def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
@@ -208,7 +207,7 @@ class ObjectReader(Generic[T]):
             return at(obj, revision)
         except Exception as error:
             let_out(error)
-            why = f"it did, at revision {revision}, but the object cannot be returned: {error}"
+            why = f"it did, at revision {revision}, but its object is lost: {text_of(error)}"
             raise OutcomeUnknown(key, expected, why) from error
 
     def _refuse_damaged(self, kv: KeyValue) -> None:
@@ -216,7 +215,5 @@ class ObjectReader(Generic[T]):
             raise self._corrupt(kv, ValueError("the stored value does not match its checksum"))
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
-        text: Any = str(error) or type(error).__name__
-        return CorruptObject(
-            self.logical(kv.key), text, resource_version=format_resource_version(kv.revision)
-        )
+        version = format_resource_version(kv.revision)
+        return CorruptObject(self.logical(kv.key), text_of(error), resource_version=version)

@@ -8,9 +8,9 @@ are several. Watches end only if the store is not what it was, or what it says c
 from __future__ import annotations
 
 import abc
-import logging
 from collections.abc import Callable
 
+from revstore.backend_tools import Log
 from revstore.errors import (
     Closed,
     CorruptStore,
@@ -27,7 +27,7 @@ from revstore_etcd2._wire import Action
 
 __all__ = ["Reconnecting"]
 
-_log = logging.getLogger("revstore_etcd2")
+_log = Log("revstore_etcd2")
 _STREAM = "/v2/keys/?wait=true&recursive=true&stream=true"
 # Seconds before another try, doubled each time.
 _FIRST_RETRY = 0.05

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
+from revstore.backend_tools import Log
 from revstore.errors import Closed, StorageError
 from revstore.threads import Wake, start_thread
 from revstore_etcd3._client import Client
@@ -23,7 +23,7 @@ from revstore_etcd3._stream import Batch
 
 __all__ = ["Hub", "Listener", "revision_of"]
 
-_log = logging.getLogger("revstore_etcd3")
+_log = Log("revstore_etcd3")
 
 _KEPT = 20_000
 # Seconds for one try to read the store's revision, and before another.

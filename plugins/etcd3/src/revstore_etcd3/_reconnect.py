@@ -9,12 +9,11 @@ if another store answers, if what it says cannot be right, or if access is denie
 from __future__ import annotations
 
 import abc
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from revstore.backend_tools import SharedLog
+from revstore.backend_tools import Log, SharedLog
 from revstore.errors import (
     AccessDenied,
     BackendError,
@@ -30,7 +29,7 @@ from revstore_etcd3._wire import RpcError, code_of, details_of
 
 __all__ = ["Reconnecting"]
 
-_log = logging.getLogger("revstore_etcd3")
+_log = Log("revstore_etcd3")
 
 # Seconds before another try, doubled each time.
 _FIRST_RETRY = 0.05

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 import time
@@ -23,7 +22,7 @@ from revstore.arguments import (
     check_watch,
 )
 from revstore.backend import DEFAULT_TIMEOUT, Backend, BackendWatch, Leases, Transaction
-from revstore.backend_tools import OpenGuard, let_out
+from revstore.backend_tools import Log, OpenGuard, let_out
 from revstore.deadlines import check_seconds
 from revstore.errors import Closed, OutcomeUnknown, StorageError, ValueTooLarge
 from revstore.values import (
@@ -49,7 +48,7 @@ from revstore_sqlite._writer import Writer
 
 __all__ = ["SQLiteBackend"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 T = TypeVar("T")
 _CAPABILITIES = frozenset(
     {
@@ -210,7 +209,12 @@ class SQLiteBackend(Backend):
             let_out(error)
             return [error] * len(bodies)
         self._housekeeper.wake()
-        return results
+        answers: list[TransactionResult[T] | Exception] = []
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
+                raise result
+            answers.append(result)
+        return answers
 
     def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
         check_seconds("grace", grace)

@@ -3,12 +3,12 @@ compactions."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from revstore.backend import DEFAULT_TIMEOUT
+from revstore.backend_tools import Log
 from revstore.errors import Closed, ReadOnly, StorageError
 from revstore.threads import start_thread
 from revstore_sqlite._leases import ExpireLeases
@@ -18,7 +18,7 @@ from revstore_sqlite._writer import Writer
 
 __all__ = ["Housekeeper", "sweep_log"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 #: Seconds between two looks for keys that other processes gave a ttl, and that outlive them.
 _LOOK_EVERY = 1.0
 #: Keys deleted, or revisions compacted, in one transaction: milliseconds each, some tens at worst.

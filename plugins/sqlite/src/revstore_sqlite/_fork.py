@@ -10,19 +10,19 @@ open these files.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 import time
 import weakref
 from typing import Protocol
 
+from revstore.backend_tools import Log
 from revstore_sqlite._connect import Link
 from revstore_sqlite._locks import process
 
 __all__ = ["Pausable", "Turn", "enlist"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 #: Seconds to wait for those who use connections.
 _PATIENCE = 5.0
 

@@ -11,12 +11,11 @@ polls sqlite's
 from __future__ import annotations
 
 import abc
-import logging
 import threading
 import time
 from collections.abc import Sequence
 
-from revstore.backend_tools import SharedLog, let_out
+from revstore.backend_tools import Log, SharedLog, let_out
 from revstore.errors import (
     AccessDenied,
     Closed,
@@ -33,7 +32,7 @@ from revstore_sqlite._reader import Reader
 
 __all__ = ["READ_TIMEOUT", "Hub", "Listener"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 #: The tail is cut in half when it has so many events, or so many bytes of values.
 _CAPACITY = 8192
 _CAPACITY_BYTES = 32 * 1024 * 1024

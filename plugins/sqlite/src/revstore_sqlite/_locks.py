@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import struct
 import sys
@@ -24,13 +23,13 @@ from typing import Final, Protocol
 
 import attrs
 
-from revstore.backend_tools import ignoring, let_out
+from revstore.backend_tools import Log, ignoring, let_out
 from revstore.errors import IncompatibleStore
 from revstore_sqlite._errors import busy
 
 __all__ = ["Closable", "Identity", "identity_of", "process"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 
 #: Device and inode: the same for all names of a file.
 Identity = tuple[int, int]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sqlite3
 import threading
 import time
 import uuid
 
-from revstore.backend_tools import let_out
+from revstore.backend_tools import Log, let_out
 from revstore.errors import (
     AccessDenied,
     ConfigError,
@@ -29,7 +28,7 @@ from revstore_sqlite._schema import APPLICATION_ID, CREATE, SCHEMA_VERSION, UPGR
 
 __all__ = ["open_store"]
 
-_log = logging.getLogger("revstore_sqlite")
+_log = Log("revstore_sqlite")
 _opening = Turn()
 _NOT_MADE = {
     errno.EACCES: AccessDenied,

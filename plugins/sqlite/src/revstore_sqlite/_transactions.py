@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -65,7 +66,7 @@ class _Body(Overlay):
         return super().put(key, value, ttl=ttl, lease=lease)
 
 
-class Bodies(Operation[list[TransactionResult[T] | Exception]], Generic[T]):
+class Bodies(Operation[list[TransactionResult[T] | BaseException]], Generic[T]):
     """Run bodies, each with a revision of its own."""
 
     __slots__ = ("bodies", "clock")
@@ -76,14 +77,19 @@ class Bodies(Operation[list[TransactionResult[T] | Exception]], Generic[T]):
         self.bodies = bodies
         self.clock = clock
 
-    def run(self, txn: Transaction) -> list[TransactionResult[T] | Exception]:
-        results: list[TransactionResult[T] | Exception] = []
+    def run(self, txn: Transaction) -> list[TransactionResult[T] | BaseException]:
+        results: list[TransactionResult[T] | BaseException] = []
         for body in self.bodies:
             seen = _Body(txn)
             try:
                 value = seen.run(body)
-            except Exception as error:  # noqa: BLE001 - stands in the body's place
+            except BaseException as error:
                 let_out(error)
+                # The caller of another body may run this one, and must not be ended by it. In the
+                # main thread it is Ctrl-C.
+                main = threading.current_thread() is threading.main_thread()
+                if main and not isinstance(error, Exception):
+                    raise
                 if seen.failure is not None:
                     raise seen.failure from None
                 results.append(error)
