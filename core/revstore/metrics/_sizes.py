@@ -9,7 +9,7 @@ from typing import Any
 from revstore.backend import Backend
 from revstore.errors import Closed
 from revstore.onlookers import Log
-from revstore.raising import described, let_out
+from revstore.raising import let_out, text_of
 from revstore.storage import Storage
 
 __all__ = ["FAILED", "Sizes", "StoreSize"]
@@ -47,7 +47,7 @@ class Sizes:
             self.end()
         except Exception as error:  # noqa: BLE001 - the others are scraped all the same
             let_out(error)
-            _log.warning("counting the objects for metrics failed: %s", described(error))
+            _log.warning("counting the objects for metrics failed: %s", text_of(error))
             self.objects = self.size = FAILED
         else:
             self.objects = stats.object_count
@@ -83,5 +83,5 @@ class StoreSize:
             self.bytes = None
         except Exception as error:  # noqa: BLE001 - the others are scraped all the same
             let_out(error)
-            _log.warning("asking a store for its size failed: %s", described(error))
+            _log.warning("asking a store for its size failed: %s", text_of(error))
             self.bytes = FAILED
