@@ -47,6 +47,6 @@ def _add_tests(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Connect the hooks; Sphinx calls this."""
     app.connect("source-read", _add_tests)
     app.connect("autodoc-process-docstring", _escape_patterns)

@@ -105,9 +105,9 @@ __all__ = [
 class StorageError(Exception):
     """Base of all errors of revstore.
 
-    ``key`` is the key that the operation named, "" where there is none.
-    ``resource_version`` is the version the error is about, "" where there is none;
-    for ``Expired`` and ``WatchClosed`` it is the version to go on from.
+    ``key`` is the key that the operation named, "" if there is none. ``resource_version`` is the
+    version that the error is about, "" if there is none; for ``Expired`` and ``WatchClosed`` it is
+    the version to go on from.
     """
 
     def __init__(self, message: str, *, key: str = "", resource_version: str = "") -> None:
@@ -161,7 +161,7 @@ class CorruptObject(StorageError, ValueError):
     """The bytes stored under ``key`` cannot be transformed or decoded; the cause is chained.
 
     With ``even_if_corrupt=True``, ``Storage.delete`` removes such an object, and ``Storage.list``
-    and ``Storage.watch`` go past it.
+    and ``Storage.watch`` skip it.
     """
 
     def __init__(self, key: str, reason: str, *, resource_version: str = "") -> None:
@@ -175,10 +175,10 @@ class CorruptObject(StorageError, ValueError):
 
 
 class CorruptObjects(StorageError):
-    """A list met objects that cannot be read.
+    """A list found objects that cannot be read.
 
-    ``errors`` has one ``CorruptObject`` each, in key order, at most 100; ``truncated``
-    tells that the list stopped there and that more may follow.
+    ``errors`` has one ``CorruptObject`` for each, in key order, at most 100; ``truncated`` says
+    that the list stopped there and that more may follow.
     """
 
     def __init__(self, errors: Sequence[CorruptObject], *, truncated: bool = False) -> None:
@@ -197,7 +197,7 @@ class InternalError(StorageError):
 class InvalidArgument(StorageError, ValueError):
     """An argument was refused before anything was done.
 
-    ``field`` names it, ``value`` is what was given, ``expected`` says what would do.
+    ``field`` names it, ``value`` is what was given, ``expected`` says what is allowed.
     """
 
     def __init__(
@@ -211,8 +211,8 @@ class InvalidArgument(StorageError, ValueError):
 
 
 class InvalidKey(InvalidArgument):
-    """A key that is empty, not valid UTF-8, has NUL, a whole segment "." or "..", or an empty one
-    in the middle, or lies outside the resource prefix."""
+    """A key that is empty, is not valid UTF-8, has a NUL, has a segment "." or "..", or an empty
+    one in the middle, or is not under the resource prefix."""
 
     def __init__(self, key: str, expected: str, *, message: str = "") -> None:
         super().__init__("key", key, expected, key=key, message=message)
@@ -236,9 +236,9 @@ class InvalidObject(InvalidArgument):
 
 
 class UnsupportedType(InvalidArgument, TypeError):
-    """A type of objects that the codec cannot carry exactly, refused when a storage is opened.
+    """A type of objects that the codec cannot store exactly, refused when a storage is opened.
 
-    ``field`` names the field, such as "Pod.spec.port", ``expected`` says what would do.
+    ``field`` names the field, such as "Pod.spec.port", ``expected`` says what is allowed.
     """
 
 
@@ -262,9 +262,9 @@ class ConfigError(InvalidArgument):
 class Expired(StorageError):
     """The resource version or continue token is older than the history that is left.
 
-    ``resource_version`` is a version to start again from with a new list, "" if not known.
-    ``continue_token``, where not "", goes on with the same list at the current revision:
-    the rest is complete, but of a later state than the pages before.
+    ``resource_version`` is a version to start again from with a new list, "" if unknown.
+    ``continue_token``, if not "", goes on with the same list at the current revision: the rest is
+    complete, but of a later state than the pages before.
     """
 
     def __init__(
@@ -275,8 +275,8 @@ class Expired(StorageError):
 
 
 class TooLargeResourceVersion(StorageError):
-    """The resource version is above the store's: ``wanted``, ``current``, and after how many
-    seconds a repetition makes sense (0: not before the store has moved on)."""
+    """The resource version ``wanted`` is above ``current``, the store's. Retry after
+    ``retry_after`` seconds (0: not before the store has moved on)."""
 
     def __init__(self, wanted: int, current: int, *, key: str = "", retry_after: int = 0) -> None:
         super().__init__(
@@ -299,7 +299,7 @@ class NotReady(StorageError):
 
 
 class WatchClosed(StorageError):
-    """A watch ended from the other side with nothing lost: resume after ``resource_version``."""
+    """The other side ended a watch, and nothing was lost: resume after ``resource_version``."""
 
 
 class Closed(StorageError):
@@ -311,8 +311,8 @@ class BackendError(StorageError):
 
 
 class Compacted(BackendError):
-    """A read or watch needs a revision below ``compacted``. ``current`` is the store's revision
-    if it is known, else 0."""
+    """A read or watch needs a revision below ``compacted``. ``current`` is the store's revision if
+    it is known, else 0."""
 
     def __init__(self, compacted: int, current: int = 0) -> None:
         super().__init__(
@@ -336,7 +336,7 @@ class FutureRevision(BackendError):
 
 
 class Unreachable(BackendError, ConnectionError):
-    """No server could be reached, or the request provably never left; nothing was done."""
+    """No server could be reached, or the request was certainly never sent; nothing was done."""
 
 
 class Timeout(BackendError, TimeoutError):
@@ -344,10 +344,9 @@ class Timeout(BackendError, TimeoutError):
 
 
 class OutcomeUnknown(Timeout):
-    """A write was sent and its answer never came: it may have landed, or may still land. Or it
-    landed, and the object could not be returned.
+    """A write was sent and its answer never came: it may have landed, or may still land.
 
-    It is never retried for the caller: read ``key`` and decide.
+    revstore never retries it: read ``key`` and decide.
     """
 
     def __init__(self, key: str, expected_revision: int, reason: str = "") -> None:
@@ -373,7 +372,7 @@ class ReadOnly(BackendError):
 
 
 class IncompatibleStore(BackendError):
-    """What was opened is no revstore store, or one of a schema that this version does not know."""
+    """What was opened is not a revstore store, or has a schema that this version does not know."""
 
 
 class CorruptStore(BackendError):
@@ -381,12 +380,12 @@ class CorruptStore(BackendError):
 
 
 class ValueTooLarge(BackendError, ValueError):
-    """The value is larger than the store takes; nothing was written."""
+    """The value is larger than the store accepts; nothing was written."""
 
 
 class TransactionTooLarge(BackendError, ValueError):
-    """The body of a transaction read or wrote more than one transaction of the store takes; nothing
-    was written. The message names the limit."""
+    """The body of a transaction read or wrote more than one transaction of the store can hold;
+    nothing was written. The message names the limit."""
 
 
 class LeaseNotFound(BackendError, LookupError):
@@ -398,7 +397,7 @@ class LeaseNotFound(BackendError, LookupError):
 
 
 class LeaseExists(BackendError):
-    """A lease with the id ``lease`` is there; nothing was granted."""
+    """There is already a lease with the id ``lease``; nothing was granted."""
 
     def __init__(self, lease: int) -> None:
         super().__init__(f"a lease {lease} is there already")
@@ -414,8 +413,8 @@ class Unsupported(BackendError, NotImplementedError):
 
 
 class PluginError(StorageError):
-    """The configured backend ``name`` could not be had from the installed plugins. Its subclasses
-    are raised for codecs, transformers, wrappers and commands as well; the message says which."""
+    """The installed plugins do not provide the configured backend ``name``. Its subclasses are
+    raised for codecs, transformers, wrappers and commands as well; the message says which."""
 
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
@@ -425,8 +424,8 @@ class PluginError(StorageError):
 class BackendNotInstalled(PluginError, LookupError):
     """No installed distribution provides the backend.
 
-    ``installed`` lists the names there are; ``hint`` is a pip line, "" for names that revstore
-    does not know; ``did_you_mean`` is the closest installed or known name, "" if none is close.
+    ``installed`` lists the existing names. ``hint`` is a pip line, "" for names that revstore does
+    not know. ``did_you_mean`` is the closest installed or known name, "" if none is close.
     ``unreadable`` names the folders of distributions whose entry points cannot be read, with the
     reasons: the backend may be among them.
     """
@@ -473,7 +472,7 @@ class BackendBroken(PluginError, ImportError):  # type: ignore[misc]  # ImportEr
 
 
 class BackendConflict(PluginError):
-    """Several distributions claim one backend name, or one claims a name that is reserved."""
+    """Several distributions claim one backend name, or one claims a reserved name."""
 
     def __init__(
         self,

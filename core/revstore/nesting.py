@@ -1,4 +1,4 @@
-"""How deeply stored JSON may be nested: a number of ours, whatever the interpreter could take."""
+"""How deeply stored JSON may be nested: a fixed limit, lower than the interpreter's own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NO_QUOTE_OR_BRACKET = bytes(set(range(256)) - set(b'"[]{}'))
 def check_nesting(data: bytes) -> None:
     """Check that JSON is nested no more than ``MAX_DEPTH`` levels deep, at the speed of C.
 
-    Most objects have too few brackets to be examined. What is no JSON may pass.
+    Most objects have too few brackets to be examined. Text that is not JSON may pass.
 
     Raises:
-        ValueError: It is nested more deeply.
+        ValueError: it is nested more deeply.
     """
     # For few brackets this is four times as fast as count.
     others = data.replace(b"{", b"").replace(b"[", b"")

@@ -1,8 +1,8 @@
-"""Objects with metadata: what revstore reads and fills in what it stores.
+"""Objects with metadata: what revstore reads and fills in when it stores them.
 
-Two shapes are known. A *typed* object is an instance of an attrs class with a field
-``metadata: ObjectMeta``. An *unstructured* one is a plain dict in Kubernetes' JSON shape, with a
-dict under "metadata"; fields that revstore does not know stay as they are.
+There are two shapes. A *typed* object is an instance of a class with a field ``metadata:
+ObjectMeta``. An *unstructured* one is a plain dict in Kubernetes' JSON shape, with a dict under
+"metadata"; fields that revstore does not know stay unchanged.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class OwnerReference:
 
 @attrs.frozen(kw_only=True)
 class ObjectMeta:
-    """Kubernetes' metav1.ObjectMeta, less what an apiserver needs for its own ends.
+    """Kubernetes' metav1.ObjectMeta, without what only an apiserver needs.
 
-    Times are RFC 3339 strings in UTC, as Kubernetes writes them. ``resource_version`` is an
-    opaque string, "" on an object that was never stored; it is never part of the stored bytes.
-    Labels and annotations cannot be changed: a ``FrozenDict`` is made of those given. Fields that
-    are empty are left out of the stored bytes, as Kubernetes leaves them out.
+    Times are RFC 3339 strings in UTC, as Kubernetes writes them. ``resource_version`` is an opaque
+    string, "" on an object that was never stored; it is never part of the stored bytes. Labels and
+    annotations cannot be changed: those given are copied into a ``FrozenDict``. Fields that are
+    empty are left out of the stored bytes, as Kubernetes leaves them out.
     """
 
     __omit_empty__: ClassVar = True
@@ -83,7 +83,7 @@ class ObjectMeta:
 
 @functools.cache
 def snake_case(name: str) -> str:
-    """``resourceVersion`` -> ``resource_version``; a run of capitals is one word."""
+    """Convert ``resourceVersion`` to ``resource_version``; a run of capitals is one word."""
     out = []
     for index, char in enumerate(name):
         if char.isupper():
@@ -107,9 +107,10 @@ def _metadata(obj: Any) -> Any:
 
 
 def metadata_value(obj: Any, name: str) -> Any:
-    """The metadata field of the snake-case ``name``; "" if it is absent or None.
+    """Return the metadata field of the snake-case ``name``; "" if it is absent or None.
 
-    Raises ``InvalidObject`` for an object without metadata.
+    Raises:
+        InvalidObject: the object has no metadata.
     """
     metadata = _metadata(obj)
     value = (
@@ -121,10 +122,13 @@ def metadata_value(obj: Any, name: str) -> Any:
 
 
 def with_metadata(obj: Any, **changes: Any) -> Any:
-    """A copy of ``obj`` with these metadata fields (snake case); for a dict, None removes one.
+    """Return a copy of ``obj`` with these metadata fields (snake case); for a dict, None removes
+    one.
 
-    Only the object and its metadata are copied, everything below is shared. Raises
-    ``InvalidObject`` for an object without metadata.
+    Only the object and its metadata are copied; everything below is shared.
+
+    Raises:
+        InvalidObject: the object has no metadata.
     """
     metadata = _metadata(obj)
     if isinstance(obj, dict):
@@ -149,7 +153,7 @@ def with_metadata(obj: Any, **changes: Any) -> Any:
 
 
 def labels_of(obj: Any) -> Mapping[str, str]:
-    """The object's labels; empty if it has none, or no metadata."""
+    """Return the object's labels; empty if it has none, or no metadata."""
     try:
         labels = metadata_value(obj, "labels")
     except InvalidObject:
@@ -158,10 +162,10 @@ def labels_of(obj: Any) -> Mapping[str, str]:
 
 
 def field_value(obj: Any, path: str) -> str:
-    """The value at a dotted path in JSON spelling, such as "spec.nodeName", as a string.
+    """Return the value at a dotted path in JSON spelling, such as "spec.nodeName", as a string.
 
-    Booleans are "true" and "false". "" if there is nothing, or no scalar, at the path, as in
-    Kubernetes' field sets. Typed objects are read as they stand in JSON, so that a selector has
-    the same answer for them and for dicts.
+    Booleans are "true" and "false". The result is "" if there is no value, or no scalar, at the
+    path, as in Kubernetes' field sets. Typed objects are read as they are in JSON, so that a
+    selector has the same answer for them and for dicts.
     """
     return str(json_codec(type(obj)).field_value(obj, path))

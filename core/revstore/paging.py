@@ -1,4 +1,4 @@
-"""The names of ``revstore.continue_token``, under an older path that stays."""
+"""The names of ``revstore.continue_token``, under an older path that is kept."""
 
 from __future__ import annotations
 

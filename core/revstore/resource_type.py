@@ -1,4 +1,4 @@
-"""What a storage and its cache must know of the objects of one resource."""
+"""What a storage and its cache must know about the objects of one resource."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ T = TypeVar("T")
 
 @attrs.frozen
 class ResourceType(Generic[T]):
-    """The type of a resource's objects, where they are kept, and how they are handled.
+    """The type of a resource's objects, where they are stored, and how they are handled.
 
     A ``TypedStorage`` and the ``Cacher`` over it take the same one::
 
         pods = ResourceType(Pod, "/pods", fields=lambda pod, path: pod.node_name)
 
     ``resource_prefix`` is a path such as "/pods", below which all keys lie. ``codec`` defaults to
-    JSON for the type, ``copier`` to sharing frozen objects and copying others. ``new_object`` makes
-    the empty objects of bookmarks, by default the type without arguments. ``labels`` and ``fields``
-    (AttrFunc) give what selectors see of an object; they may raise, and the object then matches no
-    selector. ``fields`` takes an object and a path such as "spec.nodeName", and defaults to the
-    codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``. What
-    ``copier``, ``versioner`` and ``new_object`` raise becomes ``InternalError``, unless it is an
-    error of ``revstore.errors``.
+    JSON for the type, ``copier`` to sharing frozen objects and copying others. ``new_object``
+    creates the empty objects of bookmarks, by default by calling the type without arguments.
+    ``labels`` and ``fields`` (AttrFunc) return what selectors see of an object; if they raise, the
+    object matches no selector. ``fields`` takes an object and a path such as "spec.nodeName", and
+    defaults to the codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``.
+    What ``copier``, ``versioner`` and ``new_object`` raise becomes ``InternalError``, unless it is
+    an error of ``revstore.errors``.
 
     Raises:
         InvalidArgument: ``resource_prefix`` is "" or "/", or lacks the first slash. (KEY-8)
@@ -86,14 +86,18 @@ class ResourceType(Generic[T]):
 
     @property
     def root(self) -> str:
-        """What all keys begin with: the resource prefix and one slash, so that "/pods" does not
+        """The beginning of all keys: the resource prefix and one slash, so that "/pods" does not
         hold "/podsecuritypolicies/x"."""
         return self.resource_prefix.rstrip("/") + "/"
 
     def predicate(
         self, label: str | LabelSelector = "", field: str | FieldSelector = ""
     ) -> SelectionPredicate[T]:
-        """Return what two selectors, parsed or not, show of the objects; ``InvalidSelector``."""
+        """Return the predicate of two selectors, parsed or not.
+
+        Raises:
+            InvalidSelector: a selector does not parse.
+        """
         parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
         if parsed.empty:
             return parsed
@@ -103,11 +107,19 @@ class ResourceType(Generic[T]):
         )
 
     def empty_object(self) -> T:
-        """Return a new empty object; ``InvalidArgument`` if none can be made."""
+        """Return a new empty object.
+
+        Raises:
+            InvalidArgument: none can be created.
+        """
         return guarded(self.new_object, "new_object")()
 
     def bookmark(self, revision: int, *, initial_events_end: bool = False) -> T:
-        """Return an empty object at ``revision``; ``InvalidArgument`` if none can be made."""
+        """Return an empty object at ``revision``.
+
+        Raises:
+            InvalidArgument: none can be created.
+        """
         obj = self.versioner.update_object(self.empty_object(), revision)
         if not initial_events_end:
             return obj
@@ -116,8 +128,11 @@ class ResourceType(Generic[T]):
 
 
 def _empty_object(object_type: type[T]) -> T:
-    """The zero object of a type: all defaults, empty metadata. ``InvalidArgument`` for a type
-    that needs more."""
+    """Return the zero object of a type: all defaults, empty metadata.
+
+    Raises:
+        InvalidArgument: the type needs arguments.
+    """
     if object_type is dict:
         return {"metadata": {}}  # type: ignore[return-value]
     try:

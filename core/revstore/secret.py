@@ -8,10 +8,10 @@ __all__ = ["Secret"]
 
 
 class Secret:
-    """Holds a password or key; ``str``, ``repr`` and ``format`` give ``***``.
+    """A password or key that is not shown; ``str``, ``repr`` and ``format`` return ``***``.
 
-    Two are equal if they hold the same text. Pickling keeps the text: only send a pickled Secret
-    where you would send the text.
+    Two secrets are equal if they hold the same text. Pickling keeps the text: send a pickled Secret
+    only where you would send the text.
     """
 
     __slots__ = ("_text",)
@@ -20,7 +20,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return self._text
 
     def __eq__(self, other: object) -> bool:

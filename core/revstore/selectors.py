@@ -1,8 +1,9 @@
-"""Label and field selectors, and the predicate that the storage layer filters by.
+"""Label and field selectors, and the predicate by which storages filter.
 
-Grammar and meaning are Kubernetes' (apimachinery labels and fields): for labels ``a=b``, ``a==b``,
-``a!=b``, ``a in (x,y)``, ``a notin (x,y)``, ``a``, ``!a``, ``a>1``, ``a<1``, joined by commas,
-which mean AND; for fields only ``=``, ``==`` and ``!=``, with backslash escapes in the value.
+Grammar and meaning are Kubernetes' own (apimachinery labels and fields). For labels: ``a=b``,
+``a==b``, ``a!=b``, ``a in (x,y)``, ``a notin (x,y)``, ``a``, ``!a``, ``a>1``, ``a<1``, joined by
+commas, which mean AND. For fields only: ``=``, ``==`` and ``!=``, with backslash escapes in the
+value.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _OPERATORS = {"=": "=", "==": "=", "!=": "!=", ">": ">", "<": "<", "in": "in", "
 
 
 def _values(values: Iterable[str]) -> Collection[str]:
-    """Keep many as a set, and one as a tuple, which takes a quarter of the memory."""
+    """Return many values as a set and one as a tuple, which takes a quarter of the memory."""
     found = frozenset(values)
     return found if len(found) > 1 else tuple(found)
 
@@ -56,7 +57,8 @@ class LabelRequirement:
     values: Collection[str] = attrs.field(default=(), converter=_values)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """``notin`` also matches where the label is absent, as in Kubernetes."""
+        """Return whether the labels match; ``notin`` also matches an absent label, as in
+        Kubernetes."""
         value = labels.get(self.key)
         match self.operator:
             case "in":
@@ -90,7 +92,7 @@ class LabelRequirement:
 
 @attrs.frozen
 class LabelSelector:
-    """All requirements must match; none at all matches everything."""
+    """All requirements must match; a selector without any matches everything."""
 
     requirements: tuple[LabelRequirement, ...] = ()
 
@@ -123,12 +125,13 @@ class FieldRequirement:
 
 @attrs.frozen
 class FieldSelector:
-    """All requirements must match; none at all matches everything."""
+    """All requirements must match; a selector without any matches everything."""
 
     requirements: tuple[FieldRequirement, ...] = ()
 
     def matches(self, fields: Callable[[str], str]) -> bool:
-        """``fields`` gives the value at a path, "" where there is none."""
+        """Return whether an object matches; ``fields`` returns its value at a path, "" if it has
+        none."""
         return all(requirement.matches(fields) for requirement in self.requirements)
 
     @property
@@ -136,7 +139,7 @@ class FieldSelector:
         return not self.requirements
 
     def exact(self, field: str) -> str | None:
-        """The value that ``field`` must equal, None if the selector does not say."""
+        """Return the value that ``field`` must equal, None if the selector does not require one."""
         for requirement in self.requirements:
             if requirement.field == field and requirement.operator == "=":
                 return requirement.value
@@ -147,7 +150,7 @@ class FieldSelector:
 
 
 class _LabelParser:
-    """Recursive descent over the tokens of one label selector."""
+    """A recursive-descent parser over the tokens of one label selector."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -229,14 +232,23 @@ class _LabelParser:
 
 @functools.lru_cache(maxsize=_PARSED)
 def parse_label_selector(text: str) -> LabelSelector:
-    """Parse ``text``; "" selects everything. ``InvalidSelector`` says what was expected."""
+    """Parse ``text``; "" selects everything.
+
+    Raises:
+        InvalidSelector: it does not parse; the error says what was expected.
+    """
     return _LabelParser(text).parse()
 
 
 @functools.lru_cache(maxsize=_PARSED)
 def parse_field_selector(text: str) -> FieldSelector:
-    """Parse ``text``; "" selects everything. In a value, comma, equals sign and backslash are
-    written with a backslash before them. ``InvalidSelector`` says what was expected."""
+    """Parse ``text``; "" selects everything.
+
+    In a value, comma, equals sign and backslash have a backslash before them.
+
+    Raises:
+        InvalidSelector: it does not parse; the error says what was expected.
+    """
     return FieldSelector(
         tuple(_field_requirement(term, text) for term in _split_terms(text) if term)
     )
@@ -264,10 +276,9 @@ def _default_fields(obj: Any) -> Callable[[str], str]:
 
 @attrs.frozen
 class SelectionPredicate(Generic[T]):
-    """Which objects a list or watch shows: label AND field selector
-    (storage.SelectionPredicate). Attributes are computed only for selectors that are not empty;
-    ``fields`` gives an object's value at a field path, by default at any dotted path of it.
-    """
+    """Which objects a list or watch shows: label AND field selector (storage.SelectionPredicate).
+    Attributes are computed only for selectors that are not empty. ``fields`` returns an object's
+    value at a field path, by default at any dotted path in it."""
 
     label: LabelSelector = LabelSelector()
     field: FieldSelector = FieldSelector()
@@ -278,7 +289,7 @@ class SelectionPredicate(Generic[T]):
     def of(
         cls, label: str | LabelSelector = "", field: str | FieldSelector = ""
     ) -> SelectionPredicate[T]:
-        """From selectors, parsed or not."""
+        """Create a predicate from selectors, parsed or not."""
         if not label and not field:
             return everything()
         return cls(
@@ -292,13 +303,14 @@ class SelectionPredicate(Generic[T]):
         return self.label.empty and self.field.empty
 
     def matches(self, obj: T) -> bool:
-        """Whether ``obj`` is selected. Errors of the attribute functions are the caller's."""
+        """Return whether ``obj`` is selected. Errors of the attribute functions come out."""
         if not self.label.empty and not self.label.matches(self.labels(obj)):
             return False
         return self.field.empty or self.field.matches(self.fields(obj))
 
     def selects(self, obj: T) -> bool:
-        """Whether ``obj`` matches; one whose attributes cannot be had does not. (LIST-6)"""
+        """Return whether ``obj`` matches; one whose attributes cannot be computed does not.
+        (LIST-6)"""
         try:
             return self.matches(obj)
         except Exception as error:  # noqa: BLE001 - attribute functions are the user's
@@ -310,5 +322,5 @@ _EVERYTHING: SelectionPredicate[Any] = SelectionPredicate()
 
 
 def everything() -> SelectionPredicate[Any]:
-    """The predicate without conditions."""
+    """Return the predicate without conditions."""
     return _EVERYTHING

@@ -12,14 +12,15 @@ T = TypeVar("T")
 
 
 class SharedLog(Generic[T]):
-    """Events in revision order, numbered from ``base`` on; the numbers stay when the oldest go.
+    """Events in revision order, numbered from ``base`` on; numbers do not change when the oldest
+    events are dropped.
 
-    A watch keeps a cursor: the number of the next event that it will look at. It is the owner's
-    choice what an event is: a ``WatchEvent``, or all of a revision.
+    A watch keeps a cursor: the number of the next event that it will look at. The owner chooses
+    what an event is: a ``WatchEvent``, or all events of a revision.
 
-    ``items`` is only ever appended to, by whole revisions in one step (``list.extend``), and
-    ``without`` makes another log. So a reader needs no lock if it takes the log from its owner
-    once and uses that one to the end; writers need one among themselves.
+    ``items`` is only ever extended, by whole revisions in one step (``list.extend``), and
+    ``without`` creates another log. So a reader that takes the log from its owner once, and uses
+    that one to the end, needs no lock. Writers need a lock among themselves.
     """
 
     __slots__ = ("base", "floor", "items")
@@ -34,11 +35,11 @@ class SharedLog(Generic[T]):
 
     @property
     def end(self) -> int:
-        """The number that the next event gets: the cursor of a watch that has seen all."""
+        """The number that the next event will have: the cursor of a watch that has seen all."""
         return self.base + len(self.items)
 
     def read(self, cursor: int, limit: int | None = None) -> list[T]:
-        """Return at most ``limit`` events from ``cursor``, which is ``base`` or more, on."""
+        """Return at most ``limit`` events from ``cursor`` on, which must not be below ``base``."""
         start = cursor - self.base
         return self.items[start : None if limit is None else start + limit]
 
@@ -48,5 +49,5 @@ class SharedLog(Generic[T]):
         return self.base + bisect_right(self.items, revision, key=revision_of)
 
     def without(self, count: int, floor: int) -> SharedLog[T]:
-        """Return a log that lacks the oldest ``count`` events, up to the revision ``floor``."""
+        """Return a log without the oldest ``count`` events, which end at the revision ``floor``."""
         return SharedLog(floor=floor, base=self.base + count, items=self.items[count:])

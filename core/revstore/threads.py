@@ -1,4 +1,4 @@
-"""How threads of this package and of backends begin, and wake each other."""
+"""How threads of this package and of backends start, and wake each other."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ def slices(timeout: float | None) -> Iterator[float]:
 
 def acquire(lock: threading.Lock, timeout: float | None) -> bool:
     """Acquire ``lock`` within ``timeout`` seconds, None: without end; return whether it is held.
-    In the main thread a signal's handler runs at most a tenth of a second late, see ``slices``."""
+
+    In the main thread a signal's handler runs at most a tenth of a second late, see ``slices``.
+    """
     return lock.acquire(blocking=False) or any(
         lock.acquire(timeout=seconds) for seconds in slices(timeout)
     )
 
 
 class Wake:
-    """An event for one thread that waits, which clears it by being woken.
+    """An event for one thread that waits; waking clears it.
 
-    It is one lock, and each step one call of it: an exception that a signal handler raises at any
-    moment leaves it usable. ``threading.Event``, ``Condition`` and ``queue.Queue`` are written in
-    Python, and may keep their inner lock then, on which every other thread waits for ever.
+    It is one lock, and each step is one call of it, so an exception that a signal handler raises at
+    any moment leaves it usable. ``threading.Event``, ``Condition`` and ``queue.Queue`` are written
+    in Python. They may keep their inner lock in that case, and then every other thread waits for
+    ever.
     """
 
     __slots__ = ("__weakref__", "_lock")
@@ -56,7 +59,7 @@ class Wake:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Wake the thread that waits, or the next that will."""
+        """Wake the thread that waits, or the next one that will."""
         try:
             self._lock.release()
         except RuntimeError as error:  # it is set
@@ -77,7 +80,7 @@ class Wake:
 
 
 class Waiters:
-    """Threads that wait for something; each looks for itself whether it is there.
+    """Threads that wait for a condition; each one checks it by itself.
 
     It does what ``threading.Condition`` does, and an exception that a signal handler raises leaves
     it usable, see ``Wake``.
@@ -91,8 +94,8 @@ class Waiters:
         self._waiting: weakref.WeakSet[Wake] = weakref.WeakSet()
 
     def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:
-        """Wait until ``condition()`` is true, at most ``timeout`` seconds; return whether it is.
-        No lock is held while it is called."""
+        """Wait until ``condition()`` is true, at most ``timeout`` seconds; return whether it is. It
+        is called without a lock."""
         end = time.monotonic() + timeout
         wake = Wake()
         with self._lock:
@@ -105,21 +108,20 @@ class Waiters:
         return True
 
     def wake(self) -> None:
-        """Have all who wait look again."""
+        """Wake all threads that wait, so that they check again."""
         with self._lock:
             for wake in self._waiting:
                 wake.set()
 
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
-    """Return a daemon thread that runs ``target``; it has begun. If this call is interrupted, the
-    thread ends and does not run ``target``.
+    """Start a daemon thread that runs ``target``, and return it once it has begun.
 
-    Start it under the lock that ``close`` takes to find it: joining a thread that has not begun is
-    an error.
+    If this call is interrupted, the thread ends and does not run ``target``. Call it under the lock
+    that ``close`` takes to find the thread: joining a thread that has not begun is an error.
 
     Raises:
-        BackendError: the machine has no room for one more.
+        BackendError: the machine has no room for another thread.
     """
     go = Wake()
     wanted = False
@@ -145,8 +147,11 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
 
 
 def _start(thread: threading.Thread) -> None:
-    """Call ``thread.start()`` where no signal handler runs: it is written in Python, and an
-    exception in it may leave a lock held that the new thread waits for."""
+    """Call ``thread.start()`` where no signal handler runs.
+
+    It is written in Python, and an exception in it may leave a lock held that the new thread waits
+    for.
+    """
     if threading.current_thread() is not threading.main_thread():
         thread.start()
         return

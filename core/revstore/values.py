@@ -1,4 +1,4 @@
-"""The plain values that cross the line between Storage and Backend. All are immutable."""
+"""The plain values that Storage and Backend exchange. All are immutable."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 class Capability(enum.StrEnum):
     """What a backend may be able to do beyond the minimum.
 
-    All but the last two have a call to check them with: claimed, the call must work; not claimed,
-    it must raise ``Unsupported`` (``LOCAL_READS``: must be served linearizably, without an error;
-    ``VERSIONS``: must be 0). The last two describe behaviour only: a claim is tested, no claim
-    is shown as "no".
+    All except the last two can be checked with a call. If the capability is claimed, the call must
+    work; if not, it must raise ``Unsupported`` (``LOCAL_READS``: it must be served linearizably,
+    without an error; ``VERSIONS``: the number must be 0). The last two describe behaviour only: a
+    claim is tested, and no claim is shown as "no".
     """
 
     #: get, list and count at a revision below the current one
@@ -73,14 +73,14 @@ class Capability(enum.StrEnum):
 class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """One key as stored.
 
-    ``revision`` is that of its last write, ``create_revision`` that of the write that created
-    it; ``version`` counts writes since creation, from 1 (0: the store has no such count).
-    ``lease`` is a number that is not 0 exactly if the key expires; its meaning is the store's
-    own (etcd: the lease id; memory and sqlite: the ttl in seconds it was last written with). Of a
-    key that is attached to a lease of ``Backend.leases`` it is that lease's id.
-    In the ``kv`` of a DELETED event, ``revision`` is that of the deletion, ``value`` is b"" and
-    the other numbers are 0. ``damaged``: what is stored for the key does not fit its checksum, so
-    that neither ``value`` nor the numbers can be trusted; typed storage raises ``CorruptObject``.
+    ``revision`` is that of its last write, ``create_revision`` that of the write that created it.
+    ``version`` counts writes since creation, from 1 (0: the store has no such count). ``lease`` is
+    not 0 exactly if the key expires; what the number means depends on the store (etcd: the lease
+    id; memory and sqlite: the ttl in seconds with which it was last written). If the key is
+    attached to a lease of ``Backend.leases``, it is the id of that lease. In the ``kv`` of a
+    DELETED event, ``revision`` is that of the deletion, ``value`` is b"" and the other numbers are
+    0. ``damaged``: the stored data does not fit its checksum, so that neither ``value`` nor the
+    numbers can be trusted; typed storage raises ``CorruptObject``.
     """
 
     key: str
@@ -102,9 +102,9 @@ class WatchEventType(enum.StrEnum):
 class WatchEvent(msgspec.Struct, frozen=True):
     """One change of one key.
 
-    ``previous`` is the key as it was just before, None exactly if it did not exist, so that
-    ``previous is None`` means "created" (``kv.create_revision == kv.revision``). Of a DELETED
-    event ``previous`` is never None.
+    ``previous`` is the key just before, None exactly if it did not exist. So ``previous is None``
+    means "created" (``kv.create_revision == kv.revision``). In a DELETED event ``previous`` is
+    never None.
     """
 
     type: WatchEventType
@@ -125,11 +125,11 @@ class WatchBatch:
 
 @attrs.frozen(slots=True)
 class BackendStatus:
-    """``store_id`` names the data itself: the same for all who open it, another after it was
-    wiped. ``revision`` is linearizable: at least that of any write acknowledged before the call.
-    ``compacted_revision`` is the highest known, 0 if nothing was compacted. ``server`` is a line
-    for people, such as "sqlite 3.40.1". ``foreign_keys`` counts keys met that are not UTF-8 and
-    that lists and watches leave out."""
+    """``store_id`` identifies the data: it is the same for all who open the store, and another
+    after the store was wiped. ``revision`` is linearizable: at least that of any write acknowledged
+    before the call. ``compacted_revision`` is the highest one known, 0 if nothing was compacted.
+    ``server`` is a line for people, such as "sqlite 3.40.1". ``foreign_keys`` counts the keys found
+    that are not UTF-8, which lists and watches leave out."""
 
     store_id: str
     revision: int
@@ -140,8 +140,8 @@ class BackendStatus:
 
 @attrs.frozen(slots=True)
 class GetResult:
-    """``revision`` is the store's at the moment of the read (of a historical read too: the
-    current one, not the one asked for); ``kv`` is None if the key does not exist there."""
+    """``revision`` is the store's at the moment of the read (even of a historical read: the current
+    one, not the one asked for). ``kv`` is None if the key does not exist there."""
 
     revision: int
     kv: KeyValue | None
@@ -149,8 +149,8 @@ class GetResult:
 
 @attrs.frozen(slots=True)
 class ListResult:
-    """``kvs`` in key order. ``revision`` is that of the state shown: the one asked for, else the
-    store's at the moment of the read. ``more`` tells whether keys of the prefix follow the last
+    """``kvs`` are in key order. ``revision`` is that of the state shown: the one asked for, else
+    the store's at the moment of the read. ``more`` says whether keys of the prefix follow the last
     one; ``remaining`` counts them if it was asked for, else it is None."""
 
     revision: int
@@ -170,8 +170,8 @@ class CountResult:
 
 @attrs.frozen(slots=True)
 class PutResult:
-    """If ``succeeded``, ``revision`` is the write's own and ``current`` is None. Else nothing was
-    written, ``current`` is the key as stored now (None: it does not exist), and ``revision`` is
+    """If ``succeeded``, ``revision`` is the write's own and ``current`` is None. Otherwise nothing
+    was written, ``current`` is the key as stored now (None: it does not exist), and ``revision`` is
     the store's."""
 
     succeeded: bool
@@ -181,8 +181,9 @@ class PutResult:
 
 @attrs.frozen(slots=True)
 class TransactionResult(Generic[T]):
-    """``value`` is what the body returned. If it wrote something, ``revision`` is the one that all
-    its writes share, and ``wrote`` is true; else it is the store's at which the body read."""
+    """``value`` is what the body returned. If the body wrote something, ``wrote`` is true, and
+    ``revision`` is the one that all its writes share. Otherwise ``revision`` is the store's at
+    which the body read."""
 
     value: T
     revision: int
@@ -192,8 +193,8 @@ class TransactionResult(Generic[T]):
 @attrs.frozen(slots=True)
 class LeaseInfo:
     """``ttl`` is the time to live in seconds that the store granted, which may be more than was
-    asked for; ``remaining`` the seconds until the lease expires, 0.0 if it is overdue. ``keys``
-    are the keys that are attached, in order; () where they were not asked for."""
+    asked for. ``remaining`` is the number of seconds until the lease expires, 0.0 if it is overdue.
+    ``keys`` are the keys that are attached, in order; () if they were not asked for."""
 
     id: int
     ttl: int
@@ -203,8 +204,8 @@ class LeaseInfo:
 
 @attrs.frozen(slots=True)
 class DeleteResult:
-    """If ``succeeded``, ``revision`` is the deletion's own and ``kv`` is what was removed. Else
-    nothing was deleted, ``kv`` is the key as stored now (None: it does not exist), and
+    """If ``succeeded``, ``revision`` is the deletion's own and ``kv`` is what was removed.
+    Otherwise nothing was deleted, ``kv`` is the key as stored now (None: it does not exist), and
     ``revision`` is the store's."""
 
     succeeded: bool

@@ -1,4 +1,4 @@
-"""One thread serves many watches: it is told which of them have something, and polls only those.
+"""One thread serves many watches: it learns which of them have something, and polls only those.
 
 ::
 
@@ -33,10 +33,11 @@ __all__ = ["WatchSelector"]
 
 
 class WatchSelector(Closing):
-    """Tells which of many watches are worth a poll.
+    """Selects, out of many watches, those that have something to poll.
 
-    One thread calls ``select`` and polls what it gives; everything else may be called from any. The
-    watches stay the caller's: the selector never polls and never closes one.
+    One thread calls ``select`` and polls the watches that it returns; all other methods may be
+    called from any thread. The watches belong to the caller: the selector never polls or closes
+    one.
     """
 
     def __init__(self) -> None:
@@ -51,15 +52,17 @@ class WatchSelector(Closing):
         self._guard = OpenGuard(self, what="watch selector", in_child=WatchSelector._in_child)
 
     def __len__(self) -> int:
-        """How many watches it serves."""
+        """Return how many watches it serves."""
         return len(self._served)
 
     def add(self, watch: Watch[Any], data: object = None) -> None:
-        """Serve one more watch; ``data`` is handed out with it.
+        """Serve one more watch; ``select`` returns ``data`` with it.
 
-        Raises ``Unsupported`` if the watch cannot tell when it is readable, as those of a storage
-        without a cache; ``InvalidArgument`` if it is served already, here or by another selector;
-        ``Closed``.
+        Raises:
+            Unsupported: the watch cannot report when it is readable, as those of a storage without
+                a cache.
+            InvalidArgument: this or another selector serves it already.
+            Closed: the selector is closed.
         """
         self._guard.check()
         with self._lock:
@@ -77,8 +80,10 @@ class WatchSelector(Closing):
                 raise
 
     def remove(self, watch: Watch[Any]) -> None:
-        """Serve it no more; ``select`` does not return it from here on. Does nothing if it is not
-        served. A watch that has ended is to be removed as well."""
+        """Stop serving the watch; from here on ``select`` does not return it.
+
+        Do nothing if it is not served. Remove a watch that has ended, too.
+        """
         self._guard.check()
         with self._lock:
             if watch in self._served:
@@ -86,14 +91,16 @@ class WatchSelector(Closing):
                 del self._served[watch]
 
     def select(self, timeout: float | None = None) -> list[tuple[Watch[Any], Any]]:
-        """The watches that are worth a poll, each once, with their data, in the order in which they
-        became so.
+        """Return the watches that have something to poll, each once, with their data, in the order
+        in which they got it.
 
-        Waits at most ``timeout`` seconds, None without end, 0 not at all; empty if there was
-        none. Poll each once with ``poll(0)``; it may find nothing, or raise how the watch has
-        ended. A watch that was returned is not returned again before it has been polled. Raises
-        ``Closed`` once the selector is closed, also if that happens while it waits. If it is
-        interrupted, the next call returns what this one would have.
+        Wait at most ``timeout`` seconds, None without end, 0 not at all; return an empty list if
+        there was none. Poll each returned watch once with ``poll(0)``; it may find nothing, or
+        raise the error that ended the watch. A watch is not returned again before it has been
+        polled. If this call is interrupted, the next one returns what it would have returned.
+
+        Raises:
+            Closed: the selector is closed, perhaps during this call.
         """
         deadline = Deadline(check_poll(timeout), "")
         taken = self._taken
@@ -125,8 +132,10 @@ class WatchSelector(Closing):
         return False
 
     def close(self) -> None:
-        """Serve no watch any more; the watches stay open. A ``select`` that waits raises
-        ``Closed``. Idempotent; in a child after a fork it does nothing."""
+        """Stop serving; the watches stay open, and a ``select`` that waits raises ``Closed``.
+
+        Idempotent; in a child after a fork it does nothing.
+        """
         with self._guard.closing():
             pass
         if self._guard.inherited:

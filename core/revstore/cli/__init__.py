@@ -1,11 +1,11 @@
-"""The command line (extra ``cli``): kubectl's manners over any store.
+"""The command line (extra ``cli``), in the manner of kubectl, over any store.
 
-One module a command, imported when that command runs. Exit codes:
+Each command is one module, imported when that command runs. Exit codes:
 
 ==== ============================================================================
 0    done
 1    not found, conflict, some of it failed, or the store is damaged or foreign
-2    wrong usage or configuration, or a plugin that cannot be had
+2    wrong usage or configuration, or a plugin that is missing or broken
 3    the store cannot be reached, or did not answer in time
 130  ended by Ctrl-C
 141  the reader of the output has exited

@@ -1,4 +1,4 @@
-"""What limits a store: a measurement of a few seconds, under the store's own conditions."""
+"""What limits a store: a measurement of a few seconds, under the store's real conditions."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ _REFUSALS = (AccessDenied, ReadOnly, Unsupported, NotReady)
 
 @attrs.frozen
 class Row:
-    """What was measured: the seconds that each of several attempts took, sorted; or in ``note``
-    why it could not be."""
+    """What was measured: the seconds that each of several attempts took, sorted; or in ``note`` why
+    it could not be measured."""
 
     name: str
     about: str = ""
@@ -65,18 +65,18 @@ class Row:
 
     @property
     def median(self) -> float:
-        """That of ``seconds``, of which there are some."""
+        """The median of ``seconds``, which must not be empty."""
         return statistics.median(self.seconds)
 
     @property
     def slow(self) -> float:
-        """What nine of ten attempts took at most."""
+        """The time within which nine of ten attempts finished."""
         return self.seconds[len(self.seconds) * 9 // 10]
 
 
 @attrs.frozen
 class _Sample:
-    """A typical object: the one of median size of a resource, or one that is made up."""
+    """A typical object: the one of median size of a resource, or an invented one."""
 
     obj: Any
     value: bytes
@@ -89,20 +89,20 @@ class _Sample:
     key: str = ""
 
     def encoded(self, key: str, obj: Any) -> bytes:
-        """The bytes that are stored for ``obj`` at the backend's ``key``."""
+        """Return the bytes that are stored for ``obj`` at the backend's ``key``."""
         return self.transformer.transform_to_storage(self.codec.encode(obj), key.encode())
 
     def decoded(self, key: str, value: bytes) -> Any:
-        """The object that is stored."""
+        """Return the object that is stored."""
         return self.codec.decode(self.transformer.transform_from_storage(value, key.encode())[0])
 
 
 class Bench:
     """One measurement of a factory's main store, at most ``times`` attempts a row.
 
-    It runs in this thread alone, with about a hundred small requests, and ends by one deadline. It
-    writes below a prefix of its own, and removes that at its end, by an interrupt too; what a run
-    that was killed has left, the next removes first.
+    It runs in this thread alone, sends about a hundred small requests, and ends by one deadline. It
+    writes below its own prefix and removes that at its end, also after an interrupt. If a run was
+    killed, the next one removes first what it left.
     """
 
     def __init__(self, factory: StorageFactory, *, times: int = 25) -> None:
@@ -119,7 +119,7 @@ class Bench:
         self.rows: list[Row] = []
 
     def run(self) -> None:
-        """Measure. Raises what the store raises, but for what it refuses."""
+        """Measure. It raises the store's errors, except refusals."""
         try:
             try:
                 self._measure()
@@ -132,7 +132,7 @@ class Bench:
 
     @property
     def summary(self) -> str:
-        """What limits writes, or reads if none was possible, in one sentence."""
+        """What limits writes, or reads if no write was possible, in one sentence."""
         median = {row.name: row.median for row in self.rows if row.seconds}
         kind, request = ("Writes", "put") if "put" in median else ("Reads", "get")
         if request not in median:
@@ -248,7 +248,7 @@ class Bench:
     # --- small things --------------------------------------------------------------------------
 
     def _sample(self) -> _Sample:
-        """An object of the resource that has most, but not too many of them."""
+        """Return an object of the resource that has the most objects, up to a limit."""
         best: tuple[int, ResourceInfo, str] | None = None
         config = self._config
         with self._row("sample", "an object of the store"):
@@ -293,7 +293,8 @@ class Bench:
         return attrs.evolve(made, value=value, about=f"one that is made up, {len(value)} bytes")
 
     def _put(self, sample: _Sample, size: int) -> int:
-        """Write a new key; of what the store holds it has the size alone. Returns the revision."""
+        """Write a new key, whose value has the size of a stored one but not its content. Return the
+        revision."""
         key = f"{self._own}{len(self._written):05}"
         value = sample.encoded(key, _padded(size))
         self._began_writing = True
@@ -319,7 +320,8 @@ class Bench:
 
     @contextmanager
     def _row(self, name: str, about: str) -> Iterator[Callable[[Callable[[], object]], None]]:
-        """Give what makes attempts and adds their row; what the store refuses becomes a note."""
+        """Yield a function that makes attempts, and add their row; if the store refuses, add a
+        note."""
 
         def attempt(call: Callable[[], object]) -> None:
             seconds: list[float] = []
@@ -344,12 +346,12 @@ class Bench:
 
 
 def _padded(size: int) -> dict[str, Any]:
-    """An object of about ``size`` bytes."""
+    """Return an object of about ``size`` bytes."""
     padding = secrets.token_hex(max(0, size - 50) // 2)
     return {"metadata": {"name": "bench"}, "padding": padding}
 
 
 def milliseconds(seconds: float) -> str:
-    """Write ``seconds`` as milliseconds, with as many digits as say something."""
+    """Write ``seconds`` as milliseconds, with as many digits as are meaningful."""
     number = seconds * 1000
     return f"{number:.{0 if number >= 100 else 1 if number >= 1 else 3}f}"

@@ -41,7 +41,8 @@ Object = dict[str, Any]
 
 
 def dig(value: Any, path: str) -> Any:
-    """The value at a dotted path, None where there is none: what is stored may have any shape."""
+    """Return the value at a dotted path, None if there is none: a stored object may have any
+    shape."""
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
@@ -74,7 +75,8 @@ def pairs(mapping: dict[str, Any]) -> str:
 
 
 def human_age(then: Any, now: datetime.datetime) -> str:
-    """Since the RFC 3339 time ``then``, as kubectl shortens it: "45s", "5m12s", "3d4h"."""
+    """Return the time since ``then``, in RFC 3339, as kubectl shortens it: "45s", "5m12s",
+    "3d4h"."""
     try:
         start = datetime.datetime.fromisoformat(then)
         seconds = int((now - start).total_seconds())

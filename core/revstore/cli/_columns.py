@@ -1,4 +1,4 @@
-"""What a table shows of each kind. Secrets' values are never among it."""
+"""The columns that a table shows for each kind. They never show the values of Secrets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ Object = dict[str, Any]
 
 @attrs.frozen
 class Column:
-    """A heading, and the cell for an object at a time; ``wide`` ones only show in ``-o wide``."""
+    """A heading, and the cell for an object at a time; ``wide`` columns appear only with ``-o
+    wide``."""
 
     title: str
     cell: Callable[[Object, datetime.datetime], str]
@@ -200,7 +201,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
 
 
 def columns_of(info: ResourceInfo, *, wide: bool, labels: bool) -> list[Column]:
-    """The columns behind NAME; labels are in the wide ones, or asked for."""
+    """Return the columns after NAME; labels appear if asked for, and in wide tables."""
     # A foreign group's "services" are not ours.
     own = _COLUMNS.get(info.resource, ()) if info.prefix == f"/{info.resource}" else ()
     shown = [column for column in own if not column.wide]

@@ -1,4 +1,4 @@
-"""Errors as the command line tells them: one line, what to do, and an exit code."""
+"""Errors as the command line shows them: one line, what to do, and an exit code."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ __all__ = ["Failed", "Misconfigured", "concerns_one_object", "exit_code_of", "on
 
 
 class Failed(click.ClickException):
-    """A command cannot go on; the exit code is 1."""
+    """The command cannot go on; the exit code is 1."""
 
 
 class Misconfigured(click.ClickException):
-    """The configuration is refused, whatever the command; the exit code is 2. It is no
-    ``InvalidArgument``, which a command may put down to one object."""
+    """The configuration is refused, whatever the command; the exit code is 2. It is not an
+    ``InvalidArgument``, which a command may attribute to one object."""
 
     exit_code = 2
 
@@ -78,7 +78,7 @@ _ADVICE: tuple[tuple[type[StorageError], str], ...] = (
 
 
 def exit_code_of(error: BaseException) -> int:
-    """What the process ends with for ``error``."""
+    """Return the exit code of the process for ``error``."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         # Signals other than SIGINT are named by the error.
         return 128 + (error.args[0] if error.args else signal.SIGINT)
@@ -92,12 +92,12 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def concerns_one_object(error: StorageError) -> bool:
-    """Whether other objects may fare better: the store itself is all right."""
+    """Return whether other objects may succeed: the store itself is all right."""
     return isinstance(error, _OF_OBJECTS) and not isinstance(error, ConfigError)
 
 
 def one_line(error: BaseException) -> str:
-    """The error, and what to do about it, without line breaks."""
+    """Return the error, and what to do about it, without line breaks."""
     if isinstance(error, click.UsageError):
         where = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
         text = error.format_message().rstrip(".") + where

@@ -1,4 +1,4 @@
-"""Objects from ``-f``: read, placed into a namespace, duplicates told."""
+"""Objects from ``-f``: they are read and given a namespace, and duplicates are reported."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Item:
 
     @property
     def title(self) -> str:
-        """What messages call it: "deployment.apps/web"."""
+        """The name in messages: "deployment.apps/web"."""
         return f"{type_name(self.info)}/{self.name}"
 
     @property
     def identity(self) -> tuple[str, str | None, str]:
-        """The same for what is stored under the same key."""
+        """A value that is equal for objects stored under the same key."""
         return self.info.prefix, self.namespace, self.name
 
 
 def files_option(**arguments: Any) -> Callable[[F], F]:
-    """The option ``-f``."""
+    """Return the option ``-f``."""
     return click.option(
         "-f",
         "--filename",
@@ -67,10 +67,11 @@ def files_option(**arguments: Any) -> Callable[[F], F]:
 
 
 def read_items(session: Session, filenames: Sequence[str], namespace: str | None) -> list[Item]:
-    """What the files hold, in order. A file that is malformed is complained of and left out. Of
-    an object that occurs more than once, which is told, only the last is there.
+    """Return the objects in the files, in order.
 
-    ``namespace`` is for objects without one; another than an object's own is refused.
+    A malformed file is reported and left out. If an object occurs more than once, this is reported,
+    and only the last one is returned. ``namespace`` is for objects without one; an object with
+    another namespace is refused.
     """
     items = list(_placed(session, _manifests(session, filenames), namespace))
     groups: dict[tuple[str, str | None, str], list[Item]] = {}
@@ -131,17 +132,17 @@ def _placed(
 
 
 class _StoredKinds:
-    """Keeps kinds that nobody has declared, and that have one plural, out of each other's keys."""
+    """Keeps undeclared kinds with the same plural from sharing keys."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._kinds = {info.prefix: info.kind for info in kinds.known(session.config.resources)}
 
     def check(self, info: ResourceInfo) -> None:
-        """Refuse a kind if the store, or a file before, has another one in its place.
+        """Refuse a kind if another one in the store, or in a file before, has its keys.
 
         Raises:
-            InvalidObject: it has.
+            InvalidObject: there is another one.
         """
         kind = self._kinds.get(info.prefix)
         if kind is None:

@@ -1,4 +1,4 @@
-"""The group of commands, loaded one by one as they are called, and the end of every run."""
+"""The group of commands, each loaded when it is called, and the end of every run."""
 
 from __future__ import annotations
 
@@ -146,8 +146,10 @@ def _run(words: list[str], output: Output) -> int:
 
 
 def _code_of_loss(error: OSError | None, code: int) -> int:
-    """The exit code where the output could not be written: 141 if its reader has gone, as `head`
-    does, which is no error to tell."""
+    """Return the exit code if the output could not be written.
+
+    It is 141, without a message, if the reader has exited, as `head` does.
+    """
     if error is None:
         return code
     if isinstance(error, BrokenPipeError):

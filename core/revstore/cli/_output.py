@@ -34,14 +34,14 @@ FORMATS = ("table", "wide", "name", "json", "yaml")
 
 @attrs.frozen
 class Found:
-    """The objects that were found of a target."""
+    """The objects that were found for a target."""
 
     target: Target
     objects: Sequence[dict[str, Any]]
 
 
 def output_option(command: F) -> F:
-    """The option ``-o``."""
+    """Add the option ``-o``."""
     option = click.option(
         "-o",
         "--output",
@@ -54,7 +54,7 @@ def output_option(command: F) -> F:
 
 
 def dump_json(value: Any, *, indent: int | None = 4) -> str:
-    """As kubectl writes it: keys sorted, one line without ``indent``."""
+    """Return JSON as kubectl writes it: keys sorted, one line without ``indent``."""
     separators = (",", ":") if indent is None else (",", ": ")
     return json.dumps(
         value, indent=indent, sort_keys=True, ensure_ascii=False, separators=separators
@@ -62,15 +62,15 @@ def dump_json(value: Any, *, indent: int | None = 4) -> str:
 
 
 def dump_yaml(value: Any) -> str:
-    """YAML that reads back as what it was, by this project's reader and by others."""
+    """Return YAML that this project's reader and others read as the same value."""
     from revstore.manifests import to_yaml
 
     return to_yaml(value)
 
 
 def with_type(info: ResourceInfo, obj: dict[str, Any]) -> dict[str, Any]:
-    """``obj`` with the apiVersion and kind of its resource if it was stored without them, so that
-    it can be applied. A kind that is known from its keys alone has none."""
+    """Return ``obj`` with the apiVersion and kind of its resource, so that it can be applied, even
+    if it was stored without them. A kind that is known only from its keys has none."""
     given = {"kind": "" if info.kind == info.resource else info.kind}
     given["apiVersion"] = f"{info.group}/v1" if info.group else "v1"
     missing = {name: value for name, value in given.items() if value and not obj.get(name)}
@@ -78,7 +78,7 @@ def with_type(info: ResourceInfo, obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_list(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several objects as one, as kubectl does it."""
+    """Return several objects as one List, as kubectl does."""
     return {
         "apiVersion": "v1",
         "items": list(objects),
@@ -88,7 +88,7 @@ def as_list(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class RowWriter:
-    """Prints objects of one resource as rows of a table; ``extra`` columns stand in front."""
+    """Prints objects of one resource as rows of a table; ``extra`` columns come first."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class RowWriter:
         )
 
     def write(self, objects: Sequence[dict[str, Any]], extra: Sequence[Sequence[str]] = ()) -> None:
-        """Print the rows; ``extra`` has the cells in front for each."""
+        """Print the rows; ``extra`` has the first cells for each."""
         now = datetime.datetime.now(datetime.UTC)
         rows = []
         for at, obj in enumerate(objects):
@@ -137,7 +137,7 @@ def print_found(
     labels: bool = False,
     headers: bool = True,
 ) -> None:
-    """Print what was found; ``single`` tells that exactly one object was asked for by name."""
+    """Print what was found; ``single`` says that exactly one object was asked for by name."""
     if output in ("json", "yaml"):
         objects = [with_type(each.target.info, obj) for each in found for obj in each.objects]
         if single and not objects:

@@ -53,8 +53,8 @@ _ALL = (
 
 @attrs.frozen
 class Target:
-    """A resource and the names asked for; no names means all of it. ``guessed`` tells that
-    nobody has said whether it is namespaced: objects of both scopes may be there."""
+    """A resource and the names asked for; no names means all objects. ``guessed`` says that the
+    resource was not declared as namespaced or not: there may be objects of both scopes."""
 
     info: ResourceInfo
     names: tuple[str, ...] = ()
@@ -63,9 +63,9 @@ class Target:
 
 @attrs.frozen
 class Scope:
-    """The namespace that a command works in: ``given`` by -n, "" for all of them.
+    """The namespace that a command works in: ``given`` by -n, "" for all namespaces.
 
-    Of a resource that may have objects of both scopes, -n means those of the namespace only; None,
+    For a resource that may have objects of both scopes, -n means only those of the namespace. None,
     without -n, means those in the default namespace and those in none.
     """
 
@@ -73,36 +73,39 @@ class Scope:
 
     @property
     def namespace(self) -> str:
-        """The namespace of what is namespaced; "" for all of them."""
+        """The namespace of namespaced objects; "" for all namespaces."""
         return DEFAULT_NAMESPACE if self.given is None else self.given
 
     def of(self, target: Target) -> str | None:
-        """What to ask the registry for."""
+        """Return the namespace to ask the registry for."""
         if not target.info.namespaced or (target.guessed and self.given is None):
             return None
         return self.namespace or None
 
     def holds(self, target: Target, obj: Any) -> bool:
-        """Whether a listed object is in it."""
+        """Return whether a listed object is in the scope."""
         if not target.guessed or self.given is not None:
             return True
         return metadata_of(obj).get("namespace") in (None, "", self.namespace)
 
     def holds_key(self, target: Target, key: str) -> bool:
-        """Whether what is listed under ``key``, and cannot be read, is in it."""
+        """Return whether an unreadable object, listed under ``key``, is in the scope."""
         namespace, _, _ = key.removeprefix(f"{target.info.prefix}/").rpartition("/")
         return self.holds(target, {"metadata": {"namespace": namespace}})
 
     def candidates(self, target: Target) -> Iterator[ResourceInfo]:
-        """Where an object of that name may be, in turn: of a resource of either scope, in no
-        namespace, as ``apply`` puts it there without -n, then in the default one."""
+        """Yield where an object of that name may be, in turn.
+
+        For a resource of both scopes that is first no namespace, where ``apply`` puts it without
+        -n, then the default one.
+        """
         if target.guessed and self.given is None:
             yield attrs.evolve(target.info, namespaced=False)
         yield target.info
 
 
 def scope_option(**arguments: Any) -> Callable[[F], F]:
-    """The option ``-n``; None if it is not there."""
+    """Return the option ``-n``; None if it is not given."""
     settings = {"show_default": DEFAULT_NAMESPACE, "callback": _refuse_empty, **arguments}
     return click.option("-n", "--namespace", metavar="NAMESPACE", **settings)
 
@@ -115,7 +118,7 @@ def _refuse_empty(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def selection_options(command: F) -> F:
-    """The options that choose among the objects of a resource."""
+    """Add the options that select among the objects of a resource."""
     for option in (
         click.option("--field-selector", default="", metavar="FIELDS", help="As spec.nodeName=n1."),
         click.option("-l", "--selector", default="", metavar="LABELS", help="As app=web,tier!=db."),
@@ -126,23 +129,24 @@ def selection_options(command: F) -> F:
 
 
 def type_name(info: ResourceInfo) -> str:
-    """ "pod", "deployment.apps": what stands before the name in `-o name`."""
+    """Return what comes before the name in `-o name`: "pod", "deployment.apps"."""
     return info.singular
 
 
 def full_name(info: ResourceInfo, obj: Any) -> str:
-    """ "pod/web": what `-o name` prints. What is stored by others may lack a name."""
+    """Return what `-o name` prints: "pod/web". An object that others have stored may lack a
+    name."""
     return f"{info.singular}/{metadata_of(obj).get('name') or ''}"
 
 
 def metadata_of(obj: Any) -> dict[str, Any]:
-    """The metadata of a stored object; empty if others have stored it without."""
+    """Return the metadata of a stored object; empty if others have stored it without."""
     metadata = obj.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 
 
 def not_found(target: Target, name: str, scope: Scope) -> str:
-    """The message for an object that is not there."""
+    """Return the message for an object that does not exist."""
     where = (
         f" in namespace {scope.namespace!r}" if scope.namespace and target.info.namespaced else ""
     )
@@ -150,7 +154,8 @@ def not_found(target: Target, name: str, scope: Scope) -> str:
 
 
 def resolve(session: Session, name: str) -> Target:
-    """The resource that people call ``name``: of those known and those that the store holds."""
+    """Return the resource that ``name`` means, among the known ones and those that the store
+    holds."""
     overrides = session.config.resources
     known = kinds.known(overrides)
     # These mean one thing, whatever else is stored: a full name, and a name of the core group.
@@ -185,14 +190,14 @@ def _one_of(name: str, infos: list[ResourceInfo]) -> ResourceInfo:
 
 
 def _with_kind(session: Session, info: ResourceInfo, stored: list[ResourceInfo]) -> ResourceInfo:
-    """``info`` with the kind of its objects, if that leads back to it."""
+    """Return ``info`` with the kind of its objects, if that kind belongs to it."""
     kind = session.stored_kind(info)
     named = attrs.evolve(info, kind=kind)
     return named if kind and kinds.find(named.singular, [*kinds.KINDS, *stored]) == [info] else info
 
 
 def parse_targets(session: Session, arguments: Sequence[str]) -> list[Target]:
-    """The targets that a command line names, in its order."""
+    """Return the targets that a command line names, in its order."""
     if not arguments:
         raise _usage("expected a resource, such as pods, pod/web, or all")
     if any("/" in argument for argument in arguments):
@@ -223,7 +228,11 @@ def _slashed(session: Session, arguments: Sequence[str]) -> list[Target]:
 
 
 def read_one(session: Session, target: Target, name: str, scope: Scope) -> Any:
-    """Get one object by name. Raises ``KeyNotFound``."""
+    """Return one object by name.
+
+    Raises:
+        KeyNotFound: it does not exist.
+    """
     for info in scope.candidates(target):
         registry = session.factory.registry(info)
         namespace = (scope.namespace or DEFAULT_NAMESPACE) if info.namespaced else None

@@ -38,7 +38,8 @@ class Session:
 
     @functools.cached_property
     def config(self) -> StorageConfig:
-        """From --store, --config, or the environment; else revstore.db in the current folder."""
+        """The configuration of --store, --config, or the environment; else revstore.db in the
+        current folder."""
         from revstore.config import StorageConfig
 
         if self.store and self.config_file:
@@ -53,14 +54,16 @@ class Session:
 
     @functools.cached_property
     def factory(self) -> StorageFactory:
-        """Opened at the first use, closed by ``close``."""
+        """The factory, opened at the first use; ``close`` closes it."""
         from revstore.factory import StorageFactory
 
         return StorageFactory(self.config)
 
     def stored_kind(self, info: ResourceInfo) -> str:
-        """The kind of the objects of a resource that is only known by its keys: that of the first
-        one. "" if there is none, or it has no kind."""
+        """Return the kind of the first object of a resource that is known only by its keys.
+
+        It is "" if there is no object, or it has no kind.
+        """
         registry = self.factory.registry(info, namespaced=True)
         try:
             kinds = [obj.get("kind") for obj in registry.list(limit=1)]
@@ -99,7 +102,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 
 def store_options(command: F) -> F:
-    """The options that every command takes, before or after the command's name."""
+    """Add the options that every command takes, before or after the command's name."""
     for names, arguments in (
         (("--debug",), {"is_flag": True, "help": "Show where an error comes from."}),
         (

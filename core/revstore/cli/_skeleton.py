@@ -1,4 +1,4 @@
-"""The beginning of a third party's backend: a distribution that already works."""
+"""The skeleton of a third party's backend: a distribution that already works."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ _NAME = re.compile(r"[a-z][a-z0-9]{0,30}")
 
 
 def files_of(name: str) -> Iterator[tuple[str, str]]:
-    """Paths and texts of the distribution revstore-NAME."""
+    """Yield the paths and texts of the distribution revstore-NAME."""
     for source, path in _FILES.items():
         text = resources.files("revstore.cli").joinpath("skeleton", source).read_text("utf-8")
         yield _renamed(path, name), _renamed(text, name)
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write the distribution into ``folder``, which must not exist; what was written. Fails if the
-    name cannot be that of a backend, or is taken by this project."""
+    """Write the distribution into ``folder``, which must not exist; return the files.
+
+    It fails if the name cannot be that of a backend, or belongs to this project.
+    """
     if not _NAME.fullmatch(name):
         raise Failed(
             "a backend name consists of lowercase letters and digits, such as 'redis2', not "

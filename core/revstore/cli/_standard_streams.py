@@ -1,4 +1,5 @@
-"""Standard streams that are closed, full, or left by their reader: each run ends in order."""
+"""Standard streams that are closed, full, or left by their reader: every run still ends
+properly."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class Output(io.RawIOBase):
-    """What is written to a descriptor. The first failure is kept in ``error``; after it, all that
-    is written is dropped, so that nothing fails a second time, at exit least of all."""
+    """What is written to a descriptor. The first failure is kept in ``error``. Everything written
+    after it is dropped, so that nothing fails a second time, in particular not at exit."""
 
     def __init__(self, descriptor: int, *, keep_going: bool = False) -> None:
         self._descriptor = descriptor
@@ -32,9 +33,11 @@ class Output(io.RawIOBase):
         self._interrupted = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of ``data``; return how many bytes. Wait where the descriptor does not
-        block, as one that another process shares may be set. What was written when a signal's
-        handler raised is not written again."""
+        """Write some of ``data``; return how many bytes.
+
+        Wait if the descriptor does not block, as one that another process shares may be set. Bytes
+        that were written when a signal's handler raised are not written again.
+        """
         counts = self._counts
         if not self._interrupted:
             del counts[:]
@@ -68,11 +71,10 @@ class Output(io.RawIOBase):
 
 @contextmanager
 def guarded_streams() -> Iterator[Output]:
-    """Put an ``Output`` behind standard output, which it gives, and standard error.
+    """Put an ``Output`` behind standard output, which it yields, and standard error.
 
     A stream that is closed becomes the null device, so that no store is opened under its number;
-    reading a standard input that is closed fails. Streams that somebody put in place of the
-    process's own stay.
+    reading a closed standard input fails. Streams that replace the process's own are not changed.
     """
     before = sys.stdin, sys.stdout, sys.stderr
     output = Output(_STDOUT)

@@ -1,4 +1,4 @@
-"""Following changes: what ``get -w`` and ``watch`` share."""
+"""How ``get -w`` and ``watch`` follow changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Query", "follow"]
 
 @attrs.frozen
 class Query:
-    """Which objects of a resource are meant."""
+    """Which objects of a resource are selected."""
 
     selector: str = ""
     field_selector: str = ""
@@ -31,7 +31,7 @@ class Query:
 
 
 class _Printer:
-    """Prints events one by one; ``typed`` ones with the type of the event."""
+    """Prints events one by one, with the type of the event if ``typed``."""
 
     def __init__(
         self, target: Target, scope: Scope, output: str, *, typed: bool, headers: bool, labels: bool
@@ -82,8 +82,8 @@ def follow(
 ) -> None:
     """Print the objects of the one target, then each change, until Ctrl-C or an error.
 
-    With ``resource_version`` or without ``initial`` only changes are printed. When the history
-    was compacted away under it, it says so and begins again with all objects.
+    With ``resource_version`` or without ``initial`` only changes are printed. If the history that
+    it needs was compacted, it says so and begins again with all objects.
     """
     if len(targets) != 1 or len(targets[0].names) > 1:
         raise click.UsageError(
@@ -150,7 +150,7 @@ def _changes(
     *,
     version: str,
 ) -> str:
-    """Print changes after ``version`` until the watch ends; the version to go on from."""
+    """Print changes after ``version`` until the watch ends; return the version to go on from."""
     watch = registry.watch(
         query.scope.of(target),
         resource_version=version,

@@ -1,4 +1,4 @@
-"""Rows as aligned text: plain columns as kubectl has them, or coloured ones on a terminal."""
+"""Rows as aligned text: plain columns as in kubectl, or coloured ones on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in wor
 
 
 def printable(text: str) -> str:
-    """Without line breaks and without what could steer a terminal."""
+    """Return the text without line breaks and without terminal control characters."""
     if text.isprintable():
         return text
     return "".join(
@@ -38,7 +38,7 @@ def _width(text: str) -> int:
 
 
 def plain_lines(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> list[str]:
-    """The rows as lines with aligned columns, each at least as wide as ``widths`` says."""
+    """Return the rows as lines with aligned columns, each at least as wide as ``widths`` says."""
     least = widths or [0] * max(map(len, rows), default=0)
     wide = [max([least[at], *(_width(row[at]) for row in rows)]) for at in range(len(least))]
     return [
@@ -55,12 +55,12 @@ def _on_terminal() -> bool:
 
 
 class TableWriter:
-    """Prints rows under one heading, now and later: what comes later keeps the columns."""
+    """Prints rows under one heading, now and later: later rows keep the columns."""
 
     def __init__(
         self, titles: Sequence[str], *, headers: bool = True, first_width: int = 0
     ) -> None:
-        """``first_width``: columns that the first cell takes at least."""
+        """Prepare a table; ``first_width`` is the minimum width of the first cell."""
         self._titles = titles
         self._headers = headers
         self._widths = [first_width, *[0] * (len(titles) - 1)]

@@ -70,8 +70,10 @@ _Steps = tuple[Callable[[str], None], Callable[[], None]]
 
 @contextmanager
 def _progress(total: int) -> Iterator[_Steps]:
-    """Two functions: one prints a line, one says that another object is done. The bar is there
-    for long work if standard error is a terminal."""
+    """Yield two functions: one prints a line, one reports that another object is done.
+
+    A progress bar appears for long work if standard error is a terminal.
+    """
     if total < _LONG_WORK or not sys.stderr.isatty():
         yield click.echo, lambda: None
         return

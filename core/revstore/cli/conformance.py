@@ -86,7 +86,7 @@ def command(
 
 
 def _print(report: ConformanceReport, outcomes: list[str]) -> None:
-    """A line for each group, then why some were not tried, then what failed."""
+    """Print a line for each group, then why some were not tried, then what failed."""
     groups: dict[str, Counter[str]] = {}
     for each in report.results:
         groups.setdefault(each.group, Counter())[str(each.outcome)] += 1

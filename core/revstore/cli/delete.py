@@ -33,8 +33,8 @@ __all__ = ["command"]
 
 @attrs.frozen
 class _Victim:
-    """``candidates`` are tried in turn; ``listed`` ones may be gone by then. ``delete`` stands for
-    what name and namespace may not lead to."""
+    """An object to delete. ``candidates`` are tried in turn; ``listed`` ones may be gone by then.
+    ``delete`` deletes an object that name and namespace may not identify."""
 
     target: Target
     candidates: tuple[ResourceInfo, ...]
@@ -108,8 +108,11 @@ def command(
 
 
 def _conditions(selector: str, field_selector: str) -> list[bool]:
-    """Return, for each selector that is given, whether it has a condition. " " and "," have none:
-    of two, an empty one may be a variable that is not set, and more would go than was meant."""
+    """Return, for each selector that is given, whether it has a condition.
+
+    " " and "," have none. If one of two selectors is empty, it may come from an unset variable, and
+    more would be deleted than intended.
+    """
     source = click.get_current_context().get_parameter_source
     return [
         not parsed.empty
@@ -156,7 +159,8 @@ def _from_targets(
 
 
 def _unreadable(session: Session, targets: list[Target], scope: Scope) -> Iterator[_Victim]:
-    """What cannot be read, by its key: nobody knows whether that is one of its kind."""
+    """Yield the unreadable objects by their keys: nobody knows whether they are of the resource's
+    kind."""
     for target in targets:
         info = target.info
         listed = session.factory.registry(info).list(scope.of(target), even_if_corrupt=True)
@@ -170,7 +174,7 @@ def _unreadable(session: Session, targets: list[Target], scope: Scope) -> Iterat
 
 @attrs.frozen
 class _Removal:
-    """Deletes one object after the other, and says what became of it."""
+    """Deletes one object after the other, and reports the results."""
 
     session: Session
     scope: Scope

@@ -117,7 +117,7 @@ def _bench(session: Session, *, as_json: bool) -> None:
 
 
 def _figures(rows: list[Row]) -> list[dict[str, Any]]:
-    """The rows with their times in seconds."""
+    """Return the rows with their times in seconds."""
     return [
         {
             "name": row.name,
@@ -149,7 +149,7 @@ def _status(session: Session) -> dict[str, Any]:
 
 
 def _objects(session: Session) -> dict[str, int]:
-    """How many objects there are, by resource."""
+    """Return how many objects there are, by resource."""
     counts = {}
     for prefix in session.factory.stored_resources():
         name = for_prefix(prefix, session.config.resources).qualified

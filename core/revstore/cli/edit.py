@@ -77,18 +77,20 @@ def command(session: Session, what: tuple[str, ...], namespace: str | None) -> N
 
 
 def _scoped(infos: tuple[ResourceInfo, ...], obj: dict[str, Any]) -> ResourceInfo:
-    """Of a resource that may have either scope, the one that ``obj`` has."""
+    """Return the one of ``infos`` that has the scope of ``obj``, for a resource that may have
+    either."""
     namespaced = bool(metadata_of(obj).get("namespace"))
     return next((info for info in infos if info.namespaced == namespaced), infos[0])
 
 
 class _Kept(Failed):
-    """The edited text could not be stored: it stays where it is."""
+    """The edited text could not be stored; its file is kept."""
 
 
 @contextmanager
 def _buffer(text: str) -> Iterator[Path]:
-    """A file that nobody else can read, gone afterwards unless ``_Kept`` is raised."""
+    """Yield a file that nobody else can read, and remove it afterwards unless ``_Kept`` is
+    raised."""
     folder = Path(tempfile.mkdtemp(prefix="revstore-edit-"))  # mode 0700
     keep = False
     try:
@@ -133,7 +135,7 @@ def _content(text: bytes) -> list[bytes]:
 def _store(
     session: Session, info: ResourceInfo, before: dict[str, Any], text: bytes, path: Path
 ) -> dict[str, Any] | None:
-    """The object as stored; None if it is what it was."""
+    """Store the text and return the object; None if it is unchanged."""
     kept = f"; your edits are saved in {path}"
     try:
         manifests = parse(text, "the edited text")

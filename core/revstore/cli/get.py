@@ -113,8 +113,10 @@ def find(
     ignore_not_found: bool = False,
     even_if_corrupt: bool = False,
 ) -> list[dict[str, Any]]:
-    """The objects of ``target``: those named, else all that the selectors take. Names that are
-    not there are complained of, and with ``even_if_corrupt`` what cannot be read."""
+    """Return the objects of ``target``: those named, else all that the selectors match.
+
+    Names that do not exist are reported, and with ``even_if_corrupt`` objects that cannot be read.
+    """
     if not target.names:
         registry = session.factory.registry(target.info)
         listed = registry.list(

@@ -72,7 +72,7 @@ def _new(name: str, directory: Path | None) -> None:
 
 
 def plugin_row(plugin: PluginStatus) -> dict[str, Any]:
-    """A plugin as JSON."""
+    """Return a plugin as JSON."""
     version = plugin.api_version
     return {
         "name": plugin.name,
@@ -88,7 +88,7 @@ def plugin_row(plugin: PluginStatus) -> dict[str, Any]:
 
 
 def print_plugins(plugins: Sequence[PluginStatus]) -> None:
-    """A table of plugins; what is wrong with one stands in the last column."""
+    """Print a table of plugins; the last column says what is wrong with each."""
     rows = []
     for plugin in plugins:
         api = ".".join(map(str, plugin.api_version)) if plugin.api_version else ""

@@ -1,4 +1,5 @@
-"""Reading what installed distributions declare, one by one: none can spoil the others."""
+"""How the declarations of installed distributions are read, one by one: a broken one affects no
+other."""
 
 from __future__ import annotations
 
@@ -37,15 +38,15 @@ class Unreadable:
 
 
 def normal(distribution: str) -> str:
-    """The name of a distribution as indexes compare it."""
+    """Return the name of a distribution as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def declared(group: str) -> Iterator[Declared | Unreadable]:
-    """What is declared in ``group``, in the order of the path.
+    """Yield what is declared in ``group``, in the order of the path.
 
-    Of several copies of a distribution the first counts, as for imports. Folders that an
-    interrupted pip leaves behind (``~name``), and those without a name, are passed over.
+    If there are several copies of a distribution, the first counts, as for imports. Folders that an
+    interrupted pip leaves behind (``~name``), and those without a name, are skipped.
     """
     seen = set()
     for distribution in importlib.metadata.distributions():
@@ -75,7 +76,8 @@ def _folder(distribution: Distribution) -> str:
 
 
 def _name_of_folder(folder: str) -> tuple[str, str]:
-    """The name and version in "name-version.dist-info"; a file ".egg-info" may lack the version."""
+    """Return the name and version in "name-version.dist-info"; a file ".egg-info" may lack the
+    version."""
     stem, kind = os.path.splitext(os.path.basename(folder))
     if kind not in (".dist-info", ".egg-info"):
         # A hidden ".dist-info" has no ending, and no name either.
@@ -90,7 +92,7 @@ def _header(distribution: Distribution, name: str) -> str:
 
 
 def _described(distribution: Distribution, name: str, version: str) -> tuple[str, str]:
-    """Name and version by the metadata, else those of the folder."""
+    """Return name and version by the metadata, else those of the folder."""
     try:
         return (
             _header(distribution, "Name") or name,

@@ -1,4 +1,4 @@
-"""Finding the one plugin that a name stands for, from metadata alone: nothing is imported."""
+"""How the one plugin of a name is found, from metadata alone: nothing is imported."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ _lock = threading.Lock()
 
 @attrs.frozen
 class Found:
-    """A plugin that is there: by an entry point, or registered in code (``distribution`` is then
-    the module's name and ``version`` is "")."""
+    """A plugin that exists: by an entry point, or registered in code (then ``distribution`` is the
+    module's name and ``version`` is "")."""
 
     name: str
     group: str
@@ -69,7 +69,7 @@ class Found:
     in_code: bool = False
 
     def load(self) -> Any:
-        """Import it. Raises whatever its module raises."""
+        """Import the plugin. It raises whatever the plugin's module raises."""
         return importlib.metadata.EntryPoint(self.name, self.value, self.group).load()
 
     @property
@@ -79,12 +79,15 @@ class Found:
 
 
 def register_backend(name: str, target: str) -> None:
-    """Make the backend ``name`` known in this process, for tests and applications that carry a
-    backend without being a distribution. It goes over installed backends of that name.
+    """Register the backend ``name`` in this process.
 
-    ``target`` is "package.module" or "package.module:object" with the hooks; it is imported when
-    the backend is first used. ``InvalidArgument`` if the name is reserved for a distribution of
-    this project, or registered with another target.
+    This is for tests, and for applications that contain a backend without being a distribution. It
+    overrides installed backends of that name. ``target`` is "package.module" or
+    "package.module:object" with the hooks; it is imported when the backend is first used.
+
+    Raises:
+        InvalidArgument: the name is reserved for a distribution of this project, or is registered
+            with another target.
     """
     if name in BackendInfo.RESERVED:
         raise InvalidArgument("name", name, "a name that is not reserved")
@@ -95,18 +98,18 @@ def register_backend(name: str, target: str) -> None:
 
 
 def unregister_backend(name: str) -> None:
-    """Undo ``register_backend``; nothing happens if the name is not registered."""
+    """Undo ``register_backend``; do nothing if the name is not registered."""
     with _lock:
         _registered.pop(name, None)
 
 
 def kind_of(group: str) -> str:
-    """The word for what a group's plugins are: "backend" and so on."""
+    """Return the word for the plugins of a group: "backend" and so on."""
     return group.removeprefix("revstore.").removesuffix("s")
 
 
 def find_all(group: str) -> dict[str, list[Found]]:
-    """Every plugin of ``group`` by name; blocked and conflicting ones are in it."""
+    """Return every plugin of ``group`` by name, including blocked and conflicting ones."""
     result: dict[str, list[Found]] = {}
     for entry in declared(group):
         if isinstance(entry, Unreadable):
@@ -125,10 +128,11 @@ def find_all(group: str) -> dict[str, list[Found]]:
 
 
 def find_one(group: str, name: str) -> Found:
-    """The plugin that ``name`` stands for.
+    """Return the plugin called ``name``.
 
-    ``BackendNotInstalled`` if there is none or it is switched off, ``BackendConflict`` if there
-    are several or one claims a reserved name.
+    Raises:
+        BackendNotInstalled: there is none, or it is switched off.
+        BackendConflict: there are several, or one claims a reserved name.
     """
     everything = find_all(group)
     every = everything.get(name, [])
@@ -142,7 +146,8 @@ def find_one(group: str, name: str) -> Found:
 
 
 def conflict(candidates: list[Found]) -> BackendConflict | None:
-    """The error for plugins that cannot all have their one name, None if there is just one."""
+    """Return the error for plugins that cannot all have their one name, None if there is just
+    one."""
     first = candidates[0]
     kind = kind_of(first.group)
     owner = _RESERVED.get(first.group, {}).get(first.name)
@@ -157,8 +162,11 @@ def conflict(candidates: list[Found]) -> BackendConflict | None:
 
 
 def blocked_by(found: Found) -> str:
-    """The variable that switches the plugin off, "" if none does. Both variables take names of
-    plugins or of distributions; the core's own plugins need no leave."""
+    """Return the variable that switches the plugin off, "" if none does.
+
+    Both variables take names of plugins or of distributions; the core's own plugins are always
+    allowed by ``REVSTORE_PLUGINS``.
+    """
     names = {found.name, normal(found.distribution)}
     if names & _names("REVSTORE_DISABLE_PLUGINS"):
         return "REVSTORE_DISABLE_PLUGINS"
@@ -170,12 +178,12 @@ def blocked_by(found: Found) -> str:
 
 
 def strict() -> bool:
-    """Whether REVSTORE_STRICT_PLUGINS makes every plugin's failure fatal."""
+    """Return whether REVSTORE_STRICT_PLUGINS makes every plugin's failure fatal."""
     return _flag("REVSTORE_STRICT_PLUGINS")
 
 
 def trace(text: str) -> None:
-    """Tell on standard error what is done with plugins, if REVSTORE_TRACE_PLUGINS is set."""
+    """Report on standard error what is done with plugins, if REVSTORE_TRACE_PLUGINS is set."""
     if _flag("REVSTORE_TRACE_PLUGINS"):
         sys.stderr.write(f"revstore plugins: {text}\n")
 

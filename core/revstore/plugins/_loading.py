@@ -1,8 +1,8 @@
-"""Importing one plugin in a guard, and asking it through pluggy.
+"""How one plugin is imported, with its errors caught, and called through pluggy.
 
-Every load has a plugin manager of its own, which holds this one plugin and is dropped afterwards.
-So two backends can be open at once (to migrate) without one answering for the other, a plugin
-that fails leaves nothing registered behind, and no lock is needed.
+Every load has its own plugin manager, which holds this one plugin and is dropped afterwards. So two
+backends can be open at once (to migrate) without interfering, a plugin that fails leaves nothing
+registered, and no lock is needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PLUGIN_ERRORS = (Exception, SystemExit)
 
 
 def broken(found: Found, reason: str) -> BackendBroken:
-    """The error for a plugin that does not work."""
+    """Return the error for a plugin that does not work."""
     return BackendBroken(
         found.name,
         distribution=found.distribution,
@@ -47,10 +47,12 @@ def broken(found: Found, reason: str) -> BackendBroken:
 
 
 def load(found: Found, *hook_names: str) -> pluggy.PluginManager:
-    """A manager with just this plugin, which implements the first of ``hook_names`` exactly once.
+    """Return a manager with just this plugin, which implements the first of ``hook_names`` exactly
+    once.
 
-    ``BackendBroken`` if its import or its hooks fail, which pluggy by itself would partly pass
-    over: a function without ``@hookimpl``, or with another project's, is no hook at all.
+    Raises:
+        BackendBroken: its import or its hooks fail. By itself pluggy would ignore some of this: a
+            function without ``@hookimpl``, or with another project's, is not a hook.
     """
     trace(f"{found.name}: importing {found.value} from {found.origin}")
     try:
@@ -72,7 +74,11 @@ def load(found: Found, *hook_names: str) -> pluggy.PluginManager:
 
 
 def implementation(manager: pluggy.PluginManager, found: Found, name: str) -> pluggy.HookImpl:
-    """The plugin's one implementation of the hook ``name``, or ``BackendBroken``."""
+    """Return the plugin's one implementation of the hook ``name``.
+
+    Raises:
+        BackendBroken: there is not exactly one.
+    """
     impls = getattr(manager.hook, name).get_hookimpls()
     if len(impls) != 1:
         problem = f"{len(impls)} times {name}" if impls else f"no {name}"
@@ -85,9 +91,11 @@ def implementation(manager: pluggy.PluginManager, found: Found, name: str) -> pl
 
 
 def load_backend(found: Found) -> tuple[BackendInfo, pluggy.PluginManager]:
-    """The plugin's BackendInfo, checked, and its manager. Its driver is not imported.
+    """Return the plugin's BackendInfo, checked, and its manager. Its driver is not imported.
 
-    ``BackendBroken``, or ``BackendIncompatible`` if it was written for another contract.
+    Raises:
+        BackendBroken: the plugin does not work.
+        BackendIncompatible: it was written for another contract.
     """
     manager = load(found, "revstore_backend")
     impl = implementation(manager, found, "revstore_backend")
@@ -134,7 +142,7 @@ def _problem(info: Any, found: Found) -> str:
 
 
 def import_drivers(info: BackendInfo, found: Found) -> dict[str, str]:
-    """Import the backend's drivers; each with its version, "" if it has none."""
+    """Import the backend's drivers; return each with its version, "" if it has none."""
     versions = {}
     for name in info.drivers:
         trace(f"{found.name}: importing driver {name}")
@@ -150,7 +158,7 @@ def import_drivers(info: BackendInfo, found: Found) -> dict[str, str]:
 
 
 def registrations(found: Found, hook: str) -> Callable[..., Any]:
-    """The factory that the plugin registers under its own name in ``hook``."""
+    """Return the factory that the plugin registers under its own name in ``hook``."""
     manager = load(found, hook)
     factories: dict[str, Callable[..., Any]] = {}
 

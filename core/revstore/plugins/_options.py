@@ -21,10 +21,11 @@ _TYPES = (str, int, float, bool, tuple[str, ...], Secret)
 
 
 def validate_options(info: BackendInfo, config: StorageConfig) -> Any:
-    """``config.options`` as an instance of ``info.options_class``.
+    """Return ``config.options`` as an instance of ``info.options_class``.
 
-    Raises ``ConfigError`` that names ``options.NAME`` for a name that the class does not declare,
-    a value of a wrong type, and a value that the class itself refuses with ``ValueError``.
+    Raises:
+        ConfigError: the class does not declare a name, a value has a wrong type, or the class
+            refuses a value with ``ValueError``. The error names ``options.NAME``.
     """
     hints = typing.get_type_hints(info.options_class)
     fields = attrs.fields(info.options_class)
@@ -45,7 +46,7 @@ def validate_options(info: BackendInfo, config: StorageConfig) -> Any:
 
 
 def secrets_of(info: BackendInfo, config: StorageConfig) -> list[str]:
-    """The secret texts that ``config`` holds, which no message may repeat."""
+    """Return the secret texts that ``config`` holds, which no message may repeat."""
     hints = typing.get_type_hints(info.options_class)
     secrets: list[Any] = [config.password]
     for name, value in config.options.items():
@@ -57,7 +58,8 @@ def secrets_of(info: BackendInfo, config: StorageConfig) -> list[str]:
 
 
 def check_options_class(options_class: Any) -> str:
-    """Why ``options_class`` cannot be one, "" if it can (see ``BackendInfo.options_class``)."""
+    """Return why the class cannot be an options class, "" if it can (see
+    ``BackendInfo.options_class``)."""
     if not isinstance(options_class, type) or not attrs.has(options_class):
         return "options_class is not an attrs class"
     try:

@@ -53,7 +53,7 @@ __all__ = [
 
 
 class PluginState(enum.StrEnum):
-    """How an installed plugin stands."""
+    """Whether an installed plugin works."""
 
     OK = "ok"
     BROKEN = "broken"
@@ -69,9 +69,9 @@ class PluginState(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class PluginStatus:
-    """A line of ``revstore plugins list``. ``reason`` says why it is not ok. From ``api_version``
-    on, fields are empty unless the plugin could be loaded; ``drivers``, module to version, unless
-    it was checked."""
+    """A line of ``revstore plugins list``. ``reason`` says why it is not ok. The fields from
+    ``api_version`` on are empty unless the plugin could be loaded; ``drivers``, module to version,
+    is empty unless the plugin was checked."""
 
     name: str
     distribution: str
@@ -85,7 +85,8 @@ class PluginStatus:
 
 
 class _Core:
-    """The core's own implementation of opening; remembers the backend in case a wrapper fails."""
+    """The core's own implementation of opening; it remembers the backend in case a wrapper
+    fails."""
 
     def __init__(self) -> None:
         self.opened: Backend | None = None
@@ -99,9 +100,15 @@ class _Core:
 def open_backend(config: StorageConfig) -> Backend:
     """Open the store that ``config`` describes.
 
-    Raises ``BackendNotInstalled``, ``BackendBroken``, ``BackendConflict`` or
-    ``BackendIncompatible`` if the backend or a wrapper cannot be had, ``ConfigError`` if the
-    configuration does not fit it, and what the backend raises on opening (``BackendError``).
+    What the backend raises on opening comes out.
+
+    Raises:
+        BackendNotInstalled: no installed plugin provides the backend or a wrapper.
+        BackendBroken: the plugin is installed but does not work.
+        BackendConflict: several plugins have the name.
+        BackendIncompatible: the plugin was written for another contract.
+        ConfigError: the configuration does not fit the backend.
+        BackendError: the backend cannot open the store.
     """
     if _find.strict():
         _check_all()
@@ -144,8 +151,10 @@ def _manager_for_opening(core: _Core, wrappers: tuple[str, ...]) -> pluggy.Plugi
 
 
 def list_backends(*, fast: bool = False) -> list[PluginStatus]:
-    """Every installed backend, by name, working or not. Imports the light modules that the entry
-    points lead to, each in a guard, and no driver; with ``fast`` only metadata is read.
+    """Return every installed backend, by name, whether it works or not.
+
+    The light modules that the entry points name are imported, with errors caught, but no driver;
+    with ``fast`` only metadata is read.
     """
     return [
         _status(found, same, fast=fast)
@@ -155,8 +164,11 @@ def list_backends(*, fast: bool = False) -> list[PluginStatus]:
 
 
 def check_backend(name: str) -> PluginStatus:
-    """Load the backend ``name`` with its drivers and tell how it stands; what is wrong with it is
-    in the result. ``BackendNotInstalled`` if it is not there or switched off."""
+    """Load the backend ``name`` with its drivers, and return its status, which says what is wrong.
+
+    Raises:
+        BackendNotInstalled: it does not exist or is switched off.
+    """
     same = _find.find_all(_find.BACKENDS).get(name)
     if not same:
         find_one(_find.BACKENDS, name)
@@ -165,18 +177,21 @@ def check_backend(name: str) -> PluginStatus:
 
 
 def load_codec(name: str) -> CodecFactory:
-    """The factory of the codec ``name``; errors as ``open_backend`` has for plugins."""
+    """Return the factory of the codec ``name``; it raises the plugin errors of ``open_backend``."""
     return registrations(find_one(_find.CODECS, name), "revstore_codecs")
 
 
 def load_transformer(name: str) -> TransformerFactory:
-    """The factory of the value transformer ``name``; errors as for ``load_codec``."""
+    """Return the factory of the value transformer ``name``; it raises the same errors as
+    ``load_codec``."""
     return registrations(find_one(_find.TRANSFORMERS, name), "revstore_transformers")
 
 
 def command_names() -> tuple[str, ...]:
-    """The subcommands that plugins add, sorted, without those that are switched off. Nothing is
-    imported."""
+    """Return the subcommands that plugins add, sorted, without those that are switched off.
+
+    Nothing is imported.
+    """
     every = _find.find_all(_find.COMMANDS)
     return tuple(
         sorted(name for name, same in every.items() if not all(map(_find.blocked_by, same)))
@@ -195,8 +210,11 @@ def load_command(name: str, cli: Any) -> None:
 
 
 def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
-    """What the configured backend's plugin checks by itself. Errors as ``open_backend`` has for
-    plugins; an error of the plugin's checks comes back as a failed check."""
+    """Return the results of the checks of the configured backend's plugin.
+
+    It raises the plugin errors of ``open_backend``; an error in the plugin's checks is returned as
+    a failed check.
+    """
     found = find_one(_find.BACKENDS, config.resolved_type)
     info, manager = load_backend(found)
     try:
@@ -254,7 +272,7 @@ def _check_all() -> None:
 
 
 def _shown(error: BaseException, info: BackendInfo, config: StorageConfig) -> str:
-    """A foreign error in one line, which may repeat what it was given, but no secret."""
+    """Return a foreign error in one line; it may repeat its arguments, but no secret."""
     text = described(error)
     for secret in secrets_of(info, config):
         text = text.replace(secret, "***")

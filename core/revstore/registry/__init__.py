@@ -1,9 +1,9 @@
-"""The registry: objects by name and namespace instead of by key, with the metadata filled in that
-an apiserver fills in. It is what most programs use, over any ``revstore.storage.Storage``.
+"""The registry: objects by name and namespace instead of by key. It fills in the metadata that an
+apiserver fills in. Most programs use it, over any ``revstore.storage.Storage``.
 
-What comes back from ``create`` and ``apply`` equals what went in, but for the metadata fields uid,
-resourceVersion, creationTimestamp and generation, which are the registry's own whatever the
-object says, and the namespace where it was absent.
+The objects that ``create`` and ``apply`` return equal those passed in, except for the metadata
+fields uid, resourceVersion, creationTimestamp and generation, which the registry sets whatever the
+object says, and the namespace if it was absent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The fields that a registry fills in, as pure functions.
 
-They take and give objects of both shapes that ``revstore.objects`` knows, and change none. An
-object that is to be stored has no resource version: that is the storage's.
+They take and return objects of both shapes that ``revstore.objects`` knows, and change none. An
+object that is to be stored has no resource version: the storage adds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOT_STORED = {"resource_version": None, "self_link": None}
 
 
 def as_new(obj: Any, *, namespace: str | None, uid: str, now: str) -> Any:
-    """``obj`` as the first of its name: its own uid, creation time and generation are dropped."""
+    """Return ``obj`` as a new object: its own uid, creation time and generation are dropped."""
     return _bare(
         obj,
         uid=uid,
@@ -32,11 +32,11 @@ def as_new(obj: Any, *, namespace: str | None, uid: str, now: str) -> Any:
 def as_successor(
     obj: Any, current: Any, namespace: str | None, encode: Callable[[Any], bytes]
 ) -> Any:
-    """``obj`` in the place of ``current``: its uid and creation time stay, its generation rises by
-    one if anything but metadata and status differs. If nothing differs at all, ``current``.
+    """Return ``obj`` as the replacement of ``current``, or ``current`` if nothing differs.
 
-    Objects are the same if ``encode`` makes the same bytes of them: 1 in a float field is 1.0, but
-    the same moment in another zone is another value. Raises what ``encode`` raises.
+    The uid and creation time stay. The generation rises by one if anything but metadata and status
+    differs. Objects are equal if ``encode`` returns the same bytes: 1 in a float field is 1.0, but
+    the same moment in another time zone is another value. It raises what ``encode`` raises.
     """
     generation = metadata_value(current, "generation")
     known = generation if isinstance(generation, int) else 0
@@ -56,13 +56,13 @@ def as_successor(
 
 
 def built_in(obj: Any) -> bytes:
-    """The bytes of an object by the built-in codec of its type."""
+    """Return the bytes of an object by the built-in codec of its type."""
     data: bytes = json_codec(type(obj)).encode(obj)
     return data
 
 
 def _with_content(old: Any, new: Any) -> Any:
-    """``old`` with everything of ``new`` but metadata and status."""
+    """Return ``old`` with everything of ``new`` except metadata and status."""
     kept = ("metadata", "status")
     if isinstance(old, dict):
         content = {name: value for name, value in new.items() if name not in kept}
@@ -77,7 +77,8 @@ def _bare(obj: Any, **changes: Any) -> Any:
 
 
 def _kept(current: Any, name: str) -> Any:
-    """A field of the stored object, in the way that its shape says that there is none."""
+    """Return a field of the stored object; if it is absent, what its shape has for an absent
+    field."""
     return metadata_value(current, name) or (None if isinstance(current, dict) else _ABSENT[name])
 
 

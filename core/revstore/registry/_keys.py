@@ -15,7 +15,10 @@ _SEGMENT = 'a name that is not empty, has no "/" or "%", and is neither "." nor 
 
 
 def _is_segment(name: object) -> bool:
-    """path.IsValidPathSegmentName of Kubernetes, and not empty."""
+    """Return whether ``name`` can be a segment of a key.
+
+    The rule is that of Kubernetes' path.IsValidPathSegmentName, and the name is not empty.
+    """
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -27,8 +30,7 @@ def _is_segment(name: object) -> bool:
 class Keys:
     """The keys of one resource: "/pods/<namespace>/<name>", "/nodes/<name>".
 
-    What is wrong with an argument is ``InvalidArgument``, what is wrong with an object
-    ``InvalidObject``.
+    A bad argument raises ``InvalidArgument``, a bad object ``InvalidObject``.
     """
 
     def __init__(self, resource_prefix: str, *, namespaced: bool) -> None:
@@ -36,7 +38,7 @@ class Keys:
         self._namespaced = namespaced
 
     def one(self, name: str, namespace: str | None) -> str:
-        """The key of the object called ``name``."""
+        """Return the key of the object called ``name``."""
         if not _is_segment(name):
             raise InvalidArgument("name", name, _SEGMENT)
         if self._namespaced and namespace is None:
@@ -44,7 +46,8 @@ class Keys:
         return f"{self.below(namespace)}/{name}"
 
     def below(self, namespace: str | None) -> str:
-        """What the keys of a namespace begin with, without the slash at the end; None: of all."""
+        """Return the prefix of the keys of a namespace, without the slash at its end; None: of
+        all."""
         if namespace is None:
             return self._root
         if not self._namespaced:
@@ -54,15 +57,15 @@ class Keys:
         return f"{self._root}/{namespace}"
 
     def of(self, obj: Any) -> str:
-        """The key of ``obj``."""
+        """Return the key of ``obj``."""
         name = metadata_value(obj, "name")
         if not _is_segment(name):
             raise InvalidObject("metadata.name", name, _SEGMENT)
         return f"{self.below(self.namespace_of(obj))}/{name}"
 
     def namespace_of(self, obj: Any) -> str | None:
-        """The namespace that ``obj`` belongs to, the default one if it names none; None where
-        there are no namespaces."""
+        """Return the namespace that ``obj`` belongs to, the default one if it names none; None if
+        the resource has no namespaces."""
         namespace = metadata_value(obj, "namespace")
         if not self._namespaced:
             if namespace:

@@ -41,7 +41,7 @@ def _copier_of(kind: Any, codec: Any) -> Copier[Any]:
 
 
 class ApplyOutcome(enum.StrEnum):
-    """What ``apply`` has done: made the object, replaced it, or found it as it should be."""
+    """What ``apply`` has done: created the object, replaced it, or found it unchanged."""
 
     CREATED = "created"
     CONFIGURED = "configured"
@@ -50,7 +50,7 @@ class ApplyOutcome(enum.StrEnum):
 
 @attrs.frozen(slots=True)
 class ApplyResult(Generic[T]):
-    """The object as it is stored now, and what was done for it."""
+    """The object as it is stored now, and what ``apply`` has done."""
 
     object: T
     outcome: ApplyOutcome
@@ -59,21 +59,21 @@ class ApplyResult(Generic[T]):
 class Registry(Closing, Generic[T]):
     """The objects of one resource in ``storage``, under ``resource_prefix``.
 
-    Objects are attrs instances with ``metadata: ObjectMeta``, or dicts in Kubernetes' shape; those
-    passed in are never changed, those that come back may be shared with other readers if frozen.
+    Objects are instances of a class with ``metadata: ObjectMeta``, or dicts in Kubernetes' shape.
+    Objects passed in are never changed; those returned may be shared with other readers if frozen.
     Every method may be called from many threads.
 
-    Names and namespaces are segments of a path: not empty, without "/" and "%", not "." or "..".
-    Where the resource is ``namespaced``, an object without a namespace belongs to "default", and
-    so do the arguments ``name`` without ``namespace``; else a namespace is refused. A bad
-    argument raises ``InvalidArgument``, a bad object ``InvalidObject``, before the store is
-    touched. ``timeout`` is in seconds for the whole call, None the backend's own default.
-    Further errors are those of the method of ``Storage`` with the same name.
+    Names and namespaces are segments of a path: not empty, without "/" and "%", not "." or "..". If
+    the resource is ``namespaced``, an object without a namespace belongs to "default", and so does
+    an argument ``name`` without ``namespace``; otherwise a namespace is refused. A bad argument
+    raises ``InvalidArgument``, a bad object ``InvalidObject``, before the store is touched.
+    ``timeout`` is in seconds for the whole call; None is the backend's own default. Further errors
+    are those of the method of ``Storage`` with the same name.
 
-    ``clock`` gives seconds since 1970 for creation times, ``new_uid`` the uids, by default
-    random UUIDs. ``encode`` is that of the storage's codec: objects of the same bytes are the same.
-    What the three raise becomes ``InternalError`` before anything is written, unless it is an error
-    of ``revstore.errors``.
+    ``clock`` returns seconds since 1970 for creation times, ``new_uid`` the uids, by default random
+    UUIDs. ``encode`` is that of the storage's codec: objects with the same bytes are equal. What
+    these three raise becomes ``InternalError`` before anything is written, unless it is an error of
+    ``revstore.errors``.
     """
 
     def __init__(
@@ -96,9 +96,12 @@ class Registry(Closing, Generic[T]):
         self.closing = False
 
     def create(self, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
-        """Store a new object; ``ttl`` in seconds, 0: for ever. Raises ``KeyExists``.
+        """Store a new object; ``ttl`` in seconds, 0: for ever.
 
-        An object with ``generateName`` and without a name is given a random one that begins so.
+        An object with ``generateName`` and without a name gets a random one that begins with that.
+
+        Raises:
+            KeyExists: there is an object of that name.
         """
         base = metadata_value(obj, "generate_name")
         if metadata_value(obj, "name") or not base:
@@ -122,8 +125,14 @@ class Registry(Closing, Generic[T]):
         resource_version: str = "",
         timeout: float | None = None,
     ) -> T:
-        """The object called ``name``; raises ``KeyNotFound``. ``resource_version`` "" asks for the
-        latest, N for a state not older than N, "0" for any."""
+        """Return the object called ``name``.
+
+        ``resource_version`` "" asks for the latest state, N for a state not older than N, "0" for
+        any.
+
+        Raises:
+            KeyNotFound: there is no such object.
+        """
         key = self._keys.one(name, namespace)
         return self._storage.get(key, resource_version=resource_version, timeout=timeout)
 
@@ -140,8 +149,10 @@ class Registry(Closing, Generic[T]):
         even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
-        """The objects of ``namespace``, None: of all, in the order of their keys. What the rest
-        does, and what is raised, ``Storage.list`` says."""
+        """Return the objects of ``namespace``, None: of all, in the order of their keys.
+
+        See ``Storage.list`` for the other arguments and the errors.
+        """
         return self._storage.list(
             self._keys.below(namespace),
             label_selector=label_selector,
@@ -155,13 +166,15 @@ class Registry(Closing, Generic[T]):
         )
 
     def update(self, obj: T, *, timeout: float | None = None) -> T:
-        """Replace the stored object by ``obj``; nothing is written if they are equal.
+        """Replace the stored object by ``obj``; write nothing if they are equal.
 
         The stored uid and creation time stay; the generation rises by one if anything but metadata
-        and status differs. Raises ``Conflict`` if ``obj`` has a resource version other than the
-        stored object's, or another uid; its ``resource_version`` is the stored object's, "" if
-        that is gone. Without a resource version whatever is stored is replaced, and
-        ``KeyNotFound`` raised if nothing is.
+        and status differs. Without a resource version ``obj`` replaces any stored version.
+
+        Raises:
+            Conflict: ``obj`` has another resource version than the stored object, or another uid.
+                The error's ``resource_version`` is the stored object's, "" if that is gone.
+            KeyNotFound: nothing is stored, and ``obj`` has no resource version.
         """
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
         with ErrorsAbout(key):
@@ -187,9 +200,12 @@ class Registry(Closing, Generic[T]):
             )
 
     def apply(self, obj: T, *, timeout: float | None = None) -> ApplyResult[T]:
-        """Make the store hold ``obj``: create it, or replace what is there as a whole if it
-        differs. Fields that the registry fills in make no difference, and no resource version
-        or uid of ``obj`` stands in the way. Other writers are waited out, not lost to."""
+        """Make the store hold ``obj``: create it, or replace the stored object as a whole if it
+        differs.
+
+        Fields that the registry fills in are not compared, and the resource version and uid of
+        ``obj`` are ignored. If another writer comes first, it tries again.
+        """
         key, namespace = self._keys.of(obj), self._keys.namespace_of(obj)
         with ErrorsAbout(key):
             new = self._as_new(obj)
@@ -220,13 +236,17 @@ class Registry(Closing, Generic[T]):
         preconditions: Preconditions | None = None,
         timeout: float | None = None,
     ) -> T:
-        """Replace the object called ``name`` by what ``update(current, meta)`` makes of it.
+        """Replace the object called ``name`` by what ``update(current, meta)`` returns.
 
-        ``update`` may be called several times, see ``Storage.guaranteed_update``; it returns the
+        ``update`` may be called several times, see ``Storage.guaranteed_update``. It returns the
         new object or ``WithTTL``, or raises to give up. Uid, creation time and generation are
-        dealt with as in ``update``. Raises ``KeyNotFound``, ``PreconditionFailed``, ``Conflict``
-        if the new object has another uid, and ``InvalidObject`` if it has another name or
-        namespace.
+        handled as in ``update``.
+
+        Raises:
+            KeyNotFound: there is no such object.
+            PreconditionFailed: a precondition does not hold.
+            Conflict: the new object has another uid.
+            InvalidObject: the new object has another name or namespace.
         """
         key = self._keys.one(name, namespace)
 
@@ -279,9 +299,16 @@ class Registry(Closing, Generic[T]):
         timeout: float | None = None,
     ) -> T | None:
         """Delete the object called ``name`` and return its last content, at the deletion's resource
-        version. Raises ``KeyNotFound``, ``PreconditionFailed``, and ``CorruptObject`` if the
-        object cannot be read; ``even_if_corrupt`` deletes such an object, and no other, and
-        returns None."""
+        version.
+
+        ``even_if_corrupt`` deletes an object that cannot be read, and no other, and returns None.
+
+        Raises:
+            KeyNotFound: there is no such object.
+            PreconditionFailed: a precondition does not hold, or with ``even_if_corrupt`` the object
+                can be read.
+            CorruptObject: the object cannot be read, without ``even_if_corrupt``.
+        """
         return self._storage.delete(
             self._keys.one(name, namespace),
             preconditions=preconditions,
@@ -304,10 +331,10 @@ class Registry(Closing, Generic[T]):
     ) -> Watch[T]:
         """Watch the objects of ``namespace``, None: of all; with ``name`` that one object.
 
-        ``resource_version`` and ``send_initial_events`` say where it begins, see
-        ``Storage.watch``; ``allow_bookmarks`` lets bookmarks come, at the end of the initial events
-        and from time to time while nothing changes. ``even_if_corrupt`` shows objects that cannot
-        be read as ERROR events, and goes on. ``timeout`` is how long the watch runs.
+        ``resource_version`` and ``send_initial_events`` say where it begins, see ``Storage.watch``.
+        ``allow_bookmarks`` enables bookmarks, at the end of the initial events and from time to
+        time while nothing changes. ``even_if_corrupt`` shows objects that cannot be read as ERROR
+        events, and goes on. ``timeout`` is how long the watch runs.
         """
         return self._storage.watch(
             self._keys.below(namespace) if name is None else self._keys.one(name, namespace),
@@ -349,8 +376,8 @@ def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
 
 
 def _check_kind(obj: Any, current: Any) -> None:
-    """Refuse to replace an object by one of another kind: kinds that nobody has declared may have
-    one plural, and so one key."""
+    """Refuse to replace an object by one of another kind: undeclared kinds may have the same
+    plural, and so the same key."""
     if isinstance(obj, dict) and isinstance(current, dict):
         given, stored = obj.get("kind"), current.get("kind")
         if given != stored and isinstance(given, str) and isinstance(stored, str):

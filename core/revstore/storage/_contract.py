@@ -42,8 +42,8 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 class EventType(enum.StrEnum):
     """What happened to an object (watch.EventType). A BOOKMARK carries only a resource version.
 
-    ERROR: the object cannot be read now. It comes only with ``even_if_corrupt``, and the watch
-    goes on.
+    ERROR: the object cannot be read now. It comes only with ``even_if_corrupt``, and the watch goes
+    on.
     """
 
     ADDED = "ADDED"
@@ -55,14 +55,14 @@ class EventType(enum.StrEnum):
 
 # msgspec instead of attrs for what exists once per event and watcher: made four times as fast.
 class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """One thing a watch tells (watch.Event).
+    """One event of a watch (watch.Event).
 
-    ``object`` of a DELETED event is the last content, at the deletion's resource version, or, if an
-    update made the object leave the selector, the content before, at the update's version; of a
-    BOOKMARK it is an empty object with metadata only. ``resource_version`` is the object's.
+    The ``object`` of a DELETED event is the last content, at the deletion's resource version; or,
+    if an update made the object leave the selector, the content before, at the update's version.
+    The ``object`` of a BOOKMARK is empty, with metadata only. ``resource_version`` is the object's.
 
-    ``error`` is None but for an object that cannot be read, which a watch shows only if it was
-    opened with ``even_if_corrupt``. ``object`` is None then: of an ERROR, and of a DELETED whose
+    ``error`` is None except for an object that cannot be read, which a watch shows only if it was
+    opened with ``even_if_corrupt``. Then ``object`` is None: in an ERROR, and in a DELETED whose
     last content could not be read. ``error.key`` names the object.
     """
 
@@ -88,10 +88,10 @@ class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 @attrs.frozen(slots=True)
 class ObjectList(Generic[T]):
-    """An answer to ``list``: ``items`` in key order, all of the state at ``resource_version``.
+    """The answer to ``list``: ``items`` in key order, all from the state at ``resource_version``.
 
-    ``continue_token``, where not "", fetches the next page. ``remaining_item_count`` counts the
-    objects after this page, readable or not; None on the last page and with selectors.
+    ``continue_token``, if not "", fetches the next page. ``remaining_item_count`` counts the
+    objects after this page, readable or not; it is None on the last page and with selectors.
 
     ``errors`` has one ``CorruptObject`` for each object in the page's span of keys that cannot be
     read, in key order. Only a list with ``even_if_corrupt`` has any; others raise
@@ -117,7 +117,7 @@ class ObjectList(Generic[T]):
 @attrs.frozen(slots=True)
 class ResponseMeta:
     """What an update function learns about the stored object: its resource version, "" if there is
-    none yet, and whether it expires (None: not known, as it is the suggestion)."""
+    none yet, and whether it expires. None: this is unknown, since the object is the suggestion."""
 
     resource_version: str = ""
     expires: bool | None = False
@@ -151,64 +151,80 @@ ValidateFunc: TypeAlias = Callable[[Any], None]
 class Watch(Closing, Generic[T]):
     """A running watch.
 
-    Events come in the order of their revisions, each once, none left out. Iteration ends normally
-    only by ``close`` or when the watch's ``timeout`` has passed; any other end raises: ``Expired``
-    (history needed for the rest is gone: list again), ``WatchClosed`` (nothing was lost: watch
-    again from its ``resource_version``), ``CorruptObject`` (an object cannot be read; nothing
-    after it is delivered; never with ``even_if_corrupt``), ``TooLargeResourceVersion``, or an error
-    of the backend. After an error every later poll raises it again.
+    Events come in the order of their revisions, each once, and none is left out. Iteration ends
+    normally only by ``close`` or when the watch's ``timeout`` has passed. Otherwise it raises the
+    error that ended the watch; after an error every later poll raises it again.
 
-    One thread polls at a time; ``close`` may come from any.
+    One thread polls at a time; any thread may call ``close``.
     """
 
     __slots__ = ()
 
     @abc.abstractmethod
     def poll(self, timeout: float | None = None) -> tuple[Event[T], ...] | None:
-        """Wait for the next events, at most ``timeout`` seconds; None if there were none.
+        """Wait for the next events, at most ``timeout`` seconds; return None if there were none.
 
-        All events of one revision come in one answer, which may hold several revisions. 0 does not
-        wait, None waits without end. Without a cache, None may also say that time was over among
-        changes that a selector leaves out; ``resource_version`` tells how far the watch is. Raises
-        ``Closed`` after ``close`` and once the watch's own ``timeout`` has passed. Without a cache
-        the poll reads initial objects from the store, page by page, and that takes as long as it
-        does for a list, whatever ``timeout`` says; ``close`` has its effect after it.
+        0 does not wait, None waits without end. All events of one revision come in one answer,
+        which may hold several revisions. Without a cache, None may also mean that the time passed
+        while a selector left out all changes; ``resource_version`` says how far the watch is.
+        Without a cache the poll reads initial objects from the store, page by page. This takes as
+        long as for a list, whatever ``timeout`` is, and ``close`` takes effect after it.
+
+        Raises:
+            Closed: after ``close``, or once the watch's own ``timeout`` has passed.
+            Expired: history that the watch still needs is gone; list again.
+            WatchClosed: the watch ended, but nothing was lost; watch again from its
+                ``resource_version``.
+            CorruptObject: an object cannot be read, and nothing after it is delivered; never with
+                ``even_if_corrupt``.
+            TooLargeResourceVersion: the store has not reached the version where the watch begins.
+            BackendError: an error of the backend.
         """
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
-        """Have ``callback`` called when a poll would find events, a due bookmark or the watch's
-        end; so one thread serves many watches without polling each (see
-        ``revstore.watch_selector`` and ``revstore.aio``).
+        """Call ``callback`` when a poll would find events, a due bookmark or the watch's end.
 
-        It is called once at once if a poll would find something now. After that every poll, also
-        one that finds nothing, asks for another call: by the poll itself if it has left something
-        behind, else when something comes. So one ``poll(0)`` a call misses nothing. It may be
-        called once too often, never too seldom; bookmarks and the end of ``timeout`` may be told
-        up to 1.5 s late. It comes from any thread, also from within ``poll``: it must return at
-        once and call nothing of the storage; what it raises is logged. None takes it back.
+        So one thread can serve many watches without polling each (see ``revstore.watch_selector``
+        and ``revstore.aio``). If a poll would find something now, the callback is called once at
+        once. After that every poll, even one that finds nothing, requests another call: from within
+        the poll if something is left, else when something comes. So if you call ``poll(0)`` once
+        per call, you miss nothing. There may be one call too many, but never one too few. Calls for
+        bookmarks and the end of ``timeout`` may be up to 1.5 s late.
 
-        ``Unsupported`` where a watch cannot tell, as those of a storage without a cache: there,
-        block a thread in ``poll``.
+        The callback is called in any thread, even within ``poll``. It must return at once and must
+        not use the storage; what it raises is logged. None removes the callback.
+
+        Raises:
+            Unsupported: the watch cannot report when it is readable, as those of a storage without
+                a cache. Block a thread in ``poll`` instead.
         """
         raise Unsupported("readable", "a watch without a cache cannot tell when it is readable")
 
     @property
     def callback(self) -> Callable[[], None] | None:
-        """The callback that ``on_readable`` was given last, so that nobody takes the watch from
-        another by mistake; None for a watch that cannot tell when it is readable."""
+        """The callback that was last given to ``on_readable``.
+
+        It shows whether the watch is in use, so that nobody takes it from another by mistake. It is
+        None for a watch that cannot report when it is readable.
+        """
         return None
 
     @property
     @abc.abstractmethod
     def resource_version(self) -> str:
-        """A watch from here goes on after all that ``poll`` has delivered, without gap and without
-        repetition; "" while initial events are outstanding. Who leaves an iteration in the middle
-        goes on from the version of the last event dealt with instead."""
+        """The version from which a new watch goes on after all that ``poll`` has delivered, without
+        a gap and without a repetition; "" while initial events are outstanding.
+
+        If you leave an iteration in the middle, go on from the version of the last event that you
+        have handled instead.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End the watch; a poll that is blocked raises ``Closed`` at once. Idempotent, from any
-        thread, never raises."""
+        """End the watch; a poll that is blocked raises ``Closed`` at once.
+
+        It is idempotent, may be called from any thread, and never raises.
+        """
 
     def __iter__(self) -> Iterator[Event[T]]:
         while True:
@@ -220,10 +236,10 @@ class Watch(Closing, Generic[T]):
 
 
 class Change(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """One change of one key, decoded when asked: ``load`` gives the new object, of a deletion the
-    last one at the deletion's version; ``load_previous`` the one before, None if there was none.
-    Both raise ``CorruptObject`` if the bytes cannot be read. ``size`` is that of the stored bytes.
-    """
+    """One change of one key, decoded on request: ``load`` returns the new object, for a deletion
+    the last one at the deletion's version; ``load_previous`` returns the one before, None if there
+    was none. Both raise ``CorruptObject`` if the bytes cannot be read. ``size`` is that of the
+    stored bytes."""
 
     type: EventType
     key: str
@@ -234,11 +250,11 @@ class Change(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 class ChangeBatch(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """All changes of one revision, in key order; without any it says that everything up to
+    """All changes of one revision, in key order. A batch without changes says that everything up to
     ``revision`` has been delivered.
 
-    ``initial`` batches are pages of the state at ``revision`` that a feed begins with, in key
-    order; the first batch that is not ``initial`` says that the state is whole.
+    ``initial`` batches are pages of the state at ``revision`` with which a feed begins, in key
+    order; the first batch that is not ``initial`` says that the state is complete.
     """
 
     revision: int
@@ -247,41 +263,55 @@ class ChangeBatch(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 class Changes(Closing, Generic[T]):
-    """The feed of a cache: whole revisions in order, nothing filtered. Ends as ``Watch`` does, but
-    an object that cannot be read does not end it."""
+    """The feed of a cache: whole revisions in order, nothing filtered. It ends as ``Watch`` does,
+    except that an object that cannot be read does not end it."""
 
     @abc.abstractmethod
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
-        """The next batch within ``timeout`` seconds, else None; ``Closed`` after ``close``."""
+        """Return the next batch within ``timeout`` seconds, else None.
+
+        Raises:
+            Closed: after ``close``.
+        """
 
     @property
     @abc.abstractmethod
     def revision(self) -> int:
-        """Everything up to it has been delivered."""
+        """The revision up to which everything has been delivered."""
 
     @abc.abstractmethod
     def request_progress(self) -> None:
         """Ask for a batch soon whose revision is at least that of every write acknowledged before
-        this call. ``Unsupported`` where the backend cannot. (WATCH-20)"""
+        this call. (WATCH-20)
+
+        Raises:
+            Unsupported: the backend cannot report progress.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """As ``Watch.close``."""
+        """End the feed, as ``Watch.close`` does."""
 
 
 class Storage(Closing, Generic[T]):
-    """Objects of one type under one resource prefix. The rules for all methods stand in this
-    module's docstring."""
+    """Objects of one type under one resource prefix.
+
+    The rules for all methods are in this module's docstring.
+    """
 
     @abc.abstractmethod
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
-        """Store a new object; it comes back with its resource version.
+        """Store a new object, and return it with its resource version.
 
-        ``ttl`` in seconds, 0: for ever; the object is deleted some time after it has passed.
-        Raises ``KeyExists``; ``ResourceVersionSet`` if ``obj`` has a resource version other than
-        "" and "0"; ``InvalidObject`` if it has no metadata or cannot be encoded;
-        ``Unsupported`` for a ttl on a backend without TTL; ``InternalError`` if the transformer
-        fails. (CREATE-1 to CREATE-6; the caller's object is left alone, unlike CREATE-4)
+        ``ttl`` is in seconds, 0: for ever; the object is deleted some time after it has passed. The
+        caller's object is not changed, unlike CREATE-4. (CREATE-1 to CREATE-6)
+
+        Raises:
+            KeyExists: there is an object under the key.
+            ResourceVersionSet: ``obj`` has a resource version other than "" and "0".
+            InvalidObject: ``obj`` has no metadata or cannot be encoded.
+            Unsupported: there is a ttl, and the backend lacks TTL.
+            InternalError: the transformer fails.
         """
 
     @overload
@@ -313,12 +343,17 @@ class Storage(Closing, Generic[T]):
         ignore_not_found: bool = False,
         timeout: float | None = None,
     ) -> T | None:
-        """The object under ``key``.
+        """Return the object under ``key``.
 
-        ``resource_version`` "" asks for the latest; N for a state not older than N, never for N
-        itself; "0" for any state. Raises ``KeyNotFound`` (None with ``ignore_not_found``),
-        ``InvalidResourceVersion``, ``TooLargeResourceVersion`` if the store is not at N yet, which
-        is looked at before the key is, and ``CorruptObject``. (GET-1 to GET-6)
+        ``resource_version`` "" asks for the latest state, N for a state not older than N, "0" for
+        any state. Whether the store has reached N is checked before the key is read. (GET-1 to
+        GET-6)
+
+        Raises:
+            KeyNotFound: there is no object; with ``ignore_not_found`` None is returned instead.
+            InvalidResourceVersion: ``resource_version`` is not a number.
+            TooLargeResourceVersion: the store has not reached N.
+            CorruptObject: the object cannot be read.
         """
 
     @abc.abstractmethod
@@ -336,7 +371,8 @@ class Storage(Closing, Generic[T]):
         even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> ObjectList[T]:
-        """The objects below ``key``, or with ``recursive=False`` the one at ``key``, in key order.
+        """Return the objects below ``key``, or with ``recursive=False`` the one at ``key``, in key
+        order.
 
         ==================  ==============  =====  ==============================================
         resource_version    match           limit  state shown
@@ -349,19 +385,24 @@ class Storage(Closing, Generic[T]):
         N                   "Exact"         any    exactly N
         ==================  ==============  =====  ==============================================
 
-        With ``limit`` the list comes in pages: pass ``continue_token`` of one for the next, with
-        the same key and selectors and without a resource version; all pages show one state.
-        Selectors are those of ``revstore.selectors``.
+        With ``limit`` the list comes in pages: pass the ``continue_token`` of one page to get the
+        next, with the same key and selectors and without a resource version. All pages show one
+        state. Selectors are those of ``revstore.selectors``.
 
-        ``even_if_corrupt`` lists what can be read, and gives the rest as ``errors`` of the answer:
-        every unreadable object, whatever the selectors, as nobody knows whether they match it.
+        ``even_if_corrupt`` lists the objects that can be read, and returns the rest as ``errors``
+        of the answer: every unreadable object, whatever the selectors, since nobody knows whether
+        they match it. (LISTRV-1 to 17, LIST-1 to LIST-25)
 
-        Raises ``InvalidSelector``, ``InvalidResourceVersion``, ``InvalidContinueToken``,
-        ``InvalidArgument`` (an unknown match, a negative limit, or a resource version with a
-        token); ``TooLargeResourceVersion`` if the store is not at N yet; ``Expired`` if the state
-        was compacted: its ``continue_token``, if there is one, gives the rest as it is now;
-        ``CorruptObjects`` if objects cannot be read, unless ``even_if_corrupt``. (LISTRV-1 to 17,
-        LIST-1 to LIST-25)
+        Raises:
+            InvalidSelector: a selector does not parse.
+            InvalidResourceVersion: ``resource_version`` is not a number.
+            InvalidContinueToken: ``continue_token`` is not from a list of this key.
+            InvalidArgument: the match is unknown, the limit is negative, or there is a resource
+                version beside a token.
+            TooLargeResourceVersion: the store has not reached N.
+            Expired: the state was compacted. The error's ``continue_token``, if there is one,
+                returns the rest of the list as it is now.
+            CorruptObjects: objects cannot be read, without ``even_if_corrupt``.
         """
 
     @overload
@@ -399,17 +440,23 @@ class Storage(Closing, Generic[T]):
         even_if_corrupt: bool = False,
         timeout: float | None = None,
     ) -> T | None:
-        """Delete the object; its last content comes back at the deletion's resource version.
+        """Delete the object; return its last content at the deletion's resource version.
 
-        What is deleted is what ``preconditions`` and ``validate`` saw: if another write came
-        between, both run again on the newer object. ``suggestion`` is a cached copy that may save
-        a read; a stale one does no harm. ``validate`` may take its time and use the storage.
-        Raises ``KeyNotFound``, ``PreconditionFailed``, whatever ``validate`` raises, and
-        ``CorruptObject`` if the object cannot be read.
+        It deletes exactly what ``preconditions`` and ``validate`` have checked: if another write
+        comes between, both run again on the newer object. ``suggestion`` is a cached copy that may
+        save a read; a stale one does no harm. ``validate`` may take its time, use the storage, and
+        raise any error to give up.
 
-        ``even_if_corrupt`` deletes an object that cannot be read, and returns None; one that can
-        be read raises ``PreconditionFailed``, and preconditions with it ``InvalidArgument``, since
-        there is nothing to hold them against. (DEL-1 to DEL-13)
+        ``even_if_corrupt`` deletes an object that cannot be read, and returns None. (DEL-1 to
+        DEL-13)
+
+        Raises:
+            KeyNotFound: there is no object.
+            PreconditionFailed: a precondition does not hold, or with ``even_if_corrupt`` the object
+                can be read.
+            CorruptObject: the object cannot be read, without ``even_if_corrupt``.
+            InvalidArgument: there are preconditions with ``even_if_corrupt``, and nothing to
+                compare them with.
         """
 
     @abc.abstractmethod
@@ -423,18 +470,24 @@ class Storage(Closing, Generic[T]):
         suggestion: T | None = None,
         timeout: float | None = None,
     ) -> T:
-        """Replace the object by what ``update(current, meta)`` makes of it, and return that.
+        """Replace the object by what ``update(current, meta)`` returns, and return that.
 
-        If another write came between, ``update`` is called again on the newer object, without a
-        bound but ``timeout``; it must not rely on being called once, and may raise to give up.
-        It returns the new object, or ``WithTTL`` to change the expiry too; else the expiry stays
-        as it is. It may change the object it is given, if that is mutable. If neither stored
-        bytes nor expiry would change, nothing is written. With ``ignore_not_found`` an absent
-        object is passed as None, and what is returned is created.
+        If another write comes between, ``update`` is called again on the newer object, as often as
+        needed until ``timeout``. So it must not rely on being called once. It may raise any error
+        to give up. It returns the new object, or ``WithTTL`` to change the expiry too; else the
+        expiry does not change. It may change the object that it is given, if that is mutable. If
+        neither stored bytes nor expiry would change, nothing is written. With ``ignore_not_found``
+        it is called with None for an absent object, and what it returns is created.
 
-        ``suggestion`` is a cached copy to begin with; a stale one costs a second call. Raises
-        ``KeyNotFound``, ``PreconditionFailed``, whatever ``update`` raises, ``CorruptObject``,
-        ``InvalidObject`` and ``InternalError`` as ``create``. (GU-1 to GU-18)
+        ``suggestion`` is a cached copy to begin with; a stale one costs a second call. (GU-1 to
+        GU-18)
+
+        Raises:
+            KeyNotFound: there is no object, without ``ignore_not_found``.
+            PreconditionFailed: a precondition does not hold.
+            CorruptObject: the object cannot be read.
+            InvalidObject: the new object has no metadata or cannot be encoded.
+            InternalError: the transformer fails.
         """
 
     @abc.abstractmethod
@@ -465,55 +518,73 @@ class Storage(Closing, Generic[T]):
         ================  ===================  ==================================================
 
         With ``send_initial_events`` and ``allow_bookmarks`` a bookmark with the annotation
-        ``k8s.io/initial-events-end`` follows the initial events; with ``progress_notify``
-        bookmarks come from time to time while nothing changes. With a selector, an object that
-        begins to match is ADDED, one that ceases to is DELETED. ``timeout`` is how long the watch
+        ``k8s.io/initial-events-end`` follows the initial events. With ``progress_notify`` bookmarks
+        come from time to time while nothing changes. With a selector, an object that begins to
+        match is ADDED, and one that ceases to match is DELETED. ``timeout`` is how long the watch
         runs, in seconds, None without end.
 
-        With ``even_if_corrupt`` an object that cannot be read does not end the watch. It comes as
-        an ERROR, whatever the selectors, each time that it is written so, and among the initial
-        events. Once it can be read again it is ADDED if it matches. If it is deleted, or can be
-        read again and does not match, it is DELETED, with ``error`` and without an object. So what
-        events leave behind is what a list with ``even_if_corrupt`` shows.
+        With ``even_if_corrupt`` an object that cannot be read does not end the watch. It is an
+        ERROR event, whatever the selectors, each time that such bytes are written, and among the
+        initial events. Once it can be read again it is ADDED if it matches. If it is deleted, or
+        can be read again and does not match, it is DELETED, with ``error`` and without an object.
+        So the events lead to what a list with ``even_if_corrupt`` shows.
 
-        Raises ``InvalidSelector`` and ``InvalidResourceVersion``; all else is raised by the watch.
-        (WATCH-1 to WATCH-29)
+        All errors other than those below are raised by the watch, not by this call. (WATCH-1 to
+        WATCH-29)
+
+        Raises:
+            InvalidSelector: a selector does not parse.
+            InvalidResourceVersion: ``resource_version`` is not a number.
         """
 
     @abc.abstractmethod
     def changes(
         self, key: str, *, after: int | None = None, timeout: float | None = None
     ) -> Changes[T]:
-        """The feed of a cache: every change below ``key`` with a revision above ``after``. With
-        None it begins with the current state, in ``initial`` batches, which are there within
-        ``timeout`` seconds, or a poll raises ``Timeout``."""
+        """Open the feed of a cache: every change below ``key`` with a revision above ``after``.
+
+        With None it begins with the current state, in ``initial`` batches. They come within
+        ``timeout`` seconds, or a poll raises ``Timeout``.
+        """
 
     @abc.abstractmethod
     def count(self, key: str, *, timeout: float | None = None) -> int:
-        """How many keys there are below ``key``."""
+        """Return the number of keys below ``key``."""
 
     @abc.abstractmethod
     def stats(self, *, timeout: float | None = None) -> Stats:
-        """Count and average size of the objects under the resource prefix. (STAT-1)"""
+        """Return the number and average size of the objects under the resource prefix. (STAT-1)"""
 
     @abc.abstractmethod
     def current_revision(self, *, timeout: float | None = None) -> int:
-        """The revision of the whole store now, other resources' writes included: at least that of
-        every write acknowledged before the call. (GET-9)"""
+        """Return the current revision of the whole store, which other resources' writes also raise.
+
+        It is at least that of every write acknowledged before the call. (GET-9)
+        """
 
     @abc.abstractmethod
     def compact_revision(self, *, timeout: float | None = None) -> int:
-        """The highest revision known to be compacted, 0 if none is; it never falls. May lag behind
-        other processes' compactions. (CMP-4)"""
+        """Return the highest revision known to be compacted, 0 if none is; it never falls.
+
+        It may lag behind other processes' compactions. (CMP-4)
+        """
 
     @abc.abstractmethod
     def request_progress(self) -> None:
         """Ask that the watches and feeds of this storage show progress soon, as
-        ``Changes.request_progress`` says. ``Unsupported`` where the backend cannot. (WATCH-20)"""
+        ``Changes.request_progress`` does. (WATCH-20)
+
+        Raises:
+            Unsupported: the backend cannot report progress.
+        """
 
     @abc.abstractmethod
     def ready(self, *, timeout: float | None = None) -> None:
-        """Return if requests can be served, else raise ``NotReady``."""
+        """Return if requests can be served.
+
+        Raises:
+            NotReady: they cannot.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -1,16 +1,16 @@
-"""Where the time of calls goes: a log of slow calls, and spans of OpenTelemetry, where the
+"""What calls spend their time on: a log of slow calls, and OpenTelemetry spans, if the
 configuration asks for them.
 
 ``slow_operation_threshold`` is a number of seconds. A call of a storage, cached or not, that takes
-as long is a warning on the logger ``revstore.slow``: the call and its key, what came of it, and its
+as long is a warning on the logger ``revstore.slow``: the call and its key, its outcome, and its
 time in the backend, the codec, the transformer, waiting for the cache, and in the caller's own
-functions. So is a request that a cache's feed makes. It shows keys and selectors, never the
-contents of an object, nor the text of an error, which may quote them.
+functions. The same holds for a request of a cache's feed. The warning shows keys and selectors,
+never the contents of an object, nor the text of an error, which may quote them.
 
-``tracing = true`` makes a span of each call, and one below it of each request to the backend; it
-needs the extra ``tracing`` (opentelemetry-api). Spans show neither keys nor selectors.
+``tracing = true`` creates a span for each call, and one below it for each request to the backend;
+it needs the extra ``tracing`` (opentelemetry-api). Spans show neither keys nor selectors.
 
-Storages that are opened without either are of other classes, and pay nothing.
+Storages that are opened without either have other classes, and cost nothing more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Call", "Spans", "Trace", "TracedCacher", "trace_of", "traced_storage
 
 
 def trace_of(config: StorageConfig, resource: str, versioner: Versioner[Any]) -> Trace | None:
-    """Return what observes the calls for ``resource`` by ``config``, None if nothing does.
+    """Return the observer of the calls for ``resource`` by ``config``, None if there is none.
 
     Raises:
         ConfigError: ``tracing`` is set, and opentelemetry-api is not installed.

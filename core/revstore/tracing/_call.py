@@ -1,4 +1,4 @@
-"""One call of a storage, or one request of a backend outside of any, from its begin to its end."""
+"""One call of a storage, or one request of a backend outside of any call, from beginning to end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Call", "LoneRequest", "Spans", "Trace"]
 
 
 class Spans(Protocol):
-    """What makes a span of each call and of each request. What it raises is logged.
+    """Creates a span for each call and each request. What it raises is logged.
 
-    Of an error it gets the class only, "" if there was none: the text may quote a value.
+    It gets only the class of an error, "" if there was none: the text may quote a value.
     """
 
     def begin(self, operation: str, *, request: bool) -> Any:
@@ -32,7 +32,7 @@ class Spans(Protocol):
 
 @attrs.frozen(eq=False)
 class Trace:
-    """What the calls of one storage are observed by.
+    """What observes the calls of one storage.
 
     ``log_slow`` gets those that took ``threshold`` seconds or more, with their seconds and the
     class of their error. ``version_of`` reads the resource version of an object.
@@ -48,8 +48,8 @@ class Trace:
 class Call(CallTimes):
     """A context manager around one call.
 
-    ``key``, or the prefix, is as the caller gave it, and so maybe no string; "" if there is none.
-    ``asked`` are the call's other arguments. ``result`` is what it is about to return.
+    ``key``, or the prefix, is as the caller gave it, so it may not be a string; "" if there is
+    none. ``asked`` are the call's other arguments. ``result`` is what it is about to return.
     """
 
     result: Any = None
@@ -97,7 +97,7 @@ class Call(CallTimes):
 
     @property
     def count(self) -> int | None:
-        """How many objects a list returned, or a count counted; else None."""
+        """The number of objects that a list returned or a count counted; else None."""
         result = self.result
         if isinstance(result, ObjectList):
             return len(result.items)
@@ -105,7 +105,7 @@ class Call(CallTimes):
 
     @property
     def resource_version(self) -> str:
-        """That of the list or object returned, "" if there is none."""
+        """The resource version of the returned list or object, "" if there is none."""
         result = self.result
         if isinstance(result, ObjectList):
             return result.resource_version

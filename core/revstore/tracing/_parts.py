@@ -1,4 +1,4 @@
-"""The parts of a storage that note their time in the call that they serve."""
+"""The parts of a storage that add their time to the call that they serve."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class _Request:
 
 
 class TracedBackend(ObservedBackend):
-    """A backend whose requests are part of the call that makes them. One outside of any, as by the
-    feed of a cache, is a call by itself."""
+    """A backend whose requests are part of the call that sends them. A request outside of any call,
+    such as one of a cache's feed, counts as a call."""
 
     def __init__(self, backend: Backend, trace: Trace) -> None:
         super().__init__(backend)
@@ -59,7 +59,8 @@ class TracedBackend(ObservedBackend):
 
 
 class TracedCodec:
-    """A codec whose work is counted in the call that it is done for. It has what ``codec`` has."""
+    """A codec whose time counts in the call that it serves. It has the same methods as
+    ``codec``."""
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
@@ -75,7 +76,7 @@ class TracedCodec:
 
 
 class TracedTransformer:
-    """A transformer whose work is counted in the call that it is done for."""
+    """A transformer whose time counts in the call that it serves."""
 
     def __init__(self, transformer: Transformer) -> None:
         self.transform_from_storage = _noting(transformer.transform_from_storage, "transform")

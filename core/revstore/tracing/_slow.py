@@ -39,13 +39,13 @@ _RESULTS = ("requests", "attempts", "count", "resource_version", "error")
 
 
 def log_slow(call: Call, seconds: float, error: str) -> None:
-    """Warn of a call that took ``seconds``."""
+    """Log a warning about a call that took ``seconds``."""
     fields = dict(_fields(call, seconds, error))
     _log.warning("%s", _line(fields), extra={f"revstore_{name}": fields[name] for name in fields})
 
 
 def _fields(call: Call, seconds: float, error: str) -> Iterator[tuple[str, Any]]:
-    """Return the fields of a call by name; times are in seconds."""
+    """Yield the fields of a call by name; times are in seconds."""
     yield "operation", f"backend {call.operation}" if call.is_request else call.operation
     yield "resource", call.trace.resource
     yield "key", _short(call.key)
@@ -61,7 +61,8 @@ def _fields(call: Call, seconds: float, error: str) -> Iterator[tuple[str, Any]]
 
 
 def _arguments(call: Call) -> Iterator[tuple[str, Any]]:
-    """The arguments that were given; a continue token is only named, as it is a key in disguise."""
+    """Yield the arguments that were given; of a continue token only the name, since it contains a
+    key."""
     for name in _ARGUMENTS:
         value = call.asked.get(name)
         if name == "continue_token":
@@ -95,7 +96,7 @@ def _ms(seconds: float) -> str:
 
 
 def _short(text: Any) -> str:
-    """A key or selector as it is shown; of what is no text, and was refused, the type."""
+    """Return a key or selector as it is shown; if it is not a text, and was refused, its type."""
     if not isinstance(text, str):
         return type(text).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

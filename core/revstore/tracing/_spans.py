@@ -22,10 +22,10 @@ _Span: TypeAlias = tuple[otel.Span, Any]
 
 
 class OpenTelemetrySpans:
-    """A span of each call, with those of its requests below. (``revstore.tracing.Spans``)
+    """A span for each call, with those of its requests below. (``revstore.tracing.Spans``)
 
-    Names and attributes are those of the semantic conventions for databases. Keys and selectors
-    are not among them, as they may say what is stored.
+    Names and attributes are those of the semantic conventions for databases. Keys and selectors are
+    not included, since they may reveal what is stored.
     """
 
     def __init__(self, system: str, resource: str) -> None:
@@ -57,7 +57,7 @@ class OpenTelemetrySpans:
 
 
 def _describe(span: otel.Span, call: Call) -> None:
-    """Say what came of a call, and where its time went beside the backend."""
+    """Add the outcome of a call, and how its time was spent outside the backend."""
     if call.count is not None:
         span.set_attribute("db.response.returned_rows", call.count)
     if call.attempts:

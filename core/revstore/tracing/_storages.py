@@ -1,5 +1,5 @@
-"""Storages whose calls are observed. Those that are not traced are of the plain classes, and pay
-nothing for it."""
+"""Storages whose calls are observed. Those that are not traced have the plain classes, and cost
+nothing more."""
 
 from __future__ import annotations
 
@@ -90,8 +90,10 @@ def traced_storage(
     transformer: Transformer,
     **options: Any,
 ) -> Storage[T]:
-    """Return a ``TypedStorage`` whose parts note their time; its calls are observed unless it is
-    ``behind_cache``, whose calls are then those that count."""
+    """Return a ``TypedStorage`` whose parts note their time.
+
+    Its calls are observed, unless it is ``behind_cache``: then the calls of the cache are.
+    """
     codec: Any = TracedCodec(resource_type.codec)
     parts = TracedBackend(backend, trace), attrs.evolve(resource_type, codec=codec)
     if not isinstance(transformer, IdentityTransformer):

@@ -21,13 +21,13 @@ class KeySpace:
         self.everything = self._root + self.resource_prefix
 
     def one(self, key: str) -> str:
-        """The backend's key for the object at ``key``."""
+        """Return the backend's key for the object at ``key``."""
         return self._root + check_object_key(key, self.resource_prefix)
 
     def below(self, key: str) -> str:
-        """The backend's prefix for what lies below ``key``; ends in a slash."""
+        """Return the backend's prefix for the objects below ``key``; it ends in a slash."""
         return self._root + check_object_key(key, self.resource_prefix, prefix=True)
 
     def logical(self, physical: str) -> str:
-        """The key that users know for the backend's ``physical``."""
+        """Return the users' key for the backend's key ``physical``."""
         return physical[len(self._root) :]

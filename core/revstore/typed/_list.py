@@ -58,7 +58,7 @@ class Lister(Generic[T]):
         self._corrupt: list[CorruptObject] = []
 
     def one(self, physical: str) -> ObjectList[T]:
-        """The list that is not recursive. (LIST-1 to LIST-3)"""
+        """Read the list that is not recursive. (LIST-1 to LIST-3)"""
         plan = self._plan
         try:
             found = self._backend.get(
@@ -75,7 +75,7 @@ class Lister(Generic[T]):
         return self._answer(plan.revision or found.revision)
 
     def below(self, prefix: str, limit: int) -> ObjectList[T]:
-        """The recursive list."""
+        """Read the recursive list."""
         if Capability.HISTORICAL_READS not in self._backend.capabilities:
             limit = 0  # a second page could not show the same state: all in one
         plan = self._plan
@@ -124,7 +124,8 @@ class Lister(Generic[T]):
         return page
 
     def _take(self, kvs: tuple[KeyValue, ...], limit: int) -> int:
-        """Decode and filter until ``limit`` items are there; how many were looked at. (LIST-13)"""
+        """Decode and filter until there are ``limit`` items; return how many were looked at.
+        (LIST-13)"""
         decode, items = self._objects.decode, self._items
         predicate = None if self._predicate.empty else self._predicate
         for count, kv in enumerate(kvs, 1):
@@ -143,7 +144,7 @@ class Lister(Generic[T]):
 
     @property
     def _hopeless(self) -> bool:
-        """Whether the list will raise an error that names no more objects. (LIST-24)"""
+        """Whether the list will raise an error that names no further objects. (LIST-24)"""
         return not self._even_if_corrupt and len(self._corrupt) >= _MAX_CORRUPT
 
     def _check_minimum(self, revision: int) -> None:

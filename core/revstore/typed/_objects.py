@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class _DecodeCache(Generic[T]):
-    """The latest decoded objects, by key and revision, which together never name other bytes.
+    """The latest decoded objects, by key and revision, which together always name the same bytes.
 
-    A list fills only what is empty, else one list of a large store would drive out everything.
+    A list only fills free places; otherwise one list of a large store would evict everything.
     """
 
     def __init__(self, size: int) -> None:
@@ -42,9 +42,10 @@ class _DecodeCache(Generic[T]):
 
 
 class ObjectReader(Generic[T]):
-    """Encodes and decodes the objects of one storage. Called from many threads, never under a lock.
+    """Encodes and decodes the objects of one storage. It is called from many threads, never under a
+    lock.
 
-    ``logical`` turns a backend key into the one that errors name.
+    ``logical`` converts a backend key to the one that errors name.
     """
 
     def __init__(
@@ -64,7 +65,11 @@ class ObjectReader(Generic[T]):
         self._cache = _DecodeCache[T](cache_size) if cache_size > 0 else None
 
     def encode(self, key: str, obj: T) -> bytes:
-        """The plain bytes of ``obj`` without its resource version; ``InvalidObject``."""
+        """Return the plain bytes of ``obj`` without its resource version.
+
+        Raises:
+            InvalidObject: it cannot be encoded.
+        """
         with ErrorsAbout(key):
             bare = self.versioner.prepare_object_for_storage(obj)
         try:
@@ -83,7 +88,11 @@ class ObjectReader(Generic[T]):
             ) from error
 
     def seal(self, physical: str, data: bytes) -> bytes:
-        """The bytes to store for plain ``data``; ``InternalError``."""
+        """Return the bytes to store for plain ``data``.
+
+        Raises:
+            InternalError: the transformer fails.
+        """
         try:
             return self._transformer.transform_to_storage(data, physical.encode())
         except Exception as error:
@@ -94,7 +103,11 @@ class ObjectReader(Generic[T]):
             ) from error
 
     def open(self, kv: KeyValue) -> tuple[bytes, bool]:
-        """The plain bytes, and whether they are stale; ``CorruptObject``."""
+        """Return the plain bytes, and whether they are stale.
+
+        Raises:
+            CorruptObject: the transformer fails.
+        """
         self._refuse_damaged(kv)
         try:
             data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
@@ -104,7 +117,11 @@ class ObjectReader(Generic[T]):
             raise self._corrupt(kv, error) from error
 
     def from_plain(self, physical: str, data: bytes, revision: int) -> T:
-        """A new object from plain bytes, at ``revision``; ``CorruptObject``."""
+        """Return a new object from plain bytes, at ``revision``.
+
+        Raises:
+            CorruptObject: they cannot be decoded.
+        """
         try:
             return self.versioner.stamp(self._codec.decode(data), revision)
         except Exception as error:
@@ -112,7 +129,8 @@ class ObjectReader(Generic[T]):
             raise self._corrupt(KeyValue(physical, b"", revision), error) from error
 
     def noting(self, physical: str, data: bytes, revision: int) -> tuple[T, bool]:
-        """As ``from_plain``, and whether the bytes have fields that the type does not know."""
+        """Return what ``from_plain`` does, and whether the bytes have fields that the type does not
+        know."""
         note = getattr(self._codec, "decode_noting", None)
         if note is None:
             return self.from_plain(physical, data, revision), False
@@ -124,7 +142,11 @@ class ObjectReader(Generic[T]):
             raise self._corrupt(KeyValue(physical, b"", revision), error) from error
 
     def merge(self, key: str, data: bytes, stored: bytes) -> bytes:
-        """``data`` with the fields of ``stored`` that the type does not know; ``InvalidObject``."""
+        """Return ``data`` with the fields of ``stored`` that the type does not know.
+
+        Raises:
+            InvalidObject: it is not clear where they belong.
+        """
         merge: Callable[[bytes, bytes], bytes] = self._codec.merge  # type: ignore[attr-defined]
         try:
             return merge(data, stored)
@@ -134,15 +156,15 @@ class ObjectReader(Generic[T]):
 
     @property
     def met_unknown(self) -> bool:
-        """Whether any bytes had fields that the type does not know: an object alone then does not
-        tell what was stored."""
+        """Whether any bytes had fields that the type does not know: then an object alone does not
+        determine what was stored."""
         return bool(getattr(self._codec, "met_unknown", False))
 
     def read_back(self, key: str, data: bytes) -> T:
-        """The object that readers will get for ``data``, before it is written.
+        """Return the object that readers will get for ``data``, before it is written.
 
         Raises:
-            InvalidObject: they would get none.
+            InvalidObject: readers could not read it.
         """
         try:
             return self._codec.decode(data)
@@ -157,7 +179,11 @@ class ObjectReader(Generic[T]):
             ) from error
 
     def decode(self, kv: KeyValue, *, evict: bool = True) -> T:
-        """The object in ``kv``, from the cache or into it; ``CorruptObject``."""
+        """Return the object in ``kv``, from the cache or into it.
+
+        Raises:
+            CorruptObject: it cannot be read.
+        """
         if self._cache is None or kv.damaged:
             return self.decode_at(kv, kv.revision)
         cached = self._cache.get(kv)
@@ -168,7 +194,11 @@ class ObjectReader(Generic[T]):
         return obj
 
     def decode_at(self, kv: KeyValue, revision: int) -> T:
-        """A new object from ``kv``, but at ``revision``; ``CorruptObject``."""
+        """Return a new object from ``kv``, but at ``revision``.
+
+        Raises:
+            CorruptObject: it cannot be read.
+        """
         self._refuse_damaged(kv)
         try:
             data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
@@ -178,17 +208,17 @@ class ObjectReader(Generic[T]):
             raise self._corrupt(kv, error) from error
 
     def written(self, key: str, obj: T, revision: int, expected: int) -> T:
-        """``obj``, which ``read_back`` gave, at the ``revision`` at which it was stored.
+        """Return ``obj``, which ``read_back`` returned, at the ``revision`` at which it was stored.
 
         Raises:
-            OutcomeUnknown: the versioner failed; the caller must not take it that nothing was
+            OutcomeUnknown: the versioner failed; the caller must not conclude that nothing was
                 written.
         """
         return self._after_write(self.versioner.stamp, key, obj, revision, expected)
 
     def deleted(self, key: str, kv: KeyValue, revision: int, seen: T) -> T:
-        """The object in ``kv``, which was deleted at ``revision``; if it cannot be read, ``seen``,
-        the one that passed the checks.
+        """Return the object in ``kv``, which was deleted at ``revision``; if it cannot be read,
+        return ``seen``, the one that passed the checks.
 
         Raises:
             OutcomeUnknown: as in ``written``.

@@ -56,12 +56,12 @@ _SAMPLE = 500
 
 
 class TypedStorage(Storage[T]):
-    """Objects of ``resource_type``, kept in ``backend`` below ``prefix``. The backend is not closed
-    with it; ``on_close`` is called once, last of all.
+    """Objects of ``resource_type``, stored in ``backend`` below ``prefix``.
 
-    ``transformer`` defaults to the identity. ``cache_size`` is the number of decoded objects kept
-    by key and revision. ``quorum=False`` allows reads that lag, where the backend has them.
-    ``ready_timeout`` is in seconds.
+    Closing it does not close the backend; ``on_close`` is called once, last of all. ``transformer``
+    defaults to the identity. ``cache_size`` is the number of decoded objects kept by key and
+    revision. ``quorum=False`` allows reads that lag, if the backend has them. ``ready_timeout`` is
+    in seconds.
     """
 
     def __init__(
@@ -352,11 +352,11 @@ class TypedStorage(Storage[T]):
         return Writer(self._backend, self._objects, key, physical, Deadline(timeout, key))
 
     def _deadline(self, timeout: float | None) -> Deadline:
-        """Of a call that is about no key."""
+        """Return the deadline of a call that concerns no key."""
         return Deadline(timeout, self._keys.resource_prefix.rstrip("/"))
 
     def _begun(self, watch: W) -> W:
-        """Begin a watch that ends with the storage, also if this call is interrupted."""
+        """Begin a watch that ends with the storage, even if this call is interrupted."""
         try:
             with self._lock:
                 self._check_open()

@@ -1,4 +1,4 @@
-"""Watches over a backend's: no thread, no buffer; events are decoded by who polls."""
+"""Watches over a backend's watch, without a thread or a buffer: the thread that polls decodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HISTORY = Capability.HISTORICAL_READS
 
 @attrs.frozen
 class Scope:
-    """What to watch: ``key`` is the backend's, ``named`` what errors call it, as the caller gave
+    """What to watch: ``key`` is the backend's; ``named`` is the key in errors, as the caller gave
     it."""
 
     key: str
@@ -53,8 +53,8 @@ class Scope:
 
 
 class _RawWatch:
-    """The backend's watch, once there is one, and the end of it. A poll that is blocked in it is
-    woken by ``close``."""
+    """The backend's watch, once there is one, and the error that ends it. ``close`` wakes a poll
+    that is blocked."""
 
     def __init__(self, backend: Backend, scope: Scope, on_close: Callable[[], None]) -> None:
         self._backend = backend
@@ -83,13 +83,13 @@ class _RawWatch:
         return self._watch.poll(timeout)
 
     def raise_if_ended(self) -> None:
-        """Raise what ended the watch, if anything has."""
+        """Raise the error that ended the watch, if there is one."""
         if self._error is not None:
             raise fresh_copy(self._error) from self._error.__cause__
         self._check_open()
 
     def fail(self, error: StorageError) -> StorageError:
-        """Remember and return ``error`` as users know it; the backend's watch ends."""
+        """Remember and return ``error`` as users know it; end the backend's watch."""
         if isinstance(error, Compacted):
             expired = Expired(
                 "the resource version is too old to watch: what came after it was compacted; "
@@ -122,7 +122,7 @@ class _RawWatch:
         self._on_close()
 
     def in_child(self) -> None:
-        """End it in the child of a fork, where the backend's watch is the parent's."""
+        """End it in the child of a fork, where the backend's watch belongs to the parent."""
         self._lock = threading.Lock()
         self._closed = self._inherited = True
 
@@ -134,8 +134,8 @@ class _RawWatch:
 @attrs.frozen
 class _InitialState:
     """The state that a watch begins with, read a page at a time, all at one revision. An interrupt
-    changes nothing, as each page comes with the state after it. (WATCH-28; a backend without old
-    revisions gives it in one)"""
+    changes nothing, since each page comes with the state after it. (WATCH-28; a backend without old
+    revisions returns it at once)"""
 
     backend: Backend
     scope: Scope
@@ -146,11 +146,11 @@ class _InitialState:
 
     @classmethod
     def of(cls, backend: Backend, scope: Scope, page: int) -> _InitialState:
-        """The one before the first page."""
+        """Return the state before the first page."""
         return cls(backend, scope, page if _HISTORY in backend.capabilities else 0)
 
     def read(self, timeout: float | None) -> tuple[tuple[KeyValue, ...], _InitialState]:
-        """The next page, and what is left after it."""
+        """Return the next page, and the state after it."""
         scope = self.scope
         if not scope.recursive:
             found = self.backend.get(scope.key, timeout=timeout)
@@ -169,7 +169,7 @@ class _InitialState:
 
 
 class TypedWatch(Watch[T]):
-    """A watch of a raw storage. But for ``close``, only the polling thread touches its state."""
+    """A watch of a raw storage. Except for ``close``, only the polling thread uses its state."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class TypedWatch(Watch[T]):
         self._batch: WatchBatch | None = None
 
     def begin(self) -> None:
-        """Have the backend watch, unless the watch begins with a state."""
+        """Start the backend's watch, unless the watch begins with a state."""
         if not self._plan.initial:
             self._raw.start(self._plan.revision)
 
@@ -237,11 +237,11 @@ class TypedWatch(Watch[T]):
                 return None
 
     def _is_over(self) -> bool:
-        """Whether the watch has run as long as it was to run."""
+        """Return whether the watch's time has passed."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def request_progress(self) -> None:
-        """Ask for a mark, which moves ``resource_version`` and with bookmarks comes as one."""
+        """Ask for a mark. It moves ``resource_version``, and with bookmarks is delivered as one."""
         self._raw.request_progress()
 
     def close(self) -> None:
@@ -252,7 +252,7 @@ class TypedWatch(Watch[T]):
         self._raw.in_child()
 
     def _read(self, now: float, timeout: float | None) -> None:
-        """Have a page or a batch at hand, if there is one within ``timeout``."""
+        """Get the next page or batch, if there is one within ``timeout``."""
         if self._page is not None or self._batch is not None:
             return
         if self._plan.initial and not self._state.whole:
@@ -263,7 +263,7 @@ class TypedWatch(Watch[T]):
         self._batch = self._raw.poll(timeout)
 
     def _show(self) -> tuple[Event[T], ...] | None:
-        """What is shown of what is at hand; None if there is nothing."""
+        """Return what is shown of the page or batch; None if there is none."""
         if self._page is not None:
             return self._initial(*self._page)
         batch = self._batch
@@ -274,8 +274,10 @@ class TypedWatch(Watch[T]):
         return events
 
     def _initial(self, kvs: tuple[KeyValue, ...], left: _InitialState) -> tuple[Event[T], ...]:
-        """The next objects of the state that the watch begins with; after the last ones the
-        backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)"""
+        """Return the next objects of the state that the watch begins with.
+
+        After the last ones the backend's watch goes on from there. (WATCH-1, WATCH-3, WATCH-28)
+        """
         plan = self._plan
         if plan.revision > left.revision:
             raise TooLargeResourceVersion(
@@ -298,7 +300,7 @@ class TypedWatch(Watch[T]):
         return tuple(event for event in found if event is not None)
 
     def _map(self, event: WatchEvent) -> Event[T] | None:
-        """What this watch shows of a change. (WATCH-10, WATCH-11)"""
+        """Return what this watch shows of a change. (WATCH-10, WATCH-11)"""
         kv, previous = event.kv, event.previous
         tolerant = self._even_if_corrupt
         after: T | None = None
@@ -329,7 +331,7 @@ class TypedWatch(Watch[T]):
         return None
 
     def _added(self, kv: KeyValue) -> Event[T] | None:
-        """What this watch shows of an object of the state that it begins with."""
+        """Return what this watch shows of an object of the state that it begins with."""
         try:
             obj = self._objects.decode(kv)
         except CorruptObject as error:
@@ -373,7 +375,7 @@ class TypedChanges(Changes[T], Generic[T]):
         self._deadline = deadline  # of the state's pages
 
     def begin(self) -> None:
-        """Have the backend watch, unless the feed begins with the state."""
+        """Start the backend's watch, unless the feed begins with the state."""
         if self._state is None:
             self._raw.start(self._revision)
 
@@ -408,7 +410,7 @@ class TypedChanges(Changes[T], Generic[T]):
         self._raw.in_child()
 
     def _show(self) -> ChangeBatch[T] | None:
-        """What comes next of the state or of the batch; None if there is nothing."""
+        """Return what comes next of the state or of the batch; None if there is nothing."""
         if self._state is not None:
             return self._initial(self._state)
         batch = self._batch
@@ -458,7 +460,7 @@ class TypedChanges(Changes[T], Generic[T]):
 # Not a partial: of a page of a state there are ten thousand, which would wake the collector to go
 # over the whole state.
 class _Load(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """Decodes an object when it is asked for."""
+    """Decodes an object when it is called."""
 
     objects: ObjectReader[T]
     kv: KeyValue
@@ -468,10 +470,11 @@ class _Load(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 def _nothing() -> None:
-    """What was there before the state."""
+    """Return None: there was no object before the state."""
 
 
 def _least(end: float | None, deadline: float | None, now: float) -> float | None:
-    """Seconds from ``now`` until the earlier of two moments, None if there is neither."""
+    """Return the seconds from ``now`` until the earlier of two moments, None if there is
+    neither."""
     moments = [moment for moment in (end, deadline) if moment is not None]
     return max(0.0, min(moments) - now) if moments else None

@@ -28,7 +28,11 @@ T = TypeVar("T")
 
 
 def check_ttl(ttl: int) -> int:
-    """``ttl`` if it is a whole number of seconds from 0, else ``InvalidArgument``."""
+    """Return ``ttl`` if it is a whole number of seconds from 0.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
     if type(ttl) is not int or ttl < 0:
         raise InvalidArgument("ttl", ttl, "a whole number of seconds, 0 or more")
     return ttl
@@ -75,7 +79,7 @@ class Writer(Generic[T]):
         validate: ValidateFunc | None,
         suggestion: T | None,
     ) -> T:
-        """Delete what the checks have seen. (DEL-1 to DEL-11)"""
+        """Delete the object that the checks have seen. (DEL-1 to DEL-11)"""
         state = self._suggested(suggestion) or self._read()
         while True:
             if not state.revision:
@@ -104,7 +108,7 @@ class Writer(Generic[T]):
             return self._objects.deleted(self._key, result.kv, result.revision, seen)
 
     def delete_corrupt(self) -> None:
-        """Delete what cannot be read, and only that. (DEL-12, DEL-13)"""
+        """Delete an object that cannot be read, and only that. (DEL-12, DEL-13)"""
         kv = self._get()
         while True:
             if kv is None:
@@ -136,7 +140,7 @@ class Writer(Generic[T]):
         *,
         ignore_not_found: bool,
     ) -> T:
-        """Write what ``update`` makes. (GU-1 to GU-18)"""
+        """Write the object that ``update`` returns. (GU-1 to GU-18)"""
         state = self._suggested(suggestion) or self._read()
         while True:
             if not state.revision and not ignore_not_found:
@@ -184,12 +188,12 @@ class Writer(Generic[T]):
 
     @staticmethod
     def _unchanged(state: _State[T], data: bytes, ttl: int | None) -> bool:
-        """Whether nothing would change. (GU-3 to GU-5; a ttl counts, unlike GU-13)"""
+        """Return whether nothing would change. (GU-3 to GU-5; a ttl counts, unlike GU-13)"""
         same = state.revision and not state.stale and data == state.data
         return bool(same) and (ttl is None or (ttl == 0 and not state.expires))
 
     def _suggested(self, suggestion: T | None) -> _State[T] | None:
-        """The state that a suggestion stands for; None if it is of no use. (DEL-10, GU-18)"""
+        """Return the state of a suggestion; None if it cannot be used. (DEL-10, GU-18)"""
         if suggestion is None or self._objects.met_unknown:
             return None
         objects = self._objects
@@ -204,7 +208,7 @@ class Writer(Generic[T]):
         return _State(copy, data, revision, expires=None, cached=True)
 
     def _confirm(self, state: _State[T]) -> _State[T]:
-        """Fresh data if ``state`` is only a suggestion, else ``state`` itself."""
+        """Return fresh data if ``state`` is only a suggestion, else ``state`` itself."""
         return self._read() if state.cached else state
 
     def _read(self) -> _State[T]:
@@ -214,7 +218,7 @@ class Writer(Generic[T]):
         return self._backend.get(self._physical, timeout=self._deadline.left()).kv
 
     def _state_of(self, kv: KeyValue | None) -> _State[T]:
-        """A state with an object of its own, which the caller may change. (GU-16)"""
+        """Return a state with a new object, which the caller may change. (GU-16)"""
         if kv is None:
             return _State()
         data, stale = self._objects.open(kv)
