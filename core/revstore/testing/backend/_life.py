@@ -33,6 +33,9 @@ from revstore.values import Capability, WatchEventType
 
 __all__ = ["LifeTests", "TtlTests"]
 
+#: Seconds after which a call hangs that was to end by its deadline, or by ``close``.
+HANGS = 5.0
+
 
 class TtlTests(BackendSuite):
     """How keys expire. Times are lower bounds; the upper one is patience."""
@@ -201,7 +204,7 @@ class LifeTests(BackendSuite):
         with space.watch(after=created) as watch:
             with stall():
                 # In threads: a call that never ends is told, and the test goes on.
-                late = run_threads(len(calls), lambda index: _is_late(calls[index]), 5)
+                late = run_threads(len(calls), lambda index: _is_late(calls[index]), HANGS)
             assert any(late), "the store did answer"
             wait_until(lambda: _answers(backend), "the store answers again")
 
@@ -260,7 +263,7 @@ class LifeTests(BackendSuite):
 
         with stall():
             began = time.monotonic()
-            run_threads(len(waiting) + 1, work, patience=5)
+            run_threads(len(waiting) + 1, work, patience=HANGS)
             assert time.monotonic() - began < 4
 
     def test_close_while_watches_begin(
