@@ -19,7 +19,8 @@ __all__ = ["Etcd2Options", "factory", "revstore_backend", "revstore_doctor"]
 def factory(config: StorageConfig, options: Etcd2Options) -> Backend:
     """Open the cluster at ``config.server_list``; nothing is sent before the first call.
 
-    ``ConfigError`` without servers, or for TLS files and credentials that do not fit.
+    Raises:
+        ConfigError: there are no servers, or the TLS files or credentials do not fit.
     """
     from revstore_etcd2._backend import Etcd2Backend
 

@@ -1,4 +1,4 @@
-"""The backend itself: requests of the keys API, and what their answers mean."""
+"""The backend itself: it sends requests to the keys API and interprets the answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Etcd2Backend(Backend):
     """A store on the v2 keys API; see the package's README for what it guarantees."""
 
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
-        """Nothing is sent before the first call."""
+        """Prepare the backend; nothing is sent before the first call."""
         self._guard = OpenGuard(self)
         self._client = Client(config, options)
         self._hub = Hub(self._client, self._check_cluster, lambda: self._index(_INDEX_TIMEOUT))
@@ -127,7 +127,7 @@ class Etcd2Backend(Backend):
         linearizable: bool = True,
         timeout: float | None = None,
     ) -> ListResult:
-        """As in the contract; ``limit`` is ignored, for v2 cannot page."""
+        """Read keys as in the contract, but ignore ``limit``: v2 cannot page."""
         check_list(prefix, revision, start=start, limit=limit)
         index, found = self._find(prefix, linearizable, timeout)
         check_revision(revision, index)
@@ -149,7 +149,7 @@ class Etcd2Backend(Backend):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        """As in the contract."""
+        """Write a key as in the contract."""
         check_put(key, value, expected_revision, ttl)
         deadline = self._deadline(timeout)
         text = encode_value(value)
@@ -263,7 +263,7 @@ class Etcd2Backend(Backend):
         return reply
 
     def _index(self, timeout: float | None) -> int:
-        """The store's index, linearizably."""
+        """Return the store's index; the answer is linearizable."""
         return self._read_path(_PROBE, True, self._deadline(timeout))[0]
 
     def _read(self, key: str, linearizable: bool, deadline: float) -> tuple[int, Node | None]:
@@ -276,7 +276,7 @@ class Etcd2Backend(Backend):
     def _find(
         self, prefix: str, linearizable: bool, timeout: float | None
     ) -> tuple[int, Sequence[tuple[str, Node]]]:
-        """The keys that start with ``prefix``, in order."""
+        """Return the store's index and the keys that start with ``prefix``, in order."""
         folder = prefix_folder(prefix)
         reply = self._ask(
             f"{url_of(folder)}?recursive=true",
@@ -322,7 +322,11 @@ class Etcd2Backend(Backend):
         return answer
 
     def _check_written(self, answer: Answer, reply: Reply, key: str, expected: int) -> None:
-        """Raise ``OutcomeUnknown`` unless the answer tells what became of a write to ``key``."""
+        """Check that the answer says whether a write to ``key`` happened.
+
+        Raises:
+            OutcomeUnknown: it does not.
+        """
         why = nonsense(answer, path_of(key), expected)
         if not why:
             try:
@@ -338,8 +342,8 @@ class Etcd2Backend(Backend):
     def _loser(
         self, answer: Answer, key: str, expected: int, deadline: float
     ) -> tuple[int, KeyValue | None] | None:
-        """What stands in the way of a write that the server refused: the store's index and the
-        key; None if nothing does any more."""
+        """Return what conflicts with a write that the server refused: the store's index and the
+        key; None if nothing conflicts any more."""
         code = answer.error_code
         if not expected and code == _errors.NOT_A_DIRECTORY:
             raise no_folder(key, f"{answer.cause!r} is a key, and etcd v2 has none below a key")
@@ -359,7 +363,7 @@ class Etcd2Backend(Backend):
         return index, found
 
     def _remove_folder(self, key: str, deadline: float) -> None:
-        """Remove a folder that its keys have left empty, as v2 itself never does."""
+        """Remove a folder that has become empty, since v2 itself never does."""
         url = f"{url_of(path_of(key))}?dir=true"
         answer = self._write("DELETE", url, key, expected=0, deadline=deadline)
         if answer.error_code == _errors.DIRECTORY_NOT_EMPTY:
@@ -369,7 +373,11 @@ class Etcd2Backend(Backend):
 
 
 def _form(fields: dict[str, object], key: str) -> str:
-    """The body of a write; ``ValueTooLarge``."""
+    """Return the body of a write.
+
+    Raises:
+        ValueTooLarge: the value is too large.
+    """
     body = urlencode(fields)
     if len(body) > _MAX_BODY:
         raise ValueTooLarge(f"the value is over the server's limit of {_MAX_BODY} bytes", key=key)

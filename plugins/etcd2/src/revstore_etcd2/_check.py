@@ -1,4 +1,4 @@
-"""What ``revstore doctor`` asks of each server."""
+"""The checks of ``revstore doctor`` for each server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMEOUT = 2.0
 
 
 def check_servers(config: StorageConfig) -> Iterator[DoctorCheck]:
-    """A line for each server, and one if they are of several clusters."""
+    """Yield a line for each server, and one if they belong to several clusters."""
     clusters = set()
     for server in config.server_list:
         alone = attrs.evolve(config, server_list=(server,), overrides={})

@@ -1,7 +1,7 @@
 """Requests to the servers of a cluster: failover, deadlines, credentials, and their end.
 
-A request goes to the server that answered last. One that provably did not leave goes to the next
-server; one that may have left only if it is a read.
+A request goes to the server that answered last. If it was certainly not sent, it goes to the next
+server. If it may have been sent, it does so only if it is a read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _BROKEN = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 @attrs.frozen(slots=True)
 class Reply:
-    """An answer of the keys API: HTTP status, the store's index (0: none was told), the cluster,
+    """An answer of the keys API: HTTP status, the store's index (0: none was given), the cluster,
     the body."""
 
     status: int
@@ -64,7 +64,7 @@ class Reply:
 
 @attrs.frozen(slots=True)
 class _Request:
-    """A request that has to be over at ``deadline``, with an answer of ``limit`` bytes at most."""
+    """A request that must finish by ``deadline``, with an answer of at most ``limit`` bytes."""
 
     method: str
     url: str
@@ -74,14 +74,14 @@ class _Request:
 
 
 class _NotSent(Exception):
-    """There was no connection, so that nothing has left."""
+    """There was no connection, so nothing was sent."""
 
 
 class Client:
     """The servers, and the connections to each.
 
-    Without a lock, so that an exception from a signal handler can leave none behind: ``_first`` is
-    a hint, and ``_active`` is changed and copied in single steps of the interpreter.
+    It has no lock, so that an exception from a signal handler cannot leave one locked: ``_first``
+    is a hint, and ``_active`` is changed and copied in single steps of the interpreter.
     """
 
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
@@ -108,12 +108,17 @@ class Client:
         idempotent: bool = True,
         limit: int = KEY_LIMIT,
     ) -> Reply:
-        """Send a request and return what was answered, an error of the keys API included.
+        """Send a request and return the answer, even if it is an error of the keys API.
 
         Raises:
-            Unreachable, AccessDenied, IncompatibleStore, Timeout, Closed: nothing was done.
-            CorruptStore: the answer is no answer of etcd, or has more than ``limit`` bytes.
-            MaybeSent: instead of these if it is not ``idempotent`` and may have been done.
+            Unreachable: nothing was done.
+            AccessDenied: nothing was done.
+            IncompatibleStore: nothing was done.
+            Timeout: nothing was done.
+            Closed: nothing was done.
+            CorruptStore: the answer does not come from etcd, or has more than ``limit`` bytes.
+            MaybeSent: instead of these, if the request is not ``idempotent`` and may have been
+                done.
         """
         seconds = self.options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -138,7 +143,7 @@ class Client:
         raise Unreachable(f"no server could be reached: {_text(failure)}") from failure
 
     def _attempt(self, server: Server, request: _Request, idempotent: bool) -> Reply | Exception:
-        """The answer of one server; or why there is none, if another may be asked."""
+        """Return the answer of one server, or an error if another server may be asked."""
         try:
             reply = self._send(server, request)
         except _NotSent as error:
@@ -159,7 +164,11 @@ class Client:
         return reply
 
     def _again(self, error: Exception, idempotent: bool) -> Exception:
-        """Return ``error``; raise ``MaybeSent`` if what was sent must not be sent again."""
+        """Return ``error`` if the request may be sent again.
+
+        Raises:
+            MaybeSent: it must not be.
+        """
         self._check_open()
         if not idempotent:
             raise MaybeSent(_text(error)) from error
@@ -175,8 +184,11 @@ class Client:
     def _exchange(
         self, server: Server, request: _Request
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """One request and its whole answer. Its connection is used again only after that: whatever
-        is raised, by a signal handler too, closes it."""
+        """Send one request and return its whole answer.
+
+        Only after that is its connection used again: whatever is raised, by a signal handler too,
+        closes it.
+        """
         connection, fresh = self._connection(server, request.deadline)
         whole = False
         handle = self._enter(connection)
@@ -202,7 +214,7 @@ class Client:
         return response.status, response.headers, data
 
     def _connection(self, server: Server, deadline: float) -> tuple[Connection, bool]:
-        """A connection that nobody else uses, and whether it was just made."""
+        """Return a connection that nobody else uses, and whether it is new."""
         while server.idle:
             try:
                 connection = server.idle.pop()
@@ -215,7 +227,7 @@ class Client:
         return self._dial(server, deadline), True
 
     def _enter(self, connection: Connection) -> weakref.ref[Connection]:
-        """Have ``close`` cut it, as long as there is the connection or what this returns is in
+        """Let ``close`` cut the connection as long as it exists and the returned handle is in
         ``_active``."""
         handle = weakref.ref(connection, self._active.discard)
         self._active.add(handle)
@@ -244,9 +256,11 @@ class Client:
             self._drop_idle()
 
     def open_stream(self, url: str, idle: float) -> Stream:
-        """An answer whose body is still to come: of the first server that gives one. Reading it
-        fails after ``idle`` seconds without anything. Errors as ``call``, and those of
-        ``refusal`` if the server refuses."""
+        """Open an answer whose body is still to come, from the first server that gives one.
+
+        Reading it fails after ``idle`` seconds without data. It raises the errors of ``call``, and
+        those of ``refusal`` if the server refuses.
+        """
         failure: Exception | None = None
         for _ in self._servers:
             number = self._first
@@ -285,15 +299,17 @@ class Client:
         return stream
 
     def failed(self, error: Exception) -> Unreachable:
-        """The error for one that came while a stream was read; the next server's turn it is,
-        unless the stream was merely silent."""
+        """Return the error for one that came while a stream was read.
+
+        It makes the next server the current one, unless the stream was merely silent.
+        """
         self._check_open()
         if not isinstance(error, TimeoutError):
             self._first = (self._first + 1) % len(self._servers)
         return Unreachable(f"the stream broke: {_text(error)}")
 
     def version(self) -> str:
-        """The server's own word for its version, "" if it does not say."""
+        """Return the version that the server reports, "" if it reports none."""
         return self._version(self._servers[self._first], time.monotonic() + self.options.timeout)
 
     def _version(self, server: Server, deadline: float) -> str:

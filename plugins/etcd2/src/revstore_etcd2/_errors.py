@@ -1,4 +1,4 @@
-"""What went wrong, in the terms of ``revstore.errors``."""
+"""Errors of the client and the server, as those of ``revstore.errors``."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _TLS_REFUSALS = ("unknown_ca", "access_denied", "handshake_failure", "protocol_v
 
 
 class MaybeSent(Exception):
-    """A write left, or may have left, and no answer came; its caller knows the key."""
+    """A write was sent, or may have been, and no answer came; its caller knows the key."""
 
 
 class BadAnswer(Exception):
-    """What answers is no etcd: too much of it, or in no form that etcd gives it."""
+    """The answer does not come from etcd: it is too large, or has a form that etcd never uses."""
 
 
 def tls_advice(error: ssl.SSLError) -> str:
-    """What is wrong with which certificate, and what to check."""
+    """Return which certificate is wrong in which way, and what to check."""
     text = str(error)
     if "mismatch" in text:
         return "the server's certificate is for another host: check server_list and ca_file"
@@ -72,7 +72,8 @@ def tls_advice(error: ssl.SSLError) -> str:
 
 
 def refused_by_tls(error: ssl.SSLError) -> bool:
-    """Whether one side does not accept the other's certificate, or has no protocol in common."""
+    """Return whether one side refuses the other's certificate, or they have no protocol in
+    common."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return True
     reason = (error.reason or "").lower()
@@ -80,7 +81,7 @@ def refused_by_tls(error: ssl.SSLError) -> bool:
 
 
 def check_reply(status: int, body: bytes, kind: str, version: Callable[[], str]) -> None:
-    """Raise for an answer that is not one of the keys API."""
+    """Check that an answer is one of the keys API; raise the error that it means otherwise."""
     if status in (401, 403) and b'"errorCode"' not in body:
         raise AccessDenied(_denied(body))
     if status in (401, 403) and b'"errorCode":110' in body:
@@ -99,12 +100,13 @@ def check_reply(status: int, body: bytes, kind: str, version: Callable[[], str])
 
 
 def is_passing(body: bytes, status: int) -> bool:
-    """Whether the cluster could not answer just now; another server, or a later try, may."""
+    """Return whether the cluster could not answer just now, but another server, or a later try,
+    may."""
     return status >= 500 and any(b'"errorCode":%d,' % code in body for code in RAFT)
 
 
 def refusal(answer: Answer) -> BackendError:
-    """The error for a refusal that no caller has a use for."""
+    """Return the error for a refusal that no caller handles."""
     text = f"{answer.message} ({answer.cause})"
     if answer.error_code == _CLEARED:
         return Compacted(_oldest(answer.cause) - 1, answer.index)
@@ -120,7 +122,7 @@ def refusal(answer: Answer) -> BackendError:
 
 
 def _oldest(cause: str) -> int:
-    """The oldest index of "the requested history has been cleared [1007/1]"."""
+    """Return the oldest index in "the requested history has been cleared [1007/1]"."""
     number = cause.partition("[")[2].partition("/")[0]
     return int(number) if number.isdigit() else 1
 

@@ -1,4 +1,4 @@
-"""What the server remembers: the last 1,000 changes, read one by one."""
+"""The server's history: the last 1,000 changes, read one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RETRY = 0.05
 
 
 def change_of(line: bytes) -> Action:
-    """The change that a line of an answer tells; the error that it stands for is raised."""
+    """Return the change in a line of an answer; raise the error if the line holds one."""
     answer = decode_answer(line)
     if answer.error_code:
         raise refusal(answer)
@@ -35,14 +35,14 @@ def change_of(line: bytes) -> Action:
 
 
 class Memory:
-    """Asks for the change that follows an index. Of one thread, but for ``cut``.
+    """Asks for the change that follows an index. One thread uses it, except for ``cut``.
 
-    A server that remembers none says nothing: it waits for one to happen. But its silence proves
-    nothing, as what it sent may be on its way. So after a while the client shuts down its half of
-    the connection; the server then ends its answer, behind anything that it had sent. It could
-    miss a change only if it stood still right between the head of its answer and the change, which
-    it sends together; so two such answers have to agree. Where something between us and the server
-    takes half a connection for none, the next try waits until something happens.
+    A server that remembers no such change says nothing: it waits for one to happen. But its silence
+    proves nothing, since what it sent may still be on its way. So after a while the client shuts
+    down its half of the connection; the server then ends its answer, after anything that it had
+    sent. It could miss a change only if it paused exactly between the head of its answer and the
+    change, which it sends together; so two such answers have to agree. If something between us and
+    the server treats half a connection as none, the next try waits until something happens.
     """
 
     def __init__(self, client: Client, check_cluster: Callable[[str], None]) -> None:
@@ -53,8 +53,12 @@ class Memory:
         self._stopped = False
 
     def next(self, after: int) -> tuple[Action | None, int]:
-        """The first change after ``after`` that the server remembers, and the index that it had
-        come to; None if it remembers none. ``Compacted`` if some have been forgotten."""
+        """Return the first change after ``after`` that the server remembers, None if there is none,
+        and the server's index.
+
+        Raises:
+            Compacted: some changes have been forgotten.
+        """
         for _ in range(2):
             body, index, was_asked = self._ask(after + 1)
             if body:
@@ -67,7 +71,7 @@ class Memory:
         return None, index
 
     def _ask(self, first: int) -> tuple[bytes, int, bool]:
-        """The answer, the store's index, and whether the server was asked to end it."""
+        """Return the answer, the store's index, and whether the server was asked to end it."""
         options = self._client.options
         idle = max(_STALLED, options.idle_timeout)
         stream = self._client.open_stream(f"{_NEXT}{first}", idle)
@@ -101,16 +105,16 @@ class Memory:
 
 
 class Reader(Protocol):
-    """Who reads history; called by the thread of ``History``."""
+    """The consumer of history; the thread of ``History`` calls it."""
 
     def remember(self, action: Action) -> None:
-        """The next change."""
+        """Receive the next change."""
 
     def caught_up(self) -> None:
-        """There is no more up to where the hub goes on."""
+        """Note that there are no more changes up to where the hub goes on."""
 
     def end(self, error: StorageError) -> None:
-        """It cannot be read."""
+        """Note that history cannot be read."""
 
 
 class History:
@@ -126,8 +130,8 @@ class History:
         start_thread(self._run, "revstore-etcd2-history")
 
     def stop(self) -> None:
-        """End the thread; nothing more is told. Never call it in a child after a fork, where the
-        connection is the parent's."""
+        """End the thread; after that it reports nothing. Never call it in a child after a fork,
+        where the connection belongs to the parent."""
         self._stopped = True
         self._pause.set()
         self._memory.stop()
@@ -148,7 +152,7 @@ class History:
                 return
 
     def _read(self) -> bool:
-        """Report the next change; whether that was the last."""
+        """Report the next change; return whether it was the last."""
         action, index = self._memory.next(self._position)
         if action is None:
             if index < self._upto:

@@ -1,8 +1,8 @@
 """HTTP over sockets whose every wait ends at one deadline.
 
-The timeout of a socket bounds a single read: a server that sends a byte now and then would hold a
-call for as long as it likes. So a socket knows when its request has to be over, and each of its
-waits gets what is left until then.
+The timeout of a socket limits a single read: a server that sends a byte now and then could delay a
+call without end. So a socket knows when its request must finish, and each of its waits gets the
+time that is left until then.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _LONGEST = 1e6
 
 
 class _Timed:
-    """Mixed into sockets. ``deadline``: when the request has to be over, by the monotonic clock;
-    ``idle``: seconds that a single read may wait. ``silence``: seconds without data after which
-    the writing half is shut down, which makes a server end an answer that it has nothing for;
-    ``half_closed`` then becomes true."""
+    """A mixin for sockets. ``deadline``: when the request must finish, by the monotonic clock.
+    ``idle``: seconds that a single read may wait. ``silence``: seconds without data after which the
+    writing half is shut down, which makes a server end an answer for which it has no data; then
+    ``half_closed`` becomes true."""
 
     deadline = math.inf
     idle = math.inf
@@ -79,19 +79,22 @@ class _TimedSocket(_Timed, socket.socket):
 
 
 class TimedTlsSocket(_Timed, ssl.SSLSocket):
-    """What a context's ``sslsocket_class`` has to be."""
+    """The class that a context needs as its ``sslsocket_class``."""
 
 
 class Connection(http.client.HTTPConnection):
-    """One connection to a server; it is connected when it is made, and never again."""
+    """One connection to a server; it connects when it is created, and never again."""
 
     auto_open = 0
 
     def __init__(
         self, host: str, port: int, context: ssl.SSLContext | None, *, deadline: float
     ) -> None:
-        """``OSError`` if there is no connection by ``deadline``, ``ssl.SSLError`` among them. Only
-        the resolution of names has limits of its own."""
+        """Connect. Only the resolution of names has its own time limit.
+
+        Raises:
+            OSError: there is no connection by ``deadline``; this includes ``ssl.SSLError``.
+        """
         super().__init__(host, port)
         self.timed: _TimedSocket | TimedTlsSocket = _connect(host, port, deadline)
         if context is not None:
@@ -107,10 +110,13 @@ class Connection(http.client.HTTPConnection):
         self.sock = self.timed
 
     def _await_verdict(self, deadline: float) -> None:
-        """Raise ``SSLError`` if the server does not accept our certificate, or that there is none.
+        """Wait until the server accepts our certificate, or that there is none.
 
-        With TLS 1.3 it says so after the handshake; a request that is on its way by then could
-        have it say nothing. If it does accept, it sends a ticket for the next connection.
+        With TLS 1.3 the server answers after the handshake; if a request is already on its way, it
+        may not answer at all. If it accepts, it sends a ticket for the next connection.
+
+        Raises:
+            SSLError: the server refuses.
         """
         if self.timed.version() != "TLSv1.3":  # type: ignore[union-attr]
             return
@@ -125,7 +131,7 @@ class Connection(http.client.HTTPConnection):
 
     @property
     def is_stale(self) -> bool:
-        """Whether anything has come since the last answer: its end, or what nobody asked for."""
+        """Whether anything has come since the last answer: the end, or unrequested data."""
         if self.sock is None:
             return True
         try:
@@ -138,21 +144,21 @@ class Connection(http.client.HTTPConnection):
         return True
 
     def cut(self) -> None:
-        """Wake a thread that waits for this connection, which then fails. Never call it in a child
-        after a fork, where it would end the parent's."""
+        """Wake a thread that waits for this connection; its call then fails. Never call this in a
+        child after a fork, where it would end the parent's connection."""
         # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
         with ignoring(OSError):
             socket.socket.shutdown(self.timed, socket.SHUT_RDWR)
 
     def drop(self) -> None:
-        """Close it, with the answer that it is in the middle of."""
+        """Close it, along with an answer that is being read."""
         self.close()
         with ignoring(OSError):
             self.timed.close()
 
 
 def _connect(host: str, port: int, deadline: float) -> _TimedSocket:
-    """A connection to the first of the host's addresses that accepts it."""
+    """Return a connection to the first of the host's addresses that accepts it."""
     failure: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM
@@ -177,8 +183,13 @@ def _connect(host: str, port: int, deadline: float) -> _TimedSocket:
 
 
 def read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
-    """The whole body. ``BadAnswer`` if it has more than ``limit`` bytes; ``OSError`` or
-    ``HTTPException`` if it breaks off."""
+    """Return the whole body.
+
+    Raises:
+        BadAnswer: it has more than ``limit`` bytes.
+        OSError: the connection breaks off.
+        HTTPException: the connection breaks off.
+    """
     if response.length is not None:
         if response.length > limit:
             raise BadAnswer(f"the answer has {response.length} bytes, over the limit of {limit}")

@@ -1,9 +1,9 @@
 """The hub: one stream of every change of the store, which feeds all watches of a backend.
 
-The store's index moves with every change of any key. So the stream proves progress also for keys
-that are quiet, and its end is never more than a reconnection behind the window of 1,000 changes
-that the server remembers. A stream that the server gives starts now, not in the past: what lies
-between two streams is read from the server's memory, change by change.
+The store's index rises with every change of any key. So the stream proves progress even for keys
+that do not change, and it is never further behind than one reconnection, within the window of 1,000
+changes that the server remembers. A new stream starts now, not in the past: the changes between two
+streams are read from the server's history, one by one.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ __all__ = ["Hub", "Listener"]
 
 
 class Listener(abc.ABC):
-    """A watch, as the hub sees it. Called by the hub's thread, or by who joins; must not block."""
+    """A watch, as the hub sees it. The hub's thread, or the thread that joins, calls it; it must
+    not block."""
 
     @abc.abstractmethod
     def begin(self, index: int) -> None:
-        """Everything after ``index`` is going to be pushed."""
+        """Note that every change after ``index`` is going to be pushed."""
 
     @abc.abstractmethod
     def push(self, action: Action) -> None:
-        """The next change; one without an event or a folder says how far the store has come."""
+        """Receive the next change; one without an event or a folder says how far the store is."""
 
     @abc.abstractmethod
     def end(self, error: StorageError) -> None:
-        """Nothing more will come."""
+        """Note that no more changes will come."""
 
 
 class Hub(Reconnecting):
@@ -55,11 +56,11 @@ class Hub(Reconnecting):
         self._thread: threading.Thread | None = None
 
     def memory(self) -> Memory:
-        """What another thread reads the server's memory with."""
+        """Return what another thread needs to read the server's history."""
         return Memory(self._client, self._check_cluster)
 
     def join(self, listener: Listener) -> None:
-        """Push every change from now on to ``listener``, once it was told where that begins."""
+        """Call ``begin`` of ``listener``, then push every change from there on."""
         with self._lock:
             if self._client.closed.is_set():
                 raise Closed("the backend is closed")
@@ -77,7 +78,7 @@ class Hub(Reconnecting):
 
     def close(self, timeout: float) -> None:
         """Wake every watch, which then finds the backend closed, and end the thread. The client
-        must be closed already."""
+        must already be closed."""
         self._wanted.set()
         for listener in list(self._listeners):
             listener.end(Closed("the backend is closed"))

@@ -1,8 +1,8 @@
 """Keys as etcd v2 paths, and back.
 
-The keys of v2 are paths: the server cleans them, hides segments with a leading "_", and cannot
-keep an empty segment. An ordinary key stands for itself, so that other clients find it; of the
-others the segments that would be changed or hidden are written with "%":
+The keys of v2 are paths: the server cleans them, hides segments with a leading "_", and cannot keep
+an empty segment. An ordinary key is its own path, so that other clients find it. In other keys, the
+segments that the server would change or hide are written with "%":
 
 ========================= ==============================
 segment                   is written as
@@ -14,7 +14,7 @@ with "%" in it            "%25" for each
 ========================= ==============================
 
 A key without a leading "/" is kept under the segment "%-". No two keys share a path. A path that
-no key leads to is foreign.
+belongs to no key is foreign.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def _segment(name: str) -> str:
 
 @functools.lru_cache(4096)
 def path_of(key: str) -> str:
-    """Where ``key`` is kept: "/" and segments."""
+    """Return where ``key`` is kept: "/" and segments."""
     root, names = ("", key[1:]) if key[0] == "/" else (f"/{_RELATIVE}", key)
     *folders, last = names.split("/")
     return "/".join([root, *map(_segment, folders), _segment(last) if last else _EMPTY_END])
 
 
 def prefix_folder(prefix: str) -> str:
-    """The lowest folder that holds every key that starts with ``prefix``."""
+    """Return the lowest folder that holds every key that starts with ``prefix``."""
     if not prefix:
         return "/"
     above = prefix[: prefix.rfind("/") + 1]
@@ -57,7 +57,7 @@ def prefix_folder(prefix: str) -> str:
 
 
 def key_of(path: str) -> str | None:
-    """The key that is kept at ``path``; None if it is foreign."""
+    """Return the key that is kept at ``path``; None if it is foreign."""
     if "%" not in path:
         return path
     segments = path[1:].split("/")
@@ -73,5 +73,5 @@ def key_of(path: str) -> str | None:
 
 
 def url_of(path: str) -> str:
-    """The path of requests about ``path``."""
+    """Return the path of requests about ``path``."""
     return "/v2/keys" + quote(path, safe="/~-._:@")

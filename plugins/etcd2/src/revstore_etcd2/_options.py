@@ -22,12 +22,15 @@ CAPABILITIES = frozenset(
 
 @attrs.frozen(kw_only=True)
 class Etcd2Options:
-    """How an etcd cluster is spoken to; ``ConfigError`` names the field that is wrong.
+    """The connection to an etcd cluster.
 
-    ``timeout``: seconds that a call may take if it was given none. ``dial_timeout``: seconds after
+    ``timeout``: seconds that a call may take if it has no timeout. ``dial_timeout``: seconds after
     which another server is tried. ``idle_timeout``: seconds of silence after which the stream of
-    changes reconnects, so that a dead server is noticed. ``list_limit``: bytes that the answer to
-    a list may have, which v2 gives as a whole.
+    changes reconnects, so that a dead server is noticed. ``list_limit``: the largest answer to a
+    list, in bytes; v2 answers a list as a whole.
+
+    Raises:
+        ConfigError: a value is not allowed; the error names the field.
     """
 
     timeout: float = attrs.field(default=30.0, validator=seconds(0.1, 3600))

@@ -1,8 +1,8 @@
-"""What a watch does after a broken connection: a new stream is opened, and the gap is closed.
+"""What a watch does after a broken connection: it opens a new stream and closes the gap.
 
-Users see nothing but a delay. What lies between two streams is read from the server's memory, one
-change after the other. Each try waits twice as long as the one before, at the next server if there
-are several. Watches end only if the store is not what it was, or what it says cannot be right.
+Users notice only a delay. The changes between two streams are read from the server's history, one
+by one. Each attempt waits twice as long as the one before, and goes to the next server if there are
+several. Watches end only if the store was replaced or went back, or if its answers cannot be right.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LAST_RETRY = 1.0
 class Reconnecting(abc.ABC):
     """Every change of the store, one by one, however often the stream breaks.
 
-    ``check_cluster`` raises if the servers are of another store than before; ``read_index`` gives
-    the store's index, linearizably.
+    ``check_cluster`` raises if the servers belong to another store than before; ``read_index``
+    returns the store's index, linearizably.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reconnecting(abc.ABC):
     @property
     @abc.abstractmethod
     def _is_needed(self) -> bool:
-        """Whether there is a watch to follow the store for."""
+        """Whether there is a watch that needs the changes."""
 
     @abc.abstractmethod
     def _rest(self) -> None:
@@ -100,8 +100,11 @@ class Reconnecting(abc.ABC):
                 self._fail(IncompatibleStore(f"the stream of changes failed: {error}"))
 
     def _alive(self) -> bool:
-        """Whether silence means that nothing happens. One of several servers may be cut off from
-        the others, and then knows no more: asking it has the client move on to another."""
+        """Return whether silence means that nothing happens.
+
+        One of several servers may be cut off from the others, and then does not learn of changes:
+        asking it makes the client move on to another.
+        """
         if self._client.servers > 1:
             try:
                 self._read_index()
@@ -131,7 +134,7 @@ class Reconnecting(abc.ABC):
             stream.close()
 
     def _begin_at(self, index: int) -> None:
-        """Go on from where the stream begins, with nothing left out before it."""
+        """Go on from where the stream begins; nothing before it is left out."""
         if not index:
             raise CorruptStore("the server did not report the store's index")
         if self._cursor is None:
@@ -142,7 +145,7 @@ class Reconnecting(abc.ABC):
             self._close_gap(index)
 
     def _check_not_back(self, cursor: int) -> None:
-        """A server may lag behind another; the whole store may not."""
+        """Check that the whole store has not gone back; a single server may lag behind another."""
         if self._read_index() < cursor:
             raise IncompatibleStore(
                 f"the store's index went back below {cursor}: it was replaced by another"

@@ -1,4 +1,4 @@
-"""What answers mean for the calls of the backend, and which arguments it refuses."""
+"""How the backend interprets answers, and which arguments it refuses."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ ABSENT = (NOT_FOUND, NOT_A_DIRECTORY)
 
 
 def node_of(answer: Answer, path: str, index: int) -> Node | None:
-    """What a read of ``path`` found, in a store at ``index``. Errors of a cluster that cannot
-    answer are raised; ``CorruptStore`` if it is the answer to something else."""
+    """Return what a read of ``path`` found, in a store at ``index``.
+
+    The errors of a cluster that cannot answer come out.
+
+    Raises:
+        CorruptStore: it is the answer to something else.
+    """
     if not index:
         raise CorruptStore("the server did not report the store's index")
     if answer.error_code in ABSENT:
@@ -41,12 +46,12 @@ def node_of(answer: Answer, path: str, index: int) -> Node | None:
 
 
 def key_value(node: Node | None, key: str) -> KeyValue | None:
-    """The key at ``node``; None if there is none, or a folder."""
+    """Return the key at ``node``; None if there is none, or if it is a folder."""
     return None if node is None or node.dir else kv_of(node, key)
 
 
 def nonsense(answer: Answer, path: str, expected: int) -> str:
-    """Why the answer does not tell what became of a write to ``path``; empty if it does."""
+    """Return why the answer does not say whether a write to ``path`` happened; "" if it does."""
     node = answer.node
     if node is None:
         if answer.error_code in REFUSALS:
@@ -59,12 +64,16 @@ def nonsense(answer: Answer, path: str, expected: int) -> str:
 
 
 def no_folder(key: str, reason: str) -> Unsupported:
-    """The error for a key that cannot be where it would have to be."""
+    """Return the error for a key that cannot be where it would have to be."""
     return Unsupported(Capability.NESTED_KEYS, f"cannot create {key!r}: {reason}")
 
 
 def check_list_of(found: Sequence[tuple[str, Node]], index: int) -> None:
-    """``CorruptStore`` if no store at ``index`` can hold these keys, which are in order."""
+    """Check that a store at ``index`` can hold these keys, which are in order.
+
+    Raises:
+        CorruptStore: it cannot.
+    """
     before = ""
     for key, node in found:
         if key == before:
@@ -75,7 +84,7 @@ def check_list_of(found: Sequence[tuple[str, Node]], index: int) -> None:
 
 
 def check_revision(revision: int, index: int) -> None:
-    """Refuse a read that is not of the state that was read, at ``index``."""
+    """Refuse a read at another revision than ``index``, the one that was read."""
     if revision > index:
         raise FutureRevision(revision, index)
     if 0 < revision < index:

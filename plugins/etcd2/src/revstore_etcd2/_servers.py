@@ -21,7 +21,7 @@ _PORT = 2379
 
 @attrs.define(eq=False)
 class Server:
-    """One server, and the connections to it that nobody uses now."""
+    """One server, and its idle connections."""
 
     address: ServerAddress
     context: ssl.SSLContext | None
@@ -33,13 +33,17 @@ class Server:
 
 
 def servers_of(config: StorageConfig) -> list[Server]:
-    """The servers of ``server_list``. ``ConfigError`` for an address or a file that is none."""
+    """Return the servers of ``server_list``.
+
+    Raises:
+        ConfigError: an address or a file is not valid.
+    """
     context = _context(config) if config.tls_enabled else None
     return [Server(address, context) for address in server_addresses(config, _PORT)]
 
 
 def headers_of(config: StorageConfig) -> Mapping[str, str]:
-    """The headers of each request: the form's type, and credentials if there are any."""
+    """Return the headers of each request: the form's type, and credentials if there are any."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     if config.username:
         password = config.read_password()

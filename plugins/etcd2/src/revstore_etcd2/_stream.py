@@ -1,4 +1,4 @@
-"""An answer whose body comes bit by bit, and may never end."""
+"""An answer whose body arrives in parts and may never end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PIECE = 1 << 16
 
 
 class Stream:
-    """The answer to a watch. ``close`` belongs to the thread that reads, ``cut`` to any other.
+    """The answer to a watch. The thread that reads calls ``close``, any other calls ``cut``.
 
     Reading raises ``OSError``, ``HTTPException``, ``ValueError`` or ``OverflowError`` if the
     connection breaks, and ``BadAnswer``.
@@ -44,31 +44,34 @@ class Stream:
         self.cluster = self.headers.get("X-Etcd-Cluster-Id") or ""
 
     def refusal(self, data: bytes) -> BackendError:
-        """The error that the body of this answer stands for."""
+        """Return the error that is in the body of this answer."""
         return refusal(decode_answer(data))
 
     def body(self, silence: float = 0.0) -> bytes:
-        """The whole body. After ``silence`` seconds without any of it, 0: never, the server is
-        asked to end it; ``half_closed`` tells."""
+        """Return the whole body.
+
+        After ``silence`` seconds without data, 0: never, the server is asked to end it; then
+        ``half_closed`` is true.
+        """
         self._connection.timed.silence = silence
         return read_body(self._response, _LINE_LIMIT)
 
     @property
     def half_closed(self) -> bool:
-        """Whether the server was asked to end the body, which says that it had nothing to send."""
+        """Whether the server was asked to end the body, and so had nothing to send."""
         return self._connection.timed.half_closed
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the body says where it ends, and not merely stops."""
+        """Whether the body marks its end, and does not merely stop."""
         return bool(self._response.chunked)
 
     def limit(self, seconds: float) -> None:
-        """Have all of it be there within ``seconds``."""
+        """Require that the whole body arrives within ``seconds``."""
         self._connection.timed.deadline = time.monotonic() + seconds
 
     def lines(self) -> Iterator[bytes]:
-        """The whole lines of the body, as they come."""
+        """Yield the whole lines of the body, as they arrive."""
         timed = self._connection.timed
         rest: list[bytes] = []
         size = 0

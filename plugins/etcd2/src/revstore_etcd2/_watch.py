@@ -1,4 +1,4 @@
-"""A watch: first what the server remembers, then what the hub pushes."""
+"""A watch: first the changes that the server remembers, then those that the hub pushes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _CAPACITY_BYTES = 64 * 1024 * 1024
 class Etcd2Watch(BackendWatch, Listener):
     """A watch of one key or of a prefix.
 
-    Without a lock, so that an exception from a signal handler can leave none behind. Each field has
-    one writer: the thread that polls, the hub's, or that of history. Those append to a queue
-    first and then tell how far it goes; who polls reads how far it goes first.
+    It has no lock, so that an exception from a signal handler cannot leave one locked. Each field
+    has one writer: the thread that polls, the hub's, or that of history. The last two append to a
+    queue first and then publish how far it goes; the thread that polls reads how far it goes first.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Etcd2Watch(BackendWatch, Listener):
         self._wake.set()
 
     def _lies_in(self, action: Action) -> bool:
-        """Whether keys of this watch may have been in the folder."""
+        """Return whether keys of this watch may have been in the folder."""
         folder = key_of(action.lost_folder)
         if folder is None:
             return True
@@ -158,7 +158,7 @@ class Etcd2Watch(BackendWatch, Listener):
             raise self._failed
 
     def _next(self) -> WatchBatch | None:
-        """What comes next, which stays in its queue until it has been returned."""
+        """Return what comes next, which stays in its queue until ``poll`` has returned it."""
         # The order of these three reads is that of the writers, turned round.
         error, pushed, caught_up = self._error, self._pushed, self._caught_up
         event = self._first(self._past)

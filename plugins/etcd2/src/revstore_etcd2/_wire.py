@@ -1,8 +1,8 @@
 """The JSON of the v2 keys API, and the values in it.
 
-v2 holds text only. A value that is UTF-8 is kept as it is; any other, and one that begins with the
-mark itself, as the mark and base64. Text with the mark that is not base64 is somebody else's, and
-is taken unchanged.
+v2 holds only text. A value that is UTF-8 is stored unchanged. Any other value, and one that begins
+with the mark itself, is stored as the mark and base64. Text with the mark that is not base64 was
+written by others, and is read unchanged.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Node(msgspec.Struct, rename="camel", gc=False):
 
 
 class Answer(msgspec.Struct, rename="camel"):
-    """What the server answers: a node and what was there before, or an error."""
+    """The server's answer: a node and the one before it, or an error."""
 
     action: str = ""
     node: Node | None = None
@@ -68,8 +68,8 @@ class Answer(msgspec.Struct, rename="camel"):
 
 
 class Action(msgspec.Struct):
-    """A change of the store at ``index``. ``event`` is what it did to a key, if to one;
-    ``lost_folder`` is a folder that went away with whatever was in it."""
+    """A change of the store at ``index``. ``event`` is its effect on a key, if it concerns one;
+    ``lost_folder`` is a folder that was removed with all its contents."""
 
     index: int
     event: WatchEvent | None = None
@@ -80,12 +80,16 @@ _answers = msgspec.json.Decoder(Answer)
 
 
 def index_of(text: str) -> int:
-    """The index that a header gives; 0 if it is none."""
+    """Return the index in a header; 0 if it holds none."""
     return found if text.isascii() and text.isdigit() and (found := int(text[:20])) <= _LAST else 0
 
 
 def decode_answer(body: bytes) -> Answer:
-    """``CorruptStore`` if it is not the JSON of the API."""
+    """Return the answer in ``body``.
+
+    Raises:
+        CorruptStore: it is not the JSON of the API.
+    """
     try:
         answer = _answers.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -115,7 +119,7 @@ def decode_value(text: str) -> bytes:
 
 
 def _lease(expiration: str) -> int:
-    """The moment of expiry in nanoseconds since 1970; it is the same in every answer."""
+    """Return the moment of expiry in nanoseconds since 1970, which is the same in every answer."""
     whole, _, rest = expiration.partition(".")
     digits = rest.rstrip("Z")[:9]
     try:
@@ -128,7 +132,11 @@ def _lease(expiration: str) -> int:
 
 
 def kv_of(node: Node, key: str, *, keys_only: bool = False) -> KeyValue:
-    """What is at a node. ``CorruptStore`` if it has no value, or indexes that are none."""
+    """Return the key at a node.
+
+    Raises:
+        CorruptStore: it has no value, or its indexes are not valid.
+    """
     value = node.value
     if value is None or not 0 < node.created_index <= node.modified_index:
         raise CorruptStore(
@@ -147,7 +155,7 @@ def kv_of(node: Node, key: str, *, keys_only: bool = False) -> KeyValue:
 
 
 def leaves(node: Node) -> Iterator[Node]:
-    """The keys of a tree, in no particular order."""
+    """Yield the keys of a tree, in no particular order."""
     waiting = [node]
     while waiting:
         each = waiting.pop()
@@ -158,7 +166,11 @@ def leaves(node: Node) -> Iterator[Node]:
 
 
 def event_of(answer: Answer) -> Action:
-    """Return what a change did that a watch received; ``CorruptStore`` if it makes no sense."""
+    """Return the effect of a change that a watch received.
+
+    Raises:
+        CorruptStore: the change makes no sense.
+    """
     node, before = answer.node, answer.prev_node
     if node is None or not node.modified_index:
         raise CorruptStore("the server sent a change without a node or an index")
