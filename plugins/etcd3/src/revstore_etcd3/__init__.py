@@ -21,8 +21,9 @@ __all__ = ["Etcd3Options", "factory", "revstore_backend", "revstore_doctor"]
 def factory(config: StorageConfig, options: Etcd3Options) -> Backend:
     """Open the cluster at ``config.server_list``; nothing is sent before the first call.
 
-    ``ConfigError`` without servers, or for TLS files and credentials that do not fit;
-    ``BackendBroken`` if the client library cannot be imported.
+    Raises:
+        ConfigError: there are no servers, or the TLS files or credentials do not fit.
+        BackendBroken: the client library cannot be imported.
     """
     try:
         from revstore_etcd3._backend import Etcd3Backend

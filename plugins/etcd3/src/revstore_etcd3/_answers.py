@@ -1,4 +1,4 @@
-"""What a server answers, checked once: nothing that no etcd says goes on from here."""
+"""The answers of a server, checked once: what etcd never says is refused here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ __all__ = [
 
 
 def check_header(header: Any) -> None:
-    """``CorruptStore`` unless it names a cluster and a revision."""
+    """Check that the header names a cluster and a revision.
+
+    Raises:
+        CorruptStore: it does not.
+    """
     if header.revision <= 0 or not header.cluster_id:
         raise CorruptStore(
             f"the server answers with cluster {header.cluster_id} and revision {header.revision}"
@@ -27,7 +31,11 @@ def check_header(header: Any) -> None:
 
 
 def kv_of(kv: Any, upto: int) -> KeyValue:
-    """The contract's value, in a store at ``upto``. ``UnicodeDecodeError`` for a foreign key."""
+    """Return the contract's value for a key in a store at ``upto``.
+
+    Raises:
+        UnicodeDecodeError: it is a foreign key.
+    """
     if not 0 < kv.create_revision <= kv.mod_revision <= upto or kv.version <= 0 or kv.lease < 0:
         raise CorruptStore(
             f"the server says that {kv.key!r} was created at {kv.create_revision} and changed at "
@@ -39,7 +47,7 @@ def kv_of(kv: Any, upto: int) -> KeyValue:
 
 
 def one_of(kvs: Any, key: bytes, upto: int) -> KeyValue | None:
-    """The one key that was asked for, if it is there."""
+    """Return the one key that was asked for, None if it does not exist."""
     if not kvs:
         return None
     if len(kvs) > 1 or kvs[0].key != key:
@@ -48,7 +56,7 @@ def one_of(kvs: Any, key: bytes, upto: int) -> KeyValue | None:
 
 
 def put_result(response: Any, key: bytes, expected: int) -> PutResult:
-    """The outcome of a put of ``put_request``."""
+    """Return the outcome of a put of ``put_request``."""
     revision = response.header.revision
     if not response.succeeded:
         return PutResult(False, revision, _current(response, key))
@@ -59,7 +67,7 @@ def put_result(response: Any, key: bytes, expected: int) -> PutResult:
 
 
 def delete_result(response: Any, key: bytes, expected: int) -> DeleteResult:
-    """The outcome of a deletion of ``delete_request``."""
+    """Return the outcome of a deletion of ``delete_request``."""
     revision = response.header.revision
     if not response.succeeded:
         return DeleteResult(False, revision, _current(response, key))
@@ -70,7 +78,7 @@ def delete_result(response: Any, key: bytes, expected: int) -> DeleteResult:
 
 
 def _current(response: Any, key: bytes) -> KeyValue | None:
-    """What stands in the way of a write that did not succeed."""
+    """Return the key as stored, which conflicts with a write that did not succeed."""
     return one_of(_only(response, "response_range").kvs, key, response.header.revision)
 
 
@@ -82,14 +90,14 @@ def _only(response: Any, kind: str) -> Any:
 
 
 def count_of(response: Any) -> int:
-    """The number of keys."""
+    """Return the number of keys."""
     if response.count < 0:
         raise CorruptStore(f"the server counts {response.count} keys")
     return int(response.count)
 
 
 def check_lease(lease: Any) -> int:
-    """A lease that was granted."""
+    """Check a lease that was granted, and return its id."""
     if lease <= 0:
         raise CorruptStore(f"the server granted the lease {lease}")
     return int(lease)

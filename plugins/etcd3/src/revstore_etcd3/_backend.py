@@ -225,7 +225,7 @@ class Etcd3Backend(Backend):
         self._compacted = max(self._compacted, revision)
 
     def size(self, *, timeout: float | None = None) -> int | None:
-        """As in the contract: that of the member's database file."""
+        """Return the size of the member's database file, as in the contract."""
         return self._run(timeout, lambda deadline: int(self._member(deadline).dbSize))
 
     def _member(self, deadline: float) -> rpc_pb2.StatusResponse:
@@ -253,9 +253,11 @@ class Etcd3Backend(Backend):
         revision: int = 0,
         compacted: int = 0,
     ) -> T:
-        """Call ``work`` with the deadline. What etcd says of a ``revision`` that it does not have
-        becomes the contract's error; then ``compacted`` or more is the compacted revision, 0: more
-        than ``revision``."""
+        """Call ``work`` with the deadline.
+
+        If etcd does not have ``revision``, the error becomes the contract's. Then the compacted
+        revision is ``compacted`` or more; 0: more than ``revision``.
+        """
         self._client.check_open()
         deadline = time.monotonic() + check_timeout(timeout, self._options.timeout)
         if not revision:
@@ -277,7 +279,7 @@ class Etcd3Backend(Backend):
         return self._calls.run(at_revision)
 
     def _current(self, deadline: float) -> int:
-        """The store's revision, at least as far as it is known."""
+        """Return the store's revision, at least as far as it is known."""
         try:
             return int(self._reader.header(min(_LOOK, left_of(deadline))).revision)
         except StorageError:
@@ -286,8 +288,11 @@ class Etcd3Backend(Backend):
     def _put_leased(
         self, request: Callable[[int], Any], ttl: int, key: str, expected: int, deadline: float
     ) -> Any:
-        """Put with a lease, which may be shared; if it is gone, once more with a new one. etcd
-        looks for the lease before it writes."""
+        """Put with a lease, which may be shared; if the lease is gone, put once more with a new
+        one.
+
+        etcd checks the lease before it writes.
+        """
         lease = self._leases.get(ttl, left_of(deadline))
         try:
             return self._write(request(lease), left_of(deadline), key, expected)
@@ -324,7 +329,11 @@ class Etcd3Backend(Backend):
 
 
 def _outcome(read: Callable[[Any, bytes, int], T], response: Any, key: str, expected: int) -> T:
-    """What the answer to a write says; ``OutcomeUnknown`` if that makes no sense."""
+    """Return what the answer to a write says.
+
+    Raises:
+        OutcomeUnknown: the answer makes no sense.
+    """
     try:
         return read(response, key.encode(), expected)
     except (CorruptStore, UnicodeDecodeError) as error:

@@ -1,9 +1,10 @@
-"""Calls of the main thread, done by other threads.
+"""Calls of the main thread, executed by other threads.
 
-An exception from a signal handler, as Ctrl-C, can strike the main thread at any instruction. Within
-a call of grpc it leaves the channel's lock held, on which every other thread then waits for ever.
-So the main thread hands its calls to workers and waits; what it does meanwhile are single steps of
-the interpreter, which an exception comes before or after. The other threads call by themselves.
+An exception from a signal handler, such as Ctrl-C, can occur in the main thread at any instruction.
+Within a call of grpc it leaves the channel's lock held, and every other thread then waits for it
+for ever. So the main thread passes its calls to workers and waits; its own steps meanwhile are
+single steps of the interpreter, and an exception comes before or after each. The other threads call
+by themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SPARE = 2
 
 
 class _Job(Generic[T]):
-    """A call, and what came of it once ``done`` has been released."""
+    """A call, and its outcome once ``done`` has been released."""
 
     __slots__ = ("_work", "done", "error", "result")
 
@@ -48,11 +49,12 @@ class _Job(Generic[T]):
 
 
 class MainThreadCalls:
-    """Workers for the main thread, which take jobs from one queue, in which None ends one.
+    """Workers for the main thread, which take jobs from one queue; None in the queue ends one
+    worker.
 
-    Every step that the main thread takes is one of the interpreter, so that an exception before or
-    after it loses nothing. There is a worker to spare while one works: a call that was interrupted
-    goes on until it ends by itself, and the next one does not wait for it.
+    Every step of the main thread is a single one of the interpreter, so an exception before or
+    after it loses nothing. While one worker is busy, another is idle: a call that was interrupted
+    runs until it ends by itself, and the next call does not wait for it.
     """
 
     def __init__(self) -> None:
@@ -66,8 +68,8 @@ class MainThreadCalls:
     def run(self, work: Callable[[], T]) -> T:
         """Call ``work`` and return what it returns, or raise what it raises.
 
-        In the main thread a worker calls it; an exception of a signal handler then comes out at
-        once, and the call goes on without anybody who waits for it.
+        In the main thread a worker calls it. An exception of a signal handler then comes out at
+        once, and the call runs on, but nobody waits for it.
         """
         if threading.get_ident() != self._main:
             return work()
@@ -110,7 +112,7 @@ class MainThreadCalls:
             self._workers.discard(me)
 
     def close(self) -> None:
-        """End the workers. Calls that are under way are ended by what they wait for."""
+        """End the workers. Calls under way end when what they wait for ends."""
         self._closed = True
         workers = list(self._workers)
         for _ in workers:

@@ -1,4 +1,4 @@
-"""What ``revstore doctor`` asks each member."""
+"""The checks of ``revstore doctor`` for each member."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ELECTION = "compact_rev_key"
 
 
 def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
-    """A line for each server, and one for each alarm."""
+    """Yield a line for each server, and one for each alarm."""
     client = Client(config, Etcd3Options())
     try:
         for server in client.servers:
@@ -52,7 +52,7 @@ def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
 
 
 def _permissions(client: Client, config: StorageConfig) -> Iterator[DoctorCheck]:
-    """What the user's roles lack. Nothing is read or written."""
+    """Yield what the user's roles lack. It reads and writes no key."""
     if not config.username:
         return
     everything = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)

@@ -1,4 +1,4 @@
-"""Calls to a cluster: deadlines, the next server if one is away, tokens."""
+"""Calls to a cluster: deadlines, failover to the next server, tokens."""
 
 from __future__ import annotations
 
@@ -77,13 +77,17 @@ class Client:
             server.close()
 
     def check_open(self) -> None:
-        """Raise ``Closed`` after ``close``, and in a child after a fork; ``IncompatibleStore`` if
-        the store has been replaced."""
+        """Check that the client may be used.
+
+        Raises:
+            Closed: after ``close``, and in a child after a fork.
+            IncompatibleStore: the store has been replaced.
+        """
         self.guard.check()
         self.identity.check()
 
     def read(self, method: Method, request: Any, timeout: float) -> Any:
-        """A call that may be repeated: each server in turn, until one answers."""
+        """Send a request that may be repeated: to each server in turn, until one answers."""
         deadline = time.monotonic() + timeout
         give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
@@ -113,7 +117,8 @@ class Client:
     def write(
         self, method: Method, request: Any, timeout: float, *, key: str, expected: int
     ) -> Any:
-        """A call that may be made once: repeated only if it provably did nothing."""
+        """Send a request that must be done only once: repeat it only if it certainly did
+        nothing."""
         deadline = time.monotonic() + timeout
         give_up = time.monotonic() + _DIALS * self._options.dial_timeout
         failed: BackendError | None = None
@@ -154,8 +159,10 @@ class Client:
     def stream(
         self, requests: Iterator[Any], timeout: float | None = None
     ) -> tuple[OpenStream, Server]:
-        """Open a watch stream at the current server, of which a leader is required. It ends after
-        ``timeout`` seconds, if any are given."""
+        """Open a watch stream at the current server, which must have a leader.
+
+        The stream ends after ``timeout`` seconds, if given.
+        """
         server = self._server()
         with self._open_channel(server):
             token = self.credentials(server, self._options.dial_timeout)
@@ -164,15 +171,17 @@ class Client:
             return OpenStream(call), server
 
     def stream_failed(self, server: Server, error: Exception) -> None:
-        """The next stream goes to another server, with another token."""
+        """Have the next stream go to another server, with another token."""
         self._leave(server)
         fate, _ = fate_of(code_of(error), details_of(error))
         if fate is Fate.STALE_TOKEN:
             self._forget_token()
 
     def _turns(self, deadline: float) -> Iterator[tuple[Server, float]]:
-        """The current server, again and again, with the seconds that it may take. Who fails leaves
-        it, so that another is the current one."""
+        """Yield the current server, again and again, with the seconds that it may take.
+
+        A call that fails leaves its server, so that another one becomes the current one.
+        """
         tries = 0
         while True:
             self.check_open()
@@ -193,8 +202,8 @@ class Client:
 
     @contextlib.contextmanager
     def _open_channel(self, server: Server) -> Iterator[None]:
-        """Within, the process does not fork, and the channel may be closed at any moment, which is
-        a ``ValueError``."""
+        """Enter a block in which the process does not fork; if the channel is closed there, calls
+        raise ``ValueError``."""
         try:
             with calling():
                 yield
@@ -203,13 +212,13 @@ class Client:
             raise BackendError(f"etcd at {server.title}: {error}") from error
 
     def _with_user(self, failed: BackendError, error: Exception, key: str) -> BackendError:
-        """Whose role lacks what, where that is the reason."""
+        """Return the error, with the user and the missing role if that is the reason."""
         if code_of(error) != "PERMISSION_DENIED" or not key:
             return failed
         return AccessDenied(f"{failed}: the roles of user {self.user!r} do not cover {key!r}")
 
     def _no_connection(self, server: Server, error: Exception) -> BackendError:
-        """Why there is none."""
+        """Return the error that says why there is no connection."""
         if code_of(error) == "UNAVAILABLE":
             failed = translate(code_of(error), details_of(error), server.title)
         else:
@@ -218,8 +227,8 @@ class Client:
         return failed
 
     def _refuse(self, server: Server, failed: BackendError, refused: set[Server]) -> None:
-        """Raise ``failed`` if TLS has failed with each of the servers, ``refused`` so far: time
-        does not help then."""
+        """Raise ``failed`` if TLS has failed with every server, ``refused`` so far: then waiting
+        does not help."""
         if isinstance(failed, AccessDenied):
             server.renew()
             refused.add(server)
@@ -237,7 +246,7 @@ class Client:
                 self._current = (self._current + 1) % len(self.servers)
 
     def credentials(self, server: Server, timeout: float) -> list[tuple[str, str]]:
-        """What goes with each request: a token, if there is a user."""
+        """Return what goes with each request: a token, if there is a user."""
         if not self.user:
             return []
         with self._lock:
@@ -257,7 +266,8 @@ class Client:
 
 
 def left_of(deadline: float) -> float:
-    """The seconds until ``deadline``; of one that has passed a moment, which grpc needs."""
+    """Return the seconds until ``deadline``; if it has passed, a short time, since grpc needs
+    one."""
     return max(0.001, deadline - time.monotonic())
 
 

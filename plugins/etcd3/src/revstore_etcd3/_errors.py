@@ -1,4 +1,4 @@
-"""From what a call reports to the errors of the contract: one table."""
+"""From the status of a call to the errors of the contract: one table."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ __all__ = ["Fate", "fate_of", "translate"]
 
 
 class Fate(enum.Enum):
-    """What became of a request that failed.
+    """The outcome of a request that failed.
 
-    NEVER_SENT: no server has it; REFUSED: the server did nothing; BUSY: it did nothing, and may do
-    it a little later; STALE_TOKEN: refused, as the password must be shown again; UNKNOWN: it may
-    have been done."""
+    NEVER_SENT: no server has it. REFUSED: the server did nothing. BUSY: it did nothing, and may do
+    it a little later. STALE_TOKEN: it was refused, since the password must be sent again. UNKNOWN:
+    it may have been done.
+    """
 
     NEVER_SENT = "never sent"
     REFUSED = "refused"
@@ -100,8 +101,10 @@ _NOT_CONNECTED = "failed to connect"
 
 
 def fate_of(code: str, details: str) -> tuple[Fate, type[BackendError]]:
-    """What became of the request, and the error that says so; of a write with an UNKNOWN fate
-    ``OutcomeUnknown`` is raised instead."""
+    """Return the outcome of the request, and the error that describes it.
+
+    For a write with an UNKNOWN outcome, ``OutcomeUnknown`` is raised instead.
+    """
     text = details.lower()
     if _refused_by_tls(code, details):
         return Fate.NEVER_SENT, AccessDenied
@@ -112,7 +115,7 @@ def fate_of(code: str, details: str) -> tuple[Fate, type[BackendError]]:
 
 
 def translate(code: str, details: str, address: str) -> BackendError:
-    """The error to raise, which the caller chains the cause to."""
+    """Return the error to raise; the caller chains the cause."""
     _, kind = fate_of(code, details)
     details = _refused_by_tls(code, details) or details
     if kind is Unreachable and _NOT_CONNECTED in details and "handshake" in details.lower():
@@ -121,7 +124,8 @@ def translate(code: str, details: str, address: str) -> BackendError:
 
 
 def _refused_by_tls(code: str, details: str) -> str:
-    """What is wrong with which certificate, and what to check; empty if it is something else."""
+    """Return which certificate is wrong in which way, and what to check; "" if it is something
+    else."""
     if code != "UNAVAILABLE" or _NOT_CONNECTED not in details:
         return ""
     for pattern, meaning in _TLS:

@@ -1,8 +1,8 @@
 """A moment without calls, in which this process may fork.
 
-grpc prepares its own threads for a fork, but only if no thread of ours is within it; else what the
-child inherits is unusable, for connections of its own as well. So before a fork streams are ended,
-which their owners open again afterwards, calls that are under way are waited for, and others wait.
+grpc prepares its own threads for a fork, but only if no thread of ours is in grpc; otherwise what
+the child inherits is unusable, even for its own connections. So before a fork, streams are ended,
+and their owners open them again afterwards; calls under way are waited for; and new calls wait.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LOOK = 0.0005
 
 
 class OpenStream:
-    """A stream that a fork ends; ``paused`` tells its owner so."""
+    """A stream that a fork ends; its owner learns this from ``paused``."""
 
     def __init__(self, call: Any) -> None:
-        """``call`` was begun within ``calling``."""
+        """Keep ``call``, which was begun within ``calling``."""
         self.call = call
         self.paused = False
         self._over = threading.Lock()
@@ -41,7 +41,7 @@ class OpenStream:
             self._over.release()
 
     def pause(self) -> None:
-        """End it, for now."""
+        """End it because of a fork."""
         self.paused = True
         self.call.cancel()
 
@@ -52,14 +52,14 @@ class OpenStream:
 
 
 class _Gate:
-    """Who is within grpc, and whether a fork wants nobody there. The sets are changed and copied
+    """Which threads are in grpc, and whether a fork needs it empty. The sets are changed and copied
     in single steps of the interpreter."""
 
     def __init__(self) -> None:
         self.after_in_child()
 
     def after_in_child(self) -> None:
-        """Start over: the threads within are the parent's."""
+        """Start over: the threads in grpc are the parent's."""
         self.calls: set[object] = set()
         self.streams: set[OpenStream] = set()
         self._lock = threading.Lock()  # guards the next
@@ -68,7 +68,7 @@ class _Gate:
         self.opened.set()
 
     def before(self) -> None:
-        """Return when nobody is within, or it takes too long."""
+        """Return when no thread is in grpc, or it takes too long."""
         with self._lock:
             self.forks += 1
             self.opened.clear()
@@ -93,7 +93,7 @@ _gate = _Gate()
 
 @contextlib.contextmanager
 def calling() -> Iterator[None]:
-    """Within, the thread may call grpc; it waits while the process forks."""
+    """Enter a block in which the thread may call grpc; wait while the process forks."""
     token = object()
     while True:
         _gate.calls.add(token)

@@ -1,7 +1,7 @@
-"""One stream over all keys serves every watch of a backend, and tells exactly how far it is.
+"""One stream over all keys serves every watch of a backend, and shows exactly how far it is.
 
 Progress marks of etcd before 3.4.31 and 3.5.13 may run ahead of events (CACHE-14), and nothing else
-tells that a stream of some keys is complete. Over all keys each revision is an event.
+shows that a stream of some keys is complete. In a stream of all keys each revision is an event.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def has_more(self) -> bool:
-        """Whether a poll would find something, as far as can be told without a look. Called by
-        who polls."""
+        """Return whether a poll would find something, as far as this is known without reading. The
+        thread that polls calls it."""
 
     @abc.abstractmethod
     def concerned(self, batches: Iterable[Batch]) -> bool:
-        """Whether to wake for ``batches``."""
+        """Return whether to wake for ``batches``."""
 
     @abc.abstractmethod
     def wake(self) -> None:
@@ -60,7 +60,7 @@ class Listener(abc.ABC):
 
 
 class Hub(Reconnecting):
-    """The stream's thread, and the log of what it brought. Both begin with the first watch."""
+    """The stream's thread, and the log of its events. Both begin with the first watch."""
 
     def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
         super().__init__(client, read_header)
@@ -81,7 +81,8 @@ class Hub(Reconnecting):
             ]
 
     def wait(self, watch: Listener, wake: Wake, timeout: float | None) -> None:
-        """Return when there may be something for ``watch``, it is closed, or the time is over."""
+        """Return when there may be something for ``watch``, it is closed, or the time has
+        passed."""
         # First known, then looked: what comes in between wakes it.
         self._waiting.add(watch)
         if not watch.has_more():
@@ -89,11 +90,11 @@ class Hub(Reconnecting):
         self._waiting.discard(watch)
 
     def leave(self, watch: Listener) -> None:
-        """Forget a watch that is closed; an exception may have come out of its ``wait``."""
+        """Forget a watch that is closed; an exception may have ended its ``wait``."""
         self._waiting.discard(watch)
 
     def request_progress(self, watch: Listener) -> None:
-        """Tell the watch the store's revision, read from now on."""
+        """Deliver to the watch the store's revision, read from now on."""
         self._asking.put(watch)
 
     def end(self, error: StorageError) -> None:
@@ -135,7 +136,7 @@ class Hub(Reconnecting):
                 watch.wake()
 
     def _answer(self) -> None:
-        """Read the store's revision once for all who wait for it."""
+        """Read the store's revision once for all watches that wait for it."""
         while (first := self._asking.get()) is not None and self.ended is None:
             asking = {first}
             with contextlib.suppress(queue.Empty):

@@ -1,4 +1,4 @@
-"""Which store answers, and how far it has been seen: another in its place is noticed."""
+"""Which store answers, and up to which revision it was seen: a replacement is noticed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["StoreIdentity"]
 
 
 class StoreIdentity:
-    """What the answers' headers say about one store. Once another has answered, every ``check``
-    raises: revisions that callers still hold would mean other things there."""
+    """What the answers' headers say about one store. Once another store has answered, every
+    ``check`` raises: the revisions that callers hold would have another meaning there."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards cluster_id, revision and _replaced
@@ -27,13 +27,22 @@ class StoreIdentity:
         self.when_replaced: Callable[[IncompatibleStore], object] = lambda _: None
 
     def check(self) -> None:
-        """Raise ``IncompatibleStore`` if the store has been replaced."""
+        """Check that the store has not been replaced.
+
+        Raises:
+            IncompatibleStore: it has.
+        """
         if self._replaced:
             raise IncompatibleStore(self._replaced)
 
     def seen(self, header: Any, before: int) -> None:
-        """Take notice of an answer to a linearizable request. ``before`` is the revision known
-        when it was sent. ``IncompatibleStore``; ``CorruptStore`` if it is no answer of etcd."""
+        """Process an answer to a linearizable request; ``before`` is the revision known when it was
+        sent.
+
+        Raises:
+            IncompatibleStore: another store answers, or the revision went back.
+            CorruptStore: the answer does not come from etcd.
+        """
         check_header(header)
         with self._lock:
             self.cluster_id = self.cluster_id or header.cluster_id
@@ -48,18 +57,18 @@ class StoreIdentity:
         )
 
     def same(self, header: Any) -> None:
-        """Check an answer to a request that may lag: it is one of this store."""
+        """Check that an answer to a request that may lag comes from this store."""
         check_header(header)
         if self.cluster_id and header.cluster_id != self.cluster_id:
             raise self.replaced("a different cluster answered than the one that was opened")
 
     def reached(self, revision: int) -> None:
-        """A watch brought this revision."""
+        """Note that a watch has delivered this revision."""
         with self._lock:
             self.revision = max(self.revision, revision)
 
     def replaced(self, why: str) -> IncompatibleStore:
-        """Take it for another store from now on; the error to raise."""
+        """Treat the store as replaced from now on; return the error to raise."""
         with self._lock:
             first = not self._replaced
             self._replaced = self._replaced or why

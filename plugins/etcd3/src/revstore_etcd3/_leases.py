@@ -10,8 +10,8 @@ __all__ = ["LeaseManager", "reuse_window"]
 
 
 def reuse_window(ttl: int, configured: float) -> int:
-    """How many seconds longer than asked a lease may live: 5 % of the ttl, and no more than is
-    configured. (TTL-2)"""
+    """Return how many seconds longer than asked a lease may live: 5 % of the ttl, at most the
+    configured number. (TTL-2)"""
     return int(min(ttl * 0.05, configured))
 
 
@@ -30,14 +30,14 @@ class LeaseManager:
         self._count = 0
 
     def forget(self, lease: int) -> None:
-        """Do not give ``lease`` to other keys: the server does not have it any more."""
+        """Do not give ``lease`` to other keys: the server no longer has it."""
         with self._lock:
             if self._lease == lease:
                 self._lease = 0
                 self._expires = 0.0
 
     def get(self, ttl: int, timeout: float) -> int:
-        """A lease that lives for ``ttl`` seconds or a little longer."""
+        """Return a lease that lives for ``ttl`` seconds or a little longer."""
         window = reuse_window(ttl, self._reuse)
         with self._lock:
             end = time.monotonic() + ttl

@@ -11,12 +11,16 @@ __all__ = ["Etcd3Options"]
 
 @attrs.frozen(kw_only=True)
 class Etcd3Options:
-    """How an etcd cluster is spoken to; ``ConfigError`` names the field that is wrong.
+    """The connection to an etcd cluster.
 
-    ``timeout``: seconds that a call may take if it was given none. ``dial_timeout``: seconds after
+    ``timeout``: seconds that a call may take if it has no timeout. ``dial_timeout``: seconds after
     which another server is tried. ``keepalive_time``: seconds of silence after which the other end
-    is asked whether it lives; ``keepalive_timeout``: seconds that it may take to say so. ``page``:
-    how many keys are read in one request; halved where a page is too large for one message.
+    is asked for a sign of life; ``keepalive_timeout``: seconds that it may take to answer.
+    ``page``: how many keys are read in one request; it is halved if a page is too large for one
+    message.
+
+    Raises:
+        ConfigError: a value is not allowed; the error names the field.
     """
 
     timeout: float = attrs.field(default=30.0, validator=seconds(0.1, 3600))

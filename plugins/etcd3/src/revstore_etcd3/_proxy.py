@@ -1,4 +1,4 @@
-"""Which proxy grpc takes from the environment: none for servers on this machine."""
+"""Which proxy grpc uses from the environment: none for servers on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether "host:port" is this machine by its name or number."""
+    """Return whether "host:port" is this machine, by its name or number."""
     host = _host(address)
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -24,7 +24,8 @@ def is_loopback(address: str) -> bool:
 
 
 def proxy_variable(address: str, environ: Mapping[str, str]) -> str:
-    """The variable of ``environ`` by whose proxy grpc reaches "host:port"; "" if by none."""
+    """Return the variable of ``environ`` whose proxy grpc uses for "host:port"; "" if there is
+    none."""
     name = next((each for each in _VARIABLES if environ.get(each)), "")
     usable = name and environ[name].lower().startswith("http://")
     if not usable or is_loopback(address) or _is_excepted(_host(address), environ):

@@ -1,4 +1,4 @@
-"""Reads: lists in pages that fit into a message, and what etcd reports about itself."""
+"""Reads: lists in pages that fit into a message, and status reports of etcd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOOK = 2.0
 
 
 class Reader:
-    """Needs no lock."""
+    """The reads of a client. Needs no lock."""
 
     def __init__(self, client: Client, page: int, prefix: str) -> None:
         self._client = client
@@ -36,7 +36,7 @@ class Reader:
         self.foreign: set[bytes] = set()
 
     def range(self, request: Any, timeout: float) -> Any:
-        """One Range."""
+        """Send one Range."""
         identity = self._client.identity
         before = identity.revision
         response = self._client.read(lambda server: server.kv.Range, request, timeout)
@@ -47,7 +47,7 @@ class Reader:
         return response
 
     def header(self, timeout: float) -> Any:
-        """The store's identity and revision now, linearizably."""
+        """Return the store's identity and revision; the answer is linearizable."""
         request = rpc_pb2.RangeRequest(key=self._own_key, count_only=True)
         return self.range(request, timeout).header
 
@@ -63,7 +63,7 @@ class Reader:
         serializable: bool,
         deadline: float,
     ) -> ListResult:
-        """All pages at the revision of the first."""
+        """Read all pages at the revision of the first."""
         found: list[KeyValue] = []
         low = start.encode()
         page = self._page
@@ -98,8 +98,11 @@ class Reader:
             low = response.kvs[-1].key + b"\0"
 
     def compacted(self, revision: int, known: int, deadline: float) -> int:
-        """The compacted revision, which etcd tells to watches only. It is ``known`` or more, and
-        that is returned if watches are not allowed or nothing is told by ``deadline``."""
+        """Return the compacted revision, which etcd reports only to watches.
+
+        It is ``known`` or more. If watches are not allowed, or there is no answer by ``deadline``,
+        return ``known``.
+        """
         try:
             left = min(_LOOK, left_of(deadline))
             stream, _ = self._client.stream(iter([watch_request(max(revision, 1))]), left)
@@ -114,7 +117,11 @@ class Reader:
         return known
 
     def _add(self, found: list[KeyValue], response: Any, request: Any) -> None:
-        """Append the keys of a page. ``CorruptStore`` if they are not those asked for."""
+        """Append the keys of a page.
+
+        Raises:
+            CorruptStore: they are not those asked for.
+        """
         low, end, upto = request.key, request.range_end, response.header.revision
         kvs = response.kvs
         if len(kvs) > request.limit or (response.more and not kvs):

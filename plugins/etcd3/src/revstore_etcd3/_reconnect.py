@@ -1,9 +1,9 @@
-"""What a watch does after a broken connection: the stream is opened again where it broke off.
+"""What a watch does after a broken connection: it opens the stream again where it broke off.
 
-Users see nothing but a delay. The new stream goes on at the revision that the last one had come to,
-at the next server if there are several; each try waits twice as long as the one before. If what
-was missed is compacted meanwhile, watches read by themselves what is left of history. They end only
-if another store answers, if what it says cannot be right, or if access is denied.
+Users notice only a delay. The new stream goes on at the revision that the last one had reached, at
+the next server if there are several. Each attempt waits twice as long as the one before. If the
+missed revisions are compacted meanwhile, watches read by themselves what is left of history. They
+end only if another store answers, if its answers cannot be right, or if access is denied.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LAST_RETRY = 2.0
 
 
 class Reconnecting(abc.ABC):
-    """The log of what the stream over all keys brings, however often that breaks."""
+    """The log of the events of the stream over all keys, however often the stream breaks."""
 
     def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
         self._client = client
@@ -84,7 +84,7 @@ class Reconnecting(abc.ABC):
             retry = min(retry * 2, _LAST_RETRY)
 
     def _begin(self) -> None:
-        """From the store's revision on."""
+        """Start the log at the store's revision."""
         header = self._read_header(5.0)
         self._last = []
         with self._lock:
@@ -93,7 +93,7 @@ class Reconnecting(abc.ABC):
         self._wake_all()
 
     def _follow(self) -> bool:
-        """Take what the stream brings until it breaks; whether it brought anything."""
+        """Add the stream's events until it breaks; return whether there were any."""
         self._read_header(5.0)  # tells whether it is the store that it was
         stream = Stream(self._client, self.position, self._last)
         with self._lock:
@@ -116,7 +116,11 @@ class Reconnecting(abc.ABC):
 
 
 def _is_final(error: Exception) -> TypeGuard[StorageError]:
-    """Not a certificate that does not fit: that is renewed without us, at a server of several."""
+    """Return whether the error ends all watches.
+
+    A certificate that does not fit does not: it may be renewed, or belong to only one of several
+    servers.
+    """
     cause = error.__cause__
     tls = isinstance(cause, RpcError) and code_of(cause) == "UNAVAILABLE"
     return isinstance(error, (IncompatibleStore, CorruptStore)) or (

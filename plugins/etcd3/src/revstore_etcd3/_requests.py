@@ -1,4 +1,4 @@
-"""Requests of the contract as etcd's, and its answers as the contract's values."""
+"""Requests of the contract as requests of etcd, and its answers as the contract's values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _EVERYTHING = b"\0"
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The first key behind all that begin with ``prefix``."""
+    """Return the first key after all that begin with ``prefix``."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else _EVERYTHING
 
 
 def range_request(prefix: str, start: bytes = b"", **fields: Any) -> Any:
-    """A Range over the keys that begin with ``prefix``, from ``start`` on."""
+    """Return a Range over the keys that begin with ``prefix``, from ``start`` on."""
     stem = prefix.encode()
     return rpc_pb2.RangeRequest(
         key=max(stem, start) or _EVERYTHING, range_end=prefix_end(stem), **fields
@@ -38,13 +38,13 @@ def range_request(prefix: str, start: bytes = b"", **fields: Any) -> Any:
 def put_request(
     key: bytes, value: bytes, expected: int, *, lease: int = 0, ignore_lease: bool = False
 ) -> Any:
-    """One transaction: put if the key is at ``expected``, else read it."""
+    """Return one transaction: put if the key is at ``expected``, else read it."""
     put = rpc_pb2.PutRequest(key=key, value=value, lease=lease, ignore_lease=ignore_lease)
     return _compare(key, expected, rpc_pb2.RequestOp(request_put=put))
 
 
 def delete_request(key: bytes, expected: int) -> Any:
-    """One transaction: delete if the key is at ``expected``, else read it."""
+    """Return one transaction: delete if the key is at ``expected``, else read it."""
     delete = rpc_pb2.DeleteRangeRequest(key=key, prev_kv=True)
     return _compare(key, expected, rpc_pb2.RequestOp(request_delete_range=delete))
 
@@ -61,7 +61,7 @@ def _compare(key: bytes, expected: int, operation: Any) -> Any:
 
 
 def watch_request(start: int) -> Any:
-    """A watch of all keys from the revision ``start`` on."""
+    """Return a watch of all keys from the revision ``start`` on."""
     create = rpc_pb2.WatchCreateRequest(
         key=_EVERYTHING, range_end=_EVERYTHING, start_revision=start, prev_kv=True
     )
@@ -69,8 +69,12 @@ def watch_request(start: int) -> Any:
 
 
 def event_of(event: Any) -> WatchEvent | None:
-    """None for a foreign key. ``LookupError`` if the value before has been compacted;
-    ``CorruptStore`` for what cannot have happened."""
+    """Return the contract's event, None for a foreign key.
+
+    Raises:
+        LookupError: the value before has been compacted.
+        CorruptStore: the event cannot have happened.
+    """
     kv, before = event.kv, event.prev_kv if event.HasField("prev_kv") else None
     if kv.mod_revision <= 0:
         raise CorruptStore(f"the server sent a change of {kv.key!r} at {kv.mod_revision}")

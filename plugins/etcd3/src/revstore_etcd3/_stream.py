@@ -20,7 +20,7 @@ Batch: TypeAlias = tuple[int, tuple[WatchEvent, ...]]
 
 
 def whole_store(user: str) -> str:
-    """What a role lacks that is limited to some keys."""
+    """Return what a role that is limited to some keys lacks."""
     return (
         f"the roles of user {user!r} do not cover all keys, which a watch follows, as only then it "
         "knows that nothing is missing: `etcdctl role grant-permission ROLE --from-key read ''`"
@@ -28,12 +28,12 @@ def whole_store(user: str) -> str:
 
 
 class Stream:
-    """Every revision after ``after``. ``close`` may come from any thread; iteration then ends by
-    an error of grpc, as it does when the connection breaks.
+    """Every revision after ``after``. Any thread may call ``close``; iteration then ends with an
+    error of grpc, as when the connection breaks.
 
-    ``last`` are etcd's events at ``after``, as they came from an earlier stream: then this one
-    begins with them, and what is not the same is another store. Empty: they are not known, and
-    are to be learnt; None: do not ask for them, they may have been compacted.
+    ``last`` are etcd's events at ``after``, from an earlier stream: then this one begins with them,
+    and a difference means another store. Empty: they are unknown and to be read. None: do not ask
+    for them, since they may have been compacted.
     """
 
     def __init__(self, client: Client, after: int, last: list[Any] | None) -> None:
@@ -48,12 +48,16 @@ class Stream:
 
     @property
     def paused(self) -> bool:
-        """Whether it was ended for a fork, and nothing else."""
+        """Whether it was ended for a fork, and for no other reason."""
         return self._open.paused
 
     def batches(self) -> Iterator[list[Batch]]:
-        """What came in one response each, empty at first, when the watch is there. ``Compacted``;
-        ``IncompatibleStore`` if another store answers."""
+        """Yield the batches of one response each; the first is empty, once the watch exists.
+
+        Raises:
+            Compacted: the revisions after ``after`` are compacted.
+            IncompatibleStore: another store answers.
+        """
         identity = self._client.identity
         for response in self._open.call:
             if response.header.cluster_id != identity.cluster_id:
@@ -84,14 +88,14 @@ class Stream:
                 yield batch
 
     def close(self) -> None:
-        """End it; in a child after a fork, where it is the parent's, nothing."""
+        """End the stream; do nothing in a child after a fork, where it belongs to the parent."""
         if not self._client.guard.inherited:
             self._requests.put(None)
             self._open.call.cancel()
 
 
 def _essence(events: list[Any]) -> list[bytes]:
-    """What stays the same whenever it is read; the value before may get compacted."""
+    """Return the part that is the same whenever it is read; the value before may be compacted."""
     return sorted(bytes([event.type]) + event.kv.SerializeToString() for event in events)
 
 

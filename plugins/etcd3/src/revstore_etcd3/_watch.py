@@ -1,4 +1,4 @@
-"""A watch: a position in the hub's log, or in a stream of its own over older history."""
+"""A watch: a position in the hub's log, or in its own stream over older history."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ _ROOM = 0.1
 
 
 class _History:
-    """A thread that reads all revisions after ``after`` up to ``target``. What it has is in
-    ``responses``: lists of batches, None at the end, or what went wrong. Who has dealt with the
-    first takes it out by ``next``."""
+    """A thread that reads all revisions after ``after`` up to ``target``.
+
+    The results are in ``responses``: lists of batches, None at the end, or an error. The thread
+    that has processed the first one removes it with ``next``.
+    """
 
     def __init__(self, client: Client, watch: Listener, *, after: int, target: int) -> None:
         self.responses: deque[list[Batch] | StorageError | None] = deque()
@@ -50,13 +52,13 @@ class _History:
         self._running = threading.Lock()  # taken once
 
     def start(self) -> None:
-        """Begin, unless it has."""
+        """Begin, unless it has begun."""
         if not self._started:
             start_thread(self._run, "revstore-etcd3-history")
             self._started = True
 
     def next(self) -> None:
-        """Take the first response out."""
+        """Remove the first response."""
         self.responses.popleft()
         self._pause.set()
 
@@ -111,10 +113,11 @@ class _History:
 
 
 class Etcd3Watch(BackendWatch, Listener):
-    """But for ``close``, ``tell``, ``concerned`` and ``wake``, only who polls touches it.
+    """A watch of one key or of a prefix. Except for ``close``, ``tell``, ``concerned`` and
+    ``wake``, only the polling thread uses it.
 
-    Without a lock, so that an exception from a signal handler can leave none behind. What ``poll``
-    has not returned stays where it is, and comes again.
+    It has no lock, so that an exception from a signal handler cannot leave one locked. What
+    ``poll`` has not returned stays where it is, and comes again.
     """
 
     def __init__(
@@ -232,7 +235,7 @@ class Etcd3Watch(BackendWatch, Listener):
                 return self._mark()
 
     def _fetch(self) -> bool:
-        """Get what comes next from the log, or from history; whether there was any."""
+        """Get what comes next from the log, or from history; return whether there was any."""
         if self._history is not None:
             return self._from_history()
         position, log = self._hub.position, self._hub.log
@@ -274,7 +277,7 @@ class Etcd3Watch(BackendWatch, Listener):
         return error
 
     def _answered(self, reached: int) -> bool:
-        """Whether a mark at ``reached`` is what was asked for."""
+        """Return whether a mark at ``reached`` answers the request."""
         number, highest = self._asked
         wanted = number > self._told and highest <= reached
         if wanted:
@@ -285,7 +288,8 @@ class Etcd3Watch(BackendWatch, Listener):
         return self._mark_at if self._progress else None
 
     def _mark(self) -> WatchBatch | None:
-        """A progress mark, if one was asked for or is due, and all events up to it are out."""
+        """Return a progress mark, if one was requested or is due and all events up to it are
+        delivered."""
         hub = self._hub
         if self._history is not None or hub.log is None:
             return None

@@ -1,6 +1,6 @@
-"""The protocol stubs and channels: the one module that knows the client library.
+"""The protocol stubs and channels. This is the only module that knows the client library.
 
-The library's own client and watcher are not used: its watcher does not outlive a connection.
+The library's own client and watcher are not used: its watcher does not survive a broken connection.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Server:
         self._ready = False  # a hint: the last call was answered
 
     def connect(self, timeout: float) -> Exception | None:
-        """Connect; return why there is no connection within ``timeout`` seconds, None if there
-        is."""
+        """Connect; return the reason if there is no connection within ``timeout`` seconds, else
+        None."""
         if self._ready:
             return None
         try:
@@ -93,13 +93,13 @@ class Server:
         return None
 
     def lost(self) -> None:
-        """A call was not answered: the next connects first."""
+        """Note that a call was not answered: the next one connects first."""
         self._ready = False
 
     def renew(self) -> None:
-        """Have the next call try to connect at once, and not be told why the last could not.
+        """Have the next call connect at once, and not fail for the reason of the last one.
 
-        The channel before has no connection, and ends with what still holds it.
+        The channel before has no connection, and ends with its last user.
         """
         self._begin()
 
@@ -108,13 +108,13 @@ class Server:
 
 
 def code_of(error: Exception) -> str:
-    """The status of a call that failed, as "UNAVAILABLE"."""
+    """Return the status of a call that failed, such as "UNAVAILABLE"."""
     code = getattr(error, "code", None)
     found = code() if callable(code) else None
     return str(getattr(found, "name", "UNKNOWN"))
 
 
 def details_of(error: Exception) -> str:
-    """What the server, or the transport, said."""
+    """Return the message of the server or the transport."""
     details = getattr(error, "details", None)
     return str(details() or "") if callable(details) else str(error)

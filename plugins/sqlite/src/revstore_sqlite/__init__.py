@@ -23,9 +23,14 @@ __all__ = ["SQLiteOptions", "factory", "revstore_backend", "revstore_doctor"]
 def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
     """Open the store at ``options.path``.
 
-    ``ConfigError`` if servers are configured or the folder is missing; ``AccessDenied``,
-    ``ReadOnly``, ``NoSpace``; ``IncompatibleStore`` for a file that is no revstore store or of a
-    newer schema; ``CorruptStore``; ``Timeout``.
+    Raises:
+        ConfigError: servers are configured, or the folder is missing.
+        AccessDenied: permissions deny access to the file.
+        ReadOnly: the file cannot be written here, and needs to be.
+        NoSpace: the disk is full.
+        IncompatibleStore: the file is not a revstore store, or has a newer schema.
+        CorruptStore: the store is damaged.
+        Timeout: other processes held it for too long.
     """
     if config.server_list:
         expected = "no servers: options.path names the file"
@@ -51,7 +56,7 @@ def revstore_backend() -> BackendInfo:
 
 @hookimpl
 def revstore_doctor(config: StorageConfig) -> Iterator[DoctorCheck]:
-    """Check the file's mode, its integrity, and where it lies."""
+    """Check the file's mode, its integrity, and its place."""
     options: SQLiteOptions = validate_options(revstore_backend(), config)
     path = os.path.abspath(options.path)
     if not os.path.exists(path):

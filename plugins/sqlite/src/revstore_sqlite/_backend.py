@@ -1,4 +1,4 @@
-"""The backend itself: checks arguments, and passes on to reader, writer and hub."""
+"""The backend itself: it checks arguments, and calls reader, writer and hub."""
 
 from __future__ import annotations
 
@@ -78,8 +78,10 @@ class SQLiteBackend(Backend):
         timeout: float = DEFAULT_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open the file, making it if need be; errors as ``open_store`` of ``_open``. ``clock``
-        gives the seconds since 1970 by which keys expire."""
+        """Open the file, and create it if needed; errors are those of ``open_store`` in ``_open``.
+
+        ``clock`` returns the seconds since 1970 by which keys expire.
+        """
         self._clock = clock
         self._guard = OpenGuard(self)
         self._stop = threading.Event()
@@ -198,7 +200,7 @@ class SQLiteBackend(Backend):
     def transactions(
         self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
     ) -> Sequence[TransactionResult[T] | Exception]:
-        """As in the contract; all bodies share one commit."""
+        """Run bodies as in the contract; all share one commit."""
         check_transactions(bodies)
         wait = self._wait(timeout)
         if not bodies:
@@ -257,8 +259,11 @@ class SQLiteBackend(Backend):
         )
 
     def compact(self, revision: int, *, timeout: float | None = None) -> None:
-        """As in the contract. Once the compacted revision is moved, the call has succeeded; what
-        it cannot delete within its timeout, the housekeeper of any process does later."""
+        """Compact as in the contract.
+
+        The call has succeeded once the compacted revision is moved. Rows that it cannot delete
+        within its timeout are deleted later, by the housekeeper of any process.
+        """
         check_compact(revision)
         deadline = time.monotonic() + self._wait(timeout)
         self._writer.submit(Compact(revision), deadline - time.monotonic())

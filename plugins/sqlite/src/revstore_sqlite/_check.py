@@ -14,7 +14,8 @@ __all__ = ["check_file"]
 
 
 def check_file(path: str) -> Iterator[DoctorCheck]:
-    """Yield what sqlite's quick_check says, and whether ``path`` is on a network file system."""
+    """Yield the result of sqlite's quick_check, and whether ``path`` is on a network file
+    system."""
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema=OFF")

@@ -1,4 +1,4 @@
-"""Connections to a store's file, their deadlines, and waiting for other processes."""
+"""Connections to a store's file, their deadlines, and how they wait for other processes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ _WAL_PAGES = 4000
 
 
 def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading.Event) -> T:
-    """``step()``, again and again while other connections stand in its way.
+    """Return the result of ``step()``; repeat it while other connections are in its way.
 
-    Waits are random, so that processes that met once do not meet again; sqlite's own busy
-    handler is neither fair nor used for the switch to WAL. ``Timeout`` after ``deadline`` (of the
-    monotonic clock), ``Closed`` once ``stop`` is set, other errors translated.
+    Waits are random, so that processes that collided once do not collide again. sqlite's own busy
+    handler is not fair, and is not used for the switch to WAL. Other errors are translated.
+
+    Raises:
+        Timeout: ``deadline`` (of the monotonic clock) has passed.
+        Closed: ``stop`` is set.
     """
     pause = 0.0002
     while True:
@@ -65,8 +68,8 @@ def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading
 class Cutoff:
     """When the statements of a connection are cut off: at ``deadline``, and once ``stop`` is set.
 
-    ``failure`` is what a signal's handler raised during the look at it. SQLite's callback cannot
-    let it out, so the caller of the statement raises it.
+    ``failure`` is what a signal's handler raised during the check. SQLite's callback cannot let it
+    out, so the caller of the statement raises it.
     """
 
     __slots__ = ("deadline", "failure", "stop")
@@ -77,8 +80,11 @@ class Cutoff:
         self.failure: BaseException | None = None
 
     def looks(self) -> Generator[bool, None, None]:
-        """Yield whether to cut off, for each look. A generator, since it is resumed inside the
-        ``try``: an exception may strike at the first instruction of a function, before any."""
+        """Yield, for each check, whether to cut off.
+
+        It is a generator, since that is resumed inside the ``try``: an exception may occur at the
+        first instruction of a function, before any ``try``.
+        """
         over = False
         while True:
             try:
@@ -95,8 +101,8 @@ class Cutoff:
 class Link:
     """One connection, and when its statements are cut off.
 
-    An open one is never put back after an exception, but closed; see ``Reader`` and ``Writer``.
-    If even that is interrupted, it is closed with its last reference.
+    After an unexpected exception a connection is never reused, but closed; see ``Reader`` and
+    ``Writer``. If even that is interrupted, it is closed with its last reference.
     """
 
     __slots__ = ("__weakref__", "_identity", "_looks", "cutoff", "raw", "used")
@@ -121,7 +127,8 @@ class Link:
                 self.raw.execute("ROLLBACK")
 
     def interrupt(self) -> None:
-        """Cut off the statement that runs, in whichever thread; it may be closed meanwhile."""
+        """Cut off the statement that runs, in any thread; the connection may be closed
+        meanwhile."""
         with contextlib.suppress(sqlite3.Error):
             self.raw.interrupt()
 
@@ -138,9 +145,9 @@ class Link:
 class StoreFile:
     """Where the store is and how to connect to it.
 
-    ``path`` is the name that was given, ``real`` the file that it led to: ``-wal`` and ``-shm``
-    lie beside that. ``immutable`` is for a store on a read-only file system: nobody can write it,
-    so sqlite may read it without locks and without the -shm file that it could not make there.
+    ``path`` is the given name, ``real`` the file that it led to; ``-wal`` and ``-shm`` are beside
+    that. ``immutable`` is for a store on a read-only file system: nobody can write it, so sqlite
+    may read it without locks and without the -shm file, which it could not create there.
     """
 
     path: str
@@ -152,12 +159,12 @@ class StoreFile:
     check_at: float = 0.0
 
     def connect(self, stop: threading.Event) -> Link:
-        """A new connection, which is counted in ``process``.
+        """Open a new connection, which is counted in ``process``.
 
         Raises:
-            IncompatibleStore: the file is gone, or there is another in its place.
+            IncompatibleStore: the file is gone, or another one is in its place.
             Unreachable: this process was forked while the file was in use.
-            sqlite3.Error: what sqlite says.
+            sqlite3.Error: sqlite fails.
         """
         if self.identity in process.torn:
             raise Unreachable(
@@ -179,7 +186,7 @@ class StoreFile:
         return link
 
     def lock(self) -> None:
-        """Take locks of our own, once the log is there and while a connection is open."""
+        """Take our own locks, once the log exists and while a connection is open."""
         if not self.immutable:
             with process.guard:
                 process.lock(self.identity)
@@ -205,11 +212,10 @@ class StoreFile:
         return connection
 
     def check(self) -> None:
-        """Look whether the files are still those that were opened.
+        """Check that the files are still those that were opened.
 
         Raises:
-            IncompatibleStore: one was removed, or another one put in its place: what is written
-                to the old one would be lost.
+            IncompatibleStore: one was removed or replaced; writes to the old one would be lost.
         """
         now, due = time.monotonic(), self.check_at
         lost = self.lost()
@@ -220,7 +226,7 @@ class StoreFile:
             self.check_at = now + _FILE_CHECK
 
     def lost(self) -> str:
-        """The path of the file that was removed or replaced; "" if none was."""
+        """Return the path of the file that was removed or replaced; "" if none was."""
         if identity_of(self.path) != self.identity:
             return self.path
         beside = process.beside(self.identity)
@@ -232,7 +238,7 @@ class StoreFile:
 
 
 def open_file(path: str, synchronous: str) -> StoreFile:
-    """The file at ``path``, which exists."""
+    """Return the file at ``path``, which must exist."""
     real = os.path.realpath(path)
     found = os.stat(real)
     return StoreFile(path, real, (found.st_dev, found.st_ino), synchronous)

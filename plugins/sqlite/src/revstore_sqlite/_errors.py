@@ -1,4 +1,4 @@
-"""From what sqlite reports to the errors of the contract."""
+"""From the errors of sqlite to those of the contract."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 def error_code(error: BaseException) -> int:
-    """sqlite's extended result code of ``error``; 0 if it has none."""
+    """Return sqlite's extended result code of ``error``; 0 if it has none."""
     return int(getattr(error, "sqlite_errorcode", 0) or 0)
 
 
 def busy(text: str) -> sqlite3.OperationalError:
-    """An error as sqlite's own for "somebody is in the way, try again"."""
+    """Return an error like sqlite's own for "somebody is in the way, try again"."""
     error = sqlite3.OperationalError(text)
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
     return error
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another connection stood in the way, so that a repetition makes sense."""
+    """Return whether another connection was in the way, so that it makes sense to try again."""
     return error_code(error) & 0xFF in _BUSY
 
 
 def translate(error: BaseException, path: str) -> BackendError:
-    """The error to raise for ``error``, which the caller chains as its cause."""
+    """Return the error to raise for ``error``, which the caller chains as its cause."""
     code = error_code(error)
     if isinstance(error, UnicodeDecodeError):
         return CorruptStore(f"{path}: the store is damaged (it has text that is not UTF-8)")

@@ -1,4 +1,4 @@
-"""The expiry of keys with a ttl, and what else is done with nobody asking: the rest of interrupted
+"""The expiry of keys with a ttl, and other work in the background: the rest of interrupted
 compactions."""
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ _BATCH = 1000
 
 
 def sweep_log(writer: Writer, deadline: float) -> bool:
-    """Delete what compaction left, in short transactions between those of others; whether it is
-    done. Stops at ``deadline``; any process goes on with it later."""
+    """Delete what compaction left, in short transactions between those of others; return whether
+    this is done.
+
+    It stops at ``deadline``; any process goes on with it later.
+    """
     while time.monotonic() < deadline:
         if not writer.submit(Sweep(_BATCH), max(_LOOK_EVERY, deadline - time.monotonic())):
             return True
@@ -35,9 +38,9 @@ def sweep_log(writer: Writer, deadline: float) -> bool:
 
 
 class Housekeeper:
-    """A thread that deletes keys whose time has come. It runs in every process that has the store
-    open, so that keys expire also after the process that wrote them has died; a key is deleted by
-    the first that holds the write lock."""
+    """A thread that deletes expired keys. It runs in every process that has the store open, so that
+    keys expire even after the process that wrote them has ended. The first thread that holds the
+    write lock deletes a key."""
 
     def __init__(
         self,
@@ -57,7 +60,8 @@ class Housekeeper:
         self._thread = start_thread(self._run, "revstore-sqlite-housekeeper")
 
     def wake(self) -> None:
-        """Look at once: a key was given a ttl and may be the next to expire, or it is the end."""
+        """Make the thread look at once: a new key may be the next to expire, or the thread is to
+        end."""
         self._news.set()
 
     def _run(self) -> None:
@@ -79,7 +83,7 @@ class Housekeeper:
             self._news.wait(pause)
 
     def _round(self) -> float:
-        """Do what is due; the seconds until something may be due again."""
+        """Do what is due; return the seconds until something may be due again."""
         header = self._reader.header(DEFAULT_TIMEOUT)
         # A compaction that has come no further since the last look is nobody's any more.
         if header.compacted > header.swept == self._swept:
@@ -92,7 +96,8 @@ class Housekeeper:
         return pause
 
     def _expire(self, due: int | None, operation: type[Expire | ExpireLeases]) -> float:
-        """Run ``operation`` if something is due; the seconds until something may be."""
+        """Run ``operation`` if something is due; return the seconds until something may be due
+        again."""
         if due is None:
             return _LOOK_EVERY
         left = due / 1000 - self._clock()
@@ -104,7 +109,7 @@ class Housekeeper:
         return 0.0 if gone else _LOOK_EVERY
 
     def close(self, timeout: float) -> None:
-        """End the thread; ``stop`` has been set before."""
+        """End the thread; ``stop`` must already be set."""
         self._news.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)

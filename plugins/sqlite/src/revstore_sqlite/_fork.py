@@ -1,10 +1,9 @@
 """A fork while stores are open: what must hold before it, and what the child does after it.
 
 The child inherits SQLite's tables of files, locks and connections, but none of the locks. So no
-thread may be inside SQLite at the moment of the fork: users of connections pause before it, long
-reads are cut off and read again. Then the child can close what it inherited, and SQLite begins
-again there. If somebody did not pause in time, the child leaves everything as it is, and refuses to
-open these files.
+thread may be in SQLite at the moment of the fork: users of connections pause before it, and long
+reads are cut off and repeated. Then the child can close what it inherited, and SQLite starts again
+there. If a user did not pause in time, the child changes nothing, and refuses to open these files.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ class Pausable(Protocol):
     """A user of connections."""
 
     def pause(self, deadline: float) -> bool:
-        """Begin no use of a connection any more, and wait for those under way; whether there are
-        none at ``deadline``."""
+        """Start no use of a connection any more, and wait for those under way; return whether there
+        are none at ``deadline``."""
 
     def paused(self) -> bool:
-        """Whether no connection is in use."""
+        """Return whether no connection is in use."""
 
     def resume(self) -> None:
-        """Go on, after ``pause`` in whatever state that ended."""
+        """Go on after ``pause``, whatever its result was."""
 
     def begin_anew(self) -> None:
-        """The same in the child, where the other threads are gone with what they held."""
+        """Go on in the child, where the other threads and what they held do not exist."""
 
 
 class Turn:
@@ -124,7 +123,7 @@ _fork = _Fork()
 
 
 def enlist(user: Pausable) -> None:
-    """Have ``user`` pause for forks as long as it lives."""
+    """Have ``user`` pause for forks as long as it exists."""
     _fork.users.add(user)
 
 

@@ -1,11 +1,11 @@
 """The hub: the latest events of a store, in memory, shared by all watches of a backend.
 
-The hub holds a run of revisions without gaps, the events of each as a tuple, which is empty for a
-revision that was never taken. The run ends at its head; the hub appends what comes next, and knows
-by the numbers alone when it has missed something; that it then reads from the log. Own writes are
-published by the writer right after their commit. The writes of others are found by one thread that
-polls sqlite's
-``data_version``. Whatever comes first, events are appended in revision order and once.
+The hub holds consecutive revisions, the events of each as a tuple, which is empty for a revision
+that was never taken. The last one is its head, and the hub appends what comes next. From the
+numbers alone it knows when it has missed something, and then reads that from the log. The writer
+publishes its own writes right after their commit. One thread finds the writes of other processes:
+it polls sqlite's ``data_version``. Whichever comes first, events are appended in revision order and
+once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def concerns(self, events: Sequence[tuple[WatchEvent, ...]], head: int) -> bool:
-        """Whether the listener waits for something and these events may be it."""
+        """Return whether the listener waits for something and these events may be it."""
 
     @abc.abstractmethod
     def wake(self) -> None:
@@ -62,7 +62,8 @@ def _size(events: tuple[WatchEvent, ...]) -> int:
 
 
 class Hub:
-    """Keeps the tail, wakes listeners, and polls for other processes while there are any."""
+    """Keeps the tail of the log, wakes listeners, and polls for other processes while there are
+    listeners."""
 
     def __init__(
         self, reader: Reader, store: StoreFile, poll_interval: float, stop: threading.Event
@@ -90,7 +91,8 @@ class Hub:
         self.error: StorageError | None = None
 
     def watched(self) -> bool:
-        """Whether anybody needs events; read without the lock, ``publish`` copes with a change."""
+        """Return whether anybody needs events; it takes no lock, and ``publish`` copes with a
+        change."""
         return bool(self._listeners)
 
     def join(self, listener: Listener) -> None:
@@ -110,9 +112,9 @@ class Hub:
                 self._size = 0
 
     def publish(self, first: int, last: int, events: list[tuple[WatchEvent, ...]] | None) -> None:
-        """Take over the events ``first`` to ``last`` of a commit, or have the thread read them.
+        """Add the events ``first`` to ``last`` of a commit, or have the thread read them.
 
-        Raises nothing of its own, and never waits for a reader of the log.
+        It raises no error of its own, and never waits for a reader of the log.
         """
         if not self._listeners:
             return
@@ -120,7 +122,7 @@ class Hub:
             self._kick.set()
 
     def _take(self, first: int, last: int, events: list[tuple[WatchEvent, ...]]) -> bool:
-        """Append what is new; False if something before ``first`` is missing."""
+        """Append what is new; return False if something before ``first`` is missing."""
         try:
             with self.lock:
                 tail = self.tail
@@ -148,14 +150,15 @@ class Hub:
                 listener.wake()
 
     def _wake_all_later(self) -> None:
-        """The caller was interrupted, and may not have woken all: the thread does."""
+        """Have the thread wake all watches: the caller was interrupted and may not have woken them
+        all."""
         self._torn = True
         self._kick.set()
 
     def catch_up(self) -> int:
-        """Read the store's revision and whatever the tail lacks up to it; returns it.
+        """Read the store's revision and what the tail lacks up to it; return the revision.
 
-        Any write that was acknowledged before the call is covered, also of other processes.
+        This covers any write that was acknowledged before the call, even by other processes.
         """
         with self._catching:
             while True:
@@ -173,7 +176,8 @@ class Hub:
                     return header.revision
 
     def _read_on(self, tail: SharedLog[tuple[WatchEvent, ...]], revision: int) -> bool:
-        """Read a page of what the tail lacks up to ``revision``; False if it lacks nothing."""
+        """Read a page of what the tail lacks up to ``revision``; return False if it lacks
+        nothing."""
         after = tail.end
         if after >= revision:
             return False
@@ -236,7 +240,8 @@ class Hub:
                 link.close()
 
     def _data_version(self, link: Link | None) -> tuple[Link, int]:
-        """A connection, and a number that changes when any other connection has committed."""
+        """Return a connection, and a number that changes when any other connection has
+        committed."""
 
         def ask() -> tuple[Link, int]:
             with self._turn.lock:
@@ -266,6 +271,6 @@ class Hub:
 def _filled(
     events: list[tuple[WatchEvent, ...]], after: int, upto: int
 ) -> list[tuple[WatchEvent, ...]]:
-    """An item for each revision above ``after`` up to ``upto``."""
+    """Return an item for each revision above ``after`` up to ``upto``."""
     found = {each[0].kv.revision: each for each in events}
     return [found.get(revision, ()) for revision in range(after + 1, upto + 1)]

@@ -1,4 +1,4 @@
-"""The leases of a store: rows of a table, changed by the writer and read by the reader."""
+"""The leases of a store: rows of a table, which the writer changes and the reader reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TURN = 0.005
 
 
 class _Grant(Operation[int]):
-    """Make a lease; its id."""
+    """Create a lease; the result is its id."""
 
     __slots__ = ("clock", "lease", "ttl")
 
@@ -43,7 +43,7 @@ class _Grant(Operation[int]):
 
 
 class _KeepAlive(Operation[int]):
-    """Start a lease again; its ttl."""
+    """Start a lease's ttl again; the result is its ttl."""
 
     __slots__ = ("clock", "lease")
 
@@ -61,7 +61,7 @@ class _KeepAlive(Operation[int]):
 
 
 class _Revoke(Operation[int]):
-    """End a lease; the revision."""
+    """End a lease; the result is the revision."""
 
     __slots__ = ("lease",)
 
@@ -77,9 +77,9 @@ class _Revoke(Operation[int]):
 
 
 class ExpireLeases(Operation[int]):
-    """End leases whose time has come; how many there were. Not all of them if they are many.
+    """End expired leases; the result is their number. If there are many, not all are ended.
 
-    What is due is decided inside the transaction, so that a lease that was just kept alive stays.
+    The transaction itself decides which are due, so that a lease that was just kept alive stays.
     """
 
     __slots__ = ("clock", "limit")
@@ -123,7 +123,7 @@ def _end(txn: Transaction, lease: int) -> None:
 
 
 class SQLiteLeases(Leases):
-    """See ``Leases``."""
+    """Leases in a store's file, see ``Leases``."""
 
     def __init__(
         self,

@@ -1,13 +1,13 @@
-"""Locks of our own on a store's files, so that nobody removes the log that is in use.
+"""Our own locks on a store's files, so that nobody removes the log that is in use.
 
 SQLite marks a database as in use by POSIX locks. A process loses all of them when anything in it
 closes the file, and a forked child does not inherit them. Another process that then closes the
-store removes ``-wal`` beneath those that still write to it. Open file description locks on the same
-bytes belong to a descriptor instead: nothing but that descriptor's end takes them away.
+store removes ``-wal``, although others still write to it. Open file description locks on the same
+bytes belong to a descriptor instead: only the end of that descriptor releases them.
 
-They are taken once the log is there, and given back just before the process's last connection to
-the file is closed, which then moves the log into the file if no other process has it open. The
-descriptors must outlive every connection, since closing one drops SQLite's own locks.
+They are taken once the log exists, and released just before the process's last connection to the
+file is closed. That connection then moves the log into the file if no other process has it open.
+The descriptors must outlive every connection, since closing one drops SQLite's own locks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Closable(Protocol):
 
 
 def identity_of(path: str) -> Identity | None:
-    """The identity of the file at ``path``, None if there is none."""
+    """Return the identity of the file at ``path``, None if there is no file."""
     with ignoring(OSError):
         found = os.stat(path)
         return found.st_dev, found.st_ino
@@ -59,7 +59,7 @@ def identity_of(path: str) -> Identity | None:
 
 @attrs.define(eq=False)
 class _Held:
-    """What the process has of one file. Guarded by ``process.guard``."""
+    """What the process holds of one file. Guarded by ``process.guard``."""
 
     path: str
     connections: weakref.WeakSet[Closable] = attrs.field(factory=weakref.WeakSet)
@@ -70,8 +70,12 @@ class _Held:
     beside: tuple[Identity | None, Identity | None] | None = None
 
     def lock(self, identity: Identity) -> None:
-        """Take the locks if they are not held; sqlite's busy error if somebody is in the way for
-        a moment. Where there are no such locks, only the identities are kept."""
+        """Take the locks unless they are held. Without such locks on this system, only keep the
+        identities.
+
+        Raises:
+            sqlite3.OperationalError: sqlite's busy error, if somebody is in the way for a moment.
+        """
         if self.locked:
             return
         if _OFD_SETLK is not None and not self.descriptors:
@@ -120,8 +124,11 @@ class _Held:
 
 
 def _keep_standard_streams() -> None:
-    """Fill descriptors 0 to 2 if they are closed: code that redirects a standard stream later would
-    close ours with it. SQLite does the same for its own."""
+    """Fill descriptors 0 to 2 if they are closed.
+
+    Otherwise code that redirects a standard stream later would close ours. SQLite does the same for
+    its own.
+    """
     while True:
         descriptor = os.open(os.devnull, os.O_RDONLY)
         if descriptor > 2:
@@ -155,16 +162,16 @@ class _Process:
         found.connections.add(connection)
 
     def lock(self, identity: Identity) -> None:
-        """Take the locks on a file whose log is there. The caller holds ``guard``."""
+        """Take the locks on a file whose log exists. The caller holds ``guard``."""
         self._held[identity].lock(identity)
 
     def beside(self, identity: Identity) -> tuple[Identity | None, Identity | None] | None:
-        """The identities of ``-wal`` and ``-shm``; None if they are not known."""
+        """Return the identities of ``-wal`` and ``-shm``; None if they are unknown."""
         found = self._held.get(identity)
         return found.beside if found else None
 
     def close(self, identity: Identity, connection: Closable) -> None:
-        """Close a connection, and give the locks back if it is the last."""
+        """Close a connection, and release the locks if it is the last one."""
         with self.guard:
             found = self._held.get(identity)
             if found is None or connection not in found.connections:
@@ -180,11 +187,11 @@ class _Process:
                 del self._held[identity]
 
     def leave_to_parent(self, *, quiet: bool) -> list[Closable]:
-        """In a child just after a fork: let go of what the parent has open.
+        """Release what the parent has open, in a child just after a fork.
 
         If it was ``quiet``, all connections are closed, so that SQLite knows of no file and takes
-        locks of this process's own again. Else they are returned, and must never be closed: that
-        would write to what the parent is writing.
+        its own locks again in this process. Otherwise they are returned, and must never be closed:
+        that would write to what the parent is writing.
         """
         inherited = [each for found in self._held.values() for each in found.connections]
         if quiet:

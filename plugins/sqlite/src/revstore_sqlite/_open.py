@@ -1,4 +1,4 @@
-"""Opening a file: making it, recognising it, giving it its layout."""
+"""How a file is opened: it is created, recognised, and given its layout."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ _NOT_MADE = {
 def open_store(
     options: SQLiteOptions, timeout: float, stop: threading.Event
 ) -> tuple[StoreFile, Link]:
-    """The store's file, ready for use, and a connection to it.
+    """Return the store's file, ready for use, and a connection to it.
 
     Raises:
         ConfigError: the folder is missing, or the path is a folder.
-        AccessDenied, ReadOnly, NoSpace: as the file system says.
-        IncompatibleStore: the file is no revstore store (it is left untouched), one of a newer
-            schema, has more than one name, or something in it that is not ours.
+        AccessDenied: permissions deny access to the file.
+        ReadOnly: the file cannot be written here, and needs to be.
+        NoSpace: the disk is full.
+        IncompatibleStore: the file is not a revstore store (it is left untouched), has a newer
+            schema, has more than one name, or contains something that is not ours.
         CorruptStore: the store is damaged.
         Timeout: other processes held it for too long.
     """
@@ -92,8 +94,10 @@ def _has_log(path: str) -> bool:
 
 
 def _make_file(path: str) -> None:
-    """Create the file with mode 0600 if it is not there: sqlite would take the umask's mode, and
-    gives -wal and -shm the mode of the file."""
+    """Create the file with mode 0600 if it does not exist.
+
+    sqlite would use the umask's mode, and gives -wal and -shm the mode of the file.
+    """
     if os.path.isdir(path):
         raise ConfigError("options.path", path, "the path of a file, not of a folder")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -126,7 +130,7 @@ def _not_opened(path: str, error: OSError) -> Exception:
 
 
 def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
-    """A connection to the file as a store, with our locks held if it has a log."""
+    """Return a connection to the file as a store, with our locks held if it has a log."""
     first = store.connect(stop)
     try:
         first.cutoff.deadline = deadline
@@ -182,7 +186,7 @@ def _journal(raw: sqlite3.Connection, pragma: str) -> object:
 
 
 def _look(raw: sqlite3.Connection, path: str) -> int:
-    """``_version`` of one state of the file, while other processes may be making it."""
+    """Return ``_version`` of one state of the file, while other processes may be creating it."""
     size = os.path.getsize(path)  # before the state is fixed, so that it is never newer than that
     raw.execute("BEGIN")
     version = _version(raw, path, size)
@@ -191,8 +195,13 @@ def _look(raw: sqlite3.Connection, path: str) -> int:
 
 
 def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
-    """The layout's version, 0 for an empty file; ``IncompatibleStore`` if it is not ours. Within a
-    transaction: the numbers it compares must be of one moment."""
+    """Return the layout's version, 0 for an empty file.
+
+    Call it within a transaction: the numbers that it compares must be of one moment.
+
+    Raises:
+        IncompatibleStore: the file is not ours.
+    """
     (application,) = raw.execute("PRAGMA application_id").fetchone()
     (version,) = raw.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
@@ -215,7 +224,7 @@ def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
 
 
 def _explain_access(path: str, error: Exception) -> None:
-    """Raise what the file's permissions say, if they are the reason."""
+    """Raise the error of the file's permissions, if they are the reason."""
     if not os.access(path, os.R_OK):
         raise AccessDenied(f"{path}: the file cannot be read: permission denied") from error
     if read_only_file_system(path) or not os.access(path, os.W_OK):

@@ -1,4 +1,4 @@
-"""What is done inside a write transaction: one operation's reads and writes."""
+"""What happens inside a write transaction: one operation's reads and writes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _TURN = 0.005
 
 
 class Transaction:
-    """One write transaction, maybe shared by many operations; ``CorruptStore``.
+    """One write transaction, perhaps shared by many operations. It raises ``CorruptStore``.
 
     ``revision`` rises with every write. ``events`` collects them for the watches, a tuple for each
-    revision from ``first`` on; None while nobody watches, or if they have to be read from the log.
+    revision from ``first`` on; None if nobody watches, or if they have to be read from the log.
     """
 
     __slots__ = ("compacted", "events", "fence", "first", "path", "raw", "revision", "swept")
@@ -63,12 +63,20 @@ class Transaction:
         self.events: list[tuple[WatchEvent, ...]] | None = [] if watched else None
 
     def check_writable(self) -> None:
-        """Raise ``ReadOnly`` if the store is fenced."""
+        """Check that the store is not fenced.
+
+        Raises:
+            ReadOnly: it is.
+        """
         if self.fence:
             raise ReadOnly(self.fence)
 
     def next_revision(self) -> int:
-        """The revision of the next write; ``NoSpace`` if there is none."""
+        """Return the revision of the next write.
+
+        Raises:
+            NoSpace: there are no more revisions.
+        """
         if self.revision >= GREATEST_REVISION:
             raise NoSpace(f"{self.path}: the store has used up its {GREATEST_REVISION} revisions")
         return self.revision + 1
@@ -80,7 +88,10 @@ class Transaction:
 
     def log(self, kv: KeyValue, replaced: int | None, number: int = 0) -> None:
         """Add the write ``number`` of its revision to the log, after the one with the id
-        ``replaced``: ``kv``, or a deletion if its version is 0."""
+        ``replaced``.
+
+        The write is ``kv``, or a deletion if the version of ``kv`` is 0.
+        """
         value = kv.value if kv.version else None
         self.raw.execute(
             _sql.INSERT_LOG,
@@ -97,7 +108,8 @@ class Transaction:
         )
 
     def remove(self, keys: Iterable[str]) -> int:
-        """Delete those of ``keys``, given in order, that exist, in one revision; how many."""
+        """Delete those of ``keys``, given in order, that exist, in one revision; return their
+        number."""
         revision = self.next_revision()
         events: list[WatchEvent] = []
         for key in keys:
@@ -109,7 +121,7 @@ class Transaction:
         return len(events)
 
     def remove_one(self, previous: KeyValue, entry: int) -> int:
-        """Delete the key that stands as ``previous``; the revision of it."""
+        """Delete the key whose state is ``previous``; return the revision of the deletion."""
         events: list[WatchEvent] = []
         self._delete(previous, entry, self.next_revision(), events)
         self.done(self.revision + 1, events)
@@ -160,20 +172,22 @@ class Transaction:
 
 
 def expiry(clock: Callable[[], float], ttl: int) -> int:
-    """When what begins now and lasts ``ttl`` seconds ends, in milliseconds."""
+    """Return when something that begins now and lasts ``ttl`` seconds ends, in milliseconds."""
     # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
     return int(clock() * 1000) + 1 + ttl * 1000
 
 
 def time_left(expires_at: int, now: float) -> float:
-    """Return the seconds until what ``expiry`` gave: whole milliseconds, never above the ttl."""
+    """Return the seconds until a time from ``expiry``: whole milliseconds, never above the ttl."""
     return max(0, expires_at - int(now * 1000) - 1) / 1000
 
 
 class Operation(abc.ABC, Generic[T]):
-    """One step of a write transaction. ``run`` must leave the store untouched when it raises
-    an error of the contract; after an error of sqlite the whole transaction is rolled back.
-    It may be run again in another transaction."""
+    """One step of a write transaction.
+
+    If ``run`` raises an error of the contract, it must leave the store untouched; after an error of
+    sqlite the whole transaction is rolled back. It may run again in another transaction.
+    """
 
     __slots__ = ()
     key = ""
@@ -264,11 +278,11 @@ class Delete(Operation[DeleteResult]):
 
 
 class Expire(Operation[int]):
-    """Delete keys whose time has come, each with a revision of its own; how many there were. Not
-    all of them if they are many: other writes wait meanwhile.
+    """Delete expired keys, each with its own revision; the result is their number. If there are
+    many, not all are deleted, since other writes wait meanwhile.
 
-    What is due is decided inside the transaction, so that a key whose ttl was just renewed
-    stays, and of several processes that sweep, one deletes it.
+    The transaction itself decides which are due. So a key whose ttl was just renewed stays, and if
+    several processes sweep, only one of them deletes a key.
     """
 
     __slots__ = ("clock", "limit")
@@ -291,8 +305,8 @@ class Expire(Operation[int]):
 
 
 class Compact(Operation[None]):
-    """Move the compacted revision. From then on nobody reads what lies below, so the rows can be
-    deleted bit by bit, and a crash on the way leaves only rows that nobody sees."""
+    """Move the compacted revision. From then on nobody reads what is below, so the rows can be
+    deleted in parts, and a crash in between leaves only rows that nobody sees."""
 
     __slots__ = ("revision",)
 
@@ -309,10 +323,11 @@ class Compact(Operation[None]):
 
 
 class Sweep(Operation[bool]):
-    """Delete a batch of the log rows that compaction made superfluous; whether more are left.
+    """Delete a batch of the log rows that compaction made superfluous; the result is whether more
+    are left.
 
-    A write at or below the compacted revision makes the one that it replaced superfluous, and
-    itself too if it is a deletion. So it is enough to go once over what was added since.
+    A write at or below the compacted revision makes the one that it replaced superfluous, and if it
+    is a deletion also itself. So it is enough to go once over the rows that were added since.
     """
 
     __slots__ = ("limit",)
@@ -343,7 +358,7 @@ class Sweep(Operation[bool]):
 
 
 class RaiseRevision(Operation[None]):
-    """Lift the store's revision."""
+    """Raise the store's revision."""
 
     __slots__ = ("revision",)
 

@@ -30,13 +30,16 @@ def _check_synchronous(_: object, __: object, value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class SQLiteOptions:
-    """How a sqlite store is opened; ``ConfigError`` names the field that is wrong.
+    """How a sqlite store is opened.
 
-    ``path``: the file, made with mode 0600 if it is not there; its folder must exist. A relative
-    path is taken from the working folder at the moment of opening.
-    ``synchronous``: "FULL" survives a crash of the machine; "NORMAL" survives one of the process
-    only, and is faster.
-    ``poll_interval``: seconds between two looks for the writes of other processes, 0.001 to 10.
+    ``path``: the file, created with mode 0600 if it does not exist; its folder must exist. A
+    relative path starts at the working folder at the moment of opening.
+    ``synchronous``: "FULL" survives a crash of the machine; "NORMAL" survives only one of the
+    process, and is faster.
+    ``poll_interval``: seconds between two checks for the writes of other processes, 0.001 to 10.
+
+    Raises:
+        ConfigError: a value is not allowed; the error names the field.
     """
 
     path: str = attrs.field(default="revstore.db", validator=_check_path)

@@ -1,4 +1,4 @@
-"""Where a store lies: what the file system allows, and the modes of the files beside it."""
+"""Where a store is: what the file system allows, and the modes of the files beside it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _NETWORK = (
 
 
 def read_only_file_system(path: str) -> bool:
-    """Whether ``path`` lies on a file system that is mounted read-only."""
+    """Return whether ``path`` is on a file system that is mounted read-only."""
     with ignoring(OSError):
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     return False
 
 
 def network_file_system(path: str) -> str:
-    """The kind of network file system that ``path`` lies on, "" if it is local or not known.
+    """Return the kind of network file system that ``path`` is on, "" if it is local or unknown.
 
-    WAL needs memory that all processes share, and locks there are often not to be trusted.
+    WAL needs memory that all processes share, and locks there are often unreliable.
     """
     best, kind = "", ""
     with ignoring(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
@@ -47,10 +47,10 @@ def network_file_system(path: str) -> str:
 
 
 def match_modes(path: str) -> None:
-    """Give ``-wal`` and ``-shm`` the mode of the file, as far as they are ours to change.
+    """Give ``-wal`` and ``-shm`` the mode of the file, if we may change them.
 
-    SQLite does so only when it makes them: after a crash they may be left with the mode that the
-    file had at an earlier time, and then they decide who may open the store.
+    SQLite does so only when it creates them: after a crash they may keep the mode that the file had
+    earlier, and then that mode decides who may open the store.
     """
     with ignoring(OSError):
         wanted = stat.S_IMODE(os.stat(path).st_mode)

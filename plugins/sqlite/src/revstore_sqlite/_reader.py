@@ -1,4 +1,4 @@
-"""Reads: a pool of connections, and what is asked of them, each from one snapshot."""
+"""Reads: a pool of connections, and their queries, each from one snapshot."""
 
 from __future__ import annotations
 
@@ -74,16 +74,17 @@ class LogPage:
 
 
 def _range_end(prefix: str) -> str | bytes:
-    """What every key with ``prefix`` is below: to sqlite every blob is above every text."""
+    """Return an upper bound of every key with ``prefix``: sqlite sorts every blob after every
+    text."""
     return prefix_end(prefix) or b""
 
 
 class Reader:
-    """Answers reads from the committed state; writers are not disturbed and do not disturb.
+    """Answers reads from the committed state; reads and writes do not delay each other.
 
-    A connection goes back to the pool only after a call that went through, or ended with an error
-    of the contract; after anything else that was raised, by a signal's handler at whatever line,
-    it is closed. So none is left in a transaction.
+    A connection goes back to the pool only after a call that succeeded, or ended with an error of
+    the contract. After any other exception, such as one of a signal's handler at any line, it is
+    closed. So no connection is left in a transaction.
     """
 
     def __init__(self, store: StoreFile, stop: threading.Event) -> None:
@@ -99,7 +100,7 @@ class Reader:
         enlist(self)
 
     def _connect(self, deadline: float) -> Link:
-        """A new connection, which close() waits for."""
+        """Return a new connection, which close() waits for."""
         path = self._store.path
         left = max(0.0, deadline - time.monotonic())
         if not self._open.wait(min(left, threading.TIMEOUT_MAX)):
@@ -137,7 +138,7 @@ class Reader:
             self._discard(link)
 
     def run(self, query: Callable[[sqlite3.Connection], T], timeout: float) -> T:
-        """``query`` on a connection of the pool; it may be run more than once."""
+        """Return the result of ``query`` on a connection of the pool; it may run more than once."""
         now = time.monotonic()
         deadline = now + timeout
         if self._stop.is_set():
@@ -183,7 +184,7 @@ class Reader:
         return result
 
     def _fail(self, link: Link, error: Exception, deadline: float) -> None:
-        """Close the connection, and raise what is behind sqlite's error, if anything is."""
+        """Close the connection, and raise the error behind sqlite's error, if there is one."""
         self._discard(link)
         if link.cutoff.failure is not None:
             raise link.cutoff.failure
@@ -192,7 +193,7 @@ class Reader:
             raise busy(f"{self._store.path}: a fork interrupted the call") from error
 
     def _snapshot(self, query: Callable[[sqlite3.Connection], T], timeout: float) -> T:
-        """``query`` with all its statements seeing one state of the store."""
+        """Return the result of ``query``, whose statements all see one state of the store."""
 
         def both(raw: sqlite3.Connection) -> T | StorageError:
             raw.execute("BEGIN")
@@ -214,7 +215,7 @@ class Reader:
         return header_of(row, self._store.path)
 
     def _header_at(self, raw: sqlite3.Connection, revision: int) -> Header:
-        """The counters, if the store can be read at ``revision`` (0: now)."""
+        """Return the counters, if the store can be read at ``revision`` (0: now)."""
         header = header_of(raw.execute(_sql.HEADER).fetchone(), self._store.path)
         if revision > header.revision:
             raise FutureRevision(revision, header.revision)
@@ -280,15 +281,15 @@ class Reader:
         return self._snapshot(query, timeout)
 
     def next_expiry(self, timeout: float) -> int | None:
-        """When the first key expires, in milliseconds since 1970; None if none does."""
+        """Return when the first key expires, in milliseconds since 1970; None if none does."""
         return self._one(_sql.NEXT_EXPIRY, (), timeout)
 
     def next_lease_expiry(self, timeout: float) -> int | None:
-        """The same of leases."""
+        """Return when the first lease expires, in milliseconds since 1970; None if none does."""
         return self._one(_sql.NEXT_LEASE_EXPIRY, (), timeout)
 
     def expiry(self, key: str, timeout: float) -> int | None:
-        """When a key expires; None if it does not, or does not exist."""
+        """Return when a key expires; None if it does not, or does not exist."""
         return self._one(_sql.EXPIRY, (key,), timeout)
 
     def _one(self, statement: str, parameters: tuple[object, ...], timeout: float) -> int | None:
@@ -296,14 +297,14 @@ class Reader:
         return None if found is None else cast("int | None", found[0])
 
     def leases(self, timeout: float) -> tuple[int, ...]:
-        """The ids of all leases, in order."""
+        """Return the ids of all leases, in order."""
         rows = self.run(lambda raw: raw.execute(_sql.LEASES).fetchall(), timeout)
         return tuple(id_ for (id_,) in rows)
 
     def lease(
         self, lease: int, *, keys: bool, timeout: float
     ) -> tuple[int, int, tuple[str, ...]] | None:
-        """A lease's ttl, when it expires, and its keys if they are wanted."""
+        """Return a lease's ttl, when it expires, and its keys if they are asked for."""
 
         def query(raw: sqlite3.Connection) -> tuple[int, int, tuple[str, ...]] | None:
             row = raw.execute(_sql.LEASE, (lease,)).fetchone()
@@ -315,8 +316,14 @@ class Reader:
     def events(
         self, after: int, upto: int, prefix: str, *, recursive: bool, timeout: float
     ) -> LogPage:
-        """The events above ``after`` and at most ``upto`` of one key or of a prefix, in revision
-        order; fewer, with a lower ``upto``, if they are large. ``Compacted`` if some are gone."""
+        """Return the events above ``after`` and at most ``upto`` of one key or of a prefix, in
+        revision order.
+
+        If they are large, there are fewer of them, with a lower ``upto``.
+
+        Raises:
+            Compacted: some of them are gone.
+        """
 
         def query(raw: sqlite3.Connection) -> LogPage:
             header = self._header_at(raw, 0)
@@ -351,7 +358,7 @@ class Reader:
         self.run(lambda raw: raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), timeout)
 
     def close(self, timeout: float) -> None:
-        """Close the pool; calls that are under way end with ``Closed``, since ``stop`` is set."""
+        """Close the pool; calls under way end with ``Closed``, since ``stop`` is set."""
         self._open.set()
         self._drain()
         deadline = time.monotonic() + timeout
@@ -363,7 +370,7 @@ class Reader:
             )
 
     def pause(self, deadline: float) -> bool:
-        """Keep all connections from use, and cut off those that do not come back by themselves."""
+        """Keep all connections from use, and cut off the reads that do not end by themselves."""
         self._open.clear()
         self._awaited = True
         patience = min(deadline, time.monotonic() + _CUT_OFF)
@@ -386,7 +393,7 @@ class Reader:
             return not self._in_use()
 
     def _in_use(self) -> bool:
-        """Whether a call is inside SQLite; the caller holds ``_changed``."""
+        """Return whether a call is inside SQLite; the caller holds ``_changed``."""
         return any(link.used.locked() for link in self._links)
 
     def resume(self) -> None:

@@ -1,9 +1,8 @@
 """From rows to values. A file may hold anything, so every row is checked.
 
-Each write has a checksum over its key, its value and its numbers. Where it does not fit what was
-read, the row is one whose value cannot be trusted: that is a result of its key alone,
-``KeyValue.damaged``, and no concern of its neighbours. Numbers come out of SQL as integers; see
-``_sql``.
+Each write has a checksum of its key, its value and its numbers. If it does not fit what was read,
+the value of the row cannot be trusted. This is reported for its key alone, as ``KeyValue.damaged``,
+and does not affect other keys. Numbers are already integers when SQL returns them; see ``_sql``.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ _CHUNK = 512
 
 
 def first_id(revision: int) -> int:
-    """The id of the first write of a revision."""
+    """Return the id of the first write of a revision."""
     return revision << 20
 
 
 def last_id(revision: int) -> int:
-    """The greatest id that a write of a revision can have."""
+    """Return the greatest id that a write of a revision can have."""
     return (revision << 20) + (1 << 20) - 1
 
 
@@ -66,7 +65,11 @@ class Header:
 
 
 def header_of(row: Sequence[Any] | None, path: str) -> Header:
-    """The counters; ``CorruptStore`` if they cannot be."""
+    """Return the counters.
+
+    Raises:
+        CorruptStore: they are not possible.
+    """
     if row is not None:
         revision, compacted, swept, store_id, fence = row
         numbers = type(revision) is type(compacted) is type(swept) is int
@@ -82,7 +85,7 @@ def header_of(row: Sequence[Any] | None, path: str) -> Header:
 
 
 def checksum(kv: KeyValue) -> int:
-    """What is stored beside a write: a CRC over key and value, and the fold of the numbers."""
+    """Return what is stored beside a write: a CRC of key and value, and the fold of the numbers."""
     numbers = kv.revision + 3 * kv.create_revision + 5 * kv.version + 7 * kv.lease
     return (_crc(kv.key, kv.value) + numbers % FOLD) & 0xFFFFFFFF
 
@@ -92,8 +95,11 @@ def _crc(key: str, value: bytes) -> int:
 
 
 def key_value(key: str, value: Any, *numbers: Any) -> KeyValue:
-    """One key. The last of ``numbers`` is what the CRC of key and value must be, by the checksum
-    and the others."""
+    """Return one key.
+
+    The last of ``numbers`` is what the CRC of key and value must be, by the checksum and the other
+    numbers.
+    """
     revision, created, version, lease, expected = numbers
     if type(value) is bytes and _crc(key, value) == expected:
         return KeyValue(key, value, revision, created, version, lease)
@@ -106,7 +112,7 @@ _FIELDS = itemgetter(*range(6))
 
 
 def key_values(cursor: sqlite3.Cursor, *, checked: bool = True) -> tuple[KeyValue, ...]:
-    """All rows of a list; those that are not ``checked`` have no value and no checksum."""
+    """Return all rows of a list; those that are not ``checked`` have no value and no checksum."""
     with closing(cursor):
         if not checked:
             return tuple(starmap(KeyValue, cursor))
@@ -118,8 +124,10 @@ def key_values(cursor: sqlite3.Cursor, *, checked: bool = True) -> tuple[KeyValu
 
 
 def _intact(rows: list[tuple[Any, ...]]) -> bool:
-    """Whether all checksums fit: a loop that never leaves C. A value of another type than bytes
-    does not get through it."""
+    """Return whether all checksums fit.
+
+    It is a loop that never leaves C. A value of another type than bytes fails it.
+    """
     keys = map(crc32, map(str.encode, map(_KEY, rows)))
     try:
         return all(map(eq, map(crc32, map(_VALUE, rows), keys), map(_EXPECTED, rows)))
@@ -129,7 +137,8 @@ def _intact(rows: list[tuple[Any, ...]]) -> bool:
 
 
 def event(row: Sequence[Any]) -> WatchEvent:
-    """A row of ``_sql.EVENTS``: a write, the revision that it replaced, and what stood there."""
+    """Return the event of a row of ``_sql.EVENTS``: a write, the revision that it replaced, and the
+    key before."""
     key, value, revision, _, version, _, _, replaced, *old = row
     previous = None
     if replaced is not None:

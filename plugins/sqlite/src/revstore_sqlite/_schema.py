@@ -2,11 +2,11 @@
 
 ``log`` has one row for every write that is left; its rowid is the revision times 2^20, plus the
 number of the write among those that share the revision. ``state`` has one row for every key that
-exists; its ``entry`` is the rowid of its last write in ``log``. So values are stored once, the
-current state never depends on how long the log is, and every write finds the value before it
-through ``previous``. A key that has a ``lease`` and no ``expires_at`` is attached to that row of
+exists; its ``entry`` is the rowid of its last write in ``log``. So values are stored once, reading
+the current state does not depend on the length of the log, and every write finds the value before
+it through ``previous``. A key that has a ``lease`` and no ``expires_at`` is attached to that row of
 ``lease``; with ``expires_at``, ``lease`` is the ttl. ``meta`` has one row: the store's identity,
-its counters, and why it is fenced.
+its counters, and the reason of a fence.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ UPGRADES: Final[dict[int, tuple[str, ...]]] = {
 def check_schema(path: str, found: Iterable[tuple[object, object, object, object]]) -> None:
     """Check the rows (type, name, tbl_name, sql) of sqlite_master.
 
-    Tables of others beside ours do no harm. What would run or apply when ours are used does:
-    SQLite runs a trigger within our statements, and reads a view as if it were the table.
+    Tables of others beside ours do no harm. Objects that run or apply when ours are used do: SQLite
+    runs a trigger within our statements, and reads a view as if it were the table.
 
     Raises:
         CorruptStore: one of ours is missing.

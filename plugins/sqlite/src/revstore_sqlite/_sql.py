@@ -67,7 +67,7 @@ _Parameter = BindParameter[Any]
 
 
 def _compile(statement: ClauseElement, *order: str) -> str:
-    """The SQL text of ``statement``, whose parameters stand in this ``order``."""
+    """Return the SQL text of ``statement``, with the parameters in this ``order``."""
     compiled: Any = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
     assert tuple(compiled.positiontup or ()) == order, (compiled.positiontup, order)
     return str(compiled)
@@ -84,7 +84,7 @@ _current = state.outerjoin(log, log.c.id == state.c.entry)
 
 
 def _integer(column: str) -> str:
-    """The column as an integer, whatever somebody put there."""
+    """Return the column as an integer, whatever is stored there."""
     return f"ifnull(CAST({column} AS INTEGER), 0)"
 
 
@@ -94,14 +94,14 @@ def _numbers(table: str) -> list[str]:
 
 
 def _revision(table: str) -> str:
-    """The revision of a row of ``state``, or of ``log`` by whatever name."""
+    """Return the revision of a row of ``state``, or of ``log`` under any name."""
     column = "entry" if table == "state" else "id"
     return f"({_integer(f'{table}.{column}')} >> 20)"
 
 
 def _crc(table: str, written: str) -> str:
-    """What the CRC of key and value must be for the numbers of a row of ``table``, by the checksum
-    in its log entry ``written``; see ``_rows.checksum``."""
+    """Return what the CRC of key and value must be for the numbers of a row of ``table``, by the
+    checksum in its log entry ``written``; see ``_rows.checksum``."""
     revision, created, version, lease = _numbers(table)
     fold = f"({revision} + 3 * {created} + 5 * {version} + 7 * {lease}) % {FOLD}"
     return f"({written}.checksum - {fold}) & 4294967295"

@@ -67,7 +67,7 @@ class _Body(Overlay):
 
 
 class Bodies(Operation[list[TransactionResult[T] | BaseException]], Generic[T]):
-    """Run bodies, each with a revision of its own."""
+    """Run bodies, each with its own revision."""
 
     __slots__ = ("bodies", "clock")
 

@@ -31,8 +31,8 @@ class SQLiteWatch(BackendWatch, Listener):
     """A watch of one key or of a prefix.
 
     ``_cursor`` is the revision up to which everything was looked at; ``position`` the one up to
-    which batches were handed out. Only the polling thread touches ``_cursor``, ``_ready`` and
-    ``_in_tail``; the rest is guarded by the hub's lock.
+    which batches were delivered. Only the polling thread uses ``_cursor``, ``_ready`` and
+    ``_in_tail``; the hub's lock guards the rest.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._position, self._mark_owed, self._torn = position, owed, False; return batch  # noqa: E702  # fmt: skip
 
     def _rewind(self) -> None:
-        """The last poll was interrupted: begin again after what it and those before handed out."""
+        """Begin again after the last delivered batch, since the last poll was interrupted."""
         self._ready.clear()
         self._cursor = self._position
         with self._hub.lock:
@@ -120,7 +120,7 @@ class SQLiteWatch(BackendWatch, Listener):
             raise self._error
 
     def _next(self) -> tuple[WatchBatch | None, bool]:
-        """The next batch, if one is at hand; and whether the cursor has come to the end."""
+        """Return the next batch, if there is one, and whether the cursor has reached the end."""
         if self._ready:
             events = self._ready.popleft()
             return WatchBatch(events[0].kv.revision, events), False
@@ -147,12 +147,16 @@ class SQLiteWatch(BackendWatch, Listener):
         return None, at_end and not self._ready
 
     def _mark_due(self, head: int) -> bool:
-        """Whether a mark is wanted and the store, at ``head``, has come to where this begins."""
+        """Return whether a mark is wanted and the store, at ``head``, has reached where this watch
+        begins."""
         return self._mark_at is not None and head >= self._cursor
 
     def _follow_log(self, tail: SharedLog[tuple[WatchEvent, ...]]) -> bool:
-        """Look at a page of the log. The first look is always here: it tells whether what comes
-        after ``after_revision`` is compacted, which the tail does not know."""
+        """Look at a page of the log.
+
+        The first look is always here: it shows whether the revisions after ``after_revision`` are
+        compacted, which the tail does not know.
+        """
         upto = max(self._cursor, min(self._cursor + _PAGE, tail.end))
         page = self._reader.events(
             self._cursor, upto, self._key, recursive=self._recursive, timeout=READ_TIMEOUT
@@ -173,7 +177,7 @@ class SQLiteWatch(BackendWatch, Listener):
         return self._cursor >= tail.end
 
     def _wait(self, deadline: float | None) -> bool:
-        """Wait for something to look at; False if the deadline came first."""
+        """Wait for something to look at; return False if the deadline came first."""
         with self._hub.lock:
             tail = self._hub.tail
             news = tail is None or tail.end > self._cursor or self._mark_due(tail.end)

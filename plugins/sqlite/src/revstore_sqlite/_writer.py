@@ -1,12 +1,13 @@
 """The writer: one connection, and transactions that concurrent callers share.
 
-There is no writer thread. The first caller that finds nobody writing leads: it takes sqlite's
-write lock, executes all operations that are queued by then in one transaction, its own first,
-commits once, hands the lead to the first caller that came in the meantime, and returns. So one
-thread alone pays no hop, many share each commit, and nobody leads for more than one commit.
+There is no writer thread. The first caller that finds nobody writing leads. It takes sqlite's write
+lock, executes all operations that are queued by then in one transaction, its own first, and commits
+once. Then it passes the lead to the first caller that came in the meantime, and returns. So a
+single thread does not wait for another, many threads share each commit, and nobody leads for more
+than one commit.
 
-Any caller may be interrupted at any line, the leader too: then the transaction is rolled back by
-closing the connection, the others go back into the queue, and the next of them leads.
+Any caller may be interrupted at any line, even the leader. Then the transaction is rolled back by
+closing the connection, the other operations go back into the queue, and the next caller leads.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Ticket:
         return OutcomeUnknown(self.operation.key, self.operation.expected_revision, reason)
 
     def settle(self, result: Any) -> None:
-        """Take what the operation came to; an error of the contract is one."""
+        """Set the result of the operation, which may be an error of the contract."""
         if isinstance(result, StorageError):
             self.error = result
         else:
@@ -75,7 +76,7 @@ class _Ticket:
         self.done = True
 
     def rouse(self) -> None:
-        """Wake the caller; twice does no harm."""
+        """Wake the caller; to do so twice does no harm."""
         with ignoring(RuntimeError):
             self.wake.release()
 
@@ -95,10 +96,12 @@ class Writer:
         self._sound = True  # guarded by _turn: the link is in no transaction
 
     def submit(self, operation: Operation[T], timeout: float) -> T:
-        """The result of ``operation``, once it is committed.
+        """Return the result of ``operation``, once it is committed.
 
-        ``Timeout`` if its turn did not come in time and nothing was done; ``OutcomeUnknown`` if
-        its transaction was under way then, or sqlite could not say whether it was committed.
+        Raises:
+            Timeout: its turn did not come in time, and nothing was done.
+            OutcomeUnknown: its transaction was under way when the time passed, or sqlite could not
+                say whether it was committed.
         """
         ticket = _Ticket(operation, time.monotonic() + timeout)
         try:
@@ -139,9 +142,11 @@ class Writer:
         raise ticket.unknown("the deadline passed during the commit")
 
     def _settle(self, ticket: _Ticket) -> None:
-        """The caller leaves, with a result or interrupted at whatever line: what it led and did
-        not begin to commit is queued again, the others are woken, and somebody else leads. May be
-        called again after it was interrupted itself."""
+        """Leave, with a result or interrupted at any line.
+
+        What the caller led and did not begin to commit is queued again, the others are woken, and
+        another caller leads. If this is interrupted itself, it may be called again.
+        """
         with self._lock:
             again = []
             for other in ticket.batch:
@@ -163,7 +168,7 @@ class Writer:
             leader.rouse()
 
     def _lead(self, ticket: _Ticket) -> None:
-        """Commit one batch, the ticket's operation among it."""
+        """Commit one batch, which includes the ticket's operation."""
         try:
             self._patiently(ticket, lambda: self._take_queue(ticket))
         except StorageError as error:  # nothing was begun
@@ -185,7 +190,7 @@ class Writer:
         )
 
     def _attempt(self, ticket: _Ticket, take: Callable[[], list[_Ticket]]) -> None:
-        """One transaction, if nobody else is in one: sqlite's busy error then."""
+        """Run one transaction; raise sqlite's busy error if somebody else is in one."""
         if self._turn.wanted:
             raise busy("a fork goes first")
         with self._turn.lock:
@@ -260,7 +265,7 @@ class Writer:
                     ticket.settle(result)
 
     def _commit(self, link: Link, batch: list[_Ticket]) -> bool:
-        """Commit; whether it is certain that it is in the store's file."""
+        """Commit; return whether it is certain that the commit is in the store's file."""
         for ticket in batch:
             ticket.committing = True
         try:
@@ -286,7 +291,8 @@ class Writer:
         return False
 
     def _failed(self, link: Link, batch: list[_Ticket], error: Exception) -> None:
-        """Sqlite failed the batch: one operation alone gets the error, several another try."""
+        """Handle a batch that sqlite failed: a single operation gets the error, several are tried
+        again."""
         link.rollback()
         if link.cutoff.failure is not None:
             raise link.cutoff.failure from error
@@ -297,7 +303,7 @@ class Writer:
 
     def close(self, timeout: float) -> None:
         """Fail what is queued with ``Closed``, let the batch under way finish, close the
-        connection. ``stop`` has been set before."""
+        connection. ``stop`` must already be set."""
         with self._lock:
             queued = [ticket for ticket in self._queue if ticket is not self._leader]
             self._queue = deque(ticket for ticket in self._queue if ticket is self._leader)
