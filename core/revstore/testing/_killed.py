@@ -75,7 +75,8 @@ def _write(backend: Backend, prefix: str, seed: str, writer: str, turns: int = s
 
 
 def _read(backend: Backend, key: str, writer: str) -> KeyValue | None:
-    """Told as well: it shows what became of writes whose answers nobody got."""
+    """Read the key and report this too: it shows what became of writes whose answers nobody
+    received."""
     start = time.monotonic()
     found = backend.get(key)
     answer: dict[str, Any] = {"end": time.monotonic(), "succeeded": False}
@@ -112,7 +113,7 @@ def _write_interrupted(backend: Backend, prefix: str, seed: str, writer: str) ->
 
 
 def _fork(url: str, prefix: str, seed: str, writer: str) -> int:
-    """A child that writes, and ends with 0; its process id."""
+    """Fork a child that writes and ends with 0; return its process id."""
     child = os.fork()
     if child:
         return child

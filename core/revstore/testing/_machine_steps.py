@@ -1,5 +1,5 @@
-"""What the state machine does beyond the contract's first nine methods: transactions of several
-keys, leases, and a revision that is raised."""
+"""The steps of the state machine beyond the contract's first nine methods: transactions of several
+keys, leases, and a raised revision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Expected:
     writes: list[PlainWrite] = attrs.field(factory=list)
 
     def landed(self) -> dict[str, KeyValue]:
-        """The state as later bodies see it: the numbers that are not known are -1."""
+        """Return the state as later bodies see it; numbers that are unknown are -1."""
         return {
             key: kv
             if kv.revision
@@ -69,14 +69,14 @@ class StepRules(RuleBasedStateMachine):
         return self.backend.leases()
 
     def lease_id(self, number: int) -> int:
-        """One that is there if there is any, else one that is not."""
+        """Return the id of an existing lease if there is one, else an unknown id."""
         known = sorted(self.model.leases)
         return known[number % len(known)] if known else 77
 
     @precondition(lambda self: Capability.TRANSACTIONS in self.can)
     @rule(bodies=st.lists(st.tuples(_steps, st.booleans()), min_size=1, max_size=3))
     def transactions(self, bodies: list[tuple[list[Any], bool]]) -> None:
-        """Bodies that read and write; some end in an exception."""
+        """Run bodies that read and write; some end with an exception."""
         expected: list[_Expected] = []
 
         def make(number: int, steps: list[Any], undo: bool) -> Any:
@@ -113,7 +113,7 @@ class StepRules(RuleBasedStateMachine):
     def step(
         self, seen: Transaction, expected: _Expected, kind: str, name: str, value: bytes, *rest: Any
     ) -> None:
-        """One call within a body, beside what it should do."""
+        """Make one call within a body, and compare it with what it should do."""
         ttl, number = rest
         key = self.prefix + name
         before = expected.state.get(key)
@@ -217,7 +217,8 @@ class StepRules(RuleBasedStateMachine):
 
 
 def _same(found: KeyValue | None, wanted: KeyValue | None) -> bool:
-    """Whether they agree; the lease is compared as being there or not, and not of own writes."""
+    """Return whether they agree; of a lease only its existence is compared, and not for the body's
+    own writes."""
     if found is None or wanted is None:
         return found is wanted
     if wanted.revision == -1:

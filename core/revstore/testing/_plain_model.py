@@ -1,4 +1,4 @@
-"""A model of a backend that is too simple to be wrong: it keeps every state there ever was."""
+"""A model of a backend that is too simple to be wrong: it keeps every state that ever was."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["PlainModel", "PlainWrite", "plain", "plain_event"]
 
 
 def plain(kv: KeyValue | None) -> KeyValue | None:
-    """The key with its lease as 0 or 1, for the number itself is the store's own."""
+    """Return the key with its lease as 0 or 1, since the number itself depends on the store."""
     return None if kv is None else msgspec.structs.replace(kv, lease=int(kv.lease != 0))
 
 
 def plain_event(event: WatchEvent) -> WatchEvent:
-    """The event with plain KeyValues."""
+    """Return the event with plain KeyValues."""
     kv = plain(event.kv)
     assert kv is not None
     return WatchEvent(event.type, kv, plain(event.previous))
@@ -60,13 +60,13 @@ class PlainModel:
         return self.states[-1][1]
 
     def at(self, revision: int) -> dict[str, KeyValue]:
-        """The state at ``revision``; 0 is now."""
+        """Return the state at ``revision``; 0 is now."""
         if not revision:
             return self.now
         return [state for began, state in self.states if began <= revision][-1]
 
     def range(self, prefix: str, start: str = "", revision: int = 0) -> list[KeyValue]:
-        """The keys of the range in byte order, by looking at all of them."""
+        """Return the keys of the range in byte order, by looking at all of them."""
         state = self.at(revision)
         keys = sorted(state, key=lambda key: key.encode())
         return [
@@ -105,7 +105,7 @@ class PlainModel:
         self.states.append((revision, state))
 
     def keys_of(self, lease: int) -> list[str]:
-        """The keys that are attached to a lease, in order."""
+        """Return the keys that are attached to a lease, in order."""
         return sorted(key for key, its in self.attached.items() if its == lease)
 
     def raise_to(self, revision: int) -> None:
@@ -113,7 +113,7 @@ class PlainModel:
         self.states.append((revision, self.now))
 
     def pending(self, key: str, recursive: bool, after: int) -> list[WatchEvent]:
-        """The events above ``after`` that a watch covers."""
+        """Return the events above ``after`` that a watch covers."""
         return [
             event
             for event in self.events

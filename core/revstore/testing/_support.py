@@ -1,4 +1,4 @@
-"""Helpers of the suites: a keyspace of one's own, deadlines instead of sleeps, threads."""
+"""Helpers of the suites: a separate keyspace, deadlines instead of sleeps, threads."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ _RUN = uuid.uuid4().hex
 
 
 def random_prefix() -> str:
-    """A prefix of keys that nobody else uses, without a slash at its end. All of a run have one
-    folder above them."""
+    """Return a prefix of keys that nobody else uses, without a slash at its end.
+
+    All prefixes of a run have one folder above them.
+    """
     return f"/revstore-test-{_RUN}/{uuid.uuid4().hex}"
 
 
@@ -69,7 +71,7 @@ class Keyspace:
         self.start = backend.status().revision
 
     def key(self, name: str) -> str:
-        """The physical key."""
+        """Return the physical key."""
         return self.prefix + name
 
     def create(self, name: str, value: bytes = b"value", *, ttl: int | None = 0) -> int:
@@ -92,17 +94,17 @@ class Keyspace:
         return result.revision
 
     def find(self, name: str, revision: int = 0) -> KeyValue | None:
-        """The key now or at ``revision``, None if it does not exist there."""
+        """Return the key now or at ``revision``, None if it does not exist there."""
         return self.backend.get(self.key(name), revision=revision).kv
 
     def read(self, name: str, revision: int = 0) -> KeyValue:
-        """The key, which must exist."""
+        """Return the key, which must exist."""
         kv = self.find(name, revision)
         assert kv is not None, f"{name!r} is not there"
         return kv
 
     def names(self, kvs: Sequence[KeyValue]) -> builtins.list[str]:
-        """The names under which the keys are known here."""
+        """Return the names of the keys in this keyspace."""
         return [kv.key.removeprefix(self.prefix) for kv in kvs]
 
     def watch(
@@ -139,7 +141,7 @@ def wait_until(condition: Callable[[], bool], what: str, patience: float | None 
 
 
 def reads_at(backend: Backend, key: str) -> list[Callable[[int], Any]]:
-    """The three reads of a key, each as a function of the revision to read at."""
+    """Return the three reads of a key, each as a function of the revision to read at."""
     return [
         lambda revision: backend.get(key, revision=revision),
         lambda revision: backend.list(key, revision=revision),

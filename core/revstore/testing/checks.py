@@ -1,6 +1,7 @@
 """One named check for each guarantee of the backend contract, over a recorded history.
 
-Each returns the violations it found, a line each; none means that the history shows no breach.
+Each yields the violations that it found, a line each; if there are none, the history shows no
+breach. The docstring of a check is its guarantee, which reports show.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class Violation:
 
 def check_linearizable(history: History) -> Iterator[str]:
     """For each key there is an order of all operations, each between its call and its answer, that
-    explains every answer. An undecided search is no violation, but is told as one, since
-    nothing was shown."""
+    explains every answer. If the search ends without a decision, this is reported like a violation,
+    since nothing was shown."""
     for key, verdict in linearizable(history.operations).items():
         if verdict is Verdict.ILLEGAL:
             yield f"no order of the operations on {key} explains their answers"
@@ -71,9 +72,9 @@ def check_linearizable(history: History) -> Iterator[str]:
 
 
 def check_revisions(history: History) -> Iterator[str]:
-    """No revision is used by two writes, and revisions rise in the order in which writes were
-    acknowledged; nobody is answered with a revision lower than one that anybody was told before,
-    by a write or a read, a list, a count and the status included."""
+    """No two writes use the same revision, and revisions rise in the order in which writes were
+    acknowledged. No answer has a lower revision than any client was given before, whether by a
+    write, a read, a list, a count or the status."""
     owners: dict[int, Operation] = {}
     for operation in history.operations:
         if operation.succeeded:
@@ -110,7 +111,7 @@ class _Answer:
 
 
 def _answers(history: History) -> list[_Answer]:
-    """All answers: each tells the store's revision, that of a write which was made its own."""
+    """Return all answers: each has the store's revision, that of a successful write its own."""
     found = [
         _Answer(f"{each.type} of {each.key}", each.start, each.end, each.revision)
         for each in history.operations
@@ -124,9 +125,9 @@ def _answers(history: History) -> list[_Answer]:
 
 
 def check_state(history: History) -> Iterator[str]:
-    """A read shows the state at the revision that it names, a list and a count the whole of it:
-    what acknowledged writes had left there, nothing older and nothing newer. Keys with a write
-    that may have landed are left out."""
+    """A read shows the state at the revision that it names, and a list and a count show the whole
+    of it: what acknowledged writes had left there, nothing older and nothing newer. Keys with a
+    write that may have landed are left out."""
     states = _States(history)
     for operation in history.operations:
         if operation.type is not OperationType.GET or operation.key in states.unclear:
@@ -171,7 +172,7 @@ class _States:
             self._writes.setdefault(key, []).append((revision, there))
 
     def at(self, revision: int, prefix: str) -> dict[str, int]:
-        """The keys below ``prefix`` that were there, and their revisions."""
+        """Return the keys below ``prefix`` that existed, and their revisions."""
         found = {}
         for key, writes in self._writes.items():
             count = bisect_right(writes, revision, key=itemgetter(0))
@@ -217,8 +218,8 @@ def check_watch_atomic(history: History) -> Iterator[str]:
 
 def check_watch_reliable(history: History) -> Iterator[str]:
     """Every acknowledged write that the watch covers, between its start and its position, was
-    delivered with its content, and nothing that nobody wrote. Complete only if the recorded
-    operations are all there were."""
+    delivered with its content, and nothing was delivered that nobody wrote. This holds only if all
+    operations on the keys were recorded."""
     written, maybe = _written(history)
     for watch in history.watches:
         delivered = {(event.kv.key, event.kv.revision): event for event in _events(watch)}
@@ -235,8 +236,8 @@ def check_watch_reliable(history: History) -> Iterator[str]:
 
 
 def check_watch_resumable(history: History) -> Iterator[str]:
-    """Watches with one scope, from wherever they began, agree on what lies in the span that both
-    cover: who goes on from a position sees just what others see from there."""
+    """Watches with one scope, wherever they began, agree on the events that both cover: a watch
+    that goes on from a position sees exactly what others see from there."""
     for at, watch in enumerate(history.watches):
         for other in history.watches[at + 1 :]:
             if (watch.key, watch.recursive) != (other.key, other.recursive):
@@ -267,8 +268,8 @@ def check_watch_bookmarkable(history: History) -> Iterator[str]:
 
 
 def check_watch_previous(history: History) -> Iterator[str]:
-    """Each event has the key as it was just before: what the watch delivered last of it, or what
-    was there before the watch began; none if the key was created."""
+    """Each event has the key as it was just before: what the watch delivered last of it, or its
+    state before the watch began; none if the key was created."""
     for watch in history.watches:
         state = dict(_state_at(history, watch.after_revision))
         for event in _events(watch):
@@ -286,7 +287,7 @@ def check_watch_previous(history: History) -> Iterator[str]:
 
 
 def check_watch_filtered(history: History) -> Iterator[str]:
-    """A watch shows the keys it was opened for and no others."""
+    """A watch shows the keys that it was opened for and no others."""
     for watch in history.watches:
         for event in _events(watch):
             if not watch.covers(event.kv.key):
@@ -298,8 +299,8 @@ _ENDS = (Compacted, Unreachable, AccessDenied, CorruptStore, IncompatibleStore)
 
 
 def check_watch_end(history: History) -> Iterator[str]:
-    """A watch that ended by itself ended with one of the errors that the contract has for it; with
-    ``Compacted`` only if it had not got as far."""
+    """A watch that ended by itself ended with one of the errors that the contract allows; with
+    ``Compacted`` only if it had not reached that revision."""
     for watch in history.watches:
         error = watch.error
         if error is None:
@@ -333,7 +334,7 @@ CHECKS: Mapping[str, Callable[[History], Iterable[str]]] = MappingProxyType(
 
 
 def check_history(history: History) -> list[Violation]:
-    """All violations of all guarantees."""
+    """Return all violations of all guarantees."""
     return [Violation(name, detail) for name, check in CHECKS.items() for detail in check(history)]
 
 
@@ -357,8 +358,8 @@ def _marks(watch: WatchRecord, low: int, high: int) -> set[tuple[str, int]]:
 def _written(
     history: History,
 ) -> tuple[dict[tuple[str, int], Operation], set[tuple[str, bytes]]]:
-    """Acknowledged writes by key and revision; and keys and values of those that may have landed,
-    of a deletion the value b""."""
+    """Return acknowledged writes by key and revision, and keys and values of writes that may have
+    landed; the value of a deletion is b""."""
     sure, maybe = {}, set()
     for operation in history.operations:
         if operation.succeeded:
@@ -369,8 +370,10 @@ def _written(
 
 
 def _state_at(history: History, revision: int) -> Iterator[tuple[str, int | None]]:
-    """The revisions of keys at ``revision``, as far as acknowledged writes tell: a key with a write
-    that may have landed is left out."""
+    """Yield the revisions of keys at ``revision``, as far as acknowledged writes determine them.
+
+    A key with a write that may have landed is left out.
+    """
     sure, maybe = _written(history)
     unclear = {key for key, _ in maybe}
     state: dict[str, int | None] = {}

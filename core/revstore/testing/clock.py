@@ -1,4 +1,4 @@
-"""A clock that goes on only when it is told to."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ __all__ = ["FakeClock"]
 
 
 class FakeClock:
-    """Called, it gives seconds since 1970, as ``time.time`` does: the same until a test changes it.
+    """A clock that returns seconds since 1970, as ``time.time`` does: the same until a test changes
+    it.
 
-    For whatever takes a ``clock``: ``MemoryBackend``, ``Registry``, ``HealthCheck``. Every method
-    may be called from many threads.
+    Use it as the ``clock`` of ``MemoryBackend``, ``Registry`` or ``HealthCheck``. Every method may
+    be called from many threads.
     """
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
@@ -25,15 +26,24 @@ class FakeClock:
             return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds``, 0 or more, pass, then call what ``on_change`` was given, here and in
-        order: what is due has happened when this returns."""
+        """Let ``seconds`` pass, then run the callbacks of ``on_change``, in this thread and in
+        order.
+
+        When this returns, what was due has happened.
+
+        Raises:
+            ValueError: ``seconds`` is negative.
+        """
         if seconds < 0:
             raise ValueError(f"time goes on, not by {seconds} seconds; jump() sets a clock back")
         self.jump(seconds)
 
     def jump(self, seconds: float) -> None:
-        """As ``advance``, also back: as when somebody sets the machine's clock. Not for those who
-        need a clock that never goes back, as ``MemoryBackend`` does."""
+        """Move the clock by ``seconds``, even back, as if somebody set the machine's clock.
+
+        Do not move it back for objects that need a clock that never goes back, such as
+        ``MemoryBackend``.
+        """
         with self._lock:
             self._now += seconds
             told = [*self._told]
@@ -41,6 +51,6 @@ class FakeClock:
             tell()
 
     def on_change(self, tell: Callable[[], object]) -> None:
-        """Call ``tell`` after each change; what it returns is ignored, what it raises is not."""
+        """Call ``tell`` after each change; its result is ignored, and its errors come out."""
         with self._lock:
             self._told.append(tell)

@@ -1,4 +1,4 @@
-"""Running the conformance suite against an open store from a program, without writing a test."""
+"""How a program runs the conformance suite against an open store, without writing a test."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run_conformance(
 
 
 def _is_its_own(backend: Backend, store_id: str, open_backend: Callable[[], Backend]) -> bool:
-    """Whether another opening gives another store, so that nobody else can use this one."""
+    """Return whether opening again gives another store, so that nobody else can use this one."""
     if backend.capabilities & {Capability.DURABLE, Capability.CROSS_PROCESS_WATCH}:
         return False
     prefix = f"{random_prefix()}/"

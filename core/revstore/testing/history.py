@@ -1,4 +1,4 @@
-"""Recording what a store was asked and what it answered, for the checks of
+"""A record of what a store was asked and what it answered, for the checks of
 ``revstore.testing.checks``."""
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class WatchRecord:
         return max([self.after_revision, self.told, *(batch.revision for batch in self.batches)])
 
     def covers(self, key: str) -> bool:
-        """Whether the watch is to show the events of ``key``."""
+        """Return whether the watch must show the events of ``key``."""
         return key.startswith(self.key) if self.recursive else key == self.key
 
 
@@ -128,8 +128,11 @@ class History:
 
 
 def longest_stall(operations: Iterable[Operation]) -> float:
-    """The most seconds in a row in which no write of any client was acknowledged, between the
-    begin of the first operation and the last end that is known. 0 for no operations."""
+    """Return the longest time, in seconds, in which no write of any client was acknowledged.
+
+    It is between the beginning of the first operation and the last end that is known; 0 without
+    operations.
+    """
     done = [each for each in operations if each.end < math.inf]
     if not done:
         return 0.0
@@ -152,7 +155,7 @@ class Recorder:
         self._lock = threading.Lock()  # guards the history's lists
 
     def get(self, key: str, *, timeout: float | None = None) -> GetResult:
-        """A recorded ``Backend.get`` of the latest state."""
+        """Record a ``Backend.get`` of the latest state."""
         start = time.monotonic()
         result = self.backend.get(key, timeout=timeout)
         self._add(
@@ -169,21 +172,21 @@ class Recorder:
         return result
 
     def list(self, prefix: str, *, timeout: float | None = None) -> ListResult:
-        """A recorded ``Backend.list`` of the latest state, whole and in one answer."""
+        """Record a ``Backend.list`` of the latest state, complete and in one answer."""
         start = time.monotonic()
         result = self.backend.list(prefix, timeout=timeout)
         self._read(ReadingType.LIST, prefix, start, result.revision, kvs=result.kvs)
         return result
 
     def count(self, prefix: str, *, timeout: float | None = None) -> CountResult:
-        """A recorded ``Backend.count`` of the latest state."""
+        """Record a ``Backend.count`` of the latest state."""
         start = time.monotonic()
         result = self.backend.count(prefix, timeout=timeout)
         self._read(ReadingType.COUNT, prefix, start, result.revision, count=result.count)
         return result
 
     def status(self, *, timeout: float | None = None) -> BackendStatus:
-        """A recorded ``Backend.status``."""
+        """Record a ``Backend.status``."""
         start = time.monotonic()
         result = self.backend.status(timeout=timeout)
         self._read(ReadingType.STATUS, "", start, result.revision)
@@ -192,8 +195,8 @@ class Recorder:
     def put(
         self, key: str, value: bytes, *, expected_revision: int, timeout: float | None = None
     ) -> PutResult:
-        """A recorded ``Backend.put``. Give each call another value: reads then tell whose they
-        saw."""
+        """Record a ``Backend.put``. Give each call another value, so that a read shows which write
+        it saw."""
         asked = Operation(
             type=OperationType.PUT,
             key=key,
@@ -211,7 +214,7 @@ class Recorder:
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
     ) -> DeleteResult:
-        """A recorded ``Backend.delete``."""
+        """Record a ``Backend.delete``."""
         asked = Operation(
             type=OperationType.DELETE,
             key=key,
@@ -224,7 +227,7 @@ class Recorder:
         return result
 
     def watch(self, key: str, *, recursive: bool, after_revision: int) -> RecordedWatch:
-        """A watch whose batches are recorded as it is polled."""
+        """Open a watch whose batches are recorded as it is polled."""
         record = WatchRecord(key=key, recursive=recursive, after_revision=after_revision)
         with self._lock:
             self.history.watches.append(record)

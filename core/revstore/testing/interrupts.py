@@ -1,9 +1,9 @@
-"""Exceptions that strike at any line, as those of a signal's handler do.
+"""Exceptions at any line, like those of a signal's handler.
 
 A handler that raises (Ctrl-C, a timeout of a task queue, ``pytest-timeout``) interrupts the main
-thread between any two instructions. ``interrupt_every_line`` strikes at every line of a call in
-turn, ``interrupt_by_signal`` at random moments with real signals; both let the test look at what
-is left after each.
+thread between any two instructions. ``interrupt_every_line`` interrupts a call at each of its lines
+in turn, ``interrupt_by_signal`` at random moments with real signals. With both, the test can check
+what is left after each interrupt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 
 def code_below(*places: ModuleType | type) -> Callable[[CodeType], bool]:
-    """A ``where`` that is true for the code in the folders of these modules and classes."""
+    """Return a ``where`` that is true for the code in the folders of these modules and classes."""
     folders = tuple(Path(inspect.getfile(place)).parent for place in places)
 
     @functools.cache
@@ -98,7 +98,7 @@ class _Strike:
         self._seen: Counter[tuple[CodeType, int]] = Counter()
 
     def run(self, attempt: Callable[[], object]) -> BaseException | None:
-        """What ``attempt`` raised, None if nothing."""
+        """Return what ``attempt`` raised, None if nothing."""
         before = sys.gettrace()
         sys.settrace(self._call)
         try:
@@ -142,10 +142,14 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 @functools.cache
 def _spared(code: CodeType) -> frozenset[int]:
-    """The offsets of what does nothing, which the interpreter leaves out of its table of handlers,
-    those at which a handler ends (an exception there would stay the thread's current one for ever,
-    and keep all frames of its traceback), and those at which the ways out of ``with`` blocks begin:
-    ``__exit__(None, None, None)``, before it what turns the stack for a ``return``."""
+    """Return the offsets at which no exception is raised.
+
+    They are those of instructions that do nothing, which the interpreter leaves out of its table of
+    handlers; those at which a handler ends (an exception there would remain the thread's current
+    one for ever, and keep all frames of its traceback); and those at which the exits of ``with``
+    blocks begin: ``__exit__(None, None, None)``, and before it what turns the stack for a
+    ``return``.
+    """
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     found = {step.offset for step in steps if step.opname in ("NOP", "POP_EXCEPT")}
     for index in range(len(steps) - 3):
@@ -164,8 +168,8 @@ def _spared(code: CodeType) -> frozenset[int]:
 
 
 def _jumps_without_handler(code: CodeType) -> set[int]:
-    """The offsets of jumps that have no handler, though the code before and behind them has the
-    same one."""
+    """Return the offsets of jumps that have no handler, although the code before and after them has
+    the same one."""
     byte_code: Any = dis.Bytecode(code)
     jumps = {step.offset: "JUMP" in step.opname for step in byte_code}
     found: set[int] = set()
@@ -177,10 +181,13 @@ def _jumps_without_handler(code: CodeType) -> set[int]:
 
 
 def _is_of_half_made_file(error: BaseException | None) -> bool:
-    """Whether a file of the standard library lacks an attribute of its own when it is closed by its
-    finalizer, such as ``SocketIO._sock`` and ``HTTPResponse.fp``: an interrupt came in its
-    ``__init__``. Nobody has such a file who could do anything about it. Files of other packages,
-    and other errors, are reported as ever."""
+    """Return whether a finalizer failed because a file of the standard library lacks one of its own
+    attributes.
+
+    Examples are ``SocketIO._sock`` and ``HTTPResponse.fp``: an interrupt came in the file's
+    ``__init__``, and nobody has this file or could close it. Files of other packages, and other
+    errors, are reported as usual.
+    """
     file = error.obj if isinstance(error, AttributeError) else None
     package = type(file).__module__.partition(".")[0]
     return isinstance(file, io.IOBase) and package in sys.stdlib_module_names
@@ -194,11 +201,12 @@ def interrupt_by_signal(
     longest: float,
     after: Callable[[], object] = lambda: None,
 ) -> int:
-    """Run ``attempt`` ``rounds`` times; a real signal's handler raises ``Interrupted`` in each.
+    """Run ``attempt`` ``rounds`` times, and in each let the handler of a real signal raise
+    ``Interrupted``.
 
-    It comes at a random moment within ``longest`` seconds, and in the main thread, where this
-    must be called; SIGALRM is taken for it. ``after`` is called after each round. Returns how many
-    rounds were interrupted before they were through.
+    Return the number of rounds that were interrupted before they finished. The signal comes at a
+    random moment within ``longest`` seconds. It comes in the main thread, where this must be
+    called, and is SIGALRM. ``after`` is called after each round.
     """
     armed = False
 

@@ -1,4 +1,4 @@
-"""kill -9 for processes that write to a store, and what came of it, to be checked."""
+"""kill -9 for processes that write to a store, and a record of the result to be checked."""
 
 from __future__ import annotations
 
@@ -38,19 +38,22 @@ def kill_rounds(
     writers: int = 4,
     longest: float = 0.1,
 ) -> Iterator[History]:
-    """The history of each of ``rounds`` rounds, for ``checks.check_history``.
+    """Yield the history of each of ``rounds`` rounds, for ``checks.check_history``.
 
-    In a round, ``processes`` processes with ``writers`` threads each open the store at ``url``, one
-    that outlives them, and write to a few keys, which they share, until each is killed with
-    SIGKILL: up to ``longest`` seconds after all have begun. The main thread of each writes as well,
-    while a signal's handler interrupts it again and again, and forks children, which open the store
-    themselves and are killed with it. Then the store is opened again, every key is read, and what
-    was written is watched from the beginning of the round. Writes that were under way count
-    as such whose outcome is not known. Each history begins with the last write of the one before,
-    so that a revision that is used again shows. ``seed`` settles the writes and the moments.
+    In a round, ``processes`` processes with ``writers`` threads each open the store at ``url``,
+    which must outlive them, and write to a few shared keys, until each is killed with SIGKILL: up
+    to ``longest`` seconds after all have begun. The main thread of each writes as well, while a
+    signal's handler interrupts it again and again. It also forks children, which open the store
+    themselves and are killed with it. Then the store is opened again, every key is read, and a
+    watch from the beginning of the round reads what was written. The outcome of writes that were
+    under way counts as unknown. Each history begins with the last write of the one before, so that
+    a revision that is used again is noticed. ``seed`` determines the writes and the moments.
 
-    All keys lie under a random prefix, and are deleted at the end. ``RuntimeError`` if a process
-    ends by itself; ``TimeoutError`` if the watch does not get to the end.
+    All keys are under a random prefix, and are deleted at the end.
+
+    Raises:
+        RuntimeError: a process ends by itself.
+        TimeoutError: the watch does not reach the end.
     """
     config = StorageConfig.from_url(url)
     prefix = f"/revstore-kills-{uuid.uuid4().hex}/"
@@ -110,7 +113,7 @@ def _killed(
 
 
 def _until_ready(process: subprocess.Popen[str]) -> str:
-    """What it tells before it is ready to be killed."""
+    """Return what the process prints before it is ready to be killed."""
     assert process.stdout is not None
     lines = []
     while (line := process.stdout.readline()) != "ready\n":
@@ -127,7 +130,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _operations(output: str) -> Iterator[Operation]:
-    """The answered calls that a process reported, then the writes that were under way."""
+    """Yield the answered calls that a process reported, then the writes that were under way."""
     asked: dict[str, Operation] = {}
     # What stands behind the last line's end was cut off.
     for line in output.split("\n")[:-1]:

@@ -1,5 +1,5 @@
-"""Is there an order of a key's operations that explains all answers? (Wing and Gong's search,
-with the memory of Lowe's.)"""
+"""Is there an order of a key's operations that explains all answers? (Wing and Gong's search, with
+Lowe's memory.)"""
 
 from __future__ import annotations
 
@@ -40,8 +40,11 @@ def linearizable(
     initial: dict[str, _State] | None = None,
     budget: int = 10**6,
 ) -> dict[str, Verdict]:
-    """The verdict for each key. ``initial`` has what keys held before the first operation;
-    ``budget`` bounds the steps of the search for one key."""
+    """Return the verdict for each key.
+
+    ``initial`` has the values of keys before the first operation; ``budget`` limits the steps of
+    the search for one key.
+    """
     keys: dict[str, list[Operation]] = {}
     for operation in operations:
         keys.setdefault(operation.key, []).append(operation)
@@ -55,7 +58,7 @@ def linearizable(
 def linearizable_key(
     operations: Sequence[Operation], *, initial: _State = _ABSENT, budget: int = 10**6
 ) -> Verdict:
-    """The verdict for the operations of one key. Writes need values of their own."""
+    """Return the verdict for the operations of one key. Each write must have a different value."""
     seen = _revisions_seen(operations)
     calls = [
         _Call(each, each.revision if each.succeeded else seen.get(each.value, 0))
@@ -66,7 +69,7 @@ def linearizable_key(
 
 
 def _revisions_seen(operations: Iterable[Operation]) -> dict[bytes, int]:
-    """The revisions of values that somebody has seen."""
+    """Return the revisions of values that somebody has seen."""
     return {
         each.current.value: each.current.revision
         for each in operations
@@ -75,15 +78,21 @@ def _revisions_seen(operations: Iterable[Operation]) -> dict[bytes, int]:
 
 
 def _idle(operation: Operation, seen: dict[bytes, int]) -> bool:
-    """A write that may have landed, and whose value nobody saw: it can only have been the last,
-    since a write over it must name its revision. It explains nothing."""
+    """Return whether this is a write that may have landed, but whose value nobody saw.
+
+    It can only have been the last one, since a write over it must name its revision. It explains
+    nothing.
+    """
     is_put = operation.type is OperationType.PUT
     return is_put and operation.succeeded is None and operation.value not in seen
 
 
 def _search(calls: Sequence[_Call], initial: _State, budget: int) -> Verdict:
-    """Depth first. The calls before ``base`` have taken effect or never will; of those from there
-    on ``done`` has a bit for each that has taken effect."""
+    """Search depth first.
+
+    The calls before ``base`` have taken effect or never will. From there on, ``done`` has a bit for
+    each call that has taken effect.
+    """
     must = sum(1 << at for at, call in enumerate(calls) if call.operation.end < math.inf)
     visited: set[tuple[int, int, _State]] = set()
     stack: list[tuple[int, int, _State]] = [(0, 0, initial)]
@@ -106,7 +115,7 @@ def _search(calls: Sequence[_Call], initial: _State, budget: int) -> Verdict:
 def _steps(
     calls: Sequence[_Call], base: int, done: int, state: _State
 ) -> list[tuple[int, int, _State]]:
-    """What may come next: a call that began before every outstanding one had ended."""
+    """Return what may come next: a call that began before every outstanding one had ended."""
     found = []
     first_end = math.inf
     for at in range(base, len(calls)):
@@ -125,7 +134,7 @@ def _steps(
 
 
 def _apply(call: _Call, state: _State) -> _State | None:
-    """The state after the call, None if its answer cannot be had in this one."""
+    """Return the state after the call, None if its answer is impossible in this state."""
     operation = call.operation
     shown = _ABSENT if operation.current is None else _shown(operation)
     if operation.type is OperationType.GET or operation.succeeded is False:

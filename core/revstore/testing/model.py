@@ -1,4 +1,4 @@
-"""A Hypothesis state machine that drives a backend beside a plain model of it.
+"""A Hypothesis state machine that drives a backend and a plain model of it side by side.
 
 ::
 
@@ -83,20 +83,20 @@ class BackendMachine(StepRules):
         return self.prefix + name
 
     def pick(self, number: int) -> int:
-        """One of: now (0), every revision since the start, between, and above."""
+        """Return one of: now (0), every revision since the start, between, and above."""
         known = [revision for revision, _state in self.model.states]
         top = self.model.revision
         choices = [0, *known, *(known[-1:] + known[-3:]), top + 1, top + 4]
         return choices[number % len(choices)]
 
     def expected(self, name: str, how: str) -> int:
-        """A revision to expect of the key: the right one, or a wrong one."""
+        """Return a revision to expect of the key: the right one, or a wrong one."""
         kv = self.model.now.get(self.key(name))
         right = kv.revision if kv else 0
         return {"right": right, "zero": 0, "old": right - 1, "future": right + 100}[how]
 
     def refusal(self, revision: int) -> type[BackendError] | None:
-        """The error that a read at ``revision`` must raise."""
+        """Return the error that a read at ``revision`` must raise."""
         if revision > self.model.revision:
             return FutureRevision
         if not revision or revision == self.model.revision:
@@ -106,7 +106,7 @@ class BackendMachine(StepRules):
         return Compacted if revision < self.model.compacted else None
 
     def read(self, revision: int, call: Callable[[], R]) -> R | None:
-        """What ``call`` reads at ``revision``; None if it had to be refused, and was."""
+        """Return what ``call`` reads at ``revision``; None if it had to be refused, and was."""
         refusal = self.refusal(revision)
         if refusal is None:
             return call()
@@ -120,7 +120,7 @@ class BackendMachine(StepRules):
     # Writes
 
     def blocked(self, key: str) -> bool:
-        """Whether a key above or below it is in its way."""
+        """Return whether a key above or below it is in its way."""
         return Capability.NESTED_KEYS not in self.can and any(
             other.startswith(f"{key}/") or key.startswith(f"{other}/") for other in self.model.now
         )
@@ -274,7 +274,7 @@ class BackendMachine(StepRules):
         self.drain(each)
 
     def drain(self, each: _OpenWatch) -> None:
-        """Everything that the watch owes comes; then it is closed."""
+        """Check that everything that the watch owes comes; then close it."""
         while not each.expired and self.pending(each):
             self.take(each)
         self.take(each)
@@ -333,9 +333,9 @@ def _refused(wanted: type[BackendError], call: Callable[[], object]) -> BackendE
 
 
 def backend_machine(open_backend: Callable[[], Backend]) -> type[BackendMachine]:
-    """The machine for a kind of backend; its ``TestCase`` is what pytest collects.
+    """Return the machine for a kind of backend; pytest collects its ``TestCase``.
 
-    ``open_backend`` is called for every run and gives a store that nobody else writes to; the
+    ``open_backend`` is called for every run and returns a store that nobody else writes to; the
     machine closes it.
     """
     return type("Machine", (BackendMachine,), {"open_backend": staticmethod(open_backend)})

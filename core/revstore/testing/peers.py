@@ -1,8 +1,8 @@
-"""The network between the members of an etcd cluster, which can be torn.
+"""The network between the members of an etcd cluster, which a test can cut.
 
-Members advertise addresses that are nowhere (192.0.2.0/24 is set aside for documents), and reach
-each other through a SOCKS proxy each, which is given to them by the environment: so it is known
-of each connection who made it, and to whom. Needs no rights.
+Members advertise addresses that do not exist (192.0.2.0/24 is reserved for documentation). They
+reach each other through one SOCKS proxy each, which they get from the environment. So it is known
+who made each connection, and to whom. This needs no privileges.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class PeerNetwork:
 
 
 def _asked(near: socket.socket) -> int:
-    """Which member is wanted, by the SOCKS protocol without a password (RFC 1928)."""
+    """Return which member is wanted, by the SOCKS protocol without a password (RFC 1928)."""
     _, methods = _exactly(near, 2)
     _exactly(near, methods)
     near.sendall(b"\5\0")

@@ -1,6 +1,6 @@
-"""Threads that may be switched at every line, so that races show that are hit once in a year.
+"""Threads that may be switched at every line, so that rare races become frequent.
 
-CPython switches threads at calls and back jumps only, and rarely there: code that reads two fields
+CPython switches threads only at calls and back jumps, and rarely there: code that reads two fields
 one after the other passes any plain stress test.
 """
 
@@ -52,8 +52,8 @@ class Preemption:
 
 @contextmanager
 def preempted(seed: int, chance: Callable[[CodeType], float]) -> Iterator[Preemption]:
-    """Threads that begin in the block are switched: before each line of a function, with the
-    probability that ``chance`` gives for its code."""
+    """Switch threads that begin in the block before each line of a function, with the probability
+    that ``chance`` returns for its code."""
     preemption = Preemption(seed, chance)
     before = threading.gettrace()
     threading.settrace(preemption)
@@ -64,6 +64,7 @@ def preempted(seed: int, chance: Callable[[CodeType], float]) -> Iterator[Preemp
 
 
 def lines_of(cls: type, chance: float) -> Callable[[CodeType], float]:
-    """``chance`` for the lines of the package that defines ``cls``, none for others."""
+    """Return a ``chance`` for the lines of the package that defines ``cls``, and none for
+    others."""
     folder = Path(inspect.getfile(cls)).parent
     return lambda code: chance if Path(code.co_filename).is_relative_to(folder) else 0.0

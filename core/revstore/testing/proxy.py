@@ -54,7 +54,7 @@ class FaultyProxy:
         self._open.clear()
 
     def restore(self) -> None:
-        """Forward again, at once and in full."""
+        """Forward again, at once and completely."""
         self._refusing = False
         self.delay, self.throttle = 0.0, 0
         self._open.set()

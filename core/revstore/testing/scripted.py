@@ -1,6 +1,6 @@
 """A server that answers as a script says: late, in pieces, for ever, or with nonsense.
 
-What a client makes of a peer that means harm, or is merely broken, does not show with a real one.
+A real server does not show how a client treats a peer that is malicious or merely broken.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _request(end: socket.socket) -> bytes:
 
 
 def answer(body: bytes, *headers: str, status: str = "200 OK", length: bool = True) -> bytes:
-    """An HTTP answer; without ``length`` nothing says where its body ends."""
+    """Return an HTTP answer; without ``length`` nothing says where its body ends."""
     lines = [f"HTTP/1.1 {status}", *headers]
     if length:
         lines.append(f"Content-Length: {len(body)}")
@@ -145,22 +145,22 @@ def answer(body: bytes, *headers: str, status: str = "200 OK", length: bool = Tr
 
 
 def dripping(data: bytes, pause: float) -> Iterator[Step]:
-    """A byte at a time."""
+    """Yield a byte at a time."""
     for number in range(len(data)):
         yield data[number : number + 1]
         yield pause
 
 
 def endless(head: bytes, piece: bytes) -> Iterator[Step]:
-    """``head``, then ``piece`` over and over."""
+    """Yield ``head``, then ``piece`` over and over."""
     yield head
     while True:
         yield piece
 
 
 def late(address: str, pause: float) -> Script:
-    """What the server at ``address`` answers, with so many seconds between the head and the
-    body."""
+    """Return a script that answers as the server at ``address`` does, with this many seconds
+    between the head and the body."""
     host, _, port = address.rpartition(":")
 
     def script(request: bytes) -> Iterator[Step]:

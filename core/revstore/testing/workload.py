@@ -19,15 +19,17 @@ __all__ = ["Workload"]
 
 @attrs.frozen(kw_only=True)
 class Workload:
-    """``writers`` threads make ``turns`` calls each on ``keys`` keys below ``prefix``, which
-    nobody else may touch, with choices that ``seed`` fixes; ``watchers`` threads follow, each of
-    which closes its watch now and then and goes on from its position with another.
+    """Writers and watchers on a few keys.
 
-    With ``stop``, writers end once it is set, if their turns are not over; ``pause`` is the seconds
-    that a writer rests after each turn.
+    ``writers`` threads make ``turns`` calls each on ``keys`` keys below ``prefix``, which nobody
+    else may touch, with choices that ``seed`` determines. ``watchers`` threads follow; now and then
+    each closes its watch and goes on from its position with another.
 
-    Errors that faults bring about are borne for ``patience`` seconds: a write that failed is not
-    tried again, a watch that ended is reopened.
+    With ``stop``, writers end once it is set, even if their turns are not over. ``pause`` is the
+    number of seconds that a writer rests after each turn.
+
+    Errors that faults cause are tolerated for ``patience`` seconds: a write that failed is not
+    tried again, and a watch that ended is reopened.
     """
 
     prefix: str
@@ -41,8 +43,15 @@ class Workload:
     stop: threading.Event = attrs.field(factory=threading.Event)
 
     def run(self, open_backend: Callable[[int], Backend]) -> History:
-        """Run it; ``open_backend(n)`` gives thread n its backend, which may be one for all and is
-        not closed. ``TimeoutError`` if the watchers have not seen the last write in time."""
+        """Run the workload and return its history.
+
+        ``open_backend(n)`` returns the backend of thread n. It may be one for all, and is not
+        closed.
+
+        Raises:
+            TimeoutError: the watchers have not seen the last write in time.
+            BaseException: what else a thread raised, the first one.
+        """
         history = History()
         recorders = [
             Recorder(open_backend(index), history) for index in range(self.writers + self.watchers)
@@ -113,7 +122,7 @@ class _Running:
         key: str,
         turn: int,
     ) -> None:
-        """Mostly from what was seen last; now and then that is kept for a write that comes too
+        """Write, mostly with what was seen last; now and then keep that for a write that comes too
         late, however the threads take turns."""
         if choose.random() < 0.2:
             self._look(choose, recorder)
@@ -146,7 +155,7 @@ class _Running:
                 self._last = max(self._last, revision)
 
     def _end(self) -> int:
-        """The revision up to which watchers must get, 0 while that is open."""
+        """Return the revision that watchers must reach, 0 while that is unknown."""
         with self._lock:
             return 0 if self._writing else self._last
 
@@ -175,7 +184,7 @@ class _Running:
     def _poll(
         self, choose: random.Random, recorder: Recorder, watch: RecordedWatch, deadline: float
     ) -> None:
-        """A few batches, or up to the end."""
+        """Poll a few batches, or until the end."""
         marks = Capability.PROGRESS in recorder.backend.capabilities
         polls = choose.randrange(20, 200)
         while polls and time.monotonic() < deadline:

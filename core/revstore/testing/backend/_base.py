@@ -37,24 +37,31 @@ class BackendSuite:
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
-        """An open backend; override it. The test may close it."""
+        """Open a backend; override it. The test may close it."""
         raise NotImplementedError("override the fixture `backend` to yield an open Backend")
 
     @pytest.fixture
     def open_backend(self, backend: Backend) -> OpenBackend | None:
-        """Override where a store can be opened more than once: a function that opens one more
-        handle on the store of ``backend``, also after that was closed. The test closes it."""
+        """Return a function that opens one more handle on the store of ``backend``.
+
+        Override it if a store can be opened more than once. The function must work even after
+        ``backend`` was closed; the test closes the handle.
+        """
         return None
 
     @pytest.fixture
     def stall(self, backend: Backend) -> Stall | None:
-        """Override where a store can be made to answer late: within ``with stall():`` it does not
-        answer writes, or nothing, of ``backend``; afterwards it does again."""
+        """Return a function that makes the store answer late.
+
+        Override it if this is possible: within ``with stall():`` the store does not answer writes,
+        or anything, of ``backend``; afterwards it does again.
+        """
         return None
 
     @pytest.fixture
     def space(self, backend: Backend, open_backend: OpenBackend | None) -> Iterator[Keyspace]:
-        """A random prefix, so that the suite disturbs nothing in a store that is in use."""
+        """Yield a keyspace under a random prefix, so that the suite disturbs nothing in a store
+        that is in use."""
         space = Keyspace(backend, f"{random_prefix()}/")
         yield space
         if not self.ephemeral:
@@ -62,16 +69,17 @@ class BackendSuite:
 
     @pytest.fixture
     def alone(self) -> None:
-        """Skips tests that would touch the history of a store that others use."""
+        """Skip tests that would touch the history of a store that others use."""
         if not self.ephemeral:
             pytest.skip("compaction is tested on stores that belong to the test")
 
     def claims(self, backend: Backend, capability: Capability) -> bool:
-        """Whether the open backend has ``capability``."""
+        """Return whether the open backend has ``capability``."""
         return capability in backend.capabilities
 
     def storable(self, backend: Backend, names: Sequence[str]) -> list[str]:
-        """``names``; without NESTED_KEYS only those neither above nor below an earlier one."""
+        """Return ``names``; without NESTED_KEYS only those neither above nor below an earlier
+        one."""
         if self.claims(backend, Capability.NESTED_KEYS):
             return [*names]
         kept: list[str] = []
@@ -87,14 +95,14 @@ class BackendSuite:
             pytest.skip(f"does not claim {capability}")
 
     def need_second(self, open_backend: OpenBackend | None) -> OpenBackend:
-        """The function that opens a second handle, or fail: the claim needs one."""
+        """Return the function that opens a second handle, or fail: the claim needs one."""
         if open_backend is None:
             pytest.fail("a claimed capability needs the fixture `open_backend` to be tested")
         return open_backend
 
 
 def every_call(backend: Backend) -> list[Callable[[], Any]]:
-    """Calls of every method of an open backend, for later."""
+    """Return calls of every method of an open backend, to be made later."""
     calls: list[Callable[[], Any]] = [
         backend.status,
         lambda: backend.get("/k"),

@@ -1,4 +1,4 @@
-"""``BackendTests``, part: the machine's clock is wrong, and is set while the store is open."""
+"""``BackendTests``, part: the machine's clock is wrong, and changes while the store is open."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ class ClockTests(BackendSuite):
 
     @pytest.fixture
     def wall_clock(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-        """``shift`` of it, in seconds, is how wrong ``time.time`` is for the backend and revstore.
+        """Return an object whose ``shift``, in seconds, is added to ``time.time`` for the backend
+        and revstore.
 
-        For them alone: drivers hand what it gives to the system, whose clock cannot be set here.
+        Only these see the shift: drivers pass the time to the system, whose clock cannot be set
+        here.
         """
         clock = SimpleNamespace(shift=0.0)
         wrong = SimpleNamespace(**vars(time))

@@ -133,7 +133,8 @@ class Child:
         os.close(end)
 
     def result(self, patience: float = 2 * PATIENCE) -> Any:
-        """What ``work`` returned; fails if it raised, or has not ended in ``patience`` seconds."""
+        """Return what ``work`` returned; fail if it raised, or has not ended in ``patience``
+        seconds."""
         deadline = time.monotonic() + patience
         data = b""
         try:
@@ -186,7 +187,7 @@ class _Work:
     written: threading.Event = attrs.field(factory=threading.Event)
 
     def wait_for_one_more(self) -> None:
-        """Until another write is acknowledged: the threads have not come to a halt."""
+        """Wait until another write is acknowledged: the threads are not stuck."""
         count, deadline = len(self.revisions), time.monotonic() + PATIENCE
         while len(self.revisions) == count and not self.failures:
             assert time.monotonic() < deadline, "the parent's writer hangs"
@@ -196,7 +197,7 @@ class _Work:
 
 @contextlib.contextmanager
 def _at_work(backend: Backend, space: Keyspace) -> Iterator[_Work]:
-    """Threads that write, list and watch while the block lasts."""
+    """Run threads that write, list and watch, as long as the block lasts."""
     work = _Work()
 
     def write() -> None:

@@ -100,8 +100,10 @@ def _write(backend: Backend, space: Keyspace, index: int, turns: int) -> list[_W
 
 
 def _follow(space: Keyspace, watch: BackendWatch, last: Callable[[], int | None]) -> list[_Write]:
-    """All events up to the revision that ``last`` gives once it is known, checked against the
-    state that they build up."""
+    """Return all events up to the revision that ``last`` returns once it is known.
+
+    They are checked against the state that they lead to.
+    """
     state: dict[str, KeyValue] = {}
     seen: list[_Write] = []
     deadline = time.monotonic() + PATIENCE

@@ -187,7 +187,7 @@ class _Elsewhere:
         self._pool.shutdown()
 
     def check(self, spot: str) -> None:
-        """One more write is made in time, and shown by every kind of read."""
+        """Check that one more write succeeds in time, and that every kind of read shows it."""
         key = self._space.key("elsewhere")
         written = self._pool.submit(
             self._backend.put, key, spot.encode(), expected_revision=self._revision
@@ -205,5 +205,5 @@ class _Elsewhere:
 
 
 def _code_of(backend: Backend) -> Callable[[CodeType], bool]:
-    """The backend's own code; for what it hands calls on to, theirs is theirs."""
+    """Return a function that recognises the backend's own code, not that of what it calls."""
     return code_below(sys.modules[type(backend).__module__])

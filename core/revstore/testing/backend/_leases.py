@@ -1,4 +1,4 @@
-"""``BackendTests``, part: leases, and the time that a key has left."""
+"""``BackendTests``, part: leases, and the time that is left to a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LeaseTests"]
 
 
 def _names_of(space: Keyspace, keys: tuple[str, ...]) -> list[str]:
-    """The names under which the keys are known in ``space``."""
+    """Return the names of the keys in ``space``."""
     return [key.removeprefix(space.prefix) for key in keys]
 
 
@@ -29,7 +29,7 @@ class LeaseTests(BackendSuite):
 
     @pytest.fixture
     def leases(self, backend: Backend) -> Leases:
-        """The store's leases, if it has any."""
+        """Return the store's leases; skip the test if it has none."""
         self.need(backend, Capability.LEASES)
         return backend.leases()
 

@@ -364,7 +364,7 @@ class LifeTests(BackendSuite):
 
 
 def _is_late(call: Callable[[], object]) -> bool:
-    """Whether ``call`` ended because its time was over."""
+    """Return whether ``call`` ended because its time was over."""
     try:
         call()
     except (Timeout, OutcomeUnknown, Unreachable):

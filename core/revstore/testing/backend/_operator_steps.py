@@ -1,4 +1,4 @@
-"""``BackendTests``, part: the steps for operators: a revision that is raised, and the fence."""
+"""``BackendTests``, part: the steps for operators: raising the revision, and the fence."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class OperatorStepTests(BackendSuite):
         space.create("a")
 
     def writes(self, backend: Backend, space: Keyspace, revision: int) -> list[Callable[[], Any]]:
-        """A write of each kind; ``revision`` is that of the key "a"."""
+        """Return a write of each kind; ``revision`` is that of the key "a"."""
         key = space.key("a")
         writes: list[Callable[[], Any]] = [
             lambda: backend.put(key, b"x", expected_revision=revision),

@@ -1,4 +1,5 @@
-"""``BackendTests``, part: a server that is slow, silent, or away, for backends that have one."""
+"""``BackendTests``, part: a server that is slow, silent, or away, for backends that have a
+server."""
 
 from __future__ import annotations
 
@@ -35,12 +36,12 @@ class PeerTests(BackendSuite):
 
     @pytest.fixture
     def peer(self, backend: Backend) -> Peer | None:
-        """Override where the store is a server."""
+        """Return the store's server, None if it has none; override it if there is one."""
         return None
 
     @pytest.fixture
     def proxy(self, peer: Peer | None) -> Iterator[FaultyProxy]:
-        """Stands between the handles of these tests and the server."""
+        """Yield a proxy between the handles of these tests and the server."""
         if peer is None:
             pytest.skip("needs the fixture `peer`")
         with FaultyProxy(peer.address) as proxy:
@@ -48,7 +49,7 @@ class PeerTests(BackendSuite):
 
     @pytest.fixture
     def far(self, peer: Peer, proxy: FaultyProxy) -> Iterator[Backend]:
-        """A handle on the store behind ``proxy``."""
+        """Yield a handle on the store behind ``proxy``."""
         with peer.open(proxy.address) as far:
             yield far
 
@@ -118,7 +119,8 @@ def _break(proxy: FaultyProxy, fault: str) -> None:
 
 
 def _in_time(call: Callable[[], object]) -> bool | None:
-    """Whether it succeeded, None if nobody knows; fails if it took much longer than it may."""
+    """Return whether the call succeeded, None if nobody knows; fail if it took much longer than
+    allowed."""
     start = time.monotonic()
     done: bool | None = False
     try:
@@ -134,7 +136,7 @@ def _in_time(call: Callable[[], object]) -> bool | None:
 
 
 def _check(space: Keyspace, written: dict[str, bool | None]) -> None:
-    """What was acknowledged is there; what was refused is not."""
+    """Check that acknowledged writes exist, and refused ones do not."""
     for name, done in written.items():
         if done is not None:
             assert (space.find(name) is not None) is done, f"{name}: told {done}"

@@ -376,7 +376,7 @@ class ReadTests(BackendSuite):
 
 
 def _told(handle: Backend, space: Keyspace) -> list[int]:
-    """The store's revision as each kind of read tells it, and that of the key "a"."""
+    """Return the store's revision as each kind of read reports it, and that of the key "a"."""
     key = space.key("a")
     found, listed = handle.get(key), handle.list(space.prefix)
     assert found.kv is not None
@@ -391,7 +391,7 @@ def _told(handle: Backend, space: Keyspace) -> list[int]:
 
 
 def _pages(space: Keyspace) -> bool:
-    """Whether the backend heeds limits. It need not, but then a list is whole."""
+    """Return whether the backend respects limits. It need not, but then a list is complete."""
     page, whole = space.list(limit=1), space.list()
     if page.kvs == whole.kvs:
         assert page.more is False

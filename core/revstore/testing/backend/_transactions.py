@@ -27,7 +27,7 @@ class TransactionTests(BackendSuite):
 
     @pytest.fixture
     def txn(self, backend: Backend, space: Keyspace) -> Keyspace:
-        """The keyspace, if the backend has transactions."""
+        """Return the keyspace; skip the test if the backend has no transactions."""
         self.need(backend, Capability.TRANSACTIONS)
         return space
 

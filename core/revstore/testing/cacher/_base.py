@@ -31,7 +31,7 @@ INDEXED = ("spec.nodeName",)
 
 
 def labelled(name: str, value: str) -> Callable[[Pod], bool]:
-    """Whether a Pod has the label."""
+    """Return a function that says whether a Pod has the label."""
     return lambda each: each.metadata.labels.get(name) == value
 
 
@@ -122,7 +122,7 @@ class Scribe:
         return gone.metadata.resource_version
 
     def has(self, name: str) -> bool:
-        """Whether the Pod is there."""
+        """Return whether the Pod exists."""
         return self._ways[0].key(name) in self.history.now
 
     def scribble(self, count: int, seed: int = 0, names: Sequence[str] = _NAMES) -> None:
@@ -143,12 +143,12 @@ class CacherSuite(StorageSuite):
     """Base of the parts. See ``CacherTests`` for how to use them."""
 
     def make_cacher(self, config: CacherConfig[Any]) -> Cacher[Any]:
-        """The cache under test. Override it to test another one."""
+        """Return the cache under test. Override it to test another one."""
         return Cacher(config)
 
     @pytest.fixture
     def open_cache(self, backend: Backend, resource_prefix: str) -> Iterator[OpenCache]:
-        """Makes caches; closed after the test."""
+        """Yield a function that opens caches, which are closed after the test."""
         with ExitStack() as stack:
 
             def open_cache(object_type: type[Any] = Pod, **options: Any) -> CachedPods:
@@ -167,14 +167,14 @@ class CacherSuite(StorageSuite):
 
     @pytest.fixture
     def cached(self, open_cache: OpenCache) -> CachedPods:
-        """The cache under test, of Pods."""
+        """Return the cache under test, of Pods."""
         return open_cache()
 
     @pytest.fixture
     def elsewhere(
         self, backend: Backend, open_backend: OpenBackend | None, resource_prefix: str
     ) -> Iterator[Pods]:
-        """The same Pods past the cache: through a handle of its own on the store, where a watch
+        """Yield the same Pods without the cache, through another handle on the store, where a watch
         sees the writes of other processes."""
         with ExitStack() as stack:
             handle = backend
@@ -185,13 +185,14 @@ class CacherSuite(StorageSuite):
 
     @pytest.fixture
     def scribe(self, cached: CachedPods, elsewhere: Pods) -> Scribe:
-        """Writes through the cache and elsewhere in turn."""
+        """Return a writer that writes in turn through the cache and elsewhere."""
         return Scribe(cached, elsewhere)
 
     def replay(
         self, pods: Pods, history: History, ask: Ask, version: str, **options: Any
     ) -> Replay:
-        """A watch to be held against ``history``; from a state if it begins with one."""
+        """Return a watch to be compared with ``history``; it begins with a state if it asks for
+        one."""
         initial = options.get("send_initial_events")
         if initial is None:
             initial = version in ("", "0")

@@ -1,4 +1,4 @@
-"""A storage whose feed a test can hold back, and break."""
+"""A storage whose feed a test can hold back and break."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ControlledStorage(Storage[Any]):
         return feed
 
     def forget(self, feed: _ControlledChanges) -> None:
-        """The feed was closed."""
+        """Forget the feed, which was closed."""
         with self.changed:
             feed.broken = feed.broken or Closed("the feed was closed")
             if feed in self._feeds:

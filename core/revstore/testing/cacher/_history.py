@@ -1,4 +1,4 @@
-"""What the objects of a store were at each revision, and what a list or watch must show of it."""
+"""The objects of a store at each revision, and what a list or watch must show of them."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Ask:
         return {"recursive": self.recursive, **self.selection.options}
 
     def covers(self, key: str) -> bool:
-        """Whether ``key`` is in its scope."""
+        """Return whether ``key`` is in its scope."""
         return key.startswith(self.key.rstrip("/") + "/") if self.recursive else key == self.key
 
     def among(self, state: Mapping[str, Pod]) -> list[Pod]:
-        """What a list shows of ``state``."""
+        """Return what a list shows of ``state``."""
         return [
             state[key]
             for key in sorted(state)
@@ -79,7 +79,7 @@ class Happening:
     last: Pod | None = None
 
     def seen(self, ask: Ask) -> Event[Pod] | None:
-        """What a watch shows of it. (WATCH-10)"""
+        """Return what a watch shows of it. (WATCH-10)"""
         if not ask.covers(self.key):
             return None
         matches, version = ask.selection.matches, str(self.revision)
@@ -130,7 +130,7 @@ class History:
         self._note(Happening(version, key, self.now[key], None, last))
 
     def at(self, revision: int) -> dict[str, Pod]:
-        """The objects as they were at ``revision``, which is not below ``start``."""
+        """Return the objects as they were at ``revision``, which must not be below ``start``."""
         assert revision >= self.start, f"{revision} is before the history begins"
         state = dict(self.now)
         for change in reversed(self.changes[self._after(revision) :]):
@@ -141,16 +141,16 @@ class History:
         return state
 
     def between(self, after: int, upto: int) -> builtins.list[Happening]:
-        """The changes above ``after`` up to ``upto``."""
+        """Return the changes above ``after`` up to ``upto``."""
         return self.changes[self._after(after) : self._after(upto)]
 
     def events(self, ask: Ask, after: int, upto: int) -> builtins.list[Event[Pod]]:
-        """What a watch shows of them."""
+        """Return what a watch shows of the changes above ``after`` up to ``upto``."""
         seen = (change.seen(ask) for change in self.between(after, upto))
         return [event for event in seen if event is not None]
 
     def initial(self, ask: Ask, revision: int) -> builtins.list[Event[Pod]]:
-        """What a watch shows of the state at ``revision``."""
+        """Return what a watch shows of the state at ``revision``."""
         return [
             Event(EventType.ADDED, obj, obj.metadata.resource_version)
             for obj in ask.among(self.at(revision))

@@ -78,7 +78,8 @@ class CachedReadTests(CacherSuite):
 
     @staticmethod
     def check_first_page(cached: CachedPods, ask: Ask, history: History) -> None:
-        """A page of one, with what it says of the rest. (LIST-8, LIST-9, CACHE-16)"""
+        """Check a page of one object, and what it says about the rest. (LIST-8, LIST-9,
+        CACHE-16)"""
         want = ask.among(history.now)
         name = ask.key.removeprefix(cached.prefix).removeprefix("/")
         page = cached.list(name, limit=1, **ask.options)

@@ -1,5 +1,5 @@
-"""A Hypothesis state machine that drives a cache beside its store: writes, and what happens to the
-feed."""
+"""A Hypothesis state machine that drives a cache and its store side by side: writes, and events on
+the feed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         self.held = self.overtaken = self.refills = False
 
     def open_backends(self) -> tuple[Backend, Backend]:
-        """The store, and another handle on it or the same; closed by ``stack``."""
+        """Return the store, and another handle on it or the same one; ``stack`` closes them."""
         raise NotImplementedError
 
     def expire_all(self) -> int:
@@ -156,14 +156,14 @@ class CacherMachineBase(RuleBasedStateMachine):
         return Ask(self.cached.key(asked.name).rstrip("/"), asked.recursive, asked.selection)
 
     def version(self, number: int) -> int:
-        """One that makes a difference."""
+        """Return a version that makes a difference."""
         changes = self.history.changes
         found = [self.floor, self.shown, self.compacted, self.revision]
         found += [each.revision for each in (*changes[:20], *changes[-40:])]
         return max(found[number % len(found)], self.history.start)
 
     def remembered(self, revision: int) -> bool:
-        """Whether the cache must have all that came after ``revision``."""
+        """Return whether the cache must have all changes after ``revision``."""
         behind = len(self.history.between(revision, self.history.last))
         return revision >= self.floor and behind <= self.kept
 
@@ -171,7 +171,7 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule(name=names, node=st.none() | _nodes, labels=_labels)
     def write(self, name: str, node: str | None, labels: dict[str, str]) -> None:
-        """One change at most."""
+        """Make at most one change."""
         if node is not None:
             self.scribe.put(name, node, **labels)
         elif self.scribe.has(name):
@@ -180,7 +180,7 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule(seed=numbers, count=st.integers(2, 12))
     def scribble(self, seed: int, count: int) -> None:
-        """Much at once."""
+        """Make many changes at once."""
         before = len(self.history.changes)
         self.scribe.scribble(count, seed, _NAMES)
         dropped = {each.key for each in self.history.changes[before:] if each.new is None}
@@ -197,7 +197,7 @@ class CacherMachineBase(RuleBasedStateMachine):
     @precondition(lambda self: self.expiring)
     @rule()
     def expire(self) -> None:
-        """Several keys go in one revision."""
+        """Delete several keys in one revision."""
         assert self.expire_all() == len(self.expiring)
         version = str(self.revision)
         for key in sorted(self.expiring):
@@ -213,7 +213,7 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule()
     def write_elsewhere(self) -> None:
-        """A revision that the cache has no event for."""
+        """Take a revision for which the cache has no event."""
         self.backend.put(f"/registry/nodes/{next(self.nodes)}", b"x", expected_revision=0)
 
     # --- what happens to the feed --------------------------------------------------------------
@@ -229,7 +229,7 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule(broken=st.booleans())
     def cut(self, broken: bool) -> None:
-        """From one side or the other."""
+        """Break the feed from one side or the other."""
         if broken:
             self.cached.feed.cut()
         else:
@@ -258,7 +258,8 @@ class CacherMachineBase(RuleBasedStateMachine):
         self.overtaken = self.refills = False
 
     def filled_anew(self, before: int) -> None:
-        """The cache cannot have gone on from what it had, up to the revision ``before``."""
+        """Note that the cache cannot have gone on from what it had, up to the revision
+        ``before``."""
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -268,7 +269,7 @@ class CacherMachineBase(RuleBasedStateMachine):
                 self.finish()
 
     def finish(self) -> None:
-        """In the end both give the same."""
+        """Check that both give the same in the end."""
         if self.held:
             self.release()
         self.settle()

@@ -39,7 +39,7 @@ class ReadRules(CacherMachineBase):
         self.paging: list[_Paging] = []
 
     def listed(self, pods: Pods, ask: Ask, **options: Any) -> ObjectList[Pod] | None:
-        """A list, None if it waited in vain for a feed that is held."""
+        """Return a list, None if it waited in vain for a feed that is held back."""
         timeout = self.brief if self.held else PATIENCE
         name = ask.key.removeprefix("/pods").removeprefix("/")
         try:
@@ -50,7 +50,7 @@ class ReadRules(CacherMachineBase):
 
     @rule(several=st.lists(asks, min_size=1, max_size=4))
     def list_latest(self, several: list[Asked]) -> None:
-        """All that was acknowledged; both give the same."""
+        """Check that a list has all that was acknowledged, and that both give the same."""
         for asked in several:
             ask, current = self.ask(asked), self.revision
             listed = self.listed(self.cached, ask)
@@ -80,7 +80,7 @@ class ReadRules(CacherMachineBase):
         limit=st.integers(0, 3),
     )
     def list_exact(self, several: list[Asked], picked: list[int], limit: int) -> None:
-        """Old states, those that the cache must remember among them."""
+        """Check lists of old states, some of which the cache must remember."""
         for number in picked:
             revision = self.version(number)
             for asked in several:
@@ -110,7 +110,7 @@ class ReadRules(CacherMachineBase):
     # No precondition: whether there are any depends on how quick the feed was.
     @rule(number=numbers, raw=st.booleans())
     def list_next_page(self, number: int, raw: bool) -> None:
-        """Tokens go on with one state, wherever they came from."""
+        """Check that tokens go on with one state, wherever they come from."""
         if not self.paging:
             return
         paging = self.paging.pop(number % len(self.paging))
@@ -126,7 +126,7 @@ class ReadRules(CacherMachineBase):
             self.check_page(paging.ask, paging.limit, listed, paging.revision, paging.want)
 
     def list_the_rest(self, paging: _Paging, token: str) -> None:
-        """After Expired the rest is there, as it is now."""
+        """Check that after Expired the rest is there, as it is now."""
         assert token
         listed = self.listed(self.cached, paging.ask, continue_token=token)
         if listed is not None:
@@ -135,7 +135,8 @@ class ReadRules(CacherMachineBase):
             assert list(listed) == paging.ask.among(rest)
 
     def must_list(self, ask: Ask, revision: int) -> bool:
-        """Whether the state at ``revision`` must be there: in the store, else in the cache."""
+        """Return whether the state at ``revision`` must be there: in the store, else in the
+        cache."""
         if revision >= self.compacted:
             return True
         return ask.recursive and self.remembered(revision) and revision <= self.shown
@@ -143,7 +144,7 @@ class ReadRules(CacherMachineBase):
     def check_page(
         self, ask: Ask, limit: int, listed: ObjectList[Pod], revision: int, want: list[Pod]
     ) -> None:
-        """The first of ``want``; the others come on later pages."""
+        """Check that the page has the first of ``want``; the others come on later pages."""
         if not ask.recursive:
             limit = 0
         rest = want[limit:] if limit else []
@@ -159,7 +160,7 @@ class ReadRules(CacherMachineBase):
 
     @rule(name=names, number=st.none() | numbers)
     def get(self, name: str, number: int | None) -> None:
-        """Gets find the latest, or a state from a version on."""
+        """Check that gets find the latest state, or one from a version on."""
         key, wanted = self.raw.key(name), 0 if number is None else self.version(number)
         options: dict[str, Any] = {"ignore_not_found": True}
         assert self.cached.storage.get(key, **options) == self.history.now.get(key)

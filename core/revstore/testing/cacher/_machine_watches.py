@@ -110,7 +110,7 @@ class WatchRules(CacherMachineBase):
                 self.serve(each)
 
     def serve(self, each: _Watching) -> None:
-        """What is due comes, and is told if that was asked for."""
+        """Check that what is due comes, and is announced if that was asked for."""
         replay = each.replay
         due = replay.cursor is not None and self.history.events(
             replay.ask, replay.cursor, self.shown
@@ -156,7 +156,7 @@ class WatchRules(CacherMachineBase):
         self.watch(replay.ask, version, tells=each.readable is not None)
 
     def filled_anew(self, before: int) -> None:
-        """Watches show what had come, and end."""
+        """Check that watches show what had come, and end."""
         for each in self.watching:
             replay, deadline = each.replay, time.monotonic() + PATIENCE
             reads = replay.cursor is not None and replay.ended is None
@@ -168,7 +168,7 @@ class WatchRules(CacherMachineBase):
             assert not (has_all and missed), f"ended before it has shown {missed}"
 
     def finish(self) -> None:
-        """In the end everything that is due has come."""
+        """Check that in the end everything that is due has come."""
         super().finish()
         self.scribe.scribble(20)
         self.settle()

@@ -1,4 +1,4 @@
-"""A watch whose every event is held against the history of the store."""
+"""A watch whose every event is compared with the history of the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Replay", "keyed"]
 
 
 def keyed(objects: Sequence[Pod]) -> dict[tuple[str, str], Pod]:
-    """Pods by namespace and name."""
+    """Return Pods by namespace and name."""
     return {(each.metadata.namespace, each.metadata.name): each for each in objects}
 
 
@@ -65,7 +65,7 @@ class Replay:
         return bool(events)
 
     def end(self, error: Expired) -> None:
-        """The watch ended; what it said stays as it was."""
+        """Note that the watch ended; what it has shown does not change."""
         if self.ended is not None:
             assert str(error) == str(self.ended)
         self.ended = error
@@ -113,7 +113,7 @@ class Replay:
         assert self._state == keyed(self.ask.among(self.history.at(cursor)))
 
     def _check_first(self, events: Sequence[Event[Pod]], cursor: int) -> None:
-        """The first whole state, and what may follow it."""
+        """Check the first complete state, and what may follow it."""
         ends = [at for at, event in enumerate(events) if event.initial_events_end]
         assert self.minimum is not None
         assert cursor >= self.minimum, f"a state at {cursor}, asked for {self.minimum}"
@@ -149,7 +149,8 @@ class Replay:
 
 
 def _without_bookmarks(events: Sequence[Event[Pod]], after: int, upto: int) -> list[Event[Pod]]:
-    """The rest; a bookmark says that everything up to it was shown, and nothing beyond it."""
+    """Return the other events; a bookmark says that everything up to it was shown, and nothing
+    beyond it."""
     shown = []
     last, marked = after, -1
     for event in events:

@@ -54,11 +54,11 @@ class Pods:
         self.start = storage.current_revision()
 
     def key(self, name: str = "") -> str:
-        """The logical key."""
+        """Return the logical key."""
         return f"{self.prefix}/{name}"
 
     def physical(self, name: str = "") -> str:
-        """The backend's key."""
+        """Return the backend's key."""
         return _ROOT + self.key(name)
 
     def create(self, name: str, node: str = "", *, ttl: int = 0, **metadata: Any) -> Pod:
@@ -79,15 +79,15 @@ class Pods:
         return self.storage.delete(self.key(name))
 
     def read(self, name: str) -> Pod:
-        """The Pod, which must exist."""
+        """Return the Pod, which must exist."""
         return self.storage.get(self.key(name))
 
     def find(self, name: str) -> Pod | None:
-        """The Pod, None if it does not exist."""
+        """Return the Pod, None if it does not exist."""
         return self.storage.get(self.key(name), ignore_not_found=True)
 
     def stored(self, name: str) -> KeyValue:
-        """What the backend has, which must be there."""
+        """Return what the backend has, which must exist."""
         kv = self.backend.get(self.physical(name)).kv
         assert kv is not None, f"{name!r} is not stored"
         return kv
@@ -107,7 +107,7 @@ class Pods:
         )
 
     def pages(self, name: str = "", **options: Any) -> builtins.list[ObjectList[Pod]]:
-        """A list and all its further pages."""
+        """Return a list and all its further pages."""
         found = [self.list(name, **options)]
         for first in ("resource_version", "resource_version_match"):
             options.pop(first, None)
@@ -117,11 +117,11 @@ class Pods:
         return found
 
     def names(self, name: str = "", **options: Any) -> builtins.list[str]:
-        """The names that a list shows."""
+        """Return the names that a list shows."""
         return [name_of(item) for item in self.list(name, **options)]
 
     def list(self, name: str = "", **options: Any) -> ObjectList[Pod]:
-        """The Pods below ``name``."""
+        """Return the Pods below ``name``."""
         return self.storage.list(self.key(name), **options)
 
 
@@ -172,13 +172,15 @@ class StorageSuite(BackendSuite):
     def make_storage(
         self, backend: Backend, resource_type: ResourceType[Any], **options: Any
     ) -> Storage[Any]:
-        """A storage over ``backend``; ``options`` are those of ``TypedStorage``. Override it to
-        test another storage; closing that must not close the backend."""
+        """Return a storage over ``backend``; ``options`` are those of ``TypedStorage``.
+
+        Override it to test another storage; closing that must not close the backend.
+        """
         return TypedStorage(backend, resource_type, **options)
 
     @pytest.fixture
     def resource_prefix(self, backend: Backend, open_backend: OpenBackend | None) -> Iterator[str]:
-        """A random one, so that the suite disturbs nothing in a store that is in use."""
+        """Return a random prefix, so that the suite disturbs nothing in a store that is in use."""
         prefix = random_prefix()
         yield prefix
         if not self.ephemeral:
@@ -186,13 +188,14 @@ class StorageSuite(BackendSuite):
 
     @pytest.fixture(autouse=True)
     def _nothing_unknown_was_met(self) -> None:
-        """Other tests of this process may have stored fields that ``Pod`` lacks; suggestions are
-        not used from then on."""
+        """Forget the unknown fields that other tests of this process may have stored: suggestions
+        are not used after those."""
         TypedCodec(Pod).forget_unknown()
 
     @pytest.fixture
     def open_storage(self, backend: Backend, resource_prefix: str) -> Iterator[OpenStorage]:
-        """Makes storages, of other types or with other options than ``storage``."""
+        """Yield a function that opens storages, of other types or with other options than
+        ``storage``."""
         with ExitStack() as stack:
 
             def open_storage(
@@ -207,37 +210,37 @@ class StorageSuite(BackendSuite):
 
     @pytest.fixture
     def storage(self, open_storage: OpenStorage) -> Storage[Pod]:
-        """The storage under test, of Pods."""
+        """Return the storage under test, of Pods."""
         return open_storage()
 
     @pytest.fixture
     def pods(self, storage: Storage[Pod], backend: Backend, resource_prefix: str) -> Pods:
-        """Short names for what is in ``storage``."""
+        """Return short names for what is in ``storage``."""
         return Pods(storage, backend, resource_prefix)
 
     @pytest.fixture
     def undisturbed(self) -> None:
-        """Skips tests about the store's own revision, which other writers raise as well."""
+        """Skip tests about the store's own revision, which other writers raise as well."""
         if not self.ephemeral:
             pytest.skip("the store's revision is tested on stores that belong to the test")
 
     @pytest.fixture
     def reads_backend(self) -> None:
-        """Skips tests that count, or break into, the backend's reads."""
+        """Skip tests that count, or interrupt, the backend's reads."""
         if not self.raw:
             pytest.skip("this storage reads from its cache")
 
     @pytest.fixture
     def ttl(self, backend: Backend) -> None:
-        """Skips tests about expiry where nothing expires."""
+        """Skip tests about expiry if nothing expires."""
         self.need(backend, Capability.TTL)
 
     @pytest.fixture
     def history(self, backend: Backend) -> None:
-        """Skips tests that read old states where that cannot be done."""
+        """Skip tests that read old states if that is not possible."""
         self.need(backend, Capability.HISTORICAL_READS)
 
     @pytest.fixture
     def compactable(self, backend: Backend, history: None, alone: None) -> None:
-        """Skips tests that compact away old states that could be read."""
+        """Skip tests that compact old states that could be read, if that is not possible."""
         self.need(backend, Capability.COMPACTION)

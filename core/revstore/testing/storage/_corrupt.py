@@ -176,14 +176,14 @@ class TransformerTests(StorageSuite):
 
     @pytest.fixture
     def transformer(self) -> MarkingTransformer:
-        """The one of ``marked``."""
+        """Return the transformer of ``marked``."""
         return MarkingTransformer()
 
     @pytest.fixture
     def marked(
         self, pods: Pods, open_storage: OpenStorage, transformer: MarkingTransformer
     ) -> Pods:
-        """A storage with ``transformer``."""
+        """Return a storage with ``transformer``."""
         return Pods(open_storage(transformer=transformer, cache_size=0), pods.backend, pods.prefix)
 
     def test_transformer_context(self, marked: Pods, transformer: MarkingTransformer) -> None:

@@ -21,7 +21,7 @@ class ExpiredTokenTests(StorageSuite):
 
     @pytest.fixture
     def seeded(self, pods: Pods) -> Pods:
-        """Six objects, of which every other one is on a node."""
+        """Store six objects, of which every other one is on a node."""
         for number in range(6):
             pods.create(f"k{number}", f"n{number % 2}")
         return pods

@@ -24,7 +24,7 @@ __all__ = ["KeyTests"]
 
 
 def _calls(storage: Storage[Pod]) -> dict[str, Callable[[str], object]]:
-    """Every method that takes a key, with arguments that are wrong beyond the key."""
+    """Return every method that takes a key, with arguments that are wrong besides the key."""
     none: Any = None
     return {
         "create": lambda key: storage.create(key, none),
@@ -44,7 +44,7 @@ _ONE = ["create", "get", "list one", "delete", "update", "watch one"]
 
 
 def _refusals(storage: Storage[Pod], key: str) -> dict[str, str]:
-    """The message with which each method refuses the key, "" where it does not."""
+    """Return the message with which each method refuses the key, "" if it does not."""
     found = {}
     for name, call in _calls(storage).items():
         try:

@@ -1,4 +1,4 @@
-"""``StorageTests``, part: which state a list shows, for every way to ask."""
+"""``StorageTests``, part: which state a list shows, for every combination of arguments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Case:
 
 
 def _cases() -> list[_Case]:
-    """What the table in ``Storage.list`` says, as far as no token is in it. (LISTRV-1 to 12)"""
+    """Return what the table in ``Storage.list`` says, without tokens. (LISTRV-1 to 12)"""
     too_large, bad = TooLargeResourceVersion, InvalidResourceVersion
     table: list[tuple[str, str, tuple[str, ...], tuple[int, ...], _Answer, _Answer]] = [
         ("LISTRV-1", "", ("", "Exact", "NotOlderThan", "nonsense"), (0, 2), _LATEST, _LATEST),

@@ -22,7 +22,7 @@ def _token(fields: Any) -> str:
 
 
 def read_token(token: str) -> dict[str, Any]:
-    """The fields of a token."""
+    """Return the fields of a token."""
     fields = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     assert isinstance(fields, dict)
     return fields

@@ -1,4 +1,4 @@
-"""What the storage suites store, and parts to build a storage from that tell what they did."""
+"""What the storage suites store, and parts of a storage that record what they did."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ PODS = ResourceType(Pod, "/pods")
 
 
 def pod(name: str, node: str = "", **metadata: Any) -> Pod:
-    """A Pod; ``name`` is "namespace/name", or a name alone."""
+    """Return a Pod; ``name`` is "namespace/name", or a name alone."""
     namespace, _, short = name.rpartition("/")
     meta = ObjectMeta(name=short, namespace=namespace, **metadata)
     return Pod(metadata=meta, spec=PodSpec(node_name=node))
 
 
 def on_node(obj: Pod, node: str) -> Pod:
-    """The same Pod on another node."""
+    """Return the same Pod on another node."""
     return attrs.evolve(obj, spec=PodSpec(node_name=node))
 
 
 def name_of(obj: Pod) -> str:
-    """What ``pod`` was called with."""
+    """Return the name that ``pod`` was called with."""
     meta = obj.metadata
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
 
@@ -185,7 +185,7 @@ class SpyBackend(ForwardingBackend):
         self.before: Callable[[str, int], object] = _nothing
 
     def named(self, name: str) -> tuple[dict[str, Any], ...]:
-        """The options of the calls of ``name``."""
+        """Return the options of the calls of ``name``."""
         return tuple(options for called, options in self.calls if called == name)
 
     def get(self, key: str, **options: Any) -> GetResult:

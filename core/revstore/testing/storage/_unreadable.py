@@ -1,4 +1,4 @@
-"""``StorageTests``, part: lists that go past what cannot be read."""
+"""``StorageTests``, part: lists that skip what cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["UnreadableListTests"]
 
 
 def _shown(page: ObjectList[Pod]) -> tuple[list[str], list[str]]:
-    """The names of the items, and of what cannot be read."""
+    """Return the names of the items, and those of unreadable objects."""
     errors = [error.key.rsplit("/", 1)[-1] for error in page.errors]
     return [name_of(item) for item in page], errors
 

@@ -83,7 +83,7 @@ def _check(event: Event[Pod], state: dict[str, Pod]) -> tuple[str, str, str, str
 
 
 def _follow(watch: Watch[Pod], last: Callable[[], int | None]) -> list[tuple[str, str, str, str]]:
-    """All events up to the revision that ``last`` gives once it is known."""
+    """Return all events up to the revision that ``last`` returns once it is known."""
     state: dict[str, Pod] = {}
     seen: list[tuple[str, str, str, str]] = []
     deadline = time.monotonic() + PATIENCE
@@ -97,7 +97,7 @@ def _follow(watch: Watch[Pod], last: Callable[[], int | None]) -> list[tuple[str
 
 
 def _follow_feed(pods: Pods, last: Callable[[], int | None]) -> list[tuple[str, str, str, str]]:
-    """The same from a feed, whose changes bring the object before."""
+    """Return the same from a feed, whose changes contain the object before."""
     state: dict[str, Pod] = {}
     seen: list[tuple[str, str, str, str]] = []
     deadline = time.monotonic() + PATIENCE

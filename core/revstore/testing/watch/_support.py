@@ -41,7 +41,7 @@ def gather(watch: Watch[Pod], count: int, patience: float = PATIENCE) -> list[Ev
 
 
 def short(events: list[Event[Pod]]) -> list[Short]:
-    """What most tests compare. Of what cannot be read the node is "?"."""
+    """Return what most tests compare. For an unreadable object the node is "?"."""
     return [
         (
             event.type.value,
