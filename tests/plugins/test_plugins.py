@@ -481,7 +481,7 @@ def test_commands(install, monkeypatch):
     install("crash", command.format("1/0"), group="revstore.commands")
     cli: list[str] = []
 
-    assert plugins.command_names() == ("crash", "hello")
+    assert {"crash", "hello"} <= set(plugins.command_names())
     assert target not in sys.modules
     plugins.load_command("hello", cli)
     assert cli == ["hello"]

@@ -10,10 +10,14 @@ Each command is one module, imported when that command runs. Exit codes:
 130  ended by Ctrl-C
 141  the reader of the output has exited
 ==== ============================================================================
+
+A plugin's command takes ``Session``, ``pass_session`` and ``store_options`` from here, and so has
+``--store`` and ``--config`` as the others do: ``session.factory`` opens what they name.
 """
 
 from __future__ import annotations
 
 from revstore.cli._main import run
+from revstore.cli._session import Session, pass_session, store_options
 
-__all__ = ["run"]
+__all__ = ["Session", "pass_session", "run", "store_options"]

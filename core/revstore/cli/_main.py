@@ -47,9 +47,9 @@ class _LazyGroup(click.Group):
         if cmd_name in _COMMANDS:
             command: click.Command = importlib.import_module(f"revstore.cli.{cmd_name}").command
             return command
-        from revstore.plugins import command_names, load_command
+        from revstore.plugins import has_command, load_command
 
-        if cmd_name not in self.commands and cmd_name in command_names():
+        if cmd_name not in self.commands and has_command(cmd_name):
             load_command(cmd_name, self)
         return super().get_command(ctx, cmd_name)
 

@@ -30,6 +30,7 @@ __all__ = [
     "find_one",
     "kind_of",
     "register_backend",
+    "reserved",
     "strict",
     "trace",
     "unregister_backend",
@@ -50,6 +51,7 @@ _RESERVED: dict[str, dict[str, str]] = {
     WRAPPERS: {"metrics": _CORE},
     CODECS: {"json": _CORE},
     TRANSFORMERS: {"identity": _CORE},
+    COMMANDS: {"serve": "revstore-serve"},
 }
 
 _registered: dict[str, str] = {}  # name -> "package.module"; guarded by _lock
@@ -175,6 +177,11 @@ def blocked_by(found: Found) -> str:
     if allowed is not None and not own and not names & _names("REVSTORE_PLUGINS"):
         return "REVSTORE_PLUGINS"
     return ""
+
+
+def reserved(group: str, name: str) -> bool:
+    """Return whether a name is for a distribution of this project, installed or not."""
+    return name in _RESERVED.get(group, {})
 
 
 def strict() -> bool:

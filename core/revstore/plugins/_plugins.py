@@ -40,6 +40,7 @@ __all__ = [
     "PluginStatus",
     "check_backend",
     "command_names",
+    "has_command",
     "list_backends",
     "load_codec",
     "load_command",
@@ -196,6 +197,12 @@ def command_names() -> tuple[str, ...]:
     return tuple(
         sorted(name for name, same in every.items() if not all(map(_find.blocked_by, same)))
     )
+
+
+def has_command(name: str) -> bool:
+    """Return whether a plugin adds the subcommand, or a distribution of this project would; then
+    the error of ``load_command`` says which."""
+    return name in command_names() or _find.reserved(_find.COMMANDS, name)
 
 
 def load_command(name: str, cli: Any) -> None:

@@ -1,0 +1,46 @@
+"""Serves any revstore backend as an etcd v3 endpoint, for etcdctl, Kubernetes and other clients.
+
+Importing this module imports no gRPC; serving does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from revstore.backend import Backend
+from revstore.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from revstore_serve._endpoint import Endpoint
+
+__all__ = ["revstore_commands", "serve"]
+
+
+def serve(
+    backend: Backend,
+    *,
+    listen: str = "127.0.0.1:0",
+    name: str = "revstore",
+    version: str = "3.6.11",
+) -> Endpoint:
+    """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
+    manager as well. Its ``address`` says where.
+
+    ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``name`` is the
+    member's. ``version`` is that of etcd which clients are told. The backend stays open.
+
+    Raises:
+        OSError: nobody can listen at ``listen``.
+        Unsupported: the backend has no transactions.
+    """
+    from revstore_serve._endpoint import Endpoint
+
+    return Endpoint(backend, listen=listen, name=name, version=version)
+
+
+@hookimpl
+def revstore_commands(cli: Any) -> None:
+    """Add ``revstore serve``."""
+    from revstore_serve._command import command
+
+    cli.add_command(command)

@@ -1,0 +1,149 @@
+"""Who answers: the header of every answer, and the calls about members, alarms and the server."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any
+
+from revstore.backend import Backend
+from revstore.values import Capability
+from revstore_serve._errors import COMPACTED, FUTURE_REVISION, NOT_ENABLED, Code, Refused
+from revstore_serve._keys import EVERYTHING
+from revstore_serve._proto import message
+from revstore_serve._ranges import find
+from revstore_serve._views import AtRevision
+
+__all__ = ["Cluster", "lacking", "unserved"]
+
+_RAFT_TERM = 2
+_GET, _ACTIVATE, _DEACTIVATE = range(3)
+
+_REASONS = {
+    "Cluster": "this endpoint is one member, and its store decides how it is replicated",
+    "Auth": "users and roles are not managed by this endpoint",
+    "KV/RangeStream": "a range is answered in one message; use Range",
+    "Maintenance/Snapshot": "the store is no etcd database: copy it by its own means",
+    "Maintenance/MoveLeader": "this endpoint is the only member",
+    "Maintenance/Downgrade": "the version is an option of the endpoint",
+}
+
+
+def unserved(service: str, method: str) -> Refused:
+    """Return what a method that is not served answers."""
+    if (service, method) == ("Auth", "Authenticate"):
+        return Refused(*NOT_ENABLED)
+    reason = _REASONS.get(f"{service}/{method}") or _REASONS[service]
+    return Refused(Code.UNIMPLEMENTED, f"revstore: {method} is not supported: {reason}")
+
+
+class Cluster:
+    """The one member that an endpoint is."""
+
+    def __init__(self, backend: Backend, *, name: str, version: str, url: str) -> None:
+        self._backend = backend
+        self._name = name
+        self._version = version
+        store_id = backend.status().store_id
+        self.cluster_id = _number(store_id)
+        self.member_id = _number(f"{store_id}/{name}")
+        #: Where clients reach it; known once it listens.
+        self.url = url
+        #: Whether the latest write failed for lack of space.
+        self.no_space = False
+
+    def fill(self, response: Any, revision: int = 0) -> Any:
+        """Fill in an answer's header, and return the answer; revision 0: the one that is in it."""
+        header = response.header
+        header.cluster_id = self.cluster_id
+        header.member_id = self.member_id
+        header.raft_term = _RAFT_TERM
+        if revision:
+            header.revision = revision
+        return response
+
+    def now(self, response: Any) -> Any:
+        """Fill in an answer's header with the store's revision, and return the answer."""
+        return self.fill(response, self._backend.status().revision)
+
+    def member_list(self, _: Any) -> Any:
+        response = message("MemberListResponse")()
+        response.members.add(
+            ID=self.member_id, name=self._name, peerURLs=[self.url], clientURLs=[self.url]
+        )
+        # As etcd's, it has no revision.
+        return self.fill(response)
+
+    def status(self, _: Any) -> Any:
+        status = self._backend.status()
+        size = self._backend.size() or 0
+        response = message("StatusResponse")(
+            version=self._version,
+            dbSize=size,
+            dbSizeInUse=size,
+            leader=self.member_id,
+            raftIndex=status.revision,
+            raftAppliedIndex=status.revision,
+            raftTerm=_RAFT_TERM,
+        )
+        if self.no_space:
+            response.errors.append(f"memberID:{self.member_id} alarm:NOSPACE ")
+        return self.fill(response, status.revision)
+
+    def alarm(self, request: Any) -> Any:
+        response = message("AlarmResponse")()
+        wanted = request.alarm in (0, 1)
+        if request.action == _ACTIVATE:
+            raise Refused(
+                Code.UNIMPLEMENTED, "revstore: alarms are raised by the store, not by clients"
+            )
+        if self.no_space and wanted:
+            response.alarms.add(memberID=self.member_id, alarm=1)
+            if request.action == _DEACTIVATE:
+                self.no_space = False
+        return self.now(response)
+
+    def defragment(self, _: Any) -> Any:
+        return message("DefragmentResponse")()
+
+    def hash(self, _: Any) -> Any:
+        view = AtRevision(self._backend, 0)
+        return self.fill(message("HashResponse")(hash=_checksum(view)), view.revision)
+
+    def hash_kv(self, request: Any) -> Any:
+        status = self._backend.status()
+        wanted = max(request.revision, 0)
+        if wanted > status.revision:
+            raise Refused(*FUTURE_REVISION)
+        if 0 < wanted < status.compacted_revision:
+            raise Refused(*COMPACTED)
+        view = AtRevision(self._backend, wanted or status.revision)
+        response = message("HashKVResponse")(
+            hash=_checksum(view), compact_revision=status.compacted_revision
+        )
+        return self.fill(response, status.revision)
+
+
+def lacking(backend: Backend) -> list[Capability]:
+    """Return what a Kubernetes apiserver needs and a backend cannot do."""
+    needed = (
+        Capability.HISTORICAL_READS,
+        Capability.TRANSACTIONS,
+        Capability.LEASES,
+        Capability.COMPACTION,
+        Capability.PROGRESS,
+        Capability.VERSIONS,
+        Capability.NESTED_KEYS,
+    )
+    return [each for each in needed if each not in backend.capabilities]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _checksum(view: AtRevision) -> int:
+    checksum = 0
+    for key, kv in find(view, EVERYTHING)[0]:
+        checksum = zlib.crc32(b"%d %d " % (len(key), kv.revision) + key + kv.value, checksum)
+    return checksum

@@ -1,0 +1,126 @@
+"""``revstore serve``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+from types import FrameType
+
+import click
+
+from revstore.cli import Session, pass_session, store_options
+from revstore.errors import ConfigError, Unsupported
+from revstore.threads import Wake
+from revstore_serve._cluster import lacking
+from revstore_serve._endpoint import Endpoint
+
+__all__ = ["command"]
+
+
+@click.command("serve", short_help="Serve the store as an etcd v3 endpoint.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:2379",
+    show_default=True,
+    metavar="ADDRESS",
+    help="host:port, or unix:PATH.",
+)
+@click.option(
+    "--advertise", default="", metavar="URL", help="Where clients reach it, if not at --listen."
+)
+@click.option("--name", default="revstore", show_default=True, help="The name of the member.")
+@click.option(
+    "--etcd-version",
+    default="3.6.11",
+    show_default=True,
+    help="The version of etcd that clients are told.",
+)
+@click.option(
+    "--progress-interval",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds between the progress notifications of a watch without events.",
+)
+@click.option(
+    "--allow-plaintext",
+    is_flag=True,
+    help="Listen on other addresses than this machine's own, without encryption or passwords.",
+)
+@click.option(
+    "--allow-limited",
+    is_flag=True,
+    help="Serve a store that lacks something that a Kubernetes apiserver needs.",
+)
+@store_options
+@pass_session
+def command(
+    session: Session,
+    *,
+    listen: str,
+    advertise: str,
+    name: str,
+    etcd_version: str,
+    progress_interval: float,
+    allow_plaintext: bool,
+    allow_limited: bool,
+) -> None:
+    """Serve the store as an etcd v3 endpoint, to etcdctl, Kubernetes and every other client.
+
+    It runs until SIGTERM or Ctrl-C: calls under way are finished then. A second signal ends it at
+    once.
+    """
+    if not allow_plaintext and not is_own(listen):
+        raise ConfigError("listen", listen, "an address of this machine only, or --allow-plaintext")
+    backend = session.factory.backend()
+    missing = lacking(backend)
+    if missing and not allow_limited:
+        raise Unsupported(
+            missing[0],
+            f"the store cannot do all that a Kubernetes apiserver needs; it lacks: "
+            f"{', '.join(missing)}; --allow-limited serves it all the same",
+        )
+    ended = _Signals()
+    with Endpoint(
+        backend,
+        listen=listen,
+        advertise=advertise,
+        name=name,
+        version=etcd_version,
+        progress_interval=progress_interval,
+    ) as endpoint:
+        click.echo(f"Serving {backend.status().server} at {endpoint.address}.")
+        ended.wait()
+
+
+def is_own(listen: str) -> bool:
+    """Return whether only this machine can connect to an address."""
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first ends the wait, the second the process."""
+
+    def __init__(self) -> None:
+        self._wake = Wake()
+        self._came = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._came:
+            os._exit(128 + number)
+        self._came = True
+        self._wake.set()
+
+    def wait(self) -> None:
+        self._wake.wait()

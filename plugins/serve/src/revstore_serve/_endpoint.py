@@ -1,0 +1,155 @@
+"""An endpoint: a server over an open backend, from its start to its stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self, TypeVar
+
+from revstore.backend import Backend
+from revstore.errors import Unsupported
+from revstore.values import Capability
+from revstore_serve._cluster import Cluster, unserved
+from revstore_serve._grpc import Transport
+from revstore_serve._health import Health
+from revstore_serve._kv import KeyValues
+from revstore_serve._leases import LeaseCalls
+from revstore_serve._loop import shared_loop
+from revstore_serve._proto import Method, message
+from revstore_serve._writes import Writes
+
+__all__ = ["Endpoint"]
+
+T = TypeVar("T")
+
+# Reads of these take microseconds, so that a thread would only cost time.
+_LOCAL = frozenset({"memory", "sqlite"})
+_THREADS = 4
+
+
+class Endpoint:
+    """A running server. It does not close the backend, which must stay open meanwhile."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        listen: str,
+        name: str,
+        version: str,
+        advertise: str = "",
+        progress_interval: float = 5.0,
+    ) -> None:
+        """Start serving; return once clients can connect.
+
+        Raises:
+            OSError: nobody can listen at ``listen``.
+            Unsupported: the backend has no transactions.
+        """
+        if Capability.TRANSACTIONS not in backend.capabilities:
+            raise Unsupported(Capability.TRANSACTIONS)
+        self._backend = backend
+        self._cluster = Cluster(backend, name=name, version=version, url=advertise)
+        self._local = backend.status().server.partition(" ")[0] in _LOCAL
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="revstore-serve-work")
+        self._loop = shared_loop()
+        self._writes = Writes(backend, self._loop)
+        self._health = Health()
+        self._open = True
+        #: Where clients connect: "host:port", or "unix:path".
+        self.address = listen
+        try:
+            self._run(self._start(listen))
+        except BaseException:
+            self.stop(0)
+            raise
+
+    def _run(self, step: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+
+    async def _start(self, listen: str) -> None:
+        kv = KeyValues(self._backend, self._cluster, self._writes, read=self._read, work=self._work)
+        cluster = self._cluster
+        leases = await self._work(lambda: LeaseCalls(self._backend, cluster, work=self._work))
+        unary = {
+            "KV/Range": kv.range,
+            "KV/Put": kv.put,
+            "KV/DeleteRange": kv.delete_range,
+            "KV/Txn": kv.txn,
+            "KV/Compact": kv.compact,
+            "Lease/LeaseGrant": leases.grant,
+            "Lease/LeaseRevoke": leases.revoke,
+            "Lease/LeaseTimeToLive": leases.time_to_live,
+            "Lease/LeaseLeases": leases.leases,
+            "Cluster/MemberList": self._reading(cluster.member_list),
+            "Maintenance/Alarm": self._reading(cluster.alarm),
+            "Maintenance/Status": self._reading(cluster.status),
+            "Maintenance/Defragment": self._reading(cluster.defragment),
+            "Maintenance/Hash": self._working(cluster.hash),
+            "Maintenance/HashKV": self._working(cluster.hash_kv),
+            "Auth/AuthStatus": self._reading(_auth_status(cluster)),
+            "grpc.health.v1.Health/Check": self._health.check,
+        }
+        streams = {
+            "Lease/LeaseKeepAlive": leases.keep_alive,
+            "grpc.health.v1.Health/Watch": self._health.watch,
+        }
+        self._transport = Transport(unary, streams, _refused)
+        port = await self._listen(listen)
+        if port:
+            self.address = f"{listen.rpartition(':')[0]}:{port}"
+        cluster.url = cluster.url or f"http://{self.address}"
+
+    async def _listen(self, address: str) -> int:
+        if not address.startswith("unix:"):
+            return await self._transport.start(address)
+        mask = os.umask(0o177)  # the socket is for this user only
+        try:
+            await self._transport.start(address)
+        finally:
+            os.umask(mask)
+        return 0
+
+    async def _read(self, function: Callable[[], T]) -> T:
+        return function() if self._local else await self._work(function)
+
+    async def _work(self, function: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._pool, function)
+
+    def _reading(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda request: self._read(lambda: function(request))
+
+    def _working(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda request: self._work(lambda: function(request))
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Stop serving: calls under way have ``grace`` seconds to finish. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._run(self._stop(grace))
+        finally:
+            self._writes.close()
+            self._pool.shutdown()
+
+    async def _stop(self, grace: float) -> None:
+        self._health.stop()
+        if hasattr(self, "_transport"):
+            await self._transport.stop(grace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _refused(method: Method) -> Any:
+    return unserved(method.service.rpartition(".")[2], method.name)
+
+
+def _auth_status(cluster: Cluster) -> Callable[[Any], Any]:
+    return lambda _: cluster.now(message("AuthStatusResponse")(authRevision=1))

@@ -1,0 +1,139 @@
+"""Errors as etcd's clients know them: a code of gRPC and etcd's own text."""
+
+from __future__ import annotations
+
+import enum
+
+from revstore.errors import (
+    AccessDenied,
+    Closed,
+    Compacted,
+    CorruptStore,
+    FutureRevision,
+    IncompatibleStore,
+    InvalidKey,
+    LeaseExists,
+    LeaseNotFound,
+    NoSpace,
+    OutcomeUnknown,
+    ReadOnly,
+    StorageError,
+    Timeout,
+    TransactionTooLarge,
+    Unreachable,
+    Unsupported,
+    ValueTooLarge,
+)
+
+__all__ = [
+    "COMPACTED",
+    "DUPLICATE_KEY",
+    "EMPTY_KEY",
+    "FUTURE_REVISION",
+    "INVALID_SORT",
+    "KEY_NOT_FOUND",
+    "LEASE_EXISTS",
+    "LEASE_NOT_FOUND",
+    "LEASE_PROVIDED",
+    "LEASE_TTL",
+    "NOT_ENABLED",
+    "STOPPED",
+    "TOO_LARGE",
+    "TOO_MANY_OPERATIONS",
+    "VALUE_PROVIDED",
+    "Code",
+    "Refused",
+    "refusal",
+]
+
+
+class Code(enum.Enum):
+    """The codes of gRPC that are used here, by their names."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+
+
+class Refused(Exception):
+    """A call ends with this code and text."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+#: A code and a text, from which each call raises an error of its own.
+_Answer = tuple[Code, str]
+
+_MVCC = "etcdserver: mvcc: required revision"
+COMPACTED: _Answer = (Code.OUT_OF_RANGE, f"{_MVCC} has been compacted")
+FUTURE_REVISION: _Answer = (Code.OUT_OF_RANGE, f"{_MVCC} is a future revision")
+EMPTY_KEY: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: key is not provided")
+KEY_NOT_FOUND: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: key not found")
+VALUE_PROVIDED: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: value is provided")
+LEASE_PROVIDED: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: lease is provided")
+TOO_MANY_OPERATIONS: _Answer = (
+    Code.INVALID_ARGUMENT,
+    "etcdserver: too many operations in txn request",
+)
+DUPLICATE_KEY: _Answer = (
+    Code.INVALID_ARGUMENT,
+    "etcdserver: duplicate key given in txn request",
+)
+INVALID_SORT: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
+TOO_LARGE: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+LEASE_NOT_FOUND: _Answer = (Code.NOT_FOUND, "etcdserver: requested lease not found")
+LEASE_EXISTS: _Answer = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+LEASE_TTL: _Answer = (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
+NOT_ENABLED: _Answer = (
+    Code.FAILED_PRECONDITION,
+    "etcdserver: authentication is not enabled",
+)
+STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
+
+# The first that fits.
+_OF_BACKEND: tuple[tuple[type[StorageError], _Answer], ...] = (
+    (Compacted, COMPACTED),
+    (FutureRevision, FUTURE_REVISION),
+    (LeaseNotFound, LEASE_NOT_FOUND),
+    (LeaseExists, LEASE_EXISTS),
+    (ValueTooLarge, TOO_LARGE),
+    (NoSpace, (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")),
+    (Timeout, (Code.UNAVAILABLE, "etcdserver: request timed out")),
+    (OutcomeUnknown, (Code.UNAVAILABLE, "etcdserver: request timed out")),
+    (Unreachable, (Code.UNAVAILABLE, "etcdserver: no leader")),
+    (Closed, STOPPED),
+    (CorruptStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
+    (IncompatibleStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
+    (AccessDenied, (Code.PERMISSION_DENIED, "etcdserver: permission denied")),
+    (ReadOnly, (Code.FAILED_PRECONDITION, "revstore: the store is read-only")),
+)
+# These say more than a text of etcd's could.
+_AS_TOLD: tuple[tuple[type[StorageError], Code], ...] = (
+    (InvalidKey, Code.INVALID_ARGUMENT),
+    (TransactionTooLarge, Code.INVALID_ARGUMENT),
+    (Unsupported, Code.UNIMPLEMENTED),
+)
+
+
+def refusal(error: Exception) -> Refused | None:
+    """Return what a client gets for an error of a backend; None: it is no error of a backend."""
+    if isinstance(error, Refused):
+        return error
+    for kind, answer in _OF_BACKEND:
+        if isinstance(error, kind):
+            return Refused(*answer)
+    for kind, code in _AS_TOLD:
+        if isinstance(error, kind):
+            return Refused(code, f"revstore: {' '.join(str(error).split())}")
+    return None

@@ -1,0 +1,36 @@
+"""The health service of gRPC, which load balancers and probes ask."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from revstore_serve._grpc import Stream
+from revstore_serve._proto import message
+
+__all__ = ["Health"]
+
+_SERVING, _NOT_SERVING = 1, 2
+
+
+class Health:
+    """Whether the endpoint serves: it does until it is about to stop."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+
+    async def check(self, _: Any) -> Any:
+        return self._answer()
+
+    async def watch(self, _: Any, stream: Stream) -> None:
+        await stream.write(self._answer())
+        await self._stopping.wait()
+        await stream.write(self._answer())
+
+    def stop(self) -> None:
+        """Say from now on that it does not serve."""
+        self._stopping.set()
+
+    def _answer(self) -> Any:
+        status = _NOT_SERVING if self._stopping.is_set() else _SERVING
+        return message("HealthCheckResponse", "grpc.health.v1")(status=status)

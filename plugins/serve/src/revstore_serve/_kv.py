@@ -1,0 +1,114 @@
+"""The service KV: ranges, puts, deletions, transactions and compactions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from revstore.backend import Backend
+from revstore.errors import BackendError, NoSpace
+from revstore_serve._cluster import Cluster
+from revstore_serve._errors import COMPACTED, TOO_LARGE, Refused
+from revstore_serve._proto import message
+from revstore_serve._ranges import check_range, range_message
+from revstore_serve._txn import (
+    Answer,
+    NeedsHistory,
+    check_delete,
+    check_put,
+    check_txn,
+    delete_body,
+    put_body,
+    txn_body,
+)
+from revstore_serve._views import AtRevision
+from revstore_serve._writes import Writes
+
+__all__ = ["InThread", "KeyValues"]
+
+_LARGEST_REQUEST = 3 << 19
+
+
+class InThread(Protocol):
+    """Runs a function that may wait, so that the loop does not."""
+
+    def __call__(self, function: Callable[[], Any], /) -> Awaitable[Any]: ...
+
+
+class KeyValues:
+    """``read`` runs what reads the store, ``work`` what may take long in any case."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        cluster: Cluster,
+        writes: Writes,
+        *,
+        read: InThread,
+        work: InThread,
+    ) -> None:
+        self._backend = backend
+        self._cluster = cluster
+        self._writes = writes
+        self._read = read
+        self._work = work
+
+    async def range(self, request: Any) -> Any:
+        check_range(request)
+        return await self._read(lambda: self._range(request))
+
+    def _range(self, request: Any) -> Any:
+        wanted = max(request.revision, 0)
+        view = AtRevision(self._backend, wanted, not request.serializable)
+        response = range_message(view, request)
+        current = view.current or self._backend.status().revision
+        return self._cluster.fill(response, current)
+
+    async def put(self, request: Any) -> Any:
+        check_put(request)
+        _check_size(request)
+        return await self._write(put_body(request))
+
+    async def delete_range(self, request: Any) -> Any:
+        check_delete(request)
+        return await self._write(delete_body(request))
+
+    async def txn(self, request: Any) -> Any:
+        check_txn(request)
+        _check_size(request)
+        history: dict[bytes, Any] = {}
+        while True:
+            try:
+                return await self._write(txn_body(request, history))
+            except NeedsHistory as needed:
+                history |= await self._read(partial(self._past, needed.requests))
+
+    def _past(self, requests: list[Any]) -> dict[bytes, Any]:
+        return {
+            each.SerializeToString(): range_message(AtRevision(self._backend, each.revision), each)
+            for each in requests
+        }
+
+    async def compact(self, request: Any) -> Any:
+        if request.revision <= 0:
+            raise Refused(*COMPACTED)
+        await self._work(lambda: self._backend.compact(request.revision))
+        response = message("CompactionResponse")()
+        return await self._read(lambda: self._cluster.now(response))
+
+    async def _write(self, body: Callable[[Any], Answer]) -> Any:
+        try:
+            result = await self._writes.run(body)
+        except BackendError as error:
+            if isinstance(error, NoSpace):
+                self._cluster.no_space = True
+            raise
+        if result.wrote:
+            self._cluster.no_space = False
+        return self._cluster.fill(result.value.committed(result.revision))
+
+
+def _check_size(request: Any) -> None:
+    if request.ByteSize() > _LARGEST_REQUEST:
+        raise Refused(*TOO_LARGE)

@@ -1,0 +1,82 @@
+"""The way of writes from the event loop to the backend: one thread, many bodies in a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from revstore.backend import Backend, Transaction
+from revstore.errors import Closed
+from revstore.threads import Wake, start_thread
+from revstore.values import TransactionResult
+from revstore_serve._txn import Answer
+
+__all__ = ["Writes"]
+
+#: Bodies that go into one call. Those that come meanwhile go into the next.
+_MOST = 256
+
+_Body = Callable[[Transaction], Answer]
+
+
+@attrs.frozen
+class _Waiting:
+    body: _Body
+    done: asyncio.Future[TransactionResult[Answer]]
+
+
+class Writes:
+    """Hands bodies to ``Backend.transactions``, together all that wait while a call runs."""
+
+    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+        self._backend = backend
+        self._loop = loop
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = Wake()
+        self._closed = False
+        self._thread = start_thread(self._run, "revstore-serve-writes")
+
+    async def run(self, body: _Body) -> TransactionResult[Answer]:
+        """Run a body, and return its result or raise its error. On the loop."""
+        if self._closed:
+            raise Closed("the endpoint is closed")
+        waiting = _Waiting(body, self._loop.create_future())
+        self._waiting.append(waiting)
+        self._wake.set()
+        return await waiting.done
+
+    def close(self) -> None:
+        """End the thread once it has done what waits."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed or self._waiting:
+            if not self._waiting:
+                self._wake.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+            if batch:
+                results = self._results([each.body for each in batch])
+                self._loop.call_soon_threadsafe(_settle, batch, results)
+
+    def _results(self, bodies: Sequence[_Body]) -> Sequence[TransactionResult[Answer] | Exception]:
+        try:
+            return self._backend.transactions(bodies)
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            return [error] * len(bodies)
+
+
+def _settle(
+    batch: list[_Waiting], results: Sequence[TransactionResult[Answer] | Exception]
+) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        if waiting.done.done():
+            continue  # the caller has gone
+        if isinstance(result, Exception):
+            waiting.done.set_exception(result)
+        else:
+            waiting.done.set_result(result)
