@@ -491,6 +491,16 @@ def test_commands(install, monkeypatch):
     assert plugins.command_names() == ("hello",)
 
 
+def test_a_command_of_this_project_says_how_to_get_it(monkeypatch):
+    """A command that is not installed is not "no such command" if a distribution here has it."""
+    monkeypatch.setattr("revstore.plugins._find.declared", lambda group: iter(()))
+
+    assert plugins.has_command("serve")
+    assert not plugins.has_command("server")
+    with pytest.raises(BackendNotInstalled, match=r"command 'serve'.*pip install revstore-serve"):
+        plugins.load_command("serve", [])
+
+
 def test_doctor(install):
     """A backend's own checks come back; one that raises is a failed check without secrets."""
     good = "@hookimpl\ndef revstore_doctor(config): return [DoctorCheck(name='a', result='ok')]"

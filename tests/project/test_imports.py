@@ -300,6 +300,7 @@ def test_every_entry_point_is_light():
         "revstore.builtin_plugin",
         "revstore.metrics_plugin",
         "revstore_sqlite",
+        "revstore_serve",
     ]
     for name in names:
         code = f"import sys, {name}; print(*sorted(set({HEAVY}) & set(sys.modules)))"

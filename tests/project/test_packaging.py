@@ -21,12 +21,14 @@ PACKAGES = {
     "revstore-sqlite": "revstore_sqlite/",
     "revstore-etcd3": "revstore_etcd3/",
     "revstore-etcd2": "revstore_etcd2/",
+    "revstore-serve": "revstore_serve/",
 }
 SOURCES = {
     "revstore": ROOT / "core" / "revstore",
     "revstore-sqlite": ROOT / "plugins" / "sqlite" / "src" / "revstore_sqlite",
     "revstore-etcd3": ROOT / "plugins" / "etcd3" / "src" / "revstore_etcd3",
     "revstore-etcd2": ROOT / "plugins" / "etcd2" / "src" / "revstore_etcd2",
+    "revstore-serve": ROOT / "plugins" / "serve" / "src" / "revstore_serve",
 }
 
 

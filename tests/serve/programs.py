@@ -1,0 +1,186 @@
+"""Programs of requests, for Hypothesis, and how two servers' answers to them are compared.
+
+Revisions in a program count from the store's when the program begins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from hypothesis import strategies as st
+
+from revstore_serve._proto import message
+
+KEYS = [
+    b"a",
+    b"a\0",
+    b"a/",
+    b"a/b",
+    b"a0",
+    b"a\xff",
+    "ÿ".encode(),
+    b"b",
+    b"\0",
+    b"\xff\xff",
+    b"c" * 9,
+]
+ENDS = [*KEYS, b"\0", b"a0", b"b", b"\xc3\xc0"]
+VALUES = [b"", b"1", b"2", b"\0\xff"]
+SHIFTED = {
+    "revision",
+    "mod_revision",
+    "create_revision",
+    "min_mod_revision",
+    "max_mod_revision",
+    "min_create_revision",
+    "max_create_revision",
+    "start_revision",
+    "compact_revision",
+}
+FUTURE = 10**6
+
+keys = st.sampled_from(KEYS)
+ends = st.just(b"") | st.sampled_from(ENDS)
+revisions = st.just(0) | st.integers(1, 8) | st.just(FUTURE)
+bounds = st.just(0) | st.just(0) | st.integers(1, 6)
+flags = st.booleans()
+rarely = st.integers(0, 4).map(lambda number: number == 0)
+LEASES = [0, 0, 0, 7, 8, -9, 77]
+
+
+def built(name: str, **fields: Any) -> Any:
+    return st.builds(message(name), **fields)
+
+
+ranges = built(
+    "RangeRequest",
+    key=keys,
+    range_end=ends,
+    limit=st.integers(0, 3),
+    revision=revisions,
+    sort_order=st.integers(0, 2),
+    sort_target=st.integers(0, 4),
+    serializable=flags,
+    keys_only=flags,
+    count_only=rarely,
+    min_mod_revision=bounds,
+    max_mod_revision=bounds,
+    min_create_revision=bounds,
+    max_create_revision=bounds,
+) | built("RangeRequest", key=keys | st.just(b""), range_end=ends, limit=st.integers(0, 3))
+puts = built(
+    "PutRequest",
+    key=keys,
+    value=st.sampled_from(VALUES),
+    lease=st.sampled_from(LEASES),
+    prev_kv=flags,
+    ignore_value=rarely,
+    ignore_lease=rarely,
+) | built("PutRequest", key=keys, value=st.sampled_from(VALUES))
+deletions = built("DeleteRangeRequest", key=keys, range_end=ends, prev_kv=flags)
+
+
+@st.composite
+def comparisons(draw: Any) -> Any:
+    target = draw(st.integers(0, 4))
+    field = ("version", "create_revision", "mod_revision", "value", "lease")[target]
+    value = draw(st.sampled_from(VALUES) if field == "value" else st.integers(0, 4))
+    return message("Compare")(
+        result=draw(st.integers(0, 3)),
+        target=target,
+        key=draw(keys),
+        range_end=draw(st.just(b"") | ends),
+        **{field: value},
+    )
+
+
+@st.composite
+def transactions(draw: Any, depth: int = 2) -> Any:
+    simple = (
+        built("RequestOp", request_range=ranges)
+        | built("RequestOp", request_put=puts)
+        # etcd does a deletion without end even if it has a key that is put besides.
+        | built(
+            "RequestOp",
+            request_delete_range=deletions.filter(lambda deletion: deletion.range_end != b"\0"),
+        )
+    )
+    branch = simple
+    if depth:
+        branch = simple | simple | built("RequestOp", request_txn=transactions(depth - 1))
+    return message("TxnRequest")(
+        compare=draw(st.lists(comparisons(), max_size=2)),
+        success=draw(st.lists(branch, max_size=3)),
+        failure=draw(st.lists(branch, max_size=2)),
+    )
+
+
+leases = (
+    st.tuples(
+        st.just("Lease/LeaseGrant"),
+        built(
+            "LeaseGrantRequest",
+            TTL=st.sampled_from([-5, 0, 1, 600, 9_000_000_001]),
+            ID=st.sampled_from([7, 8, -9]),
+        ).filter(lambda request: not 0 < request.TTL < 600),
+    )
+    | st.tuples(
+        st.just("Lease/LeaseRevoke"), built("LeaseRevokeRequest", ID=st.sampled_from(LEASES))
+    )
+    | st.tuples(
+        st.just("Lease/LeaseTimeToLive"),
+        built("LeaseTimeToLiveRequest", ID=st.sampled_from(LEASES), keys=flags),
+    )
+    | st.tuples(st.just("Lease/LeaseLeases"), built("LeaseLeasesRequest"))
+)
+put = st.tuples(st.just("KV/Put"), puts)
+steps = (
+    put
+    | put
+    | put
+    | st.tuples(st.just("KV/Range"), ranges)
+    | st.tuples(st.just("KV/DeleteRange"), deletions)
+    | st.tuples(st.just("KV/Txn"), transactions())
+    | st.tuples(st.just("KV/Compact"), built("CompactionRequest", revision=revisions))
+    | leases
+)
+programs = st.lists(steps, min_size=1, max_size=12)
+
+
+def shifted(sent: Any, by: int) -> Any:
+    """A copy of a message whose revisions other than 0 are moved."""
+    copy = type(sent)()
+    copy.CopyFrom(sent)
+    _shift(copy, by)
+    return copy
+
+
+def _shift(sent: Any, by: int) -> None:
+    for field, value in sent.ListFields():
+        if field.name in SHIFTED and type(value) is int:
+            setattr(sent, field.name, value + by)
+        elif field.message_type is not None:
+            for each in value if isinstance(value, _sequences()) else [value]:
+                _shift(each, by)
+
+
+def _sequences() -> tuple[type, ...]:
+    return (type(message("TxnRequest")().compare), list)
+
+
+def answer(client: Any, name: str, request: Any, base: int) -> str:
+    """A call's answer as text: without ids, and with revisions counted from ``base``."""
+    try:
+        response = client.call(name, shifted(request, base))
+    except grpc.RpcError as error:
+        return f"{error.code().name} {error.details()}"
+    response = shifted(response, -base)
+    header = getattr(response, "header", None)
+    if header is not None:
+        header.cluster_id = header.member_id = header.raft_term = 0
+    if name == "Lease/LeaseLeases":
+        response.leases.sort(key=lambda lease: lease.ID)  # etcd's are in the order of their ends
+    if name == "Lease/LeaseTimeToLive" and response.TTL > 0:
+        response.TTL = 1
+    return str(response)

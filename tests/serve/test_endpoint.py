@@ -1,0 +1,257 @@
+"""An endpoint's life, and what it answers beside keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import pytest
+from tests.serve.conftest import Client, open_store
+
+from revstore.errors import Unsupported
+from revstore.memory import MemoryBackend
+from revstore_serve import serve
+from revstore_serve._proto import message
+
+pytestmark = pytest.mark.slow
+
+
+def test_serving_leaves_nothing_behind(new_client):
+    """After the end nobody listens, no thread is left but the shared loop's, and the store is
+    open."""
+    with MemoryBackend() as backend:
+        with serve(backend):
+            pass
+        before = threading.active_count()
+        with serve(backend) as endpoint:
+            address = endpoint.address
+            new_client(address).call("KV/Put", key=b"a", value=b"1")
+        endpoint.stop()
+        assert threading.active_count() == before
+        assert backend.get("a").kv.value == b"1"
+        with serve(backend, listen=address) as again:
+            assert again.address == address
+            answer = new_client(address).call("KV/Range", key=b"a")
+            assert [kv.value for kv in answer.kvs] == [b"1"]
+
+
+def test_who_cannot_listen_leaves_nothing_behind():
+    with MemoryBackend() as backend, serve(backend) as endpoint:
+        before = threading.active_count()
+        with pytest.raises(OSError, match=f"cannot listen on {endpoint.address}"):
+            serve(backend, listen=endpoint.address)
+        assert threading.active_count() == before
+
+
+def test_a_socket_of_the_file_system_is_the_user_s_own(tmp_path, new_client):
+    path = tmp_path / "etcd.sock"
+    with MemoryBackend() as backend, serve(backend, listen=f"unix:{path}") as endpoint:
+        assert endpoint.address == f"unix:{path}"
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
+
+
+def test_a_store_without_transactions_is_refused():
+    class Old(MemoryBackend):
+        capabilities = frozenset()
+
+    with Old() as backend, pytest.raises(Unsupported, match="transactions"):
+        serve(backend)
+
+
+def test_status_and_members(client):
+    """The server names itself as etcd does: one member that leads."""
+    client.call("KV/Put", key=b"a")
+    status = client.call("Maintenance/Status")
+    (member,) = client.call("Cluster/MemberList").members
+
+    assert status.version == "3.6.11"
+    assert status.leader == status.header.member_id == member.ID != 0
+    assert status.raftIndex == status.header.revision == 2
+    assert (member.name, list(member.clientURLs)) == ("revstore", [f"http://{client.address}"])
+    assert client.call("Maintenance/Defragment") is not None
+    assert list(client.call("Maintenance/Alarm").alarms) == []
+    assert client.call("Auth/AuthStatus").enabled is False
+    assert client.call("Health/Check").status == 1
+
+
+def test_a_hash_tells_stores_apart(client):
+    """It depends on what is stored, at a revision or now."""
+    client.call("KV/Put", key=b"a", value=b"1")
+    first = client.call("Maintenance/HashKV").hash
+    client.call("KV/Put", key=b"a", value=b"2")
+
+    assert client.call("Maintenance/HashKV", revision=2).hash == first
+    assert client.call("Maintenance/HashKV").hash != first
+    assert client.error("Maintenance/HashKV", revision=9)[1].endswith("is a future revision")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "text"),
+    [
+        ("Auth/Authenticate", "FAILED_PRECONDITION", "etcdserver: authentication is not enabled"),
+        ("Cluster/MemberAdd", "UNIMPLEMENTED", "MemberAdd is not supported: this endpoint is one"),
+        ("Maintenance/Snapshot", "UNIMPLEMENTED", "Snapshot is not supported: the store is no"),
+        ("KV/RangeStream", "UNIMPLEMENTED", "RangeStream is not supported"),
+    ],
+)
+def test_what_is_not_served_says_why(client, name, code, text):
+    found = client.error(name)
+    assert found[0] == code
+    assert text in found[1]
+
+
+def test_keys_that_are_no_text(client, backend):
+    """Binary keys are stored, found in ranges in the order of their bytes, and counted."""
+    keys = [b"a", b"a\0", b"a\0b", b"a\xff", b"b", "ÿ".encode(), b"\xff"]
+    for key in keys:
+        client.call("KV/Put", key=key, value=key)
+
+    everything = client.call("KV/Range", key=b"\0", range_end=b"\0", limit=3)
+    assert [kv.key for kv in everything.kvs] == sorted(keys)[:3]
+    assert (everything.count, everything.more) == (7, True)
+    assert client.call("KV/Range", key=b"a", range_end=b"b", count_only=True).count == 4
+    assert client.call("KV/Range", key=b"a\xff").kvs[0].value == b"a\xff"
+    assert backend.get("ÿ").kv.value == "ÿ".encode()
+
+
+def test_a_large_request_is_refused_as_by_etcd(client):
+    """1.5 MiB is the limit of a request, 2 MiB that of a message."""
+    client.call("KV/Put", key=b"a", value=b"x" * ((3 << 19) - 100))
+    too_large = ("INVALID_ARGUMENT", "etcdserver: request is too large")
+    assert client.error("KV/Put", key=b"a", value=b"x" * (3 << 19)) == too_large
+    assert client.error("KV/Put", key=b"a", value=b"x" * (2 << 20))[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_a_list_longer_than_a_message_of_grpc(client):
+    """Answers may be of any size."""
+    for number in range(6):
+        client.call("KV/Put", key=b"%d" % number, value=b"x" * (1 << 20))
+    with grpc.insecure_channel(
+        client.address, options=[("grpc.max_receive_message_length", -1)]
+    ) as channel:
+        call = channel.unary_unary("/etcdserverpb.KV/Range")
+        assert len(call(b"\x0a\x01\x00\x12\x01\x00", timeout=20)) > 6 << 20
+
+
+def test_an_unexpected_error_is_internal_and_logged(monkeypatch, new_client, caplog):
+    class Broken(MemoryBackend):
+        def get(self, *args, **kwargs):
+            raise ZeroDivisionError
+
+    with Broken() as backend, serve(backend) as endpoint, caplog.at_level(logging.ERROR):
+        client = new_client(endpoint.address)
+        assert client.error("KV/Range", key=b"a") == (
+            "INTERNAL",
+            "revstore: ZeroDivisionError in Range",
+        )
+    assert "KV/Range failed" in caplog.text
+
+
+def test_what_is_read_in_a_transaction_is_of_its_time(client):
+    """A range at a revision of the past is answered from the past, one without from the present,
+    the transaction's own writes included."""
+    client.call("KV/Put", key=b"a", value=b"1")
+    client.call("KV/Put", key=b"a", value=b"2")
+    answer = client.call(
+        "KV/Txn",
+        success=[
+            {"request_put": {"key": b"b", "value": b"3"}},
+            {"request_range": {"key": b"a", "range_end": b"c", "revision": 2}},
+            {"request_range": {"key": b"a", "range_end": b"c"}},
+        ],
+    )
+    past, present = (each.response_range for each in answer.responses[1:])
+    assert [kv.value for kv in past.kvs] == [b"1"]
+    assert [(kv.value, kv.mod_revision) for kv in present.kvs] == [(b"2", 3), (b"3", 4)]
+    assert present.header.revision == answer.header.revision == 4
+
+
+def test_concurrent_transactions_are_one_after_the_other(client):
+    """Many clients count up one key by compare and put: no count is lost."""
+    client.call("KV/Put", key=b"n", value=b"0")
+
+    def count_up() -> None:
+        mine = Client(client.address)
+        done = 0
+        while done < 20:
+            (kv,) = mine.call("KV/Range", key=b"n").kvs
+            done += mine.call(
+                "KV/Txn",
+                compare=[{"key": b"n", "target": 2, "mod_revision": kv.mod_revision}],
+                success=[{"request_put": {"key": b"n", "value": b"%d" % (int(kv.value) + 1)}}],
+            ).succeeded
+        mine.close()
+
+    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client.call("KV/Range", key=b"n").kvs[0].value == b"80"
+
+
+def test_leases_survive_a_restart(tmp_path, new_client):
+    """A lease of a file is there when the file is served again, and expires with its keys."""
+    with open_store("sqlite", tmp_path) as backend:
+        with serve(backend) as endpoint:
+            client = new_client(endpoint.address)
+            client.call("Lease/LeaseGrant", ID=5, TTL=2)
+            client.call("KV/Put", key=b"a\xff", lease=5)
+        with serve(backend) as endpoint:
+            client = new_client(endpoint.address)
+            lease = client.call("Lease/LeaseTimeToLive", ID=5, keys=True)
+            assert (lease.grantedTTL, list(lease.keys)) == (2, [b"a\xff"])
+            (renewed,) = client.stream(
+                "Lease/LeaseKeepAlive", iter([message("LeaseKeepAliveRequest")(ID=5)])
+            )
+            assert renewed.TTL == 2
+            deadline = time.monotonic() + 20
+            while client.call("KV/Range", key=b"a\xff").count:
+                assert time.monotonic() < deadline
+            assert client.call("Lease/LeaseTimeToLive", ID=5).TTL == -1
+            assert client.call("Lease/LeaseLeases").leases == []
+
+
+COMMAND = [sys.executable, "-m", "revstore", "serve", "--listen", "127.0.0.1:0"]
+
+
+@pytest.fixture
+def process(tmp_path):
+    """``revstore serve`` over a file."""
+    command = [*COMMAND, "--store", f"sqlite:///{tmp_path}/cluster.db"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_a_signal(process, number, new_client):
+    line = process.stdout.readline()
+    address = line.removesuffix(".\n").rpartition(" ")[2]
+    assert line.startswith("Serving sqlite ")
+    assert new_client(address).call("KV/Put", key=b"a").header.revision == 2
+    process.send_signal(number)
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--listen", "0.0.0.0:0"], "--allow-plaintext"),
+        (["--store", "etcd2://127.0.0.1:1"], "--allow-limited"),
+    ],
+)
+def test_what_the_command_refuses(words, text, tmp_path):
+    command = [*COMMAND, "--store", f"sqlite:///{tmp_path}/x.db", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
