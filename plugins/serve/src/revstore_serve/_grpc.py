@@ -60,8 +60,8 @@ class Transport:
         streams: Mapping[str, StreamHandler],
         refused: Callable[[Method], Refused],
     ) -> None:
-        """The names of handlers are as in "KV/Range"; ``refused`` says what the other methods
-        answer."""
+        """Serve the methods that have handlers, by names as "KV/Range"; ``refused`` says what
+        the methods answer that are not served."""
         self._server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, Any]] = {}
         for method in METHODS:

@@ -138,7 +138,7 @@ def _escaped_span(keys: KeyRange) -> Span:
 
 
 def _common(first: str, last: str | None) -> str:
-    """The prefix that all keys between two share. A NUL, which no key has, is no part of it."""
+    """Return the prefix that all keys between two share; a NUL, which no key has, is not in it."""
     if last is None:
         return ""
     length = 0
@@ -169,7 +169,7 @@ def least_text(bound: bytes) -> str | None:
 
 
 def _next_text(valid: str, rest: bytes) -> str | None:
-    """The least text above ``valid`` followed by ``rest``, which begins no character."""
+    """Return the least text above ``valid`` followed by ``rest``, which begins no character."""
     low, high = 0, _CODE_POINTS
     while low < high:
         middle = (low + high) // 2
@@ -188,5 +188,5 @@ def _next_text(valid: str, rest: bytes) -> str | None:
 
 
 def _character(number: int) -> str:
-    """The character with that number among all but the surrogates."""
+    """Return the character with that number among all but the surrogates."""
     return chr(number if number < _SURROGATES.start else number + len(_SURROGATES))

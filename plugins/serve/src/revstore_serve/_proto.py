@@ -146,7 +146,7 @@ class Method:
 
 
 def _rows(text: str) -> Iterator[tuple[str, str, str]]:
-    """The package, name and rest of each declaration; lines that are indented go on."""
+    """Yield package, name and rest of each declaration; indented lines belong to the one before."""
     for row in text.strip().replace("\n    ", " ").splitlines():
         full, _, rest = row.partition(":")
         package, _, name = full.rpartition(".")

@@ -136,8 +136,8 @@ def _check_operations(request: Any, most: int) -> None:
 
 
 def _written(operations: Any) -> tuple[set[bytes], list[KeyRange]]:
-    """The keys that a branch may put, and the ranges that it may delete; ``Refused`` if it may do
-    both to a key, or put one twice."""
+    """Return the keys that a branch may put and the ranges that it may delete; raise ``Refused``
+    if it may do both to a key, or put one twice."""
     deleted = [
         KeyRange.of(each.request_delete_range.key, each.request_delete_range.range_end)
         for each in operations
@@ -199,7 +199,16 @@ def compares(compare: Any, found: list[Keyed]) -> bool:
 
 def put_body(request: Any) -> Callable[[Transaction], Answer]:
     """Return the body that carries out a put."""
-    return lambda body: Answer(_Run(body, {}).put(request), body.revision + 1)
+
+    def body(transaction: Transaction) -> Answer:
+        run = _Run(transaction, {})
+        try:
+            return Answer(run.put(request), transaction.revision + 1)
+        except Refused:
+            run.check_leases([request])
+            raise
+
+    return body
 
 
 def delete_body(request: Any) -> Callable[[Transaction], Answer]:
@@ -237,7 +246,7 @@ def _path(view: View, request: Any) -> list[bool]:
 
 
 def _operations(request: Any, path: Iterator[bool]) -> Iterator[Any]:
-    """The operations on the path that are no transactions."""
+    """Yield the operations on the path, apart from transactions."""
     for operation in request.success if next(path) else request.failure:
         if operation.WhichOneof("request") == "request_txn":
             yield from _operations(operation.request_txn, path)
@@ -256,22 +265,32 @@ class _Run:
         self.view = InTransaction(body, self._own)
 
     def check(self, request: Any, path: list[bool]) -> None:
+        """Check the operations on the path: first all puts, then all ranges."""
         operations = list(_operations(request, iter(path)))
-        for operation in operations:
-            if operation.WhichOneof("request") == "request_put":
-                self._kept(operation.request_put)
-        past = [
-            operation.request_range
-            for operation in operations
-            if operation.WhichOneof("request") == "request_range"
-            and operation.request_range.revision > 0
-        ]
+        puts = [each.request_put for each in operations if each.HasField("request_put")]
+        for number, each in enumerate(puts):
+            try:
+                self._kept(each)
+            except Refused:
+                self.check_leases(puts[:number])
+                raise
+        ranges = [each.request_range for each in operations if each.HasField("request_range")]
+        past = [each for each in ranges if each.revision > 0]
+        missing = [each for each in past if each.SerializeToString() not in self._history]
+        if not missing:
+            return
+        self.check_leases(puts)
         for each in past:
             if each.revision > self._body.revision:
                 raise FutureRevision(each.revision, self._body.revision)
-        missing = [each for each in past if each.SerializeToString() not in self._history]
-        if missing:
-            raise NeedsHistory(missing)
+        raise NeedsHistory(missing)
+
+    def check_leases(self, puts: list[Any]) -> None:
+        """Raise ``LeaseNotFound`` if a put has a lease that is not there. Only where the body is to
+        raise an error in any case, which undoes what this writes to find out."""
+        for each in puts:
+            if each.lease:
+                self._body.put(to_text(each.key), b"", lease=each.lease)
 
     def txn(self, request: Any, path: Iterator[bool]) -> Any:
         response = _TxnResponse(succeeded=next(path))
@@ -299,7 +318,7 @@ class _Run:
         return response
 
     def _kept(self, request: Any) -> KeyValue | None:
-        """What is there before a put that wants to know; ``Refused`` if it needs more."""
+        """Return what is there before a put that wants to know; raise ``Refused`` if it needs one."""
         if not (request.ignore_value or request.ignore_lease or request.prev_kv):
             return None
         kv = self.view.get(to_text(request.key))
