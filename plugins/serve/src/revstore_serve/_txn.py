@@ -318,7 +318,7 @@ class _Run:
         return response
 
     def _kept(self, request: Any) -> KeyValue | None:
-        """Return what is there before a put that wants to know; raise ``Refused`` if it needs one."""
+        """Return what is there before a put that asks for it; raise ``Refused`` if it needs it."""
         if not (request.ignore_value or request.ignore_lease or request.prev_kv):
             return None
         kv = self.view.get(to_text(request.key))
