@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ["main"]
 
@@ -19,27 +23,46 @@ def main() -> int:
     end a command as Ctrl-C does, so that it cleans up. A signal that is ignored at the start, as
     under nohup, stays ignored.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
-    absent = [name for module, name in _EXTRA.items() if importlib.util.find_spec(module) is None]
+    runs = False
+
+    def end(number: int, _: FrameType | None) -> None:
+        if runs:
+            raise KeyboardInterrupt(number)
+        # While modules are imported, and when all is done, there is nothing to close; an exception
+        # would become a traceback, or another module's ImportError.
+        os._exit(128 + number)
+
+    # A Ctrl-C before this, while Python itself starts, is out of our hands.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end)
+    run = _imported()
+    if run is None:
+        return 2
+    try:
+        runs = True
+        return run()
+    except KeyboardInterrupt as error:
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        runs = False
+
+
+def _imported() -> Callable[[], int] | None:
+    """The command line; None, and the pip line is printed, if it lacks what it needs."""
+    from importlib.util import find_spec
+
+    absent = [name for module, name in _EXTRA.items() if find_spec(module) is None]
     if absent:
         print(  # noqa: T201 - click, which prints elsewhere, may be what is absent
             f"revstore: the command line needs {', '.join(absent)}: "
             "run  pip install 'revstore[cli]'",
             file=sys.stderr,
         )
-        return 2
-    try:
-        from revstore.cli import run
+        return None
+    from revstore.cli import run
 
-        return run()
-    except KeyboardInterrupt as error:
-        return 128 + (error.args[0] if error.args else signal.SIGINT)
-
-
-def _interrupt(number: int, _: Any) -> None:
-    raise KeyboardInterrupt(number)
+    return run
 
 
 if __name__ == "__main__":

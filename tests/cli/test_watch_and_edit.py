@@ -1,8 +1,11 @@
 """watch, get -w and edit: the commands that stay for a while."""
 
+import contextlib
 import json
 import signal
+import sqlite3
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,6 +86,74 @@ def test_an_ended_edit_leaves_no_file_behind(revstore, pod, tmp_path):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_editor_and_keeps_what_it_saves(revstore, pod, tmp_path, editor, number):
+    """The editor gets the signal and may save its text; then the command ends, names the file, and
+    nothing is stored."""
+    revstore.apply(pod("web"))
+    before = revstore.json("get", "pod/web")
+    command = editor(ENDED + "path.write_text(text + '  note: saved\\n')\n")
+    taken = signal.signal(number, signal.SIG_DFL)  # under nohup the child would ignore SIGHUP
+    edit = revstore.start("edit", "pod/web", EDITOR=command, TMPDIR=str(tmp_path))
+    signal.signal(number, taken)
+    path = Path(edit.line())
+    code, errors = edit.interrupt(number)
+
+    assert code == 128 + number
+    assert errors == [f"error: the edit was ended; your edits are saved in {path}"]
+    assert path.read_text().endswith("  note: saved\n")
+    assert revstore.json("get", "pod/web") == before
+
+
+def test_a_signal_keeps_what_the_editor_saves_beside(revstore, pod, tmp_path, editor):
+    """vi saves unsaved changes in a file of its own: the folder is kept and named."""
+    revstore.apply(pod("web"))
+    command = editor(ENDED + "path.with_name('object.yaml.swp').touch()\n")
+    edit = revstore.start("edit", "pod/web", EDITOR=command, TMPDIR=str(tmp_path))
+    path = Path(edit.line())
+    code, (line,) = edit.interrupt(signal.SIGTERM)
+
+    assert code == 143
+    assert line.endswith(f"is in {path.parent}")
+    assert path.with_name("object.yaml.swp").exists()
+
+
+def test_ctrl_c_while_an_edit_is_stored_keeps_the_text(revstore, pod, tmp_path, editor):
+    """The store is busy, and the user gives up: what was written in the editor is not lost."""
+    revstore.apply(pod("web"))
+    busy = sqlite3.connect(revstore.folder / "store.db", isolation_level=None)
+    try:
+        busy.execute("BEGIN IMMEDIATE")
+        command = editor(REPLACE + "print('done', flush=True)\n")
+        edit = revstore.start("edit", "pod/web", EDITOR=command, TMPDIR=str(tmp_path))
+        assert edit.line() == "done"
+        # While the editor is still there Ctrl-C is its own; then it ends the wait for the lock.
+        while edit.process.poll() is None:
+            edit.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                edit.process.wait(1)
+        code, (line,) = edit.end()
+    finally:
+        busy.close()
+
+    path = Path(line.rpartition(" ")[2])
+    assert (code, "nginx:2" in path.read_text()) == (130, True)
+    assert "nginx:1" in json.dumps(revstore.json("get", "pod/web"))
+
+
+def test_an_editor_that_fails_leaves_its_text(revstore, pod, editor):
+    """It may have crashed after the user saved: nothing is stored, and the text is kept."""
+    revstore.apply(pod("web"))
+    line = revstore.error("edit", "pod/web", EDITOR=editor(REPLACE + "sys.exit(3)\n"), code=1)
+    path = revstore.folder / noted(revstore)[0]
+
+    assert "code 3" in line
+    assert line.endswith(str(path))
+    assert "nginx:2" in path.read_text()
+    path.unlink()
+    path.parent.rmdir()
+
+
 def test_get_w_goes_on_with_rows(revstore, pod):
     """`get -w` prints the table and then a row for each change, in the same columns."""
     revstore.apply(pod("first"))
@@ -120,6 +191,15 @@ def test_a_compacted_watch_begins_again_and_says_so(revstore, pod):
     watch.wait_for_error("listing again")
     revstore("delete", "pod/b")
     assert watch.line() == "DELETED pod/b"
+
+
+#: Of an editor: says that it has begun, and waits until a signal ends it.
+ENDED = """\
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])
+print(path, flush=True)
+signal.sigwait([signal.SIGTERM, signal.SIGHUP])
+"""
 
 
 @pytest.fixture

@@ -34,7 +34,14 @@ from revstore.errors import (
 )
 from revstore.manifests import ManifestError
 
-__all__ = ["Failed", "Misconfigured", "concerns_one_object", "exit_code_of", "one_line"]
+__all__ = [
+    "Failed",
+    "Misconfigured",
+    "concerns_one_object",
+    "exit_code_of",
+    "interrupt_behind",
+    "one_line",
+]
 
 
 class Failed(click.ClickException):
@@ -89,6 +96,14 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, ManifestError):
         return 1
     return 2 if isinstance(error, (InvalidArgument, PluginError, Unsupported)) else 1
+
+
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C that ``error`` arose from. Python 3.11 turns one within ``__set_name__``,
+    as in the making of an enum, into a RuntimeError, and a plugin's import fails of that."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def concerns_one_object(error: StorageError) -> bool:

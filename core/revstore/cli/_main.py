@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import shell_complete
 
-from revstore.cli._failures import exit_code_of, one_line
+from revstore.cli._failures import exit_code_of, interrupt_behind, one_line
 from revstore.cli._session import Session, store_options
 from revstore.cli._standard_streams import Output, guarded_streams
 
@@ -137,6 +137,9 @@ def _run(words: list[str], output: Output) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - the last place that can tell it
+        interrupt = interrupt_behind(error)
+        if interrupt is not None:
+            return exit_code_of(interrupt)
         if session.debug:
             traceback.print_exc()
         if error is not output.error:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -28,7 +29,7 @@ from revstore.cli._scope import (
     type_name,
 )
 from revstore.cli._session import Session, pass_session, store_options
-from revstore.errors import Conflict, InvalidArgument, KeyNotFound, StorageError
+from revstore.errors import Conflict, InvalidArgument, KeyNotFound
 from revstore.kinds import ResourceInfo
 from revstore.manifests import ManifestError, parse
 from revstore.objects import with_metadata
@@ -41,6 +42,8 @@ _HEADING = """\
 #
 """
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @click.command("edit", short_help="Change an object in an editor.")
 @click.argument("what", nargs=-1, metavar="TYPE NAME | TYPE/NAME")
@@ -50,7 +53,8 @@ _HEADING = """\
 def command(session: Session, what: tuple[str, ...], namespace: str | None) -> None:
     """Change an object in $EDITOR (else vi).
 
-    If somebody else has changed it meanwhile nothing is stored, and what you wrote is kept.
+    If somebody else has changed it meanwhile nothing is stored. What you wrote is kept in a file,
+    which the error names, whenever it could not be stored.
     """
     targets = parse_targets(session, what)
     if len(targets) != 1 or len(targets[0].names) != 1:
@@ -69,7 +73,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str | None) -> N
         if after == before.encode() or not _content(after):
             click.echo("Edit cancelled, no changes made.")
             return
-        edited = _store(session, info, obj, after, path)
+        edited = _store(session, info, obj, after)
     if edited is None:
         click.echo("Edit cancelled, no changes made.")
     else:
@@ -83,46 +87,86 @@ def _scoped(infos: tuple[ResourceInfo, ...], obj: dict[str, Any]) -> ResourceInf
     return next((info for info in infos if info.namespaced == namespaced), infos[0])
 
 
-class _Kept(Failed):
-    """The edited text could not be stored; its file is kept."""
-
-
 @contextmanager
 def _buffer(text: str) -> Iterator[Path]:
-    """Yield a file that nobody else can read, and remove it afterwards unless ``_Kept`` is
-    raised."""
+    """Yield a file that nobody else can read, and remove it afterwards.
+
+    If an error or a signal ends the edit and the user has written something, the file is kept, and
+    the error says where it is.
+    """
     folder = Path(tempfile.mkdtemp(prefix="revstore-edit-"))  # mode 0700
-    keep = False
+    path = folder / "object.yaml"
+    kept = ""
     try:
-        path = folder / "object.yaml"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode())
         yield path
-    except _Kept:
-        keep = True
+    except BaseException as error:
+        kept = _written_by_user(path, text)
+        if not kept:
+            raise
+        if isinstance(error, Exception):
+            raise Failed(f"{one_line(error)}; {kept}") from error
+        click.echo(f"error: the edit was ended; {kept}", err=True)
         raise
     finally:
-        if not keep:
+        if not kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _written_by_user(path: Path, text: str) -> str:
+    """Return a phrase that says where the user's text is; "" if there is none.
+
+    An editor that was ended may have put it into a file beside, as vi does.
+    """
+    try:
+        if path.read_bytes() != text.encode():
+            return f"your edits are saved in {path}"
+        others = len(list(path.parent.iterdir())) > 1
+    except OSError:
+        others = True
+    return f"what your editor has saved is in {path.parent}" if others else ""
+
+
 def _run_editor(path: Path) -> None:
+    """Run the editor to its end.
+
+    Ctrl-C is the editor's own while it runs. SIGTERM and SIGHUP are passed on to it, so that it can
+    save its text and restore the terminal; the command ends when it has.
+    """
     editor = os.environ.get("EDITOR") or "vi"
     try:
         words = shlex.split(editor)
     except ValueError as error:
         raise Failed(f"$EDITOR {editor!r} cannot be split into words: {error}") from error
-    # Ctrl-C is the editor's while it runs. A handler, unlike SIG_IGN, is not inherited; what was
-    # ignored at the start stays so.
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: None)
+    child: subprocess.Popen[bytes] | None = None
+    ended = 0
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal ended
+        if number == signal.SIGINT:
+            return
+        ended = number
+        if child is not None:
+            child.send_signal(number)
+
+    # A handler, unlike SIG_IGN, is not inherited by the editor; what was ignored at the start is.
+    previous = {number: signal.getsignal(number) for number in _SIGNALS}
+    caught = [number for number in _SIGNALS if previous[number] is not signal.SIG_IGN]
     try:
-        code = subprocess.run([*words, str(path)], check=False).returncode  # noqa: S603
+        for number in caught:
+            signal.signal(number, handle)
+        child = subprocess.Popen([*words, str(path)])  # noqa: S603
+        if ended:
+            child.send_signal(ended)
+        code = child.wait()
     except OSError as error:
         raise Failed(f"cannot run {editor!r}: {error.strerror}; set $EDITOR") from error
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in caught:
+            signal.signal(number, previous[number])
+    if ended:
+        raise KeyboardInterrupt(ended)
     if code:
         raise Failed(f"{editor!r} ended with code {code}: no changes made")
 
@@ -133,33 +177,28 @@ def _content(text: bytes) -> list[bytes]:
 
 
 def _store(
-    session: Session, info: ResourceInfo, before: dict[str, Any], text: bytes, path: Path
+    session: Session, info: ResourceInfo, before: dict[str, Any], text: bytes
 ) -> dict[str, Any] | None:
     """Store the text and return the object; None if it is unchanged."""
-    kept = f"; your edits are saved in {path}"
+    manifests = parse(text, "the edited text")
+    if len(manifests) != 1:
+        raise ManifestError("the edited text", f"holds {len(manifests)} objects, not one")
+    obj = manifests[0].object
+    if _identity(obj, session) != _identity(before, session):
+        raise ManifestError("the edited text", "kind, name and namespace must stay as they are")
+    # The version that was read decides, whatever the text says now.
+    obj = with_metadata(
+        obj,
+        resource_version=metadata_of(before).get("resourceVersion"),
+        uid=metadata_of(before).get("uid"),
+    )
+    # In Python 1, 1.0 and True are equal; as text they are three.
+    if dump_json(obj) == dump_json(before):
+        return None
     try:
-        manifests = parse(text, "the edited text")
-        if len(manifests) != 1:
-            raise ManifestError("the edited text", f"holds {len(manifests)} objects, not one")
-        obj = manifests[0].object
-        if _identity(obj, session) != _identity(before, session):
-            raise ManifestError("the edited text", "kind, name and namespace must stay as they are")
-        # The version that was read decides, whatever the text says now.
-        obj = with_metadata(
-            obj,
-            resource_version=metadata_of(before).get("resourceVersion"),
-            uid=metadata_of(before).get("uid"),
-        )
-        # In Python 1, 1.0 and True are equal; as text they are three.
-        if dump_json(obj) == dump_json(before):
-            return None
         stored: dict[str, Any] = session.factory.registry(info).update(obj)
     except Conflict as error:
-        raise _Kept(
-            f"the object was changed by another client; nothing was written{kept}"
-        ) from error
-    except StorageError as error:
-        raise _Kept(f"{one_line(error)}{kept}") from error
+        raise Failed("the object was changed by another client; nothing was written") from error
     return stored
 
 
