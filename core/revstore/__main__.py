@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _imported() -> Callable[[], int] | None:
-    """The command line; None, and the pip line is printed, if it lacks what it needs."""
+    """Return the command line, or None and print the pip line if it lacks what it needs."""
     from importlib.util import find_spec
 
     absent = [name for module, name in _EXTRA.items() if find_spec(module) is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import traceback
 import typing
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revstore import kinds
 from revstore.backend import BackendInfo
 from revstore.config import ResourceConfig, Secret, StorageConfig, redact_url
 from revstore.errors import ConfigError
@@ -456,6 +458,45 @@ def test_a_name_that_no_resource_has_is_refused(name):
         StorageConfig(overrides={name: {"prefix": "/x"}})
     with pytest.raises(ConfigError, match="resources"):
         StorageConfig(resources={name: {"kind": "X"}})
+
+
+@pytest.mark.parametrize(
+    "kind", ["", " ", "a b", "a/b", "Pod.v1", "-x", "x-", "3D", "*", "a\u200bb"]
+)
+def test_a_kind_that_no_object_has_is_refused(tmp_path, kind):
+    """Nothing would ever be of it; the field is named."""
+    with pytest.raises(ConfigError, match=r"resources\.widgets\.kind"):
+        StorageConfig(resources={"widgets": {"kind": kind}})
+    path = write(tmp_path, f"[resources.widgets]\nkind = {json.dumps(kind)}\n")
+    with pytest.raises(ConfigError, match=r"cluster\.toml.*resources\.widgets\.kind"):
+        StorageConfig.load(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["-w", "w-", "a,b", "w.", ".w", "widgets.example", "w.a..b", "w.-a.b"]
+)
+def test_a_plural_or_group_that_no_resource_has_is_refused(name):
+    """A group of one's own has a dot, as in apiVersion."""
+    with pytest.raises(ConfigError, match="resources"):
+        StorageConfig(resources={name: {"kind": "Widget"}})
+
+
+@pytest.mark.parametrize("short", ["", "w d", "w/d", "w.d", "w,d", "-w"])
+def test_a_short_name_that_nobody_can_write_is_refused(short):
+    """On the command line it would be several words, or a name of another form."""
+    with pytest.raises(ConfigError, match=r"resources\.widgets\.short_names"):
+        StorageConfig(resources={"widgets": {"kind": "Widget", "short_names": [short]}})
+
+
+@given(st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]*\Z"), st.sampled_from(["", ".apps", ".example.com"]))
+def test_every_class_may_be_declared(name, group):
+    """Its kind is its name, its plural the name in lower case: what a class can have, the
+    configuration takes."""
+    resource = kinds.plural_of(name) + group
+    config = StorageConfig(resources={resource: {"kind": name, "short_names": ["WD"]}})
+
+    assert kinds.lookup(resource, config.resources).kind == name
+    assert kinds.lookup(f"wd{group}", config.resources).kind == name
 
 
 def test_environment_goes_over_file(tmp_path):

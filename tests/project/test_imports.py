@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "values": [],
     "backend": ["errors", "values", "config"],
     "memory": ["errors", "values", "backend"],
-    "config": ["errors"],
+    "config": ["errors", "kinds"],
     "hooks": ["backend", "config"],
     "plugins": ["errors", "values", "backend", "config", "hooks"],
     "built-in plugins": [

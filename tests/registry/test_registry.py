@@ -134,7 +134,7 @@ def test_keys(namespaced, name, namespace, expected):
         assert keys.of(typed(name, namespace=namespace or "")) == expected
 
 
-@pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "/", "a%2fb", None, 7])
+@pytest.mark.parametrize("bad", ["", " ", "\n\u2003", ".", "..", "a/b", "/", "a%2fb", None, 7])
 def test_names_that_are_no_path_segments(make, bad):
     """KEY-9: such a name or namespace is refused, as an argument and in an object."""
     pods = make()

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from revstore import kinds
 from revstore.config._values import CODE, FrozenMap, Given, Origin, convert, refuse, unknown_name
 
 __all__ = ["ResourceConfig", "check_resource_name", "check_resources"]
@@ -42,6 +43,9 @@ def check_resources(
     result = {}
     for name, given_table in value.items():
         check_resource_name("resources", name)
+        if not kinds.is_resource(name):
+            expected = "a plural and its group, such as 'widgets' or 'widgets.example.com'"
+            raise refuse("resources", Given(name), expected)
         made = isinstance(given_table, ResourceConfig)
         table = attrs.asdict(given_table, recurse=False) if made else given_table
         field = f"resources.{name}"
@@ -55,6 +59,14 @@ def check_resources(
                 raise unknown_name(f"{field}.{key}", origin, _TYPES, "key")
             given = Given(item, origin)
             values[key] = convert(given, _TYPES[key], f"{field}.{key}")
+        if not kinds.is_kind(values["kind"]):
+            given = Given(table["kind"], origins.get(f"{field}.kind", CODE))
+            raise refuse(f"{field}.kind", given, "a kind such as 'Widget'")
+        shorts = values.get("short_names", ())
+        # Each is a name on the command line, as the plural is.
+        if not all("." not in short and kinds.is_resource(short.lower()) for short in shorts):
+            given = Given(table["short_names"], origins.get(f"{field}.short_names", CODE))
+            raise refuse(f"{field}.short_names", given, "words such as 'wd'")
         result[name] = ResourceConfig(**values)
     return FrozenMap(result)
 

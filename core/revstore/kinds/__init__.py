@@ -18,7 +18,15 @@ that would use the prefix of another is refused.
 from __future__ import annotations
 
 from revstore.kinds._names import Overrides, ResourceOverride, find, known, lookup, only
-from revstore.kinds._objects import check, for_class, for_object, for_prefix, leads_back
+from revstore.kinds._objects import (
+    check,
+    for_class,
+    for_object,
+    for_prefix,
+    is_kind,
+    is_resource,
+    leads_back,
+)
 from revstore.kinds._table import KINDS, ResourceInfo, kind_of, plural_of
 
 __all__ = [
@@ -31,6 +39,8 @@ __all__ = [
     "for_class",
     "for_object",
     "for_prefix",
+    "is_kind",
+    "is_resource",
     "kind_of",
     "known",
     "leads_back",

@@ -18,7 +18,7 @@ from revstore.kinds._table import (
     plural_of,
 )
 
-__all__ = ["check", "for_class", "for_object", "for_prefix", "leads_back"]
+__all__ = ["check", "for_class", "for_object", "for_prefix", "is_kind", "is_resource", "leads_back"]
 
 
 def for_class(name: str, overrides: Overrides | None = None) -> ResourceInfo:
@@ -102,6 +102,21 @@ _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _GROUP = re.compile(rf"{_LABEL}(\.{_LABEL})+")
 _VERSION = re.compile(_LABEL)
 _KIND = re.compile("[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?")
+
+
+def is_kind(text: str) -> bool:
+    """Whether an object may be of this kind, or a class have this name."""
+    return bool(_KIND.fullmatch(text)) or text.isidentifier()
+
+
+def is_resource(text: str) -> bool:
+    """Whether objects may be of this resource: a plural, and its group behind a dot."""
+    plural, dot, group = text.partition(".")
+    return (
+        text == text.lower()
+        and bool(re.fullmatch(_LABEL, plural) or plural.isidentifier())
+        and bool(not dot or (group and group in BUILTIN_GROUPS) or _GROUP.fullmatch(group))
+    )
 
 
 def _group_kind(obj: Mapping[str, Any]) -> tuple[str, str]:

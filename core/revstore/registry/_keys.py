@@ -11,17 +11,19 @@ __all__ = ["DEFAULT_NAMESPACE", "Keys"]
 
 DEFAULT_NAMESPACE = "default"
 
-_SEGMENT = 'a name that is not empty, has no "/" or "%", and is neither "." nor ".."'
+_SEGMENT = 'a name that is not blank, has no "/" or "%", and is neither "." nor ".."'
 
 
 def _is_segment(name: object) -> bool:
     """Return whether ``name`` can be a segment of a key.
 
-    The rule is that of Kubernetes' path.IsValidPathSegmentName, and the name is not empty.
+    The rule is that of Kubernetes' path.IsValidPathSegmentName, and the name is not blank: a
+    command takes a blank one for a variable that is not set.
     """
     return (
         isinstance(name, str)
-        and name not in ("", ".", "..")
+        and name.strip() != ""
+        and name not in (".", "..")
         and "/" not in name
         and "%" not in name
     )
