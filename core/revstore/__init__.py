@@ -22,11 +22,9 @@ described in ``revstore.backend``.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
-TYPE_CHECKING = False  # as typing's, which takes longer to import than all the rest
 if TYPE_CHECKING:
-    from typing import Any
-
     from revstore.config import ResourceConfig, Secret, StorageConfig
     from revstore.errors import (
         Conflict,

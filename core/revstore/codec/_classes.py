@@ -84,6 +84,7 @@ class ClassInfo:
     validate: Callable[[Any], Any] | None = None
     extras: bool = False  # takes and keeps fields that it does not declare (pydantic)
     changes: bool = False  # its validators are code of its own, which may change values
+    enum_values: bool = False  # its instances hold the values of enums, not the members (pydantic)
 
 
 @functools.cache
@@ -276,6 +277,8 @@ def _of_dataclass(cls: type[Any]) -> ClassInfo:
         and not _has_more_state(cls, {field.name for field in fields}),
         unknown=_unknown(cls),
         after=() if post is None else (post,),
+        # One of pydantic.dataclasses.
+        enum_values=bool(getattr(cls, "__pydantic_config__", {}).get("use_enum_values")),
     )
 
 
@@ -380,6 +383,7 @@ def _of_pydantic(cls: Any) -> ClassInfo:
         after=(post,) if post else (),
         extras=extra == "allow",
         changes="'function-" in str(cls.__pydantic_core_schema__),
+        enum_values=bool(cls.model_config.get("use_enum_values")),
     )
 
 

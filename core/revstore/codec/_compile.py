@@ -201,11 +201,30 @@ class _Compiler:
                     "too; rename one of them",
                 )
             shape.fields[field.json_name] = Field(field, found)
+            if info.enum_values:
+                self.checks.append(partial(_refuse_enums, found, place, set()))
             # What runs after __init__ may replace a default that does not fit.
             if not info.after and field.value is not ABSENT and field.value is not UNSET:
                 self.default_checks.append(partial(_check_default, field.value, found, place))
         self._owners.pop()
         return shape
+
+
+def _refuse_enums(shape: Shape, place: str, seen: set[Shape]) -> None:
+    """Refuse an enum in a field of a model that has put a plain value in its place."""
+    if shape in seen or (isinstance(shape, ClassShape) and shape.info.library == "pydantic"):
+        return  # the option goes for other classes in the model, not for other models
+    seen.add(shape)
+    for each in shape.types:
+        if issubclass(each, enum.Enum):
+            raise UnsupportedType(
+                place,
+                each,
+                "no enum under use_enum_values=True, which puts a plain value in its place: "
+                "leave the option out, or give the field the type of the values",
+            )
+    for part in shape.parts():
+        _refuse_enums(part, place, seen)
 
 
 def _check_default(value: Any, shape: Shape, place: str) -> None:

@@ -314,6 +314,8 @@ class MapShape(Shape):
 
     def parts(self) -> Iterator[Shape]:
         yield self.items
+        if self._keys is not None:
+            yield self._keys
 
     def step(self, value: Any, name: str) -> tuple[Shape, Any] | None:
         if self._keys is None:
