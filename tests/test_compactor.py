@@ -48,7 +48,7 @@ def found(revision, value=b"7"):
     [
         # The first round of all: won, and there is nothing to compact yet.
         (_Election(), PutResult(True, 2), _Election(2, 2), 0),
-        # A later one: compact what was noted, note anew.
+        # A later one: compact what was noted, note again.
         (_Election(2, 2), PutResult(True, 9), _Election(9, 9), 2),
         (_Election(2, 2, 1), PutResult(True, 9), _Election(9, 9, 1), 2),
         # Lost: take over the winner's key and value, and note the store's revision.
@@ -175,7 +175,7 @@ def test_compacted_by_hand(stores):
 
 
 def test_the_key_was_deleted(stores):
-    """CMP-2: the election starts anew with the key; nothing fails."""
+    """CMP-2: the election starts again with the key; nothing fails."""
     backend, _ = stores
     compactor = by_hand(backend)
     compactor.run_once()

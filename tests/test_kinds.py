@@ -1,4 +1,4 @@
-"""Kinds and resources: names, keys, and objects of kinds that nobody has told of."""
+"""Kinds and resources: names, keys, and objects of undeclared kinds."""
 
 import attrs
 import pytest
@@ -111,7 +111,7 @@ def test_prefix_of_objects(version, kind, prefix):
 
 
 def test_unknown_kind_is_namespaced_exactly_with_a_namespace():
-    """Scope of a kind that nobody has told of comes from the object."""
+    """The scope of an undeclared kind comes from the object."""
     assert for_object(obj("example.com/v1", "Widget", "here")).namespaced is True
     assert for_object(obj("example.com/v1", "Widget")).namespaced is False
 

@@ -74,7 +74,7 @@ class ListWatch(Watch[int]):
         return ""
 
     def _arm(self, armed: bool) -> None:
-        """Tell if there is something to tell of, and somebody who wants to know."""
+        """Call back if there is something to report, and a callback for it."""
         with self._lock:
             told = self._callback if armed and (self._numbers or self._closed) else None
             if told is not None:

@@ -310,7 +310,7 @@ def test_a_watchs_own_timeout(cached):
 @both
 def test_cancelling_who_waits_loses_nothing(cached):
     """A task that waits on a watch is cancelled again and again, at all moments, while others
-    write; whoever goes on gets every event once, in order."""
+    write; the next poll gets every event once, in order."""
 
     async def main():
         async with aio.AsyncStorage(make(cached)) as storage:

@@ -32,8 +32,8 @@ async def ends(task: asyncio.Future[Any]) -> str:
 
 @pytest.mark.parametrize("kind", ["raw", "cached"])
 def test_tasks_of_a_child(kind: str) -> None:
-    """Whoever waits there, on a watch or for a call, is woken by Closed; the parent goes on, and a
-    child may open its own."""
+    """A task that waits there, on a watch or for a call, is woken by Closed; the parent goes on,
+    and a child may open its own."""
     need_fork()
     go = threading.Event()
 

@@ -18,7 +18,7 @@ LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["sqlite", "etcd3", "etcd2"])
 def test_what_was_acknowledged_is_there(kind, tmp_path, start_etcd, fault_seed):
-    """DURABLE, WATCH-15: whoever of the writers is killed, at whatever moment: what was recorded is
+    """DURABLE, WATCH-15: whichever writer is killed, at whatever moment: what was recorded is
     linearizable, watches have it all, no revision is used twice, and no key is left behind. Among
     the writers are children that were forked meanwhile, and a thread that signals interrupt."""
     url = f"sqlite:///{tmp_path}/store.db"

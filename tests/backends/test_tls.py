@@ -33,7 +33,7 @@ def test_what_etcd_accepts_is_accepted(kind, server, ca, certificates):
 
 @pytest.mark.parametrize("kind", ["etcd2", "etcd3"])
 def test_another_host_is_refused(kind, certificates):
-    """SF-4: the host name is verified, and told of in one line."""
+    """SF-4: the host name is verified, and reported in one line."""
     with (
         serving(certificates, "elsewhere") as etcd,
         opened(kind, etcd, certificates / "ca.pem") as backend,

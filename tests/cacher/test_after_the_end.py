@@ -84,7 +84,7 @@ def in_child(work: Callable[[], list[str]]) -> str:
 
 def test_everything_is_closed_in_the_child_of_a_fork(open_parts: Callable[..., Any]) -> None:
     """Calls and open watches raise Closed there at once, whatever threads of the parent held; the
-    parent goes on, and what is opened anew in the child works."""
+    parent goes on, and what is opened again in the child works."""
     parts = open_parts(MemoryBackend())
     parts.put("a")
     version = parts.settle()
@@ -109,8 +109,8 @@ def test_everything_is_closed_in_the_child_of_a_fork(open_parts: Callable[..., A
         wrong = refused(calls)
         for each in (*cached, *raw, selector, health, compactor, parts.cache, parts.store):
             each.close()
-        with MemoryBackend() as backend, open_parts(backend).cache as anew:
-            anew.list("/pods")
+        with MemoryBackend() as backend, open_parts(backend).cache as reopened:
+            reopened.list("/pods")
         return wrong
 
     held = [parts.cache._content._lock, parts.cache._content.generation._lock, selector._lock]

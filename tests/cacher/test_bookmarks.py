@@ -30,7 +30,7 @@ def brief(events: list[Event[Any]] | tuple[Event[Any], ...]) -> list[str]:
 
 def test_bookmarks_among_events(open_parts):
     """BOOK-2, BOOK-3: a bookmark is never below an event that came before it, and every event
-    after it is above it, whoever writes what meanwhile; none goes back behind another."""
+    after it is above it, whatever is written meanwhile; none goes back behind another."""
     parts = open_parts(bookmark_interval=2e-5)
     start = parts.settle()
     chance = random.Random(1)

@@ -91,9 +91,9 @@ def test_what_becomes_readable_or_not_meanwhile_is_no_difference(
 
 
 @pytest.mark.parametrize("defect", ["lost", "stale", "extra"])
-def test_a_difference_is_found_and_mended(cache, defect):
-    """CACHE-21, CACHE-22: whatever is wrong with what is held, it is named, the cache is filled
-    anew, and watches, which may have been told wrong things, end."""
+def test_a_difference_is_found_and_repaired(cache, defect):
+    """CACHE-21, CACHE-22: a difference of any kind is named, the cache is refilled, and watches
+    end, since they may have shown wrong events."""
     cache.create("/pods/a/1", pod("1"))
     cache.create("/pods/a/2", pod("2"))
     assert len(cache.list("/pods")) == 2

@@ -40,9 +40,9 @@ def raw(backend):
 
 @pytest.fixture
 def cached(backend, monkeypatch):
-    # It tells of each cut.
+    # It reports each cut.
     monkeypatch.setattr(logging.getLogger("revstore.cacher"), "disabled", True)
-    # Only the first retry is quick: whoever cannot connect again is seen to back off.
+    # Only the first retry is quick: a feed that cannot connect again is seen to back off.
     monkeypatch.setattr("revstore.cacher._feed._FIRST_RETRY", 0.001)
     feed = ControlledStorage(TypedStorage(backend, ResourceType(Pod, "/pods")))
     config = CacherConfig(
@@ -113,7 +113,7 @@ def test_a_thousand_cuts(cached, raw):
     """CACHE-7, CWATCH-1: however often the feed is cut while objects come, go, and
     begin and cease to match, no watch loses an event, sees one twice or out of order, or ends;
     quick ones and slow ones, from the beginning and late, resumed and not. Nor is the cache ever
-    filled anew."""
+    refilled."""
     asks = [Ask("/pods", selection=each) for each in SELECTIONS] + [
         Ask("/pods/a"),
         Ask("/pods/ab", selection=SELECTIONS[1]),

@@ -1,4 +1,4 @@
-"""Filling a cache for the first time and anew, and what calls do meanwhile."""
+"""Filling a cache, and refilling it, and what calls do meanwhile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pending_ready_stopped(open_parts):
     for _ in range(2):
         opened = parts.feed.opened
         parts.feed.cut()
-        wait_until(lambda opened=opened: parts.feed.opened > opened, "the feed is made anew")
+        wait_until(lambda opened=opened: parts.feed.opened > opened, "the feed is opened again")
         with pytest.raises(NotReady, match=r"initializing.*cut"):
             cache.ready()
         with pytest.raises(NotReady, match="initializing"):
@@ -117,7 +117,7 @@ def test_calls_before_the_cache_is_ready(open_parts):
 
 
 def test_the_first_list_fails(open_parts):
-    """FIX-3: the cache tries again by itself; whoever waits for it notices nothing."""
+    """FIX-3: the cache tries again by itself; calls that wait for it notice nothing."""
 
     class FailsFirst(ForwardingBackend):
         calls = 0

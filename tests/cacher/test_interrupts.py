@@ -58,7 +58,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_an_interrupted_poll_loses_nothing(
     open_parts: Callable[..., Any], kind: str, told: bool
 ) -> None:
-    """Each event is delivered once, in order, and who waits to be told is told of what is left."""
+    """Each event is delivered once, in order, and a callback that waits is called for what is
+    left."""
     resource_type = attrs.evolve(PODS, copier=DeepCopier()) if kind == "copied" else PODS
     parts = open_parts(MemoryBackend(), resource_type)
     version = parts.settle()

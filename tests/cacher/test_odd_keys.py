@@ -1,4 +1,4 @@
-"""One rule for keys, whoever answers."""
+"""One rule for keys, whether cache or store answers."""
 
 from __future__ import annotations
 

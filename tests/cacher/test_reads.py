@@ -1,4 +1,4 @@
-"""Lists and gets from memory show what the store shows, whoever wrote it."""
+"""Lists and gets from memory show what the store shows, no matter who wrote it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def put(cache: Cache, name: str, **labels: str) -> str:
 
 
 class _FilledAnew(ControlledStorage):
-    """Has the cache filled anew while it asks for the revision."""
+    """Has the cache refilled while it asks for the revision."""
 
     cache: Cache | None = None
 
@@ -39,7 +39,7 @@ class _FilledAnew(ControlledStorage):
         if self.cache is not None:
             content, self.cache = self.cache._content, None
             before = content.generation
-            content.feed.cut(InternalError("the test fills the cache anew"))
+            content.feed.cut(InternalError("the test refills the cache"))
             wait_until(lambda: content.generation is not before, "another generation, or none")
         return revision
 
@@ -80,7 +80,7 @@ class _SlowToConnect(ControlledStorage):
 def test_a_new_state_is_read_also_if_there_is_no_connection(
     open_dict_cache: Open, opening: bool
 ) -> None:
-    """Whoever finds the cache wrong while its feed connects anew, or pauses before, does not wait
+    """A check that finds the cache wrong while its feed reconnects, or pauses before, does not wait
     for the next break. (CACHE-21)"""
     storages: list[_SlowToConnect] = []
 
@@ -95,7 +95,7 @@ def test_a_new_state_is_read_also_if_there_is_no_connection(
     wait_until(lambda: cache.counters.initialization_errors == 1, "the break")
     if opening:
         wait_until(lambda: feed.opened > opened, "a new feed")
-    cache._feed.cut(InternalError("the test fills the cache anew"))
+    cache._feed.cut(InternalError("the test refills the cache"))
     feed.go.set()
     wait_until(lambda: cache.counters.initializations == 2, "a new state")
 
@@ -109,7 +109,7 @@ class _CountsWaits(_Waiter):
 
 
 def test_a_wait_that_is_thrown_back_sleeps(open_dict_cache: Open) -> None:
-    """Who was woken, but finds the cache being filled anew, waits on without burning time.
+    """A call that was woken, but finds the cache being refilled, waits on without burning time.
     (CACHE-10)"""
     cache = open_dict_cache()
     woken = _CountsWaits(1000)

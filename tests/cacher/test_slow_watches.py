@@ -36,8 +36,8 @@ def follow(watch, until: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_slow_watch_falls_off_and_is_told(open_cache):
-    """HIST-5, DISP-1, DISP-2: the log is bounded; whoever falls behind gets Expired, each time it
-    polls, with the version to list from, and delays nobody."""
+    """HIST-5, DISP-1, DISP-2: the log is bounded; a watch that falls behind gets Expired, each time
+    it polls, with the version to list from, and delays nobody."""
     cache = open_cache(capacity=100)
     slow, quick = (cache.watch("/pods", resource_version="1") for _ in range(2))
     for number in range(400):

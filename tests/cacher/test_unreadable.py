@@ -54,7 +54,7 @@ def test_states_of_the_past_know_what_could_not_be_read(open_parts: Callable[...
     parts = open_parts(MemoryBackend())
     parts.put("a")
     good = parts.backend.get("/registry/pods/a").kv.value
-    for name, last in (("mended", good), ("gone", None), ("twice", good)):
+    for name, last in (("repaired", good), ("gone", None), ("twice", good)):
         key = f"/registry/pods/{name}"
         revisions = [overwrite(parts.backend, key)]
         if name == "twice":
@@ -104,7 +104,7 @@ class _Restless(MemoryBackend):
         return found
 
 
-@pytest.mark.parametrize("after", ["mended", "deleted", "written again"])
+@pytest.mark.parametrize("after", ["repaired", "deleted", "written again"])
 def test_a_check_finds_no_difference_that_is_none(
     open_parts: Callable[..., Any], after: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_a_check_finds_no_difference_that_is_none(
         if after == "deleted":
             last = backend.delete("/registry/pods/b", expected_revision=revision).revision
         else:
-            last = overwrite(backend, "/registry/pods/b", good if after == "mended" else GARBAGE)
+            last = overwrite(backend, "/registry/pods/b", good if after == "repaired" else GARBAGE)
         parts.cache.get("/pods/a", resource_version=str(last))
 
     backend.then = then
@@ -200,7 +200,7 @@ def left_behind(events: Iterable[Event[Pod]]) -> list[str]:
     for event in events:
         name = event.error.key.rsplit("/", 1)[-1] if event.error else name_of(event.object)
         if event.type is EventType.DELETED:
-            del state[name]  # KeyError: nobody was told of it
+            del state[name]  # KeyError: no event showed it
             continue
         assert (event.type is EventType.MODIFIED) <= (state.get(name) == "")
         state[name] = "?" if event.type is EventType.ERROR else ""

@@ -55,7 +55,7 @@ def test_watches_that_end_are_forgotten(open_parts):
 
 
 def test_initial_events_are_finished_first(open_parts):
-    """DISP-4: a watch whose cache is filled anew, or whose log goes on without it, still gets the
+    """DISP-4: a watch whose cache is refilled, or whose log goes on without it, still gets the
     state that it began with to the end, then Expired; one that is closed gets no more."""
     parts = open_parts()
     names = [f"a/{number:03}" for number in range(600)]

@@ -34,7 +34,7 @@ def test_each_watch_raises_an_error_of_its_own(open_dict_cache: Open) -> None:
     cache = open_dict_cache()
     version = put(cache, "a")
     watches = [cache.watch("/pods", resource_version=version) for _ in range(3)]
-    cache._feed.cut(InternalError("the test fills the cache anew"))
+    cache._feed.cut(InternalError("the test refills the cache"))
     errors, depths = [], []
     for watch in watches:
         for timeout in (20, 0, 0):
@@ -65,7 +65,7 @@ def test_a_watch_of_the_future_needs_no_past(open_dict_cache: Open) -> None:
 
 
 def test_progress_that_is_asked_for_is_told(open_dict_cache: Open) -> None:
-    """Whoever waits to be told learns of progress that ``request_progress`` asked for, behind the
+    """A callback that waits learns of progress that ``request_progress`` asked for, behind the
     events that it is behind. (WATCH-19, WATCH-20, BOOK-3)"""
     cache = open_dict_cache()
     start = put(cache, "first")
@@ -87,7 +87,7 @@ def test_progress_that_is_asked_for_is_told(open_dict_cache: Open) -> None:
 
 @pytest.mark.parametrize("bookmarks", [False, True])
 def test_progress_is_told_by_time(open_dict_cache: Open, bookmarks: bool) -> None:
-    """Unrelated writes wake no watch that is to be told of progress, however many there are; a
+    """Unrelated writes wake no watch that waits for progress, however many there are; a
     bookmark comes once the interval is over. (WATCH-19, BOOK-1)"""
     cache = open_dict_cache(bookmark_interval=0.5)
     start = put(cache, "first")

@@ -96,7 +96,7 @@ def broken(revstore, pod):
     ],
 )
 def test_unreadable_objects_name_their_way_out(broken, arguments, names):
-    """Whoever meets one is told which, and what removes it; delete has deleted nothing."""
+    """The error names the object, and what removes it; delete has deleted nothing."""
     lines = broken(*arguments, code=1).stderr.splitlines()
 
     for line, name in zip(lines, names, strict=True):

@@ -207,7 +207,8 @@ def test_get_all_is_what_runs(revstore, pod):
 
 
 def test_tables_never_show_secrets(revstore):
-    """A secret's values are in -o json and yaml only, as whoever asks for these wants them."""
+    """A secret's values are in -o json and yaml only, since a user who asks for these wants
+    them."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -1,4 +1,5 @@
-"""What ``revstore plugins new`` writes is a third party's distribution that works as it stands."""
+"""What ``revstore plugins new`` writes is a third party's distribution that works without a
+change."""
 
 from __future__ import annotations
 

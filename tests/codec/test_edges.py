@@ -90,7 +90,7 @@ def test_what_the_command_prints_can_be_applied(url, tmp_path, capsys):
         assert run(["apply", "-f", str(path), "--store", url]) == 0
         assert "unchanged" in capsys.readouterr().out
         assert widgets.get("a") == created
-        # What a manifest says of its version stays, whoever writes next.
+        # What a manifest says of its version stays, no matter who writes next.
         path.write_text(
             text.replace("apiVersion: v1\n  from", "apiVersion: example.com/v1\n  from")
         )

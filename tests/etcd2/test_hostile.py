@@ -81,9 +81,9 @@ def test_bodies_that_come_late(new_server, opened):
 
 @pytest.mark.parametrize("through", [None, FaultyProxy])
 def test_history_without_a_change(new_server, opened, through):
-    """CACHE-11: where only what watches are not told of lies between, a watch from history goes on
-    live, and its mark moves; so it does behind a proxy that takes half a connection for none, where
-    only the next event tells."""
+    """CACHE-11: where only changes that watches do not see lie between, a watch from history goes
+    on live, and its mark moves; so it does behind a proxy that takes half a connection for none,
+    where only the next event tells."""
     other = opened(new_server.address)
     start = other.put("/k", b"x", expected_revision=0, ttl=100).revision
     refresh = "refresh=true&ttl=100&prevExist=true"

@@ -69,7 +69,7 @@ def assert_told(call, backend, server, words):
 
 
 def test_a_certificate_for_another_host(etcd_binary, certificates, tmp_path):
-    """SF-4: the name in the server's certificate is verified, and told of where it is another; a
+    """SF-4: the name in the server's certificate is verified, and reported if it is another; a
     watch that was open goes on when the right certificate is there."""
     pki = certificates
     for name in ("pem", "key"):
@@ -162,7 +162,7 @@ def keys_of(watch, count):
 
 
 def test_users(new_server):
-    """A user and a password; a token that the server has forgotten is fetched anew; wrong ones are
+    """A user and a password; a token that the server has forgotten is fetched again; wrong ones are
     AccessDenied, and the password is never shown."""
     plain = ("http://" + new_server.address,)
 

@@ -275,7 +275,7 @@ def test_a_lease_of_no_etcd():
 
 
 def event(kv=KV, **fields):
-    """A change as watches are told of it."""
+    """A change as watches receive it."""
     return kv_pb2.Event(kv=kv, **fields)
 
 

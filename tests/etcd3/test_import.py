@@ -30,7 +30,7 @@ FIX = "try: pip uninstall -y etcd3; pip install --force-reinstall python3-etcd3"
 )
 def test_the_error_says_the_fix(tmp_path, source, reason):
     """Where the older distribution, or another, is in the way, the command ends with one
-    line that says why and how to mend it."""
+    line that says why and how to repair it."""
     (tmp_path / "etcd3").mkdir()
     (tmp_path / "etcd3" / "__init__.py").write_text(source)
 

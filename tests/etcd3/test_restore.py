@@ -122,7 +122,7 @@ def test_written_beyond_before_anyone_looks(server, open_store, tmp_path, idle):
 
 def test_under_the_cacher(server, tmp_path):
     """CACHE-1: the cache does not go on with what is no more: its watches end, and
-    its reads raise, until the store is opened anew."""
+    its reads raise, until the store is opened again."""
     where = f"etcd3://{server.address}{OPTIONS}"
     with revstore.open_storage(where, dict, cached=True, resource="t") as storage:
         storage.create("/t/kept", {"metadata": {"name": "kept"}})

@@ -349,7 +349,8 @@ def test_a_registry_is_made_once():
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_registry_that_was_closed_is_not_given_again(cached):
-    """The next one works, whoever closed the last; the closed one is no longer among the open."""
+    """The next one works, no matter who closed the last; the closed one is no longer among the
+    open."""
     with StorageFactory("memory://") as factory:
         for turn in range(3):
             with factory.registry("pods", cached=cached) as pods:

@@ -92,7 +92,7 @@ def test_a_bad_prefix(config, prefix, cached):
 
 
 def test_an_override_that_names_the_same_store(config):
-    """SF-7, SF-4: equal stores are one backend, so that one check tells of both; others have one
+    """SF-7, SF-4: equal stores are one backend, so that one check covers both; others have one
     each."""
     url = config.overrides["gadgets"]["url"]
     both = attrs.evolve(

@@ -223,7 +223,7 @@ def test_consistency_checks(registry, backend, open_cache):
 
 
 def test_objects_are_counted_now_and_then(registry, backend):
-    """STAT-3: a scrape within the period shows what was counted before; one after it counts anew,
+    """STAT-3: a scrape within the period shows what was counted before; one after it counts again,
     and with period 0 nothing is counted."""
     storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
     rare, often, never = (Collector(count_period=period) for period in (3600.0, 1e-9, 0.0))
@@ -436,7 +436,7 @@ def test_a_cache_that_is_not_ready(registry):
 
 
 def test_caches_of_one_resource(registry, open_cache):
-    """A resource is told of once, however many hold it: numbers add up, the version is that of
+    """A resource is reported once, however many hold it: numbers add up, the version is that of
     the cache furthest behind, and objects are counted once."""
     collector = metrics.register(registry=registry)
     for cache in (open_cache(), open_cache(capacity=10)):

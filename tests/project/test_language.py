@@ -15,11 +15,18 @@ STUMBLES = re.compile(
 )
 
 
-@pytest.mark.parametrize("place", ["core", "plugins", "examples", "docs"])
+PLACES = ["core", "plugins", "examples", "docs", "tests", "benchmarks", "*.md", "Makefile"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_plain_words(place: str) -> None:
     found = []
-    for path in sorted((ROOT / place).rglob("*")):
-        if path.suffix not in {".py", ".md"} or "build" in path.parts:
+    for path in sorted(
+        ROOT.glob(place if "." in place or place == "Makefile" else f"{place}/**/*")
+    ):
+        if path.suffix not in {".py", ".md", ""} or not path.is_file():
+            continue
+        if {"build", "_build", ".data"} & set(path.parts) or path == Path(__file__):
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if STUMBLES.search(line):

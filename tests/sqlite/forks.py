@@ -79,8 +79,8 @@ def gate() -> tuple[Callable[[], None], Callable[[], None]]:
 
 
 def recipe(path: str, end: str) -> None:
-    """The parent opens and writes; three children open anew; the parent closes or is killed; the
-    children write, while others come and go."""
+    """The parent opens and writes; three children open it again; the parent closes or is killed;
+    the children write, while others come and go."""
     middle = os.fork()
     if middle:
         _, status = os.waitpid(middle, 0)
@@ -206,7 +206,7 @@ def pool(path: str, method: str) -> None:
 
 def server(path: str) -> None:
     """A pre-forking server: the store is opened before the fork and used by the master too;
-    workers open it anew, one dies and is replaced, and children of children work as well."""
+    workers open it again, one dies and is replaced, and children of children work as well."""
     backend = open_store(path)
     backend.put("/parent", b"", expected_revision=0)
 

@@ -35,7 +35,7 @@ def check_log(path: str, writes: int) -> None:
 
 @pytest.mark.parametrize("end", ["closes", "killed"])
 def test_children_that_open_the_store_anew_lose_nothing(path: str, end: str) -> None:
-    """DURABLE: the parent opens a store and writes, three forked children open it anew, the
+    """DURABLE: the parent opens a store and writes, three forked children open it again, the
     parent closes it or dies, other processes come and go, the children write: all is there, and
     the parent's handle is Closed in the children."""
     assert run("recipe", path, end) == ""
@@ -51,7 +51,7 @@ def test_children_forked_in_the_middle_of_everything_can_write(path: str) -> Non
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_multiprocessing(path: str, method: str) -> None:
-    """Workers open the store anew while the parent closes it, however they were started."""
+    """Workers open the store again while the parent closes it, however they were started."""
     assert run("pool", path, method) == ""
     check_log(path, 1 + 300 + 1)
 

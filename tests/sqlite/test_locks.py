@@ -80,7 +80,8 @@ def test_a_close_of_the_file_loses_nothing(open_store: Open, path: str, handles:
 
 @needs_locks
 def test_a_close_of_shm_truncates_nothing(open_store: Open, path: str) -> None:
-    """The same of -shm: whoever opens the store next must not begin it anew beneath us."""
+    """The same of -shm: the next process that opens the store must not create it again beneath
+    us."""
     backend = open_store()
     for number in range(5):
         with open(path + "-shm", "rb"):
@@ -107,7 +108,7 @@ def test_a_handle_that_closes_leaves_the_others_locked(open_store: Open, path: s
 
 
 def test_the_last_to_close_leaves_one_file(open_store: Open, path: str) -> None:
-    """Once no process has the store open, -wal and -shm are gone, whoever was the last; no
+    """Once no process has the store open, -wal and -shm are gone, whichever was the last; no
     descriptor stays behind."""
     for _ in range(3):
         with open_store() as backend, open_store():

@@ -110,7 +110,7 @@ def test_many_open_a_new_file_at_once(start: Start, open_store: Open) -> None:
 
 def test_a_mark_covers_the_writes_of_another_backend(open_store: Open) -> None:
     """WATCH-20, CACHE-11: request_progress looks at the file at once, so that the mark covers a
-    write that another process was just told of, long before the next poll."""
+    write that another process has just seen, long before the next poll."""
     ours, other = open_store(poll_interval=10), open_store()
     with ours.watch("/", recursive=True, after_revision=1) as watch:
         for number in range(20):

@@ -101,7 +101,7 @@ class _Interrupted(DictCodec):
 
 @pytest.mark.parametrize("at", [1, 700, 1001, 1002, 1004])
 def test_an_interrupted_poll_loses_nothing(at: int) -> None:
-    """A poll that Ctrl-C ended is begun anew by the next: the state's pages, then changes.
+    """A poll that Ctrl-C ended is repeated by the next: the state's pages, then changes.
     (WATCH-28)"""
     with MemoryBackend() as backend:
         names = [f"{number:04}" for number in range(1004)]

@@ -57,7 +57,7 @@ class HiddenBeforeItExpires(MemoryBackend):
 
 
 class OldTimer(MemoryBackend):
-    """An expiry goes by the key's name, and strikes whoever has it then."""
+    """An expiry goes by the key's name, and hits any key that has it then."""
 
     def put(self, key, value, *, ttl=0, **options):
         found = super().put(key, value, ttl=ttl, **options)
