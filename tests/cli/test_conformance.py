@@ -81,7 +81,7 @@ def broken(revstore, tmp_path):
 def test_a_backend_that_is_not_right_is_told(revstore, broken):
     """The exit code is 1; each guarantee that is not kept is named, with what was seen."""
     done = revstore("conformance", broken, code=1, timeout=110)
-    assert "No revision is used by two writes" in done.stdout
+    assert "No two writes use the same revision" in done.stdout
     assert "was given to writes of" in done.stdout
     report = json.loads(
         revstore("conformance", broken, "--json", "--histories-only", code=1).stdout

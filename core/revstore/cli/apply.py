@@ -33,16 +33,16 @@ _LONG_WORK = 50
 def command(
     session: Session, filenames: tuple[str, ...], namespace: str | None, output: str | None
 ) -> None:
-    """Make the store hold the objects of files as they stand there.
+    """Create or replace the objects of files in the store.
 
     \b
     revstore apply -f web.yaml
     revstore apply -f manifests/ -f extra.json
     generate | revstore apply -f -
 
-    An object that differs is replaced as a whole: a field that is not in the file is gone from
-    the store. A malformed file is told in one line and left out, the rest is applied, and the
-    exit code is 1.
+    An object that differs is replaced as a whole: a field that is not in the file is removed
+    from the store. A malformed file is reported in one line and left out, the rest is applied, and
+    the exit code is 1.
     """
     items = read_items(session, filenames, namespace)
     stored = []

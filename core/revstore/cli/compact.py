@@ -18,7 +18,7 @@ __all__ = ["command"]
 @store_options
 @pass_session
 def command(session: Session, revision: int | None) -> None:
-    """Discard the history up to a revision. What is stored stays as it is.
+    """Discard the history up to a revision. The current objects do not change.
 
     Lists and watches from before that revision end with "Expired" and must start over.
     """

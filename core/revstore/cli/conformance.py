@@ -47,9 +47,9 @@ def command(
     only: str,
     own: bool,
 ) -> None:
-    """Try on the store at URL what the contract of backends guarantees.
+    """Test whether the store at URL keeps the guarantees of the contract of backends.
 
-    The store may be in use: all keys lie under a random prefix and are deleted afterwards; its
+    The store may be in use: all keys are under a random prefix and are deleted afterwards. Its
     history is not compacted, unless nobody else can use the store. The exit code is 1 if a
     guarantee is not kept.
     """

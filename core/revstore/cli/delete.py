@@ -69,7 +69,7 @@ def command(
     even_if_corrupt: bool,
     output: str | None,
 ) -> None:
-    """Delete objects: those named, those in files, or those that a selector takes.
+    """Delete objects: those named, those in files, or those that a selector matches.
 
     \b
     revstore delete pod web db

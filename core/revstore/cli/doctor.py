@@ -42,7 +42,7 @@ def command(session: Session, *, as_json: bool, output: str, bench: bool) -> Non
     """Check the store and what it needs: its state, its objects, the plugins.
 
     With --bench it measures instead how long writes and reads take, and what takes the time. The
-    store may be in use: it gets about a hundred small requests, of one thread. Their keys are of no
+    store may be in use: one thread sends it about a hundred small requests. Their keys belong to no
     resource, and are deleted afterwards.
 
     The exit code is 1 if a check failed, 3 if the store cannot be reached.

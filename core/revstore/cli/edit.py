@@ -53,8 +53,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def command(session: Session, what: tuple[str, ...], namespace: str | None) -> None:
     """Change an object in $EDITOR (else vi).
 
-    If somebody else has changed it meanwhile nothing is stored. What you wrote is kept in a file,
-    which the error names, whenever it could not be stored.
+    If somebody else has changed it meanwhile, nothing is stored. If your text could not be stored,
+    it is kept in a file, which the error names.
     """
     targets = parse_targets(session, what)
     if len(targets) != 1 or len(targets[0].names) != 1:

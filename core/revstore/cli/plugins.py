@@ -64,7 +64,7 @@ def _check(session: Session, name: str, as_json: bool) -> None:
     help="Target folder.  [default: revstore-NAME in this folder]",
 )
 def _new(name: str, directory: Path | None) -> None:
-    """Write a distribution with a backend called NAME that works, to begin with."""
+    """Write the skeleton of a backend called NAME: a distribution that already works."""
     folder = directory or Path(f"revstore-{name}")
     for path in write_plugin(name, folder):
         click.echo(path)

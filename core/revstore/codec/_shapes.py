@@ -143,7 +143,7 @@ class FloatShape(Shape):
                 pass
         raise Misfit(
             value,
-            "a float, or an int that is one exactly (NaN and infinity cannot be stored)",
+            "a float, or an int that equals one exactly (NaN and infinity cannot be stored)",
         )
 
     decode = encode

