@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from revstore.cacher._counters import Counting
 from revstore.call_times import Waiting
@@ -98,9 +98,7 @@ class Freshness:
         if not self._waiting:  # who comes just now looks before waiting
             return
         with self._lock:
-            for waiter in self._waiting:
-                if waiter.revision <= revision:
-                    waiter.set()
+            _wake(self._waiting, revision)
 
     def _wait(
         self,
@@ -124,3 +122,9 @@ class Freshness:
                 asked = False  # then events or marks may bring it, or not
             waiter.wait(min(left, _PROGRESS_INTERVAL))
         return True
+
+
+def _wake(waiting: Iterable[_Waiter], revision: float) -> None:
+    for waiter in waiting:
+        if waiter.revision <= revision:
+            waiter.set()

@@ -206,9 +206,9 @@ class CacheWatch(Listener[T], Watch[T]):
     def _wait(self, end: float | None) -> None:
         """Wait until there may be something to deliver, or until ``end``."""
         waiter = Wake()
+        moments = [each for each in (end, self._due()) if each is not None]
         try:
             self._generation.arm(self, waiter.set)
-            moments = [each for each in (end, self._due()) if each is not None]
             left = max(0.0, min(moments) - time.monotonic()) if moments else None
             waiter.wait(left)
         finally:

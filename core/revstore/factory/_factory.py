@@ -231,7 +231,7 @@ class StorageFactory(Closing):
             with self._lock:
                 if registry is not None and self._registries.get(key) is registry:
                     del self._registries[key]
-                self._storages = [each for each in self._storages if each[1] is not storage]
+                self._storages = _without(storage, self._storages)
 
         resource_type = self.resource_type(object_type, info)
         try:
@@ -488,3 +488,9 @@ def _copier(name: str, object_type: type[T], codec: Codec[T]) -> Copier[T]:
         case "deep":
             return DeepCopier()
     return default_copier(object_type, codec)
+
+
+def _without(
+    storage: Storage[Any] | None, storages: list[tuple[ResourceInfo, Storage[Any]]]
+) -> list[tuple[ResourceInfo, Storage[Any]]]:
+    return [each for each in storages if each[1] is not storage]

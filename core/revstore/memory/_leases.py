@@ -8,6 +8,7 @@ from collections.abc import Callable
 from revstore.arguments import check_grant, check_lease, check_timeout
 from revstore.backend import Leases
 from revstore.errors import LeaseExists
+from revstore.memory._lease_table import LeaseTable
 from revstore.memory._watch import Shared
 from revstore.values import LeaseInfo
 
@@ -32,8 +33,7 @@ class MemoryLeases(Leases):
             table = self._shared.state.leases
             if lease in table:
                 raise LeaseExists(lease)
-            while not lease or lease in table:
-                lease = secrets.randbits(62)
+            lease = lease or _unused(table)
             self._start_sweeper()
             table.add(lease, ttl, self._clock() + ttl)
             self._shared.sweeper_wake.set()
@@ -71,3 +71,9 @@ class MemoryLeases(Leases):
         with self._shared.lock:
             self._shared.check()
             return self._shared.state.leases.ids()
+
+
+def _unused(table: LeaseTable) -> int:
+    while not (lease := secrets.randbits(62)) or lease in table:
+        pass
+    return lease

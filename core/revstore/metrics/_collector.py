@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherCounters
@@ -45,6 +45,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["Collector", "MeasuredBackend", "Request", "RequestCounts", "Source", "register"]
+
+T = TypeVar("T")
 
 #: What a collector can read.
 Source: TypeAlias = StorageFactory | Storage[Any] | MeasuredBackend
@@ -137,8 +139,8 @@ class Collector:
     def remove(self, source: Source) -> None:
         """Undo ``add``; do nothing if ``source`` was not added."""
         with self._lock:
-            self._factories = [each for each in self._factories if each is not source]
-            self._backends = [each for each in self._backends if each is not source]
+            self._factories = _without(source, self._factories)
+            self._backends = _without(source, self._backends)
             if isinstance(source, Storage):
                 self._storages.pop(source, None)
 
@@ -156,14 +158,20 @@ class Collector:
             deadline = time.monotonic() + self._timeout
             self._tell_sizes(families, scraped, deadline)
             self._tell_stores(families, deadline)
-            backends = [each.backend for each in self._scraped.values() if each.backend]
-            for each in self._scraped.values():
-                if each.sizes.ended:
-                    self.remove(each.storage)
+            backends = self._backends_of_scraped()
+            self._remove_ended()
         with self._lock:
             backends += self._backends
         _tell_requests(families, list(dict.fromkeys(backends)))
         return families.all()
+
+    def _backends_of_scraped(self) -> list[MeasuredBackend]:
+        return [each.backend for each in self._scraped.values() if each.backend]
+
+    def _remove_ended(self) -> None:
+        for each in self._scraped.values():
+            if each.sizes.ended:
+                self.remove(each.storage)
 
     def _refreshed(self) -> list[Scraped]:
         """Return the storages that are open. Only one scrape runs at a time."""
@@ -263,3 +271,7 @@ def _tell_requests(families: _Families, backends: list[MeasuredBackend]) -> None
     for metric, numbers in ((EVENTS, events), (MARKS, marks)):
         for resource, number in numbers.items():
             families.add(metric, resource, number)
+
+
+def _without(source: Any, sources: list[T]) -> list[T]:
+    return [each for each in sources if each is not source]

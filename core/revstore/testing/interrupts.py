@@ -60,7 +60,7 @@ def interrupt_every_line(
     an ``except`` block, and the way out of a ``with`` block, before ``__exit__`` is called. And
     finalizers (``__del__``, the end of a generator), from which no exception comes out. On Python
     3.13 also the ends of some loops: there a defect of the interpreter passes every ``except``,
-    ``finally`` and ``with`` by (python/cpython#130279), which no code can do anything about.
+    ``finally`` and ``with`` by (python/cpython#130279), unless the loop is a function of its own.
 
     Raises:
         AssertionError: ``attempt`` swallowed the exception or turned it into another.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from revstore.errors import (
@@ -107,14 +108,11 @@ class Reader:
             left = min(_LOOK, left_of(deadline))
             stream, _ = self._client.stream(iter([watch_request(max(revision, 1))]), left)
             try:
-                for response in stream.call:
-                    if response.canceled or response.events:
-                        return max(known, int(response.compact_revision))
+                return max(known, _reported(stream.call))
             finally:
                 stream.call.cancel()
         except (RpcError, StorageError):
-            pass
-        return known
+            return known
 
     def _add(self, found: list[KeyValue], response: Any, request: Any) -> None:
         """Append the keys of a page.
@@ -141,3 +139,10 @@ class Reader:
 
 def _too_large(error: BackendError) -> bool:
     return isinstance(error, ValueTooLarge) or "larger than max" in str(error)
+
+
+def _reported(responses: Iterable[Any]) -> int:
+    for response in responses:
+        if response.canceled or response.events:
+            return int(response.compact_revision)
+    return 0

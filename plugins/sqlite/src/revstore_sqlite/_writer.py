@@ -305,11 +305,12 @@ class Writer:
         """Fail what is queued with ``Closed``, let the batch under way finish, close the
         connection. ``stop`` must already be set."""
         with self._lock:
-            queued = [ticket for ticket in self._queue if ticket is not self._leader]
-            self._queue = deque(ticket for ticket in self._queue if ticket is self._leader)
+            queued, leader = self._queue, self._leader
+            self._queue = deque([leader] if leader is not None and leader in queued else ())
         for ticket in queued:
-            ticket.settle(Closed("the backend is closed"))
-            ticket.rouse()
+            if ticket is not leader:
+                ticket.settle(Closed("the backend is closed"))
+                ticket.rouse()
         if self._turn.lock.acquire(timeout=timeout):
             try:
                 self._disconnect()
