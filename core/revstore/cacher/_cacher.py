@@ -62,14 +62,15 @@ class Cacher(Storage[T]):
         self._storage = config.storage
         self._resource_type = config.resource_type
         self._prefix = config.resource_type.root
-        # A prefix that is not the storage's is refused here, not for ever by the feed.
+        # A prefix that is not the storage's is refused here; otherwise the feed would fail for
+        # ever.
         self._storage.changes(self._prefix).close()
         self._copy = config.resource_type.copy
         self._fallbacks = Fallbacks()
         self._content = Content(config)
         self._feed = self._content.feed
         self._guard = OpenGuard(self, what="cache", in_child=Cacher._in_child)
-        self._feed.start()  # last, since nobody has what is interrupted before
+        self._feed.start()  # last: if this is interrupted, nobody has the cache
 
     # --- reads ---------------------------------------------------------------------------------
 
@@ -145,7 +146,7 @@ class Cacher(Storage[T]):
         self._content.counting.served_by_store.add()
         asked |= {"label_selector": label_selector, "field_selector": field_selector}
         asked["even_if_corrupt"] = even_if_corrupt
-        # Mutable objects have one owner each.
+        # Each mutable object has one owner.
         question: Hashable = (key, *asked.values()) if self._copy is None else object()
 
         def read() -> ObjectList[T]:
@@ -185,7 +186,7 @@ class Cacher(Storage[T]):
         has_fallback = current or plan.revision > 0
         patience = deadline.rest()
         if patience is not None and has_fallback:
-            patience /= 2  # the rest is for the storage's answer
+            patience /= 2  # the storage answers the rest
         if not wanted or content.wait_fresh(wanted, patience, reached=current):
             return True
         if has_fallback or content.generation is None:
@@ -392,5 +393,5 @@ class Cacher(Storage[T]):
         except InvalidKey:
             return None
         if scope == self._prefix:
-            scope = self._prefix  # one text for all watches that have it
+            scope = self._prefix  # one string for all watches that have it
         return None if scope.endswith("/") and not recursive else scope  # that is a prefix here

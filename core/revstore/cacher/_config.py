@@ -15,7 +15,7 @@ __all__ = ["CacherConfig", "log_capacity"]
 
 T = TypeVar("T")
 
-# The log's upper bound for a window of 75 s, the least there is. (HIST-1, CACHE-1)
+# The log's upper bound for a window of 75 s, the minimum. (HIST-1, CACHE-1)
 _CAPACITY = 102_400
 _WINDOW = 75.0
 

@@ -44,8 +44,8 @@ T = TypeVar("T")
 
 # Seconds that a call without a deadline waits for the cache to be filled.
 _READY_TIMEOUT = 30.0
-# A revision of more changes is taken beside the state that is shown, as it would hold the lock for
-# 5 us a change.
+# A revision of more changes is applied beside the state that is shown, since it would hold the lock
+# for 5 us a change.
 _MANY = 256
 
 
@@ -68,14 +68,14 @@ class Content(Generic[T]):
         self._waiters = Waiters()  # for readiness
         self.state: CacheState[T] = CacheState(self._attributes)
         self.generation: Generation[T] | None = None  # None: not ready
-        #: Why nothing will be answered any more; "" while the cache is open.
+        #: Why there will be no more answers; "" while the cache is open.
         self.ended = ""
-        # Those of which watches may be left.
+        # Generations that may still have watches.
         self._generations: weakref.WeakSet[Generation[T]] = weakref.WeakSet()
         self._failure: StorageError | None = None
         self._events_received = 0
         self._state_since = time.monotonic()
-        self._loading: CacheState[T] | None = None  # the feed's thread's own
+        self._loading: CacheState[T] | None = None  # only the feed's thread uses it
         self._freshness = Freshness(
             config.fresh_timeout,
             self.counting,
@@ -293,7 +293,7 @@ class Content(Generic[T]):
     def _end(self, why: str) -> None:
         with self._lock:
             self.ended = self.ended or why
-            self.generation = None  # so that nobody is answered from memory
+            self.generation = None  # so that no call is answered from memory
         self._waiters.wake()
         self._freshness.wake(math.inf)
         for generation in list(self._generations):
@@ -314,7 +314,7 @@ class Content(Generic[T]):
         """
         segment, revision = generation.log.segment, generation.revision
         corrupt = {key: self.state.corrupt[key] for key in self.state.corrupt if covers(scope, key)}
-        # With the keys, where errors are to be sorted in.
+        # With the keys, if errors are to be sorted in.
         state, named = self.state, bool(corrupt)
         found = find(state, segment, scope, ListPlan(), predicate, revision=revision, named=named)
         assert found is not None
@@ -427,7 +427,7 @@ class Content(Generic[T]):
         with self._lock:
             self._failure = error
             generation = self.generation
-            final = lost and isinstance(error, Closed)  # nothing will come any more
+            final = lost and isinstance(error, Closed)  # there will be no more changes
             if not final and (not lost or generation is None):
                 return
             self.generation = None

@@ -34,10 +34,10 @@ class CacherCounters:
     initialization_seconds: float = _merged_by(max, 0.0)
     #: Initial events that watches began with (apiserver_init_events_total).
     init_events: int = 0
-    #: Lists answered from memory, and handed on to the store.
+    #: Lists answered from memory, and lists passed on to the store.
     served_by_cache: int = 0
     served_by_store: int = 0
-    #: Reads that waited for the cache to be fresh, the seconds all of them together, and those
+    #: Reads that waited for the cache to be fresh, the seconds of all of them together, and those
     #: that waited in vain (..._read_wait_seconds, ..._consistent_read_total).
     read_waits: int = 0
     read_wait_seconds: float = 0.0
@@ -48,8 +48,9 @@ class CacherCounters:
     #: (apiserver_storage_consistency_checks_total).
     consistency_checks: int = 0
     inconsistencies: int = 0
-    #: Objects, those that cannot be read, watches, and events that the log holds and may hold
-    #: at most (..._watch_cache_capacity), now; and the most there have been.
+    #: The current numbers of objects, of those that cannot be read, of watches, and of events that
+    #: the log holds and may hold at most (..._watch_cache_capacity); and the highest numbers so
+    #: far.
     objects: int = 0
     unreadable: int = 0
     watches: int = 0
@@ -57,7 +58,8 @@ class CacherCounters:
     log_capacity: int = 0
     watches_max: int = _merged_by(max, 0)
     log_length_max: int = _merged_by(max, 0)
-    #: Up to which the cache shows everything (..._resource_version); 0: it is not ready.
+    #: The revision up to which the cache shows everything (..._resource_version); 0: it is not
+    #: ready.
     resource_version: int = _merged_by(min, 0)
 
     def merged(self, other: CacherCounters) -> CacherCounters:

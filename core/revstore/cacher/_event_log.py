@@ -21,7 +21,7 @@ T = TypeVar("T")
 revision_of: Callable[[Entry[Any]], int] = attrgetter("revision")
 _time = attrgetter("time")
 
-# However old they are, so many events are kept. (HIST-1)
+# This many events are kept, however old they are. (HIST-1)
 _LOWER = 100
 
 
@@ -59,8 +59,8 @@ class EventLog(Generic[T]):
         self.segment: SharedLog[Entry[T]] = SharedLog(floor=revision, base=base)
         self._capacity = capacity
         self._window = window
-        #: How many watches replay a state that this log goes on from: while there are any, age
-        #: drops nothing, or a slow replay would never finish. Guarded by the
+        #: How many watches replay a state that this log goes on from. While there are any, no event
+        #: is dropped because of its age, or a slow replay would never finish. Guarded by the
         #: generation's lock.
         self.held = 0
 
@@ -69,7 +69,7 @@ class EventLog(Generic[T]):
         freeing it may take long."""
         segment = self.segment
         length = len(segment.items) + count
-        # An eighth is dropped at a time, so that an append moves a few entries on average.
+        # An eighth is dropped at a time, so that an append moves only a few entries on average.
         if length % 128 < count:
             cut = self._superfluous(segment.items, count, now)
             if cut >= max(length // 8, 1) or length > self._capacity + self._capacity // 8:

@@ -28,7 +28,7 @@ class _Flight:
         self.over = False
         self.result: Any = None
         self.error: StorageError | None = None
-        #: The one who read gave up: those who wait must try by themselves.
+        #: The caller that read gave up: those who wait must try by themselves.
         self.abandoned = True
 
     def is_over(self) -> bool:

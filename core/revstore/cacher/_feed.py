@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 _log = Log("revstore.cacher")
 
-# After these nothing is known of what happened meanwhile.
+# After these errors it is unknown what happened meanwhile.
 _LOST = (Expired, IncompatibleStore, InternalError)
-# Seconds before another try, doubled each time.
+# Seconds before the next attempt, doubled each time.
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 5.0
-# Seconds between two looks at the clock for watches that are due a bookmark.
+# Seconds between two checks for watches that are due a bookmark.
 _TICK = 1.0
 
 
@@ -122,7 +122,7 @@ class Feed(Generic[T]):
                 cut, refill = self._was_cut()
                 error = refill or _typed(raised)
                 if isinstance(error, Closed) and not cut:
-                    self._failed(error, True)  # nothing will come any more
+                    self._failed(error, True)  # there will be no more changes
                     return
                 lost = refill is not None or isinstance(error, _LOST)
                 if lost:
@@ -151,7 +151,7 @@ class Feed(Generic[T]):
     def _connected(self, after: int | None) -> Changes[T]:
         """Open a new connection; if the feed is cut meanwhile, close it."""
         with self._lock:
-            # Before now there was none to be cut; but a request for a new state stands.
+            # Until now there was none to cut; but a request for a new state stands.
             self._refill = self._refill if after is not None else None
             self._cut = self._refill is not None
         changes = self._storage.changes(self._prefix, after=after)
@@ -180,7 +180,7 @@ class Feed(Generic[T]):
                 if after is None:
                     self._replace(batch.revision)
                     after = batch.revision
-                self._apply(batch)  # a mark that says nothing new may have been asked for
+                self._apply(batch)  # a mark that says nothing new may have been requested
                 after = batch.revision
                 yield after
 

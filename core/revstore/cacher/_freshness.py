@@ -15,10 +15,10 @@ from revstore.threads import Wake
 
 __all__ = ["Freshness"]
 
-# Seconds between two requests for progress while somebody waits. (CACHE-11)
+# Seconds between two requests for progress while a read waits. (CACHE-11)
 _PROGRESS_INTERVAL = 0.1
-# Seconds for which a store that did not get the cache to a revision is asked itself, and seconds
-# that must have been waited for that.
+# Seconds for which the store itself is asked after it did not get the cache to a revision, and
+# seconds that a read must have waited before.
 _DISTRUST = 30.0
 _CHANCE = 1.0
 
@@ -50,7 +50,7 @@ class Freshness:
         self._revision = revision
         self._check_open = check_open
         self._lock = threading.Lock()  # guards _waiting
-        # Weak, so that a read that is interrupted takes its waiter along.
+        # Weak, so that the waiter of an interrupted read goes with it.
         self._waiting: weakref.WeakSet[_Waiter] = weakref.WeakSet()
         self._distrusted_until = 0.0
 
@@ -95,7 +95,7 @@ class Freshness:
 
     def wake(self, revision: float) -> None:
         """Wake those who wait for ``revision`` or an earlier one."""
-        if not self._waiting:  # who comes just now looks before waiting
+        if not self._waiting:  # a read that comes just now checks before it waits
             return
         with self._lock:
             _wake(self._waiting, revision)
@@ -119,7 +119,7 @@ class Freshness:
             try:
                 request_progress()
             except Unsupported:
-                asked = False  # then events or marks may bring it, or not
+                asked = False  # then events or marks may or may not bring it
             waiter.wait(min(left, _PROGRESS_INTERVAL))
         return True
 

@@ -24,9 +24,9 @@ K = TypeVar("K", bound=Hashable)
 B = TypeVar("B", bound=Bucket[Any])
 
 
-# So many timers of closed watches are left, and half as many as there are in all.
+# This many timers of closed watches may be left, plus half as many as there are in all.
 _IDLE_TIMERS = 64
-# The most entries that are sorted in under the lock at a time, for which opening watches waits.
+# The most entries that are sorted in under the lock at a time; opening a watch waits for it.
 _SLICE = 1000
 # The most values of one label that a watch may want and still be sorted by them.
 _VALUES = 16
@@ -47,35 +47,35 @@ class Generation(Generic[T]):
         config: CacherConfig[T],
     ) -> None:
         self.log = log
-        #: The cache shows everything up to it. Guarded by the cache's lock.
+        #: The revision up to which the cache shows everything. Guarded by the cache's lock.
         self.revision = revision
-        #: What watches may read: up to which sequence number, and up to which revision that is.
-        #: Replaced as a whole, so that both belong together.
+        #: What watches may read: up to which sequence number, and the revision of that. Replaced as
+        #: a whole, so that both belong together.
         self.shown = (log.segment.end, revision)
-        #: Set once no more will come: what every watch ends with.
+        #: Set once there will be no more events: the error with which every watch ends.
         self.ended: StorageError | None = None
         self._root = config.resource_type.root
         self._config = config
-        # Guards the buckets, what views say it guards, and the fields from _fresh to
+        # Guards the buckets, the fields of views that say so, and the fields from _fresh to
         # terminated_watches.
         self._lock = threading.Lock()
-        # What new buckets know: that from there on, nothing has happened.
+        # What new buckets know: nothing has happened from there on.
         self._fresh = Numbers(log.segment.end, ())
-        # Its views look at all of the log.
+        # Its views look at the whole log.
         self._everything: Bucket[T] = Bucket(self._fresh, {}, "")
         self._scopes: dict[str, Bucket[T]] = {}
         # By scope, then by name, then by value.
         self._labels: dict[str, dict[str, dict[str, LabelBucket[T]]]] = {}
-        # By the value of each indexed field; None is nobody's value.
+        # By the value of each indexed field; None is never a value.
         self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple(
             {} for _ in config.indexed_fields
         )
         self._progress: dict[Listener[T], Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Listener[T]]] = []
-        self._idle_timers = 0  # those of watches that are closed, about
+        self._idle_timers = 0  # roughly how many belong to closed watches
         self._order = count()
-        #: Whether somebody has asked that progress be told; and up to which revision it is told
-        #: as soon as it can be, for that reason.
+        #: Whether somebody has requested progress; and the revision that is therefore reported as
+        #: soon as possible.
         self.asked = False
         self.marked = 0
         #: How many watches there are, and how many fell behind.
@@ -225,7 +225,7 @@ class Generation(Generic[T]):
             for view in views:
                 armed = view.armed
                 view.take(told)
-                view.armed = armed  # until all are told, which may be interrupted
+                view.armed = armed  # until all callbacks have run, which may be interrupted
             self._timers.clear()
             self._progress.clear()
         _call(told)
@@ -287,7 +287,7 @@ class Generation(Generic[T]):
         for at, buckets in enumerate(self._fields):
             if not buckets:
                 continue
-            if _unreadable(entry):  # who it concerns cannot be known
+            if _unreadable(entry):  # which watches it concerns is unknown
                 found += buckets.values()
                 continue
             new = None if item is None else item.fields[at]
@@ -347,7 +347,7 @@ def _with_labels(
     entry: Entry[T], buckets: Mapping[str, Mapping[str, LabelBucket[T]]]
 ) -> list[LabelBucket[T]]:
     """Return the buckets of the labels that the object of an event has or had."""
-    if _unreadable(entry):  # which those are cannot be known
+    if _unreadable(entry):  # the labels are unknown
         return [bucket for values in buckets.values() for bucket in values.values()]
     found = []
     item, previous = entry.item, entry.previous

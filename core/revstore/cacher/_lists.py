@@ -97,7 +97,7 @@ def _with(
 ) -> SelectionPredicate[T]:
     if label.empty and field.empty:
         return everything()
-    # Not by attrs.evolve, which takes longer than the look-up in the index.
+    # Not with attrs.evolve, which takes longer than the look-up in the index.
     return SelectionPredicate(label, field, predicate.labels, predicate.fields)
 
 

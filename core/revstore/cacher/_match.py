@@ -13,7 +13,7 @@ __all__ = ["Match", "is_pure", "matcher"]
 
 T = TypeVar("T")
 
-#: Whether an object is selected; one whose attributes cannot be had is not. (LIST-6, WATCH-13)
+#: Whether an object is selected; one whose attributes cannot be computed is not. (LIST-6, WATCH-13)
 Match = Callable[[Item[T]], bool]
 
 
@@ -28,7 +28,7 @@ def matcher(predicate: SelectionPredicate[T], paths: Sequence[str]) -> Match[T]:
         and len(checks) == 1
         and predicate.field.requirements[0].field in paths
     ):
-        return checks[0]  # looks at what is there: nothing can be raised
+        return checks[0]  # uses only computed attributes: nothing can be raised
 
     def match(item: Item[T]) -> bool:
         try:

@@ -11,13 +11,13 @@ __all__ = ["Range", "Tree", "below", "extend", "leaves_of", "put", "remove"]
 
 T = TypeVar("T")
 
-# The most objects that a leaf holds: enough that a list joins few of them, and few enough that an
-# insert moves little, that a copy takes about 1 us, and that the garbage collector never has long
-# to go over what a bulk deletion copies.
+# The most objects that a leaf holds. This is enough that a list joins few of them, and few enough
+# that an insert moves little, that a copy takes about 1 us, and that the garbage collector never
+# has long to traverse what a bulk deletion copies.
 _MOST = 512
-# So many objects are copied for a reader. Of more it gets the leaves themselves.
+# The most objects that are copied for a reader. If there are more, it gets the leaves themselves.
 _COPIED = 4096
-# A dict of a leaf's objects is made if more than one in so many is looked up.
+# A dict of a leaf's objects is created if more than one in this many is looked up.
 _DENSE = 8
 
 
@@ -98,7 +98,7 @@ class Node(Generic[T]):
             self.bounds[0] = ""
 
 
-#: A tree with one object or more; None stands for the empty one.
+#: A tree with one object or more; None is the empty one.
 Tree: TypeAlias = Leaf[T] | Node[T]
 
 
@@ -154,7 +154,7 @@ class Range(Generic[T]):
 def _joined(lists: Sequence[Sequence[T]]) -> Sequence[T]:
     if len(lists) == 1:
         return lists[0]
-    # Lists that are added up are twice as fast as chain.
+    # Adding lists is twice as fast as chain.
     joined: list[T] = []
     for each in lists:
         joined += each
@@ -253,7 +253,7 @@ def below(
     if isinstance(tree, Leaf):
         leaves, keys = [tree], tree.keys
         if not start and keys[0].startswith(prefix) and keys[-1].startswith(prefix):
-            begin, count = 0, len(keys)  # which is common, and each key looked at costs
+            begin, count = 0, len(keys)  # which is common, and each key that is compared costs time
         else:
             begin = bisect_left(keys, low)
             count = bisect_left(keys, high, begin) - begin

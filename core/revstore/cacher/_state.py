@@ -20,8 +20,8 @@ V = TypeVar("V")
 
 _SNAPSHOTS = 8
 _ANSWERS = 32
-# So many objects are looked up by their keys under the owner's lock, at 0.35 us each if there are a
-# million. More are picked from all, which takes three times as long.
+# This many objects are looked up by their keys under the owner's lock, at 0.35 us each if there are
+# a million. If there are more, they are picked from all, which takes three times as long.
 _LOOKED_UP = 10_000
 
 #: Trees by what their objects have in common.
@@ -47,7 +47,7 @@ class Attributes(Generic[T]):
         labels: Any
         try:
             labels = self._labels(obj)
-            if not isinstance(labels, dict):  # nothing of the user's is compared or tested later
+            if not isinstance(labels, dict):  # no user's value is compared or tested later
                 labels = dict(labels) if isinstance(labels, Mapping) else None
         except BaseException:  # noqa: BLE001 - then no selector on them matches
             labels = None
@@ -74,7 +74,7 @@ class Past(Generic[T]):
     ) -> None:
         self.prefix = prefix
         self._now = tree, unreadable, later
-        # Worked out by the first who asks, maybe by two at a time; replaced as a whole.
+        # Computed by the first thread that asks, perhaps by two at a time; replaced as a whole.
         self._then: tuple[Tree[T] | None, frozenset[str]] | None = None
 
     def then(self) -> tuple[Tree[T] | None, frozenset[str]]:
@@ -139,7 +139,7 @@ class _Overlay(dict[Any, V | None]):
         self._base = base
         self._put: dict[Any, V] = {}
         self._gone: list[Any] = []
-        #: What the dict had, and has no more after ``merge``.
+        #: What the dict had, and no longer has after ``merge``.
         self.replaced: list[V] = []
 
     def get(self, key: Any, default: Any = None) -> Any:
@@ -185,14 +185,14 @@ class CacheState(Generic[T]):
         # By name and value. Of keys only: most changes of an object leave its labels as they were.
         self._labels: Index[None] = {}
         self._fields: tuple[Index[T], ...] = tuple({} for _ in attributes.paths)
-        # Of the parts of trees that no reader has. Another one takes its place when a reader gets
-        # some, so that they are copied before they are changed.
+        # The owner of those parts of trees that no reader has. It is replaced when a reader gets
+        # some parts, so that they are copied before they are changed.
         self._owner = object()
-        # While a branch is merged: what was there before, which is still shown.
+        # While a branch is merged: the state before, which is still shown.
         self._before: Mapping[str, Item[T] | None] | None = None
         #: Keys whose objects cannot be read.
         self.corrupt: dict[str, CorruptObject] = {}
-        #: Which objects are there: another number after each change.
+        #: Identifies the set of objects: another number after each change.
         self.version = 0
         self._answers: OrderedDict[Hashable, tuple[T, ...]] = OrderedDict()
         self._snapshots: OrderedDict[tuple[int, str], Past[T]] = OrderedDict()
@@ -203,7 +203,7 @@ class CacheState(Generic[T]):
     def get(self, key: str) -> T | None:
         """Return the object at ``key``. Needs no lock."""
         item = self._items.get(key)
-        # After the look-up: what a merge has put in is not shown before it is over.
+        # After the look-up: what a merge has put in must not be shown before it is over.
         before = self._before
         if before is not None and key in before:
             item = before[key]
@@ -409,5 +409,5 @@ def _label_pairs(item: Item[T] | None) -> set[tuple[str, str]]:
         return set()
     try:
         return set(labels.items())
-    except TypeError:  # what is no text is no label, and matches no selector
+    except TypeError:  # what is not text is not a label, and matches no selector
         return {pair for pair in labels.items() if isinstance(pair[1], str)}

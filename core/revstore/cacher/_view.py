@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 _event = attrgetter("event")
 
-#: What tells a watch that there may be something for it.
+#: A callback that says that there may be something for a watch.
 Callback: TypeAlias = Callable[[], None]
-#: A scope, selectors, and whether what cannot be read is shown.
+#: A scope, selectors, and whether unreadable objects are shown.
 ViewKey: TypeAlias = tuple[str, LabelSelector, FieldSelector, bool]
 
 
@@ -50,19 +50,19 @@ class Listener(Generic[T]):
     def __init__(self, cursor: int, position: int, *, progress: bool, replays: bool) -> None:
         #: None until the watch has entered the generation.
         self.view: View[T] | None = None
-        #: The number of the next event to be looked at, and the revision up to which everything
-        #: has been shown. Replaced as a whole, so that an interrupt finds both or neither.
+        #: The number of the next event to look at, and the revision up to which everything has been
+        #: shown. Replaced as a whole, so that an interrupt finds both or neither.
         self.at = (cursor, position)
-        #: Up to which revision events and bookmarks have said so.
+        #: The revision up to which events and bookmarks have reported.
         self.told = position
-        #: Whether progress of the store is told by bookmarks.
+        #: Whether bookmarks report the store's progress.
         self.progress = progress
-        #: Whom its view tells, of one that waits. Guarded by the generation's lock.
+        #: The callback for its view, if it waits. Guarded by the generation's lock.
         self.wake: Callback | None = None
         #: Whether a poll finds something besides what the log has.
         self.pending = False
         #: Guarded by the generation's lock: whether the log is held for this watch, whether the
-        #: generation's timer has it, and whether it is closed, as it is until it is entered.
+        #: generation's timer has it, and whether it is closed, which it is until it is entered.
         self.replays = replays
         self.timed = False
         self.closed = True
@@ -85,7 +85,7 @@ class Bucket(Generic[T]):
         self._home = home
         self._value = value
         self.known = known
-        # Most buckets have one view, and a dict of one takes more memory than all the rest.
+        # Most buckets have one view, and a dict of one takes more memory than everything else.
         self._view: View[T] | None = None
         self._others: dict[Hashable, View[T]] | None = None
 
@@ -148,7 +148,7 @@ class Bucket(Generic[T]):
         if isinstance(numbers, tuple):
             return []
         low = bisect_left(numbers, cursor)
-        # Numbers at the head or above it belong to what is being published.
+        # Numbers at the head or above it belong to events that are just being published.
         return numbers[low : bisect_left(numbers, head, low)]
 
 
@@ -159,7 +159,7 @@ class LabelBucket(Bucket[T]):
 
     def __init__(self, known: Numbers, home: dict[Any, Any], value: str) -> None:
         super().__init__(known, home, value)
-        #: That of the label.
+        #: The name of the label.
         self.name = ""
         self._memo: tuple[int, int, Reading[T] | None] | None = None
 
@@ -249,28 +249,28 @@ class View(Generic[T]):
         even_if_corrupt: bool = False,
     ) -> None:
         self._label, self._field = predicate.label, predicate.field
-        #: Where its events are: in one, or in those of several values of a label; None: every event
-        #: of the cache is looked at.
+        #: Where its events are: in one bucket, or in those of several values of a label; None: it
+        #: looks at every event of the cache.
         self.buckets = buckets
         self.scope = scope
         self.config = config
         self.users = 0  # guarded by the generation's lock
-        #: The watches that wait for the next event, guarded by the generation's lock: one, whom
-        #: ``wake`` of it tells, or many.
+        #: The watches that wait for the next event, guarded by the generation's lock: one, whose
+        #: callback ``wake`` is, or many.
         self.armed: Listener[T] | dict[Listener[T], Callback] | None = None
         self._log = log
         self._pure = is_pure(predicate, config.indexed_fields)
-        # Made when it is needed: many views only ever wait.
+        # Created when needed: many views only ever wait.
         self._match: Match[T] | None = None
-        self._tolerant = even_if_corrupt  # shows what cannot be read, instead of ending
-        # Whether what it shows is that of its buckets, unless a label changes.
+        self._tolerant = even_if_corrupt  # shows unreadable objects, instead of ending
+        # Whether it shows the same as its buckets, unless a label changes.
         self._labelled = (
             isinstance(buckets, LabelBucket | tuple)
             and predicate.field.empty
             and len(predicate.label.requirements) == 1
             and not even_if_corrupt
         )
-        #: The last reading: from where, up to where, and what it was.
+        #: The last reading: its start, its end, and its result.
         self.memo: tuple[int, int, Reading[T]] | None = None
 
     @property
@@ -296,7 +296,7 @@ class View(Generic[T]):
             armed.pop(watch, None)
         elif callback is not None:
             self.armed = None
-        watch.wake = None  # what a selector gives refers to the watch
+        watch.wake = None  # the function of a selector refers to the watch
         return callback
 
     def waiting(self, watch: Listener[T]) -> Callback | None:

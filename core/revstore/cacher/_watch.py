@@ -22,9 +22,9 @@ __all__ = ["CacheWatch"]
 T = TypeVar("T")
 
 _CALLBACK = "the callback of a watch"
-# Initial objects that one poll returns at most.
+# The most initial objects that one poll returns.
 _PAGE = 500
-# Seconds before its end that a watch gets its last bookmark.
+# Seconds before its end at which a watch gets its last bookmark.
 _BEFORE_END = 2.0
 
 
@@ -81,14 +81,14 @@ class CacheWatch(Listener[T], Watch[T]):
         self._deadline = deadline
         self._bookmark_due = self._next_bookmark()
         self._callback: Callable[[], None] | None = None
-        #: Whether nothing but the log is to be looked at.
+        #: Whether polls look at nothing but the log.
         self.plain = False
 
     @property
     def resource_version(self) -> str:
         if self._initial is not None:
             return ""
-        # Progress that is to be told is not shown before.
+        # Progress that is to be reported is not shown before.
         return str(self.told if self.progress else self.at[1])
 
     @property
@@ -128,7 +128,7 @@ class CacheWatch(Listener[T], Watch[T]):
             or self._deadline is not None
             or self._resource_type.copy is not None
         )
-        if self.closed:  # by another thread, maybe meanwhile
+        if self.closed:  # by another thread, perhaps meanwhile
             self.end()
 
     def end(self) -> None:
@@ -161,7 +161,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return self._poll(timeout)
 
     def _poll(self, timeout: float | None) -> tuple[Event[T], ...] | None:
-        end: float | None = 0.0  # which is over
+        end: float | None = 0.0  # whose time has passed
         if timeout != 0:
             timeout = check_poll(timeout)
             end = None if timeout is None else time.monotonic() + timeout
@@ -223,7 +223,7 @@ class CacheWatch(Listener[T], Watch[T]):
         generation = self._generation
         ended = generation.ended  # before the rest: then all there was is shown
         if isinstance(ended, Closed):
-            self._fail(ended)  # who closes does not want what is left
+            self._fail(ended)  # a caller that closes does not want what is left
         shown = generation.shown
         events = ()
         if self.at[0] < shown[0]:
@@ -250,7 +250,7 @@ class CacheWatch(Listener[T], Watch[T]):
         if self._initial is None:
             return ()
         ended = self._generation.ended
-        if isinstance(ended, Closed):  # as by a fork: who closes does not want what is left
+        if isinstance(ended, Closed):  # as by a fork: its caller does not want what is left
             self._fail(ended)
         events, self._initial_at = self._initial.page(self._initial_at, _PAGE)
         if self._initial_at < 0:
@@ -269,7 +269,7 @@ class CacheWatch(Listener[T], Watch[T]):
         cursor = self.at[0]
         if self._after:
             segment = self._generation.log.segment
-            if segment.floor <= self._after:  # what is dropped was not to be shown
+            if segment.floor <= self._after:  # what is dropped was not meant to be shown
                 cursor = max(cursor, segment.base)
             reading = view.read_after(cursor, head, self._after)
             if shown[1] >= self._after and reading.error is None:
@@ -302,7 +302,7 @@ class CacheWatch(Listener[T], Watch[T]):
             )
         if events:
             self.told = reading.last
-        # What lies behind an error is not shown before it.
+        # What comes after an error is not shown before it.
         position = reading.last if events and reading.cursor != shown[0] else shown[1]
         self.at = reading.cursor, max(self.at[1], position)
         return events
@@ -341,5 +341,5 @@ class CacheWatch(Listener[T], Watch[T]):
         self.close()
         view = self.view
         named = "" if view is None else view.scope.removesuffix("/")
-        # Many watches end with one error.
+        # Many watches end with the same error.
         raise fresh_copy(error, named) from error.__cause__

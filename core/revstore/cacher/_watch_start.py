@@ -101,7 +101,7 @@ class InitialEvents(Generic[T]):
 
     def _read(self) -> list[tuple[int, Sequence[T | CorruptObject]]]:
         found = self._candidates.found.read()
-        assert found is not None  # the state of now has no errors of earlier revisions
+        assert found is not None  # the current state has no errors of earlier revisions
         lists: list[Sequence[T | CorruptObject]] = [objects for _, objects in found.pieces]
         if self._unreadable:
             lists = [_merged(found, self._unreadable)]

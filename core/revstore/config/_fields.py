@@ -24,7 +24,7 @@ __all__ = [
     "rule_of",
 ]
 
-#: CACHE-1: a cache that remembers less than this drops watchers that only reconnect.
+#: CACHE-1: a cache that remembers less than this ends watches that only reconnect.
 MIN_EVENT_HISTORY_WINDOW = 75.0
 
 #: An entry of server_list: its scheme, host and port.
@@ -38,15 +38,15 @@ _COPIERS = ("auto", "share", "deep")
 class Rule:
     """What is known about a field besides its type and default."""
 
-    #: What was expected, "" if the value will do.
+    #: What was expected, "" if the value is allowed.
     check: Callable[[Any], str] = lambda value: ""
-    #: The value that is kept for one of the right type.
+    #: The stored value for one of the right type.
     normalise: Callable[[Any], Any] = lambda value: value
-    #: It says where the store is: a URL above replaces it.
+    #: It says where the store is: a URL of higher precedence replaces it.
     locates: bool = False
-    #: It belongs to the servers, and goes with them.
+    #: It belongs to the servers, and is replaced with them.
     credential: bool = False
-    #: It changes nothing in how the backend is opened: configs that differ in it share one.
+    #: It does not affect how the backend is opened: configs that differ in it share one.
     above_backend: bool = False
 
 
@@ -124,7 +124,7 @@ class PlainFields:
 
     #: The backend's name; "" means etcd3 if there are servers, else sqlite.
     type: str = _field("", check=_check_type, locates=True)
-    #: Stands before every key; "/" for none.
+    #: Comes before every key; "/" for none.
     prefix: str = _field(
         "/registry", check=_check_prefix, normalise=_normalise_prefix, above_backend=True
     )
@@ -134,7 +134,7 @@ class PlainFields:
     key_file: str = _field("", credential=True)
     cert_file: str = _field("", credential=True)
     ca_file: str = _field("", credential=True)
-    #: Do not verify the servers' certificates. Warned of at opening.
+    #: Do not verify the servers' certificates. Opening logs a warning.
     insecure_skip_verify: bool = _field(False, credential=True)
     #: Allow that a password goes to another machine without TLS.
     allow_plaintext: bool = _field(False, credential=True)
@@ -142,7 +142,7 @@ class PlainFields:
     password: Secret | None = _field(None, credential=True)  # noqa: RUF009 - an attrs field
     #: Read at opening; a line end at its end is dropped.
     password_file: str = _field("", credential=True)
-    #: False allows reads that lag, where the store has them.
+    #: False allows reads that lag, if the store has them.
     quorum: bool = _field(True)
     #: How many decoded objects are kept by key and revision; 0: none.
     deserialization_cache_size: int = _field(0, check=_at_least(0), above_backend=True)
@@ -168,7 +168,7 @@ class PlainFields:
     db_metric_poll_interval: float = _field(30.0, above_backend=True)
     #: Calls that take as long are logged; 0: none.
     slow_operation_threshold: float = _field(0.0, above_backend=True)
-    #: Make spans of OpenTelemetry; needs opentelemetry-api.
+    #: Create spans of OpenTelemetry; needs opentelemetry-api.
     tracing: bool = _field(False, above_backend=True)
 
 
@@ -193,7 +193,7 @@ def _names(wanted: Callable[[Rule], bool]) -> tuple[str, ...]:
 
 #: Those that say where the store is.
 LOCATING = _names(lambda rule: rule.locates)
-#: Those that belong to its servers, and go with them.
+#: Those that belong to its servers, and are replaced with them.
 CREDENTIALS = _names(lambda rule: rule.credential)
 
 
@@ -207,6 +207,6 @@ def check_field(name: str, given: Given) -> Any:
     value = rule.normalise(convert(given, _TYPES[name], name))
     expected = rule.check(value)
     if expected:
-        # A server given with a user and password in front must not be repeated.
+        # An error must not repeat a server that has a user and a password in front.
         raise refuse(name, given, expected, secret="@" in str(given.value))
     return value

@@ -31,7 +31,7 @@ __all__ = [
 Layer = dict[tuple[str, ...], Given]
 
 _TABLES = ("options", "overrides", "resources")
-#: Variables with the prefix that are no configuration of a store.
+#: Variables with the prefix that do not configure a store.
 _OTHER_VARIABLES = frozenset(
     {
         "REVSTORE_CONFIG",

@@ -86,7 +86,7 @@ class StorageConfig(PlainFields):
     resources: Mapping[str, ResourceConfig] = attrs.field(
         factory=FrozenMap, converter=_resources, hash=False, metadata=_ABOVE
     )
-    #: Where values came from, by dotted name; what is not in it is a default or from code.
+    #: Where values came from, by dotted name; a value that is not in it is a default or from code.
     sources: Mapping[str, Origin] = attrs.field(
         factory=FrozenMap, converter=_sources, eq=False, repr=False, metadata={Rule: Rule()}
     )

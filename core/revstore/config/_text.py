@@ -8,7 +8,7 @@ import unicodedata
 __all__ = ["BLANKS", "Unseen", "clean", "clean_secret"]
 
 _NUL = "\0"
-#: What may stand around a text without being part of it.
+#: What may be around a text without being part of it.
 BLANKS = " \t\r\n\v\f"
 
 
@@ -48,7 +48,7 @@ def _refuse_unseen(text: str) -> None:
     if text.isprintable() and text.isascii():
         return
     for char in text:
-        # Surrogates stand for bytes of a file's name that are no UTF-8.
+        # Surrogates represent bytes of a file's name that are not UTF-8.
         if not char.isprintable() and not "\ud800" <= char <= "\udfff":
             name = f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character')})"
             raise Unseen(f"text without {'NUL' if char == _NUL else name}")

@@ -32,7 +32,7 @@ def scheme_of(url: str) -> str:
 def redact_url(url: str) -> str:
     """Return ``url`` without user, password and query values, fit to be shown. It need not be a
     valid URL."""
-    # Where a "?" is missing, the query is taken for something else.
+    # If a "?" is missing, the query is mistaken for something else.
     return _PASSWORD.sub(r"\1***", _without_user(url))
 
 
@@ -41,10 +41,10 @@ def _without_user(url: str) -> str:
     if not colon:
         return url.rpartition("@")[2].partition("?")[0]
     rest, has_query, query = rest.partition("?")
-    # A raw "/" or "?" may stand in a password by mistake: hide up to the last "@" of all.
+    # A password may contain a raw "/" or "?" by mistake: hide everything up to the last "@".
     whole = rest + has_query + query
     userinfo, at, hosts = whole.rpartition("@")
-    # In a file's path an "@" is part of a name, as long as no "user:password" can stand before it.
+    # In a file's path an "@" is part of a name, as long as no "user:password" can come before it.
     if at and (":" in userinfo or not rest.startswith("/")):
         rest, has_query, query = hosts.partition("?")
     if not has_query:
@@ -118,7 +118,7 @@ def _read_head(head: str) -> _Values:
         raise _Refused(f"a URL: write {'sqlite:///' + path!r}" if is_file else _FORM)
     authority, slash, path = head[match.end() :].partition("/")
     if authority and match[1].lower() == "sqlite":
-        # A path that begins after two slashes loses its first folder to the place of a host.
+        # A path that begins after two slashes loses its first folder, which is read as a host.
         shown = "PATH" if "@" in head else head[match.end() :]
         raise _Refused(f"no host: write {'sqlite:///' + shown!r}")
     userinfo, at, hosts = authority.rpartition("@")

@@ -22,7 +22,8 @@ V_co = TypeVar("V_co", covariant=True)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-# As what is made of them takes them, so that the configuration is to blame, and no call.
+# Checked as the consumers of the values check them, so that the configuration fails, and not a
+# call.
 _MAX_SECONDS = 1e12
 _MAX_INT = (1 << 63) - 1
 _BOOLS = {

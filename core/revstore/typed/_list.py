@@ -27,7 +27,7 @@ __all__ = ["Lister"]
 
 T = TypeVar("T")
 
-# A page that is read to find matches doubles up to this. (LIST-12)
+# A page that is read to find matches doubles up to this size. (LIST-12)
 _MAX_PAGE = 10_000
 _MAX_CORRUPT = 100
 
@@ -51,7 +51,7 @@ class Lister(Generic[T]):
         self._plan = plan
         self._predicate = predicate
         self._deadline = deadline
-        # A replica that lags could refuse a minimum that the store has long reached.
+        # A replica that lags could refuse a minimum that the store reached long ago.
         self._linearizable = not plan.any_state and (quorum or plan.minimum > 0)
         self._even_if_corrupt = even_if_corrupt
         self._items: list[T] = []
@@ -77,7 +77,7 @@ class Lister(Generic[T]):
     def below(self, prefix: str, limit: int) -> ObjectList[T]:
         """Read the recursive list."""
         if Capability.HISTORICAL_READS not in self._backend.capabilities:
-            limit = 0  # a second page could not show the same state: all in one
+            limit = 0  # a second page could not show the same state: read all at once
         plan = self._plan
         filtered = not self._predicate.empty
         start, revision, size = plan.start, plan.revision, limit
@@ -170,7 +170,7 @@ class Lister(Generic[T]):
                 "list again without one",
                 resource_version=current,
             )
-        # From where the client's page began: matches found so far are not handed out. (LIST-19)
+        # From where the client's page began: matches found so far are not returned. (LIST-19)
         token = encode_continue(self._plan.start, prefix, -1) if self._plan.start > prefix else ""
         return Expired(
             "the provided continue parameter is too old: its revision was compacted; start a new "

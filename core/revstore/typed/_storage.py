@@ -51,7 +51,7 @@ __all__ = ["TypedStorage"]
 T = TypeVar("T")
 W = TypeVar("W", bound="TypedWatch[Any] | TypedChanges[Any]")
 
-# Objects that `stats` looks at for the average size.
+# Objects that `stats` reads for the average size.
 _SAMPLE = 500
 
 

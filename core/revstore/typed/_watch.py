@@ -33,11 +33,11 @@ __all__ = ["Scope", "TypedChanges", "TypedWatch"]
 
 T = TypeVar("T")
 
-# Objects decoded in one go before a poll returns.
+# Objects decoded at once before a poll returns.
 _PAGE = 500
 _FEED_PAGE = 10_000
-# Seconds for which a poll whose time is over goes on with what is at hand, to find something in it
-# that the selector lets through.
+# Seconds for which a poll whose time is over goes on with what is available, to find something in
+# it that the selector lets through.
 _AT_HAND = 0.05
 _HISTORY = Capability.HISTORICAL_READS
 
@@ -64,7 +64,7 @@ class _RawWatch:
         self._watch: BackendWatch | None = None
         self._closed = False
         self._inherited = False
-        self._error: StorageError | None = None  # only who polls sets it
+        self._error: StorageError | None = None  # only the polling thread sets it
 
     @property
     def started(self) -> bool:
@@ -111,7 +111,7 @@ class _RawWatch:
             try:
                 watch.request_progress()
             except Closed:
-                return  # just now; who polls will be told
+                return  # just now; the polling thread will see it
 
     def close(self) -> None:
         with self._lock:
@@ -192,7 +192,7 @@ class TypedWatch(Watch[T]):
         self._deadline = deadline
         self._state = _InitialState.of(backend, scope, _PAGE)
         self._position = 0 if plan.initial else plan.revision
-        # What was read and is not shown yet: a page of the state, with what is left, or a batch.
+        # What was read and not shown yet: a page of the state, with what is left, or a batch.
         self._page: tuple[tuple[KeyValue, ...], _InitialState] | None = None
         self._batch: WatchBatch | None = None
 
@@ -225,7 +225,7 @@ class TypedWatch(Watch[T]):
                     return events
             except StorageError as error:
                 if isinstance(error, Timeout) and self._is_over():
-                    continue  # the page took longer than the watch was to run
+                    continue  # reading the page took longer than the watch's time
                 raised = self._raw.fail(error)
                 raise raised from raised.__cause__
             except BaseException:  # the next poll shows it
@@ -304,7 +304,7 @@ class TypedWatch(Watch[T]):
         kv, previous = event.kv, event.previous
         tolerant = self._even_if_corrupt
         after: T | None = None
-        lost: CorruptObject | None = None  # what was there cannot be read
+        lost: CorruptObject | None = None  # the object before cannot be read
         try:
             if event.type is not WatchEventType.DELETED:
                 after = self._objects.decode(kv)
@@ -369,7 +369,7 @@ class TypedChanges(Changes[T], Generic[T]):
         self._raw = _RawWatch(backend, scope, lambda: on_close(self))
         # What is left of the state that the feed begins with; None once all of it was shown.
         self._state = _InitialState.of(backend, scope, _FEED_PAGE) if after is None else None
-        # What was read and is not shown yet.
+        # What was read and not shown yet.
         self._batch: WatchBatch | None = None
         self._revision = after or 0
         self._deadline = deadline  # of the state's pages
@@ -457,8 +457,8 @@ class TypedChanges(Changes[T], Generic[T]):
         )
 
 
-# Not a partial: of a page of a state there are ten thousand, which would wake the collector to go
-# over the whole state.
+# Not a partial: a page of a state has ten thousand of them, which would trigger the collector to
+# traverse the whole state.
 class _Load(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """Decodes an object when it is called."""
 

@@ -151,7 +151,7 @@ class Writer(Generic[T]):
             except Exception as error:
                 let_out(error)
                 before, state = state, self._confirm(state)
-                # A precondition is held against fresh data in any case. (GU-7)
+                # A precondition is always compared with fresh data. (GU-7)
                 recheck = before.cached and isinstance(error, PreconditionFailed)
                 if state.revision == before.revision and not recheck:
                     raise

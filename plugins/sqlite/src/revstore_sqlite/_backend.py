@@ -280,7 +280,7 @@ class SQLiteBackend(Backend):
         return self._reader.size(self._wait(timeout))
 
     def close(self) -> None:
-        # Each step may be done again: an interrupted close is finished by the next.
+        # Each step may be repeated: the next close finishes an interrupted one.
         with self._guard.closing():
             if self._closed or self._guard.inherited:
                 return

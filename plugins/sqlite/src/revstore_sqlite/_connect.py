@@ -22,17 +22,17 @@ __all__ = ["Cutoff", "Link", "StoreFile", "open_file", "patiently"]
 
 T = TypeVar("T")
 
-#: Virtual machine steps between two looks at a call's deadline: a few milliseconds.
+#: Virtual machine steps between two checks of a call's deadline: a few milliseconds.
 _STEPS = 50_000
-#: The -wal file is cut back to this after a checkpoint, else it keeps its greatest size.
+#: The -wal file is truncated to this size after a checkpoint; otherwise it keeps its greatest size.
 _WAL_KEPT = 64 * 1024 * 1024
-#: Seconds between two looks whether the files are still those that were opened.
+#: Seconds between two checks that the files are still those that were opened.
 _FILE_CHECK = 0.05
-#: Page cache of a connection. Values of keys that are often overwritten lie on a page each, and
-#: sqlite's own 2 MB hold 500 of them.
+#: Page cache of a connection. Values of keys that are often overwritten are on a page each, and
+#: sqlite's own 2 MB hold only 500 of them.
 _CACHE_KIB = 32 * 1024
-#: Pages (of 4 KiB) in the -wal file after which a commit moves them into the file. sqlite's 1000
-#: make compaction a third slower, and single writes no faster.
+#: Pages (of 4 KiB) in the -wal file after which a commit moves them into the file. With sqlite's
+#: 1000, compaction is a third slower, and single writes are no faster.
 _WAL_PAGES = 4000
 
 
@@ -109,13 +109,13 @@ class Link:
 
     def __init__(self, raw: sqlite3.Connection, identity: Identity, stop: threading.Event) -> None:
         self.raw: Final = raw
-        #: Held by a reader while it is inside SQLite. References do not say that: an exception
-        #: keeps what its frames had, for as long as anybody keeps the exception.
+        #: Held by a reader while it is inside SQLite. References do not show that: an exception
+        #: keeps the objects of its frames as long as anybody keeps the exception.
         self.used: Final = threading.Lock()
-        self.cutoff: Final = Cutoff(stop)  # knows nothing of the link: no circle of references
+        self.cutoff: Final = Cutoff(stop)  # does not refer to the link: no reference cycle
         self._identity = identity
         self._looks: Final = self.cutoff.looks()
-        next(self._looks)  # as far as its first yield
+        next(self._looks)  # up to its first yield
         if self.cutoff.failure is not None:
             raise self.cutoff.failure
         raw.set_progress_handler(self._looks.__next__, _STEPS)
@@ -176,7 +176,7 @@ class StoreFile:
             try:
                 link = Link(self._connect(), self.identity, stop)
             except DRIVER_ERRORS:
-                self.check()  # it may have gone this very moment
+                self.check()  # it may have been removed this very moment
                 raise
             try:
                 process.add(self.identity, self.real, link)
@@ -222,7 +222,7 @@ class StoreFile:
         if lost:
             self.check_at = -1.0
             raise IncompatibleStore(f"{lost}: the file was removed or replaced")
-        if self.check_at == due:  # else another thread has looked meanwhile, and may know better
+        if self.check_at == due:  # else another thread has checked meanwhile, and may know better
             self.check_at = now + _FILE_CHECK
 
     def lost(self) -> str:

@@ -17,7 +17,7 @@ from revstore.errors import (
 
 __all__ = ["DRIVER_ERRORS", "busy", "error_code", "is_busy", "translate"]
 
-#: What the driver raises; the second if sqlite's message quotes a damaged file.
+#: What the driver raises; the second one if sqlite's message quotes a damaged file.
 DRIVER_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 _BY_CODE: dict[int, tuple[type[BackendError], str]] = {
@@ -37,7 +37,7 @@ _BY_CODE: dict[int, tuple[type[BackendError], str]] = {
     sqlite3.SQLITE_TOOBIG: (ValueTooLarge, "the value is too large"),
 }
 _DAMAGED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
-#: The first is of the driver, about a key.
+#: The first one comes from the driver, about a key.
 _DAMAGED_WORDS = ("Could not decode to UTF-8", "no such table", "no such column")
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 

@@ -19,7 +19,7 @@ from revstore_sqlite._writer import Writer
 __all__ = ["Housekeeper", "sweep_log"]
 
 _log = Log("revstore_sqlite")
-#: Seconds between two looks for keys that other processes gave a ttl, and that outlive them.
+#: Seconds between two checks for keys to which other processes gave a ttl, and that outlive those.
 _LOOK_EVERY = 1.0
 #: Keys deleted, or revisions compacted, in one transaction: milliseconds each, some tens at worst.
 _BATCH = 1000
@@ -85,7 +85,7 @@ class Housekeeper:
     def _round(self) -> float:
         """Do what is due; return the seconds until something may be due again."""
         header = self._reader.header(DEFAULT_TIMEOUT)
-        # A compaction that has come no further since the last look is nobody's any more.
+        # If a compaction has made no progress since the last check, its process has ended.
         if header.compacted > header.swept == self._swept:
             sweep_log(self._writer, time.monotonic() + _LOOK_EVERY)
         self._swept = header.swept
@@ -104,7 +104,7 @@ class Housekeeper:
         if left > 0:
             return min(left, _LOOK_EVERY)
         # Nothing to delete although something is due: another process was faster, the store is
-        # fenced, or the file holds nonsense.
+        # fenced, or the file is damaged.
         gone = self._writer.submit(operation(_BATCH, self._clock), DEFAULT_TIMEOUT)
         return 0.0 if gone else _LOOK_EVERY
 

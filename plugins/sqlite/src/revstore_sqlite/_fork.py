@@ -22,7 +22,7 @@ from revstore_sqlite._locks import process
 __all__ = ["Pausable", "Turn", "enlist"]
 
 _log = Log("revstore_sqlite")
-#: Seconds to wait for those who use connections.
+#: Seconds to wait for the users of connections.
 _PATIENCE = 5.0
 
 
@@ -48,8 +48,8 @@ class Turn:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        #: A fork waits: who takes turns again and again must let it go first, since locks are
-        #: not fair.
+        #: A fork waits: a thread that takes one turn after another must let it go first, since
+        #: locks are not fair.
         self.wanted = False
         self._kept = False  # by the forking thread, which alone uses this
         enlist(self)

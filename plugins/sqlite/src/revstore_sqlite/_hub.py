@@ -33,11 +33,11 @@ from revstore_sqlite._reader import Reader
 __all__ = ["READ_TIMEOUT", "Hub", "Listener"]
 
 _log = Log("revstore_sqlite")
-#: The tail is cut in half when it has so many events, or so many bytes of values.
+#: The tail is cut in half when it has this many events, or this many bytes of values.
 _CAPACITY = 8192
 _CAPACITY_BYTES = 32 * 1024 * 1024
 _PAGE = 1000
-#: Seconds after which one look at the log is given up, to be tried again.
+#: Seconds after which a read of the log is given up, to be tried again.
 READ_TIMEOUT = 5.0
 _FATAL = (CorruptStore, IncompatibleStore, AccessDenied)
 
@@ -81,13 +81,13 @@ class Hub:
         self._size = 0
         self._store_id = ""
         self._thread: threading.Thread | None = None
-        self._torn = False  # somebody was interrupted before all were woken
-        # Only the thread uses the connection, in turn with forks.
+        self._torn = False  # a thread was interrupted before it had woken all
+        # Only the thread uses the connection, and takes turns with forks.
         self._turn = Turn()
-        #: None until something is known; read without the lock. Item number n is all of revision
-        #: n + 1, so that its ``end`` is the last revision that it has.
+        #: None until something is known; read without the lock. Item number n holds all events of
+        #: revision n + 1, so its ``end`` is the last revision that it has.
         self.tail: SharedLog[tuple[WatchEvent, ...]] | None = None
-        #: What ended the hub, and with it every watch.
+        #: The error that ended the hub, and with it every watch.
         self.error: StorageError | None = None
 
     def watched(self) -> bool:

@@ -17,7 +17,7 @@ from revstore_sqlite._writer import Writer
 
 __all__ = ["ExpireLeases", "LiftLeases", "SQLiteLeases"]
 
-#: Seconds that leases are ended for in one transaction, before other writes have their turn.
+#: Seconds that one transaction ends leases, before other writes have their turn.
 _TURN = 0.005
 
 

@@ -66,7 +66,7 @@ class _Held:
     #: Never closed while there is a connection.
     descriptors: list[int] = attrs.field(factory=list)
     locked: bool = False
-    #: The identities of ``-wal`` and ``-shm`` since the locks are held.
+    #: The identities of ``-wal`` and ``-shm``, known since the locks are held.
     beside: tuple[Identity | None, Identity | None] | None = None
 
     def lock(self, identity: Identity) -> None:
@@ -140,11 +140,11 @@ class _Process:
     """The files that this process has open, by identity."""
 
     def __init__(self) -> None:
-        #: Held while a connection is made or closed, while a file is made, and over a fork.
+        #: Held while a connection is opened or closed, while a file is created, and during a fork.
         self.guard = threading.Lock()
         self._held: dict[Identity, _Held] = {}  # guarded by guard; one key is read without it
-        #: Files that the parent was using at the very moment of a fork: SQLite's state for them
-        #: is torn in this process.
+        #: Files that the parent was using at the very moment of a fork: SQLite's state for them is
+        #: inconsistent in this process.
         self.torn: frozenset[Identity] = frozenset()
 
     def add(self, identity: Identity, path: str, connection: Closable) -> None:
@@ -206,5 +206,5 @@ class _Process:
         return [] if quiet else inherited
 
 
-#: The one of this process.
+#: The one instance of this process.
 process: Final = _Process()

@@ -56,7 +56,7 @@ def open_store(
     """
     path = os.path.abspath(options.path)
     deadline = time.monotonic() + timeout
-    with process.guard:  # no connection may be made before the file's descriptor is closed again
+    with process.guard:  # no connection may be opened before the file's descriptor is closed again
         _make_file(path)
     store = _find_file(path, options)
     if read_only_file_system(store.real):
@@ -136,7 +136,7 @@ def _prepare(store: StoreFile, deadline: float, stop: threading.Event) -> Link:
         first.cutoff.deadline = deadline
         _make_store(first.raw, store)
         store.lock()
-        # Only a connection made under the locks is sure to have the log that lies there.
+        # Only a connection opened under the locks is certain to use the log that is there.
         link = store.connect(stop)
         try:
             link.cutoff.deadline = deadline
@@ -165,7 +165,7 @@ def _make_store(raw: sqlite3.Connection, store: StoreFile) -> None:
     if _journal(raw, "journal_mode=WAL") != "wal":
         raise Unreachable(f"{store.path}: this file system does not support write-ahead logs")
     raw.execute("BEGIN IMMEDIATE")
-    # Looked at again: another process may have done it while this one waited for the lock.
+    # Checked again: another process may have done it while this one waited for the lock.
     version = _version(raw, store.path, os.path.getsize(store.real))
     if version == 0:
         for statement in CREATE.values():
@@ -187,7 +187,7 @@ def _journal(raw: sqlite3.Connection, pragma: str) -> object:
 
 def _look(raw: sqlite3.Connection, path: str) -> int:
     """Return ``_version`` of one state of the file, while other processes may be creating it."""
-    size = os.path.getsize(path)  # before the state is fixed, so that it is never newer than that
+    size = os.path.getsize(path)  # before the state is read, so that it is never newer than that
     raw.execute("BEGIN")
     version = _version(raw, path, size)
     raw.execute("ROLLBACK")
@@ -205,7 +205,7 @@ def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
     (application,) = raw.execute("PRAGMA application_id").fetchone()
     (version,) = raw.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        # sqlite takes a file that is shorter than a header for an empty database.
+        # sqlite treats a file that is shorter than a header as an empty database.
         (pages,) = raw.execute("PRAGMA page_count").fetchone()
         (tables,) = raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or tables or (size and not pages):

@@ -36,7 +36,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: Seconds that keys are deleted for in one transaction, before other writes have their turn.
+#: Seconds that one transaction deletes keys, before other writes have their turn.
 _TURN = 0.005
 
 
@@ -173,7 +173,7 @@ class Transaction:
 
 def expiry(clock: Callable[[], float], ttl: int) -> int:
     """Return when something that begins now and lasts ``ttl`` seconds ends, in milliseconds."""
-    # One more millisecond makes up for what the division cuts off: a ttl is a lower bound.
+    # The extra millisecond makes up for the rounding of the division: a ttl is a lower bound.
     return int(clock() * 1000) + 1 + ttl * 1000
 
 
@@ -216,7 +216,7 @@ class Put(Operation[PutResult]):
 
     def run(self, txn: Transaction) -> PutResult:
         txn.check_writable()
-        # A create needs no look at what is there: it works, or it changes nothing.
+        # A create needs no look-up: it works, or it changes nothing.
         if not self.expected_revision and self._create(txn):
             return PutResult(True, txn.revision)
         row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
@@ -348,7 +348,7 @@ class Sweep(Operation[bool]):
             if deletion:
                 gone.append((revision,))
         if not superseded:
-            # Revisions that were never taken, as after the store's was raised, are passed at once.
+            # Skip revisions that were never taken, as after the store's revision was raised.
             (entry,) = txn.raw.execute(_sql.NEXT_ENTRY, (last_id(upto),)).fetchone()
             upto = txn.compacted if entry is None else min(txn.compacted, (entry >> 20) - 1)
         txn.raw.executemany(_sql.DELETE_LOG, gone)
@@ -368,7 +368,7 @@ class RaiseRevision(Operation[None]):
     def run(self, txn: Transaction) -> None:
         if self.revision > txn.revision:
             txn.revision = self.revision
-            txn.events = None  # the hub finds the gap by itself
+            txn.events = None  # the hub notices the gap by itself
 
 
 class Fence(Operation[None]):

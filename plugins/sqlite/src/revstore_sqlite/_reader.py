@@ -49,17 +49,17 @@ from revstore_sqlite._rows import (
 __all__ = ["Header", "LogPage", "Reader"]
 
 T = TypeVar("T")
-#: No store has so many keys, and sqlite takes no greater numbers than twice that.
+#: No store has so many keys, and sqlite accepts no numbers above twice that.
 _MOST = 1 << 62
 #: Connections kept open between calls; more than that at once are opened and closed again.
 _KEPT = 32
 #: Seconds that a read may go on while a fork waits for it.
 _CUT_OFF = 0.05
-#: Revisions that are gone through in any case to count the keys of an earlier one; and how many of
-#: them take as long as one key does at that revision.
+#: The number of revisions that are always undone to count the keys of an earlier revision; and how
+#: many of them take as long as one key does at that revision.
 _FEW = 1000
 _KEY_COST = 5
-#: A page of the log ends after so many bytes of values, that it fits into memory.
+#: A page of the log ends after this many bytes of values, so that it fits into memory.
 _PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -90,13 +90,13 @@ class Reader:
     def __init__(self, store: StoreFile, stop: threading.Event) -> None:
         self._store = store
         self._stop = stop
-        self._idle: deque[Link] = deque()  # its own operations are atomic
+        self._idle: deque[Link] = deque()  # its single operations are atomic
         self._changed = threading.Condition()
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # open ones; guarded by _changed
-        self._open = threading.Event()  # cleared while a fork is at hand: no new connections
+        self._open = threading.Event()  # cleared before a fork: no new connections
         self._open.set()
-        self._held: list[Link] = []  # kept from use over a fork; only the forking thread uses it
-        self._awaited = False  # somebody waits for connections to come back
+        self._held: list[Link] = []  # kept from use during a fork; only the forking thread uses it
+        self._awaited = False  # a thread waits for connections to come back
         enlist(self)
 
     def _connect(self, deadline: float) -> Link:
@@ -169,7 +169,7 @@ class Reader:
                 if not self._open.is_set():  # the fork may have seen the connection unused
                     raise busy(f"{self._store.path}: a fork goes first")
                 result = query(link.raw)
-            # From here on an exception may cost the connection, but leaves no closed one in the
+            # From here on an exception may lose the connection, but leaves no closed one in the
             # pool.
             done, link = link, None
             self._give_back(done)
@@ -256,7 +256,7 @@ class Reader:
         def query(raw: sqlite3.Connection) -> ListResult:
             now = self._header_at(raw, revision).revision
             at = revision or now
-            # One more than asked for tells whether any follow.
+            # One more than asked for shows whether any follow.
             wanted = min(limit, _MOST) + 1 if limit > 0 else -1
             if at == now:
                 kvs = _kvs(raw, (low, high), wanted, keys_only=keys_only)
@@ -346,7 +346,7 @@ class Reader:
                     if size > _PAGE_BYTES:
                         return LogPage(header, revision, events)
             if not events:
-                # Revisions that were never taken, as after the store's was raised, are passed.
+                # Skip revisions that were never taken, as after the store's revision was raised.
                 (entry,) = raw.execute(_sql.NEXT_ENTRY, (ids[1],)).fetchone()
                 last = header.revision if entry is None else max(last, (entry >> 20) - 1)
             return LogPage(header, last, events)
@@ -438,7 +438,8 @@ def _count(raw: sqlite3.Connection, low: str, high: str | bytes, at: int, now: i
     count = int(raw.execute(_sql.COUNT, (low, high)).fetchone()[0])
     if at == now:
         return count
-    # From now back to then, revision by revision, or then alone, key by key: a key costs more.
+    # Go back from now revision by revision, or look at that revision alone, key by key: a key costs
+    # more.
     if now - at <= max(_FEW, _KEY_COST * count):
         return count + int(raw.execute(_sql.COUNT_BACK, (last_id(at), low, high)).fetchone()[0])
     return int(raw.execute(_sql.COUNT_AT, (low, high, high, last_id(at))).fetchone()[0])

@@ -37,9 +37,9 @@ __all__ = [
 
 #: Revisions stay below this.
 GREATEST_REVISION: Final = (1 << 43) - 1
-#: A prime: a flipped bit in a number changes their sum by no multiple of it.
+#: A prime: a flipped bit in a number never changes their sum by a multiple of it.
 FOLD: Final = 4_294_967_291
-#: Rows turned into values at once: so few that they do not wake the cycle collector.
+#: Rows turned into values at once: few enough not to trigger the cycle collector.
 _CHUNK = 512
 
 
@@ -142,7 +142,7 @@ def event(row: Sequence[Any]) -> WatchEvent:
     key, value, revision, _, version, _, _, replaced, *old = row
     previous = None
     if replaced is not None:
-        # A row that is gone has no numbers but the one that led to it.
+        # A row that is gone has no numbers except the one that led to it.
         previous = key_value(key, old[0], int(old[1]) or int(replaced) >> 20, *old[2:])
     if value is None and not version:
         return WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), previous)

@@ -41,7 +41,7 @@ __all__ = [
     "state",
 ]
 
-#: "RVST" in the file's header: what tells a revstore store from any other sqlite file.
+#: "RVST" in the file's header: distinguishes a revstore store from any other sqlite file.
 APPLICATION_ID: Final = 0x52565354
 SCHEMA_VERSION: Final = 2
 
@@ -54,7 +54,7 @@ meta = Table(
     Column("store_id", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("compacted", Integer, nullable=False),
-    # The log is cleared of what compaction made superfluous up to here.
+    # Rows that compaction made superfluous have been deleted from the log up to here.
     Column("swept", Integer, nullable=False),
     Column("fence", Text),  # NULL: none
 )
@@ -102,8 +102,9 @@ Index(
     sqlite_where=and_(state.c.lease != 0, state.c.expires_at.is_(None)),
 )
 
-#: What makes an empty file a store; a file's own schema must read the same. A schema of version n
-#: that was released is never changed: version n + 1 gets statements that bring it up to date.
+#: The statements that turn an empty file into a store; a file's own schema must read the same. A
+#: schema of version n that was released is never changed: version n + 1 adds statements that
+#: upgrade it.
 CREATE: Final[dict[str, str]] = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store_id TEXT NOT NULL,"
     " revision INTEGER NOT NULL, compacted INTEGER NOT NULL, swept INTEGER NOT NULL, fence TEXT)",
@@ -123,7 +124,7 @@ CREATE: Final[dict[str, str]] = {
     " WHERE lease <> 0 AND expires_at IS NULL",
 }
 
-#: What brings a file of an earlier version up to date, by that version.
+#: The statements that upgrade a file of an earlier version, by that version.
 UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     1: (
         "DROP INDEX state_expires_at",

@@ -79,7 +79,7 @@ _hi: _Parameter = bindparam("hi")
 _rev: _Parameter = bindparam("rev")
 _after: _Parameter = bindparam("after")
 _upto: _Parameter = bindparam("upto")
-_LIMIT: Final = " LIMIT ?"  # Core's own limit() drags an OFFSET parameter along
+_LIMIT: Final = " LIMIT ?"  # Core's own limit() always adds an OFFSET parameter
 _current = state.outerjoin(log, log.c.id == state.c.entry)
 
 
@@ -111,9 +111,9 @@ def _columns(*texts: str) -> list[ColumnElement[Any]]:
     return [literal_column(text) for text in texts]
 
 
-#: A current KeyValue's fields and the CRC of key and value; for ``_rows.key_value``.
+#: The fields of a current KeyValue and the CRC of key and value; for ``_rows.key_value``.
 _now = _columns("state.key", "log.value", *_numbers("state"), _crc("state", "log"))
-#: The same of a write in the log.
+#: The same for a write in the log.
 _LOGGED: Final = ("log.key", "log.value", *_numbers("log"), _crc("log", "log"))
 
 #: revision, compacted, swept, store_id, fence
@@ -139,7 +139,7 @@ LIST: Final = (
     )
     + _LIMIT
 )
-#: the same with empty values, and without what checks them
+#: the same with empty values, and without their checksums
 LIST_KEYS: Final = (
     _compile(
         select(*_columns("state.key", "x''", *_numbers("state")))
@@ -154,7 +154,7 @@ LIST_KEYS: Final = (
 #: (lo, hi)
 COUNT: Final = _compile(select(func.count()).select_from(state).where(*_in_range), "lo", "hi")
 
-# Revisions are given to statements as ids: that of the last write that a revision can have.
+# Statements take revisions as ids: the id of the last write that a revision can have.
 #: (key, id) -> the last write at or below id; its version is 0 if it is a deletion
 GET_AT: Final = (
     _compile(
@@ -168,9 +168,9 @@ GET_AT: Final = (
     + " LIMIT 1"
 )
 
-# Walks from key to key along the index log_key, so that a key costs the same however many
-# revisions of it there are. CROSS JOIN keeps sqlite from turning the loops round, and the walk
-# is in key order by itself. Core has no word for CROSS JOIN, hence the text.
+# Walks from key to key along the index log_key, so that a key costs the same however many revisions
+# of it there are. CROSS JOIN keeps sqlite from swapping the loops, and the walk is in key order
+# without a sort. Core has no expression for CROSS JOIN, hence the text.
 _WALK = """
 WITH RECURSIVE walk(key) AS (
   SELECT min(key) FROM log WHERE key >= ? AND key < ?
@@ -186,8 +186,9 @@ WHERE walk.key IS NOT NULL AND log.version IS NOT 0 AND log.id =
 LIST_AT: Final = _WALK.format(columns=", ".join(_LOGGED)) + _LIMIT
 #: (lo, hi, hi, id)
 COUNT_AT: Final = _WALK.format(columns="count(*)")
-#: (id, lo, hi) -> how many keys have gone since id, less those that have come: each deletion, and
-#: each write that replaced nothing. By typeof, which reads no value, large ones neither.
+#: (id, lo, hi) -> how many keys have been deleted since id, minus those that have been created:
+#: each deletion, and each write that replaced nothing. With typeof, which reads no value, not even
+#: large ones.
 COUNT_BACK: Final = """
 SELECT coalesce(sum((typeof(value) = 'null') - (typeof(previous) = 'null')), 0)
 FROM log WHERE id > ? AND +key >= ? AND +key < ?

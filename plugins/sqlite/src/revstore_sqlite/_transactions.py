@@ -19,7 +19,7 @@ from revstore_sqlite._rows import key_value, key_values
 __all__ = ["MAX_VALUE", "Bodies"]
 
 T = TypeVar("T")
-#: sqlite's own limit for a row, less what the other columns may take.
+#: sqlite's own limit for a row, minus what the other columns may take.
 MAX_VALUE = 1_000_000_000 - 1_000
 
 
@@ -29,7 +29,7 @@ class _Body(Overlay):
     def __init__(self, txn: Transaction) -> None:
         super().__init__(txn.revision)
         self._txn = txn
-        #: What sqlite failed with, whatever the body made of it.
+        #: The error with which sqlite failed, whatever the body did with it.
         self.failure: Exception | None = None
 
     def _rows(self, statement: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
@@ -85,8 +85,8 @@ class Bodies(Operation[list[TransactionResult[T] | BaseException]], Generic[T]):
                 value = seen.run(body)
             except BaseException as error:
                 let_out(error)
-                # The caller of another body may run this one, and must not be ended by it. In the
-                # main thread it is Ctrl-C.
+                # The caller of another body may run this one, and must not fail because of it. In
+                # the main thread it is Ctrl-C.
                 main = threading.current_thread() is threading.main_thread()
                 if main and not isinstance(error, Exception):
                     raise

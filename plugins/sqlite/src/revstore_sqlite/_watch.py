@@ -18,10 +18,10 @@ from revstore_sqlite._reader import Reader
 
 __all__ = ["SQLiteWatch"]
 
-#: Revisions of the log that one look covers: it bounds how long a poll overruns its timeout.
+#: Revisions of the log that one read covers: this limits by how much a poll exceeds its timeout.
 _PAGE = 2000
-#: A waiting watch that lags so far behind is woken to follow, although nothing concerns it: else
-#: the tail would be cut from under it and it would have to go back to the file.
+#: A waiting watch that lags this far behind is woken to follow, although nothing concerns it:
+#: otherwise the tail would be cut before it, and it would have to go back to the file.
 _LAG = 2048
 #: Seconds that a poll may look through history although its timeout is shorter.
 _LOOK = 0.05
@@ -58,7 +58,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._mark_at: int | None = None
         self._error: StorageError | None = None
         self._mark_wanted = False
-        self._mark_owed = False  # asked for and not handed out
+        self._mark_owed = False  # requested and not delivered
         self._torn = False  # a poll is under way, or was interrupted
         self._closed = False
         self._waiting = False
@@ -74,8 +74,8 @@ class SQLiteWatch(BackendWatch, Listener):
         batch = self._poll(timeout)
         position = self._position if batch is None else batch.revision
         owed = self._mark_owed and (batch is None or bool(batch.events))
-        # One line: no exception comes between the two, and an earlier one gives the batch to the
-        # next call.
+        # One line: no exception comes between the two, and after an earlier one the next call
+        # returns the batch.
         self._position, self._mark_owed, self._torn = position, owed, False; return batch  # noqa: E702  # fmt: skip
 
     def _rewind(self) -> None:
@@ -88,14 +88,14 @@ class SQLiteWatch(BackendWatch, Listener):
     def _poll(self, timeout: float | None) -> WatchBatch | None:
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
-        # What is at hand is looked through even by a poll that does not wait, but not for long.
+        # Even a poll that does not wait looks through what is available, but not for long.
         patience = None if deadline is None else max(deadline, began + _LOOK)
         while True:
             self._check()
             try:
                 batch, looked_at_all = self._next()
             except Timeout as error:
-                # Reading the log was held up, nothing is lost: go on while there is time.
+                # Reading the log was interrupted, and nothing is lost: go on while there is time.
                 let_out(error)
                 batch, looked_at_all = None, False
             except StorageError as error:
@@ -125,7 +125,7 @@ class SQLiteWatch(BackendWatch, Listener):
             events = self._ready.popleft()
             return WatchBatch(events[0].kv.revision, events), False
         if self._mark_wanted:
-            self._mark_wanted = False  # before the look: what is asked for during it needs another
+            self._mark_wanted = False  # before the look: a request during it needs another one
             try:
                 self._mark_at = self._hub.catch_up()
             except Timeout:
@@ -186,7 +186,7 @@ class SQLiteWatch(BackendWatch, Listener):
             self._waiting = True
         woken = False
         try:
-            # The backend's stop flag is set before the hub wakes all; looked at after _waiting.
+            # The backend's stop flag is set before the hub wakes all, so check it after _waiting.
             self._check_open()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             woken = acquire(self._wakeup, left)
@@ -194,7 +194,7 @@ class SQLiteWatch(BackendWatch, Listener):
             if not woken:
                 with self._hub.lock:
                     self._waiting = False
-                    woken = self._wakeup.acquire(blocking=False)  # in the last moment
+                    woken = self._wakeup.acquire(blocking=False)  # at the last moment
         return woken
 
     def concerns(self, events: Sequence[tuple[WatchEvent, ...]], head: int) -> bool:
@@ -210,7 +210,7 @@ class SQLiteWatch(BackendWatch, Listener):
 
     def wake(self) -> None:
         if self._waiting:
-            # Released already if a wait was interrupted, before it or in it.
+            # Already released if a wait was interrupted, before it or in it.
             with ignoring(RuntimeError):
                 self._wakeup.release()
             self._waiting = False

@@ -39,9 +39,9 @@ __all__ = ["Writer"]
 
 T = TypeVar("T")
 
-#: Operations in one commit, so that one batch does not keep its callers long.
+#: The most operations in one commit, so that one batch does not delay its callers for long.
 _MAX_BATCH = 256
-#: COMMIT answered by one of these has provably not happened.
+#: If COMMIT ends with one of these, it has certainly not happened.
 _NOT_COMMITTED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY)
 
 
@@ -90,7 +90,7 @@ class Writer:
         self._hub = hub
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()  # guarded by _lock
-        self._leader: _Ticket | None = None  # guarded by _lock; whom one caller is to lead
+        self._leader: _Ticket | None = None  # guarded by _lock; what one caller is to lead
         self._turn = Turn()
         self._link: Link | None = link  # guarded by _turn
         self._sound = True  # guarded by _turn: the link is in no transaction
