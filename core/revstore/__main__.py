@@ -32,7 +32,7 @@ def main() -> int:
         # would become a traceback, or another module's ImportError.
         os._exit(128 + number)
 
-    # A Ctrl-C before this, while Python itself starts, is out of our hands.
+    # Ctrl-C before this, while Python itself starts, cannot be handled.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)

@@ -15,7 +15,7 @@ __all__ = ["CURRENT", "CallTimes", "Waiting"]
 class CallTimes:
     """All times are in seconds."""
 
-    # Defaults of the class rather than set by each new call, which most are not changed in.
+    # Class defaults instead of attributes that each call sets: most calls change few of them.
 
     #: Requests to the backend, and their time.
     requests: int = 0
@@ -26,12 +26,12 @@ class CallTimes:
     transform: float = 0.0
     #: For the cache to be filled or fresh enough, or for a turn to ask the store.
     waiting: float = 0.0
-    #: In functions of the caller's, as that of an update, and how often they were called.
+    #: In functions of the caller, such as that of an update, and how often they were called.
     functions: float = 0.0
     attempts: int = 0
 
 
-#: The call that this thread, or task, is in; None if there is none, or none that is traced.
+#: The call that this thread, or task, is in; None if there is none, or it is not traced.
 CURRENT: ContextVar[CallTimes | None] = ContextVar("revstore_call", default=None)
 
 

@@ -57,7 +57,7 @@ def _judge(known: _Election, result: PutResult) -> tuple[_Election, int]:
     if result.current is None:
         return attrs.evolve(known, key_revision=0, noted=result.revision), 0
     value = result.current.value
-    # Anybody may write the key; what is no number says nothing.
+    # Anybody may write the key; a value that is not a number is ignored.
     remote = int(value) if value.isdigit() and len(value) < 20 else 0
     compacted = max(known.compacted, remote)
     return _Election(result.current.revision, result.revision, compacted), 0

@@ -56,8 +56,8 @@ def decode_continue(token: str, prefix: str) -> ContinueToken:
     revision, start = _unpack(token)
     if not start:
         raise _invalid(token)
-    # Cleaning the path must not change it: else "../x" would leave the prefix. The NUL that ends
-    # a start key, and one leading or trailing slash, are legal.
+    # Cleaning the path must not change it: otherwise "../x" would leave the prefix. The NUL that
+    # ends a start key, and one leading or trailing slash, are allowed.
     relative = start.removeprefix("/")
     cleaned = posixpath.normpath("/" + relative).replace("//", "/", 1)
     if cleaned != (
@@ -77,7 +77,8 @@ def _unpack(token: str) -> tuple[int, str]:
     if not isinstance(fields, dict) or fields.get("v") != _VERSION:
         raise _invalid(token)
     revision, start = fields.get("rv"), fields.get("start")
-    # bool is an int in Python, not in JSON. We give out -1 only; others read any negative as it.
+    # bool is an int in Python, not in JSON. We write only -1, and read any negative number as it,
+    # as others do.
     if type(revision) is not int or revision == 0 or not -(2**63) <= revision < 2**63:
         raise _invalid(token)
     if not isinstance(start, str) or any(0xD800 <= ord(char) <= 0xDFFF for char in start):

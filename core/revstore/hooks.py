@@ -59,15 +59,15 @@ __all__ = [
     "revstore_transformers",
 ]
 
-#: The name that pluggy knows this project's markers by.
+#: The name by which pluggy knows this project's markers.
 PROJECT = "revstore"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-#: Makes a codec for objects of the type it is given.
+#: Creates a codec for objects of the given type.
 CodecFactory = Callable[[type[Any]], Any]
-#: Makes a value transformer from the whole configuration.
+#: Creates a value transformer from the whole configuration.
 TransformerFactory = Callable[["StorageConfig"], Any]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["MAX_DEPTH", "MAX_LIST_DEPTH", "TOO_DEEP", "check_nesting"]
 
-#: Levels of objects and lists that a stored object may have, as in a manifest.
+#: The most levels of objects and lists that a stored object may have, as in a manifest.
 MAX_DEPTH = 100
-#: Levels that a manifest may have: those of an object, and of the List that it is an item of.
+#: The most levels that a manifest may have: those of an object, and of the List that it is an item
+#: of.
 MAX_LIST_DEPTH = MAX_DEPTH + 2
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
@@ -33,7 +34,7 @@ def check_nesting(data: bytes) -> None:
     brackets = data.translate(_TO_ONE_KIND, _NO_QUOTE_OR_BRACKET).replace(b'""', b"")
     if b'"' in brackets:  # brackets in strings
         brackets = b"".join(brackets.split(b'"')[::2])
-    # Each round takes the innermost level away; as many levels as are left need a pair each.
+    # Each round removes the innermost level; each level that is left needs a pair.
     for level in range(MAX_DEPTH):
         if len(brackets) <= 2 * (MAX_DEPTH - level):
             return

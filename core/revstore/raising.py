@@ -109,7 +109,7 @@ def let_out(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         trace = cause.__traceback__
-        # What the caller, or one above it, is dealing with was caught there.
+        # What the caller, or one above it, is handling was caught there.
         if trace is None or (cause is not error and trace.tb_frame not in below):
             return
         while trace is not None:

@@ -53,7 +53,7 @@ class ResourceType(Generic[T]):
     new_object: Callable[[], T] = attrs.field(kw_only=True)
     labels: Callable[[T], Mapping[str, str]] = attrs.field(kw_only=True, default=labels_of)
     fields: Callable[[T, str], str] = attrs.field(kw_only=True)
-    #: Copies an object for one more reader; None where readers share it.
+    #: Copies an object for one more reader; None if readers share it.
     copy: Callable[[T], T] | None = attrs.field(init=False, eq=False, repr=False)
 
     @resource_prefix.validator

@@ -37,7 +37,7 @@ _LABEL_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?
 _LABEL_VALUE = re.compile(rf"(?:{_NAME})?", re.ASCII)
 _TOKEN = re.compile(r"\s*(==|!=|=|!|<|>|\(|\)|,|[^\s=!<>(),]+)")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-# How many selectors are remembered as parsed: as many as are asked for in turn, one for each node.
+# How many parsed selectors are remembered: as many as are used in turn, one for each node.
 _PARSED = 4096
 _OPERATORS = {"=": "=", "==": "=", "!=": "!=", ">": ">", "<": "<", "in": "in", "notin": "notin"}
 

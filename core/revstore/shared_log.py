@@ -26,8 +26,8 @@ class SharedLog(Generic[T]):
     __slots__ = ("base", "floor", "items")
 
     def __init__(self, *, floor: int, base: int = 0, items: list[T] | None = None) -> None:
-        #: Every event with a revision above it is in the log, or has not come yet. A watch that
-        #: has not seen everything up to it must find its events elsewhere, or is ``Compacted``.
+        #: Every event with a revision above it is in the log, or has not come yet. A watch that has
+        #: not seen everything up to it must find its events elsewhere, or is ``Compacted``.
         self.floor = floor
         #: The number of the first event.
         self.base = base

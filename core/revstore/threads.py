@@ -13,7 +13,7 @@ from revstore.raising import let_out
 
 __all__ = ["Waiters", "Wake", "acquire", "slices", "start_thread"]
 
-#: How many seconds the main thread waits at a time.
+#: The most seconds that the main thread waits at a time.
 _LOOK = 0.1
 
 
@@ -90,7 +90,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _waiting
-        # Weak, so that a thread that is interrupted takes its place along.
+        # Weak, so that the place of an interrupted thread goes with it.
         self._waiting: weakref.WeakSet[Wake] = weakref.WeakSet()
 
     def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:

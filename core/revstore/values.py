@@ -49,12 +49,12 @@ class Capability(enum.StrEnum):
     LOCAL_READS = "local-reads"
     #: KeyValue.version counts the writes of a key since its creation
     VERSIONS = "versions"
-    #: a key may stand beside others below it, "a" and "a/b"; else put raises ``Unsupported`` for
-    #: the second, and writes nothing
+    #: a key may exist beside others below it, "a" and "a/b"; otherwise put raises ``Unsupported``
+    #: for the second, and writes nothing
     NESTED_KEYS = "nested-keys"
     #: Backend.transactions: several keys in one revision (since 1.1)
     TRANSACTIONS = "transactions"
-    #: Backend.leases; needs TRANSACTIONS, by which keys are attached (since 1.1)
+    #: Backend.leases; needs TRANSACTIONS, which attach keys (since 1.1)
     LEASES = "leases"
     #: Backend.remaining_ttl (since 1.1)
     REMAINING_TTL = "remaining-ttl"
@@ -68,8 +68,8 @@ class Capability(enum.StrEnum):
     CROSS_PROCESS_WATCH = "cross-process-watch"
 
 
-# msgspec instead of attrs for the two values that exist once per stored object: they are made
-# about four times as fast, and gc=False keeps bulk reads from waking the cycle collector.
+# msgspec instead of attrs for the two values that exist once per stored object: creating one is
+# about four times as fast, and gc=False keeps bulk reads from triggering the cycle collector.
 class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """One key as stored.
 

@@ -98,8 +98,8 @@ class APIObjectVersioner:
             return obj
         metadata = getattr(obj, "metadata", None)
         if hasattr(metadata, "resource_version"):
-            # Past the freeze on purpose: nobody else has seen the object yet, and evolving it
-            # twice would cost as much as decoding it.
+            # It bypasses the freeze on purpose: nobody else has seen the object yet, and evolving
+            # it twice would cost as much as decoding it.
             set_field(metadata, "resource_version", format_resource_version(revision))
         return obj
 

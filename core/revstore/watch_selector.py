@@ -41,13 +41,13 @@ class WatchSelector(Closing):
     """
 
     def __init__(self) -> None:
-        # Nothing but a C function runs in the thread of the writer, and nothing is locked there.
+        # Only a C function runs in the thread of the writer, and nothing is locked there.
         self._told: queue.SimpleQueue[Watch[Any] | None] = queue.SimpleQueue()
         self._tell = self._told.put
-        # What was reported and not returned yet; of the thread that selects.
+        # What was reported and not returned yet; only the thread that selects uses it.
         self._taken: list[Watch[Any] | None] = []
         self._lock = threading.Lock()  # guards _served
-        # Each with what select returns for it, made once.
+        # Each with what select returns for it, created once.
         self._served: dict[Watch[Any] | None, tuple[Watch[Any], Any]] = {}
         self._guard = OpenGuard(self, what="watch selector", in_child=WatchSelector._in_child)
 
@@ -71,8 +71,8 @@ class WatchSelector(Closing):
                 raise InvalidArgument("watch", watch, "a watch that no selector serves yet")
             try:
                 self._served[watch] = watch, data
-                # Under the lock, so that who removes it meanwhile does so before or after both.
-                # The method does as a partial does, with a third of its memory.
+                # Under the lock, so that a removal meanwhile comes before or after both. The method
+                # does what a partial does, with a third of its memory.
                 watch.on_readable(MethodType(self._tell, watch))
             except BaseException:
                 del self._served[watch]
@@ -108,10 +108,10 @@ class WatchSelector(Closing):
             self._guard.check()
             if not taken and not self._wait(deadline.rest()):
                 return []
-            # No byte code for each watch, from here on: this is what an event costs.
+            # From here on no byte code for each watch: this is the cost of an event.
             taken.extend(starmap(self._told.get_nowait, repeat((), self._told.qsize())))
             with self._lock:
-                # A watch may tell once too often, and may have been removed since.
+                # A watch may report once too often, and may have been removed since.
                 found = list(filter(None, map(self._served.get, dict.fromkeys(taken))))
             kept = taken[:]
             try:
@@ -126,7 +126,7 @@ class WatchSelector(Closing):
         """Wait until a watch has told, and add it to ``_taken``; return False if none has."""
         for seconds in slices(timeout):
             with ignoring(queue.Empty):
-                # One call in C, so that no interrupt comes between the taking and the keeping.
+                # One call in C, so that no interrupt comes between the two steps.
                 self._taken.extend(starmap(self._told.get, ((True, seconds),)))
                 return True
         return False

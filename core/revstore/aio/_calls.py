@@ -117,7 +117,7 @@ class Calls:
             self._target.close()
         finally:
             self._pool.shutdown()
-            # No call is left that opens more.
+            # No more calls that could open something are under way.
             for watch in self._threaded:
                 watch.close()
             for watch in self._threaded:
@@ -159,7 +159,7 @@ async def _kept(future: Future[C]) -> C:
         raise
 
 
-# What tasks wait for, and no thread of the child of a fork will bring.
+# Futures that tasks wait for, and that no thread in the child of a fork will complete.
 _awaited: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
 
 
@@ -192,7 +192,7 @@ def _close_result(future: Future[Any]) -> None:
 
 def _in_own_thread(call: Callable[[], R]) -> tuple[Future[R], threading.Thread]:
     future: Future[R] = Future()
-    future.set_running_or_notify_cancel()  # so that it cannot be cancelled
+    future.set_running_or_notify_cancel()  # so that nothing can cancel it
 
     def run() -> None:
         try:

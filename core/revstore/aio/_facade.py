@@ -149,7 +149,7 @@ def open_storage(
     call = functools.partial(factory.open_storage, where, object_type, **options)
 
     async def opened() -> AsyncStorage[T]:
-        check_threads(threads)  # before there is something to be closed
+        check_threads(threads)  # nothing was opened yet
         return AsyncStorage(await opened_in_thread(call), threads=threads)
 
     return Opening(opened())

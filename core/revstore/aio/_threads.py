@@ -19,9 +19,9 @@ __all__ = ["ThreadedWatch"]
 T = TypeVar("T")
 
 
-# How many events are read ahead, but for the rest of the last poll.
+# How many events are read ahead, not counting the rest of the last poll.
 _AHEAD = 500
-# Seconds after which a quiet watch's position is looked at.
+# Seconds after which the position of a quiet watch is read.
 _GLANCE = 5.0
 
 
@@ -40,7 +40,7 @@ class ThreadedWatch(Generic[T]):
         self._lock = threading.Lock()  # guards _found and _callback
         self._found: _Answer[T] | BaseException | None = None
         self._callback: Callable[[], None] | None = None
-        # Written by the thread while nothing is found, else by who takes.
+        # Written by the thread while nothing is found, else by the caller that takes it.
         self._version = watch.resource_version
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = start_thread(self._run, "revstore-aio-watch")
@@ -81,7 +81,7 @@ class ThreadedWatch(Generic[T]):
         """End the watch, and soon afterwards the thread."""
         self._watch.close()
         with self._lock:
-            # What was found and not taken is gone, as with any watch.
+            # Events that were found and not taken are lost at the end, as with any watch.
             if not isinstance(self._found, BaseException):
                 self._found = Closed("the watch was closed")
         self._turns.put(None)

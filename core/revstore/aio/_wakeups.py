@@ -9,8 +9,8 @@ from collections import deque
 
 __all__ = ["Wakeups", "wakeups_of"]
 
-# Tasks that are made to go on in one step of the loop. Each costs the loop a handle until it runs:
-# more at once set the garbage collector going.
+# Tasks that go on in one step of the loop. Each costs the loop a handle until it runs: more of them
+# at once would trigger the garbage collector.
 _AT_ONCE = 256
 
 

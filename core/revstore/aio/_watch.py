@@ -19,7 +19,7 @@ __all__ = ["AsyncClosing", "AsyncWatch", "Readable"]
 
 T = TypeVar("T")
 
-# Those that a child of a fork would wait on for ever.
+# Watches on which the child of a fork would wait for ever.
 _open: weakref.WeakSet[AsyncWatch[Any]] = weakref.WeakSet()
 _NONE_LEFT: Iterator[Any] = iter(())
 
@@ -69,11 +69,11 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._wakeups = wakeups_of(self._loop)
-        #: What an iteration has taken from the watch and not handed out yet.
+        #: What an iteration has taken from the watch and not returned yet.
         self._left: Iterator[Event[T]] = _NONE_LEFT
         #: Whether a poll may find something. Set in any thread, cleared before a poll.
         self._told = True
-        #: What the task that waits is waiting for.
+        #: The future that the waiting task waits for.
         self._waiter: asyncio.Future[None] | None = None
         watch.on_readable(self._tell)
         _open.add(self)
@@ -91,7 +91,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         try:
             events = tuple(self._left)
             if not events and self._told:
-                await asyncio.sleep(0)  # one that always has something lets others run all the same
+                await asyncio.sleep(0)  # a busy watch lets other tasks run too
                 events = self._take()
             while not events and (left := end - self._loop.time()) > 0:
                 await self._wait_for(left)
@@ -125,7 +125,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         return self
 
     async def __anext__(self) -> Event[T]:
-        # All in one coroutine: each more is memory of every task that waits.
+        # All in one coroutine: each further one costs memory for every task that waits.
         while True:
             # On one line, so that no interrupt comes in between.
             for event in self._left: return event  # noqa: E701  # fmt: skip
@@ -162,7 +162,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         if waiter is not None and not waiter.done():
             raise RuntimeError("another task waits on this watch already")
         waiter = self._waiter = self._loop.create_future()
-        # After the waiter is there to be found: who tells has set it, or finds the waiter.
+        # After the waiter can be found: the thread that calls back has set it, or finds the waiter.
         if self._told:
             waiter.set_result(None)
         return waiter

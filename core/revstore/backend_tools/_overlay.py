@@ -107,7 +107,7 @@ class Overlay(Transaction):
         self._check_use()
         check_list(prefix, 0, start=start, limit=limit)
         ours = [key for key in self._changes if key.startswith(prefix) and key >= start]
-        # Those in our way may be among the first.
+        # Keys that the body has changed may be among the first.
         wanted = limit + len(ours) if limit else 0
         found = self.stored_range(prefix, start, wanted, keys_only=keys_only)
         if ours:

@@ -36,20 +36,21 @@ from revstore.values import KeyValue
 __all__ = ["Bench", "Row", "milliseconds"]
 
 # Its keys are "/revstore.bench/NAME" below the store's prefix. A segment with a dot is a group, and
-# below it comes a resource and then a name: so these are of no resource, and no registry has them.
+# below it come a resource and then a name. So these keys belong to no resource, and no registry has
+# them.
 _INFO = ResourceInfo("bench", "Bench", "revstore.bench", namespaced=False)
 _ROOT = "/revstore.bench"
 _NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5}")
-# Seconds for all, for one row, and for removing what was written.
+# Seconds for everything, for one row, and for removing what was written.
 _ALL, _ROW, _REMOVAL = 6.0, 0.4, 5.0
-# A resource with more objects is not read whole, as the cache would.
+# A resource with more objects is not read as a whole, as the cache would read it.
 _MANY = 2000
 _PAGE = 100
-# Bytes that are written for an object, at most.
+# The most bytes that are written for an object.
 _LARGEST = 100_000
 # About what sqlite appends to its log for a write of an object of 1 KB.
 _SYNCED = bytes(16 * 1024)
-# What a store may refuse, or lack, without the other rows being of less use.
+# What a store may refuse, or lack, while the other rows are still useful.
 _REFUSALS = (AccessDenied, ReadOnly, Unsupported, NotReady)
 
 
@@ -83,7 +84,7 @@ class _Sample:
     about: str
     codec: Codec[Any]
     transformer: Transformer
-    #: The resource, whose objects are few enough to be read, and the object's key in it.
+    #: The resource, which has few enough objects to be read, and the object's key in it.
     info: ResourceInfo | None = None
     count: int = 0
     key: str = ""
@@ -187,7 +188,7 @@ class Bench:
             return
         folder = Path(options.get("path", "revstore.db")).resolve().parent
         sync = getattr(os, "fdatasync", os.fsync)
-        # Without a name, so that nothing is left of it.
+        # Without a name, so that nothing remains of it.
         with (
             self._row("disk sync", f"{len(_SYNCED)} bytes to a file in {folder}") as attempt,
             tempfile.TemporaryFile(dir=folder, buffering=0) as file,
@@ -305,7 +306,7 @@ class Bench:
         return done.revision
 
     def _remove_own(self) -> None:
-        # A store that may not be written, and so holds nothing, may refuse the list too.
+        # A store that may not be written, and so is empty, may refuse the list too.
         if self._began_writing:
             with self._row("removal", ""):
                 self._remove(self._own)

@@ -34,7 +34,7 @@ __all__ = [
     "text_of",
 ]
 
-#: Shown where there is nothing.
+#: Shown if there is nothing.
 NONE = "<none>"
 
 Object = dict[str, Any]
@@ -84,7 +84,7 @@ def human_age(then: Any, now: datetime.datetime) -> str:
         return "<unknown>"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 120:
-        # Clocks differ a little; more than that is worth telling.
+        # Clocks differ a little; a larger difference is worth showing.
         return f"{max(seconds, 0)}s" if seconds > -5 else "<invalid>"
     if minutes < 180:
         return _two(minutes, "m", seconds % 60, "s", short=minutes >= 10)

@@ -86,7 +86,7 @@ _REPLICAS = (
     _number("READY", "status.readyReplicas"),
 )
 
-# Between NAME and AGE; the wide ones go behind AGE.
+# Between NAME and AGE; the wide ones come after AGE.
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "configmaps": (_of("DATA", data),),
     "cronjobs": (

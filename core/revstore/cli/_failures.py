@@ -68,7 +68,7 @@ _OF_OBJECTS = (
     ValueTooLarge,
 )
 
-# The first that fits; what an error's own text says already is not repeated.
+# The first that fits; what the error's own text already says is not repeated.
 _ADVICE: tuple[tuple[type[StorageError], str], ...] = (
     (OutcomeUnknown, "check whether the write took effect before you retry"),
     (Timeout, "try again; if the error persists, run `revstore doctor`"),

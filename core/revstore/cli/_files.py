@@ -97,7 +97,7 @@ def _manifests(session: Session, filenames: Sequence[str]) -> Iterator[Manifest]
                 continue
             seen.add(source)
             try:
-                # A folder may hold files in which there is nothing yet.
+                # A folder may hold files that are still empty.
                 yield from read(source, empty=source != filename)
             except ManifestError as error:
                 session.complain(str(error))

@@ -33,7 +33,7 @@ _COMMANDS = {
     "watch": "List objects, then print changes as they arrive.",
 }
 
-#: These go on when nobody can read what they print: half the work would be worse.
+#: These go on even if nobody can read what they print: half of the work would be worse.
 _CHANGING = frozenset({"apply", "compact", "delete", "edit"})
 
 

@@ -109,7 +109,7 @@ class RowWriter:
         self._table = TableWriter(
             [*titles, *(column.title for column in self._columns)],
             headers=headers,
-            # Most that stands in front comes later: the longest type of an event.
+            # The longest value that comes in front may come later: the longest type of an event.
             first_width=len("MODIFIED") if extra else 0,
         )
 

@@ -112,7 +112,7 @@ def scope_option(**arguments: Any) -> Callable[[F], F]:
 
 def _refuse_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.strip():
-        # As by -n "$UNSET": neither all namespaces nor the default one is meant.
+        # Such as -n "$UNSET": neither all namespaces nor the default one is intended.
         raise click.BadParameter("it is empty", ctx, param)
     return value
 
@@ -162,7 +162,7 @@ def resolve(session: Session, name: str) -> Target:
     holds."""
     overrides = session.config.resources
     known = kinds.known(overrides)
-    # These mean one thing, whatever else is stored: a full name, and a name of the core group.
+    # These have one meaning, whatever else is stored: a full name, and a name of the core group.
     names = {name: info for info in known for name in info.names if not info.group}
     names |= {info.qualified: info for info in known}
     info = names.get(name)

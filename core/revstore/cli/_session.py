@@ -95,7 +95,7 @@ pass_session = click.make_pass_decorator(Session)
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     session = ctx.find_object(Session)
     if isinstance(value, str) and not value.strip():
-        # As by --store "$UNSET": the default store is not meant.
+        # Such as --store "$UNSET": the default store is not intended.
         raise click.BadParameter("it is empty", ctx, param)
     if value and session is not None and param.name:
         setattr(session, param.name, value)

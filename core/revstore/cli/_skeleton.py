@@ -12,7 +12,7 @@ from revstore.cli._failures import Failed
 
 __all__ = ["files_of", "write_plugin"]
 
-# What the files are called in the package, and in the distribution.
+# The names of the files in the package, and in the distribution.
 _FILES = {
     "README.md.in": "README.md",
     "pyproject.toml.in": "pyproject.toml",

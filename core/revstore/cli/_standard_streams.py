@@ -28,7 +28,7 @@ class Output(io.RawIOBase):
         #: Do not raise the first failure either: the work is worth more than its report.
         self.keep_going = keep_going
         self.error: OSError | None = None
-        # Of a write that a signal's handler has ended: how many bytes were written all the same.
+        # If a signal's handler has ended a write: how many bytes were written before.
         self._counts: list[int] = []
         self._interrupted = False
 
@@ -45,7 +45,8 @@ class Output(io.RawIOBase):
         while self.error is None:
             try:
                 if not counts:
-                    # One call in C, after which a handler may raise, but not before it is counted.
+                    # One call in C, after which a handler may raise, but not before the bytes are
+                    # counted.
                     counts.extend(map(os.write, (self._descriptor,), (data,)))
                 count = counts[-1]
                 self._interrupted = False

@@ -90,8 +90,8 @@ def follow(
             "can watch only one resource, or one object", click.get_current_context()
         )
     target = targets[0]
-    # A cache follows what the command asks for again and again. Not for one object, as it reads
-    # all, nor for history, which it lacks.
+    # The command asks again and again, so a cache follows for it. Not for one object, since it
+    # reads all, nor for history, which it lacks.
     cached = not target.names and not resource_version
     if cached:
         session.factory.backend(target.info.qualified).status()  # fails at once, if it does

@@ -79,7 +79,7 @@ class TableWriter:
         sys.stdout.flush()
 
     def _write_coloured(self, rows: Sequence[Sequence[str]]) -> None:
-        # rich takes its time to import.
+        # Importing rich takes time.
         from rich.console import Console
         from rich.text import Text
 

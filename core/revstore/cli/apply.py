@@ -18,7 +18,7 @@ from revstore.errors import StorageError
 
 __all__ = ["command"]
 
-# Fewer objects than this are done before a bar could be read.
+# Fewer objects than this are done before anybody could read a bar.
 _LONG_WORK = 50
 
 

@@ -150,7 +150,8 @@ def _from_targets(
             continue
         for obj in find(session, target, scope, selector=selector, field_selector=field_selector):
             metadata = metadata_of(obj)
-            # What others have stored may lie elsewhere than it says: nothing out of scope goes.
+            # Objects of other writers may be stored elsewhere than they say: delete nothing out of
+            # scope.
             own = scope.of(target) or str(metadata.get("namespace") or "")
             scoped = bool(own) if target.guessed else target.info.namespaced
             info = attrs.evolve(target.info, namespaced=scoped)

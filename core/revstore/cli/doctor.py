@@ -153,7 +153,7 @@ def _objects(session: Session) -> dict[str, int]:
     counts = {}
     for prefix in session.factory.stored_resources():
         name = for_prefix(prefix, session.config.resources).qualified
-        # An override may have a prefix of its own.
+        # An override may have another prefix.
         root = session.config.for_resource(name).prefix.rstrip("/")
         counts[name] = session.factory.backend(name).count(f"{root}{prefix}/").count
     return dict(sorted(counts.items()))

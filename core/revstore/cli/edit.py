@@ -186,13 +186,13 @@ def _store(
     obj = manifests[0].object
     if _identity(obj, session) != _identity(before, session):
         raise ManifestError("the edited text", "kind, name and namespace must stay as they are")
-    # The version that was read decides, whatever the text says now.
+    # The version that was read counts, whatever the text says now.
     obj = with_metadata(
         obj,
         resource_version=metadata_of(before).get("resourceVersion"),
         uid=metadata_of(before).get("uid"),
     )
-    # In Python 1, 1.0 and True are equal; as text they are three.
+    # In Python 1, 1.0 and True are equal; as text they differ.
     if dump_json(obj) == dump_json(before):
         return None
     try:

@@ -28,7 +28,7 @@ __all__ = [
     "library_of",
 ]
 
-#: The class variable that says what becomes of fields which a class does not know.
+#: The class variable that says what happens to fields that a class does not know.
 UNKNOWN_FIELDS = "__unknown_fields__"
 _OMIT_EMPTY = "__omit_empty__"
 
@@ -66,7 +66,7 @@ class FieldInfo:
     default: Callable[[Any], Any] | None = None
     value: Any = ABSENT
     constant: bool = False  # a tag that is no attribute; the annotation is a Literal
-    optional: bool = False  # absent from the object itself where absent (TypedDict)
+    optional: bool = False  # if absent, it is absent from the object itself (TypedDict)
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ class ClassInfo:
     after: tuple[Callable[[Any], Any], ...] = ()
     validate: Callable[[Any], Any] | None = None
     extras: bool = False  # takes and keeps fields that it does not declare (pydantic)
-    changes: bool = False  # its validators are code of its own, which may change values
+    changes: bool = False  # its validators are the class's own code, which may change values
     enum_values: bool = False  # its instances hold the values of enums, not the members (pydantic)
 
 
@@ -100,7 +100,7 @@ def library_of(cls: Any) -> str:
         return ""
     if issubclass(cls, dict) and hasattr(cls, "__required_keys__"):
         return "typeddict"  # of typing, or of typing_extensions
-    pydantic = sys.modules.get("pydantic")  # who has such a class has imported it
+    pydantic = sys.modules.get("pydantic")  # a program that has such a class has imported it
     if pydantic is not None and issubclass(cls, pydantic.BaseModel):
         return "pydantic"
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
@@ -277,7 +277,7 @@ def _of_dataclass(cls: type[Any]) -> ClassInfo:
         and not _has_more_state(cls, {field.name for field in fields}),
         unknown=_unknown(cls),
         after=() if post is None else (post,),
-        # One of pydantic.dataclasses.
+        # It comes from pydantic.dataclasses.
         enum_values=bool(getattr(cls, "__pydantic_config__", {}).get("use_enum_values")),
     )
 
@@ -358,7 +358,7 @@ def _of_namedtuple(cls: Any) -> ClassInfo:
 
 
 def _of_pydantic(cls: Any) -> ClassInfo:
-    # Names of classes that were defined later are looked up now.
+    # Names of classes that were defined later can be looked up only now.
     if cls.__name__ == "BaseModel" or cls.model_rebuild(raise_errors=False) is False:
         raise UnsupportedType(cls.__name__, cls, "a model whose annotations can be resolved")
     fields = []
@@ -377,7 +377,7 @@ def _of_pydantic(cls: Any) -> ClassInfo:
         cls,
         "pydantic",
         tuple(fields),
-        # Its __dict__ and its private attributes can be changed whatever the model says.
+        # Its __dict__ and its private attributes can be changed, whatever the model says.
         frozen=bool(cls.model_config.get("frozen")) and not cls.__private_attributes__,
         unknown=_unknown(cls, "forbid" if extra == "forbid" else "keep"),
         after=(post,) if post else (),

@@ -40,7 +40,7 @@ _MAPS: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, bool]] = {
     collections.abc.Mapping: ((dict, FrozenDict), FrozenDict, False),
     FrozenDict: ((FrozenDict,), FrozenDict, False),
 }
-# By name, as typing_extensions has some of its own.
+# By name, since typing_extensions has its own versions of some.
 _WRAPPERS = {"Final", "ClassVar", "Required", "NotRequired", "ReadOnly"}
 _INSTEAD = {
     collections.defaultdict: "dict: the default factory is not stored",
@@ -81,7 +81,7 @@ def shape_of(kind: Any) -> Shape:
     for check in compiler.checks:
         check()
     for each in compiler.classes.values():
-        # Replaces the methods: what refers to the class looks them up when it is used.
+        # Replaces the methods: code that refers to the class looks them up when it uses them.
         for name, made in (("encode", encoder(each)), ("decode", decoder(each))):
             setattr(each, name, made)
     for check in compiler.default_checks:
@@ -96,7 +96,7 @@ class _Compiler:
         self.default_checks: list[Callable[[], None]] = []  # run when all can encode
         self.notes = Notes()
         self._aliases: list[Any] = []
-        self._owners: list[Any] = []  # the classes whose fields are looked at
+        self._owners: list[Any] = []  # the classes whose fields are being compiled
 
     def shape(self, kind: Any, where: str) -> Shape:
         """Return the shape of ``kind``, the annotation of the field ``where``."""
@@ -203,7 +203,7 @@ class _Compiler:
             shape.fields[field.json_name] = Field(field, found)
             if info.enum_values:
                 self.checks.append(partial(_refuse_enums, found, place, set()))
-            # What runs after __init__ may replace a default that does not fit.
+            # Code that runs after __init__ may replace a default that does not fit.
             if not info.after and field.value is not ABSENT and field.value is not UNSET:
                 self.default_checks.append(partial(_check_default, field.value, found, place))
         self._owners.pop()
@@ -213,7 +213,7 @@ class _Compiler:
 def _refuse_enums(shape: Shape, place: str, seen: set[Shape]) -> None:
     """Refuse an enum in a field of a model that has put a plain value in its place."""
     if shape in seen or (isinstance(shape, ClassShape) and shape.info.library == "pydantic"):
-        return  # the option goes for other classes in the model, not for other models
+        return  # the option applies to other classes in the model, not to other models
     seen.add(shape)
     for each in shape.types:
         if issubclass(each, enum.Enum):
@@ -257,7 +257,7 @@ def _bare(kind: Any) -> tuple[Any, str]:
 def _is_hashable(kind: Any) -> bool:
     try:
         hash(kind)
-    except TypeError:  # a value in the place of a type, as [int]
+    except TypeError:  # a value in place of a type, such as [int]
         return False
     return True
 

@@ -46,7 +46,7 @@ def encoder(shape: ClassShape) -> Callable[[Any], Any]:
     is_dict = info.library == "typeddict"
     source.add(1, f"if type(o) is not {'dict' if is_dict else 'cls'}:")
     source.add(2, f"raise Misfit(o, {shape.name!r})")
-    # Those that may change values see what is read back only, not the caller's object.
+    # Those that may change values get a copy that was read back, not the caller's object.
     if info.validate is not None and not info.changes:
         source.add(1, "validate(o, shape)", validate=_validated)
     if is_dict:
@@ -385,7 +385,7 @@ def _finish_model(source: _Source, shape: ClassShape) -> None:
     extra = "d" if shape.info.extras else "None"
     source.add(1, values)
     source.add(1, f"o = make(cls, values, {extra})", make=make_model)
-    # What they would change stays as it was stored.
+    # Whatever they would change stays as it was stored.
     check = "check(shape, values)"
     source.names["check"] = validate_model
     for calls in (_after(source, shape), [check] if shape.info.changes else []):

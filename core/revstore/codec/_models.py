@@ -69,7 +69,7 @@ def validate_model(shape: ClassShape, values: dict[str, Any]) -> None:
         else:
             cls.__pydantic_validator__.validate_python({**values}, by_alias=False, by_name=True)
     except Exception as error:
-        # Those of pydantic's own ValidationError.
+        # The attributes of pydantic's own ValidationError.
         errors: list[Any] = getattr(error, "errors", list)()
         first: dict[str, Any] = errors[0] if errors else {"msg": error, "loc": (), "input": values}
         misfit = Misfit(

@@ -49,7 +49,7 @@ def again(shapes: tuple[Shape, ...], texts_of: Any) -> Callable[[list[bytes], An
         after: list[Any]
         try:
             after = texts_of(values)
-        except Misfit:  # they fit no longer
+        except Misfit:  # they no longer fit
             after = [None] * len(before)
         return [
             value if old == new else shape.decode(decode_json(old)[""])

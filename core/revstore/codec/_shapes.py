@@ -162,12 +162,12 @@ class ValuesShape(Shape):
         self.literal = literal
         self.kinds = frozenset(kind for kind, _ in members)
         self.types = frozenset(type(value) for value in members.values())
-        # By type as well: 1 and True are one key of a dict.
+        # By type as well: 1 and True are the same key of a dict.
         self._json = {(type(value), value): json for (_, json), value in members.items()}
         self._values = {(type(json), json): value for (_, json), value in members.items()}
 
     def encode(self, value: Any) -> Any:
-        if type(value) not in self.types:  # whose hash is anything
+        if type(value) not in self.types:  # whose hash may be anything
             raise Misfit(value, self.name)
         try:
             return self._json[type(value), value]
@@ -245,7 +245,7 @@ class ListShape(Shape):
                 for shape, before, after in zip(self.items, old, new, strict=True)
             ]
         merged = merge_items(self.items[0], old, new, key=self.key, unordered=self.unordered)
-        if self.unordered:  # as the program sorts them that knows their fields
+        if self.unordered:  # sorted as by the program that knows their fields
             merged.sort(key=_sort_key)
         return merged
 
@@ -399,7 +399,7 @@ def changeable(shape: Shape, above: set[int] | None = None) -> bool:
     """Return whether a value, or anything that it holds, can be changed."""
     above = set() if above is None else above
     if id(shape) in above:
-        return False  # a class that holds itself is as frozen as the rest of it
+        return False  # a class that contains itself is as frozen as its other fields
     above.add(id(shape))
     return shape.mutable or any(changeable(each, above) for each in shape.parts())
 

@@ -90,7 +90,7 @@ class TypedCodec(Generic[T]):
         hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
         self._type_meta = dict(type_meta or ()) if hidden else {}
         self._exact_kind = exact_kind
-        self._open = self._shape.info.extras  # an object may have these of its own
+        self._open = self._shape.info.extras  # an object may have its own
         _check_metadata(self._shape)
         self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
         self._encode, self._decode = self._shape.encode, self._shape.decode
@@ -123,7 +123,7 @@ class TypedCodec(Generic[T]):
             same = value.get(name, text) == text
             if not same and self._exact_kind and name == "kind":
                 raise ValueError(f"its kind is {value[name]!r}, not {text!r}")
-            # Any other is as unknown as the rest, and not lost even where the rest is.
+            # Any other kind is as unknown as other fields, and is kept even if those are not.
             if same or self._shape.info.unknown != "keep":
                 value.pop(name, None)
         return cast("T", self._decode(value))
@@ -131,7 +131,7 @@ class TypedCodec(Generic[T]):
     def decode_noting(self, data: bytes) -> tuple[T, bool]:
         """Return the object, and whether the bytes have fields that the class does not know but
         keeps."""
-        before, seen.unknown = seen.unknown, False  # an object's own code may read others
+        before, seen.unknown = seen.unknown, False  # an object's own code may read other fields
         try:
             return self.decode(data), seen.unknown
         finally:
@@ -234,7 +234,7 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-_compiling = threading.RLock()  # one shape for each class, since it notes what was met
+_compiling = threading.RLock()  # one shape for each class, since it notes what was found
 _compile = functools.lru_cache(maxsize=512)(compile_class)
 
 

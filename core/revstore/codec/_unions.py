@@ -96,7 +96,7 @@ class _Chooser:
         self._values: dict[tuple[str, Any], Shape] = {}
         self._kinds: dict[str, Shape] = {}
         self._choose_object: Callable[[Any], Shape | None] | None = None
-        # Floats last, so that an int is an int where both are members.
+        # Floats last, so that an int is an int if both are members.
         for each in sorted(members, key=lambda each: "float" in each.kinds):
             if each.values is not None:
                 self._values.update(dict.fromkeys(each.values, each))
@@ -129,7 +129,7 @@ def _by_names(members: Sequence[Any], where: str) -> Callable[[Any], Shape | Non
         return lambda value: table.get(_hashable(value.get(tag)))
     required = {each: frozenset(each.required) for each in members}
     for left, right in itertools.permutations(members, 2):
-        # All fields are always stored, so that names of the one may be optional in the other.
+        # All fields are always stored, so names of one class may be optional in the other.
         if required[left] <= set(right.fields):
             raise UnsupportedType(
                 where,

@@ -24,7 +24,7 @@ def merge_items(
     """
     by_key = {_key(each, key): each for each in old} if key else {}
     taken = {_key(each, key) for each in new}
-    # Two items with one key, or one without, are told apart by their place.
+    # Two items with the same key, or without one, are distinguished by their place.
     if key and len(by_key) == len(old) and None not in by_key and len(taken) == len(new):
         return [
             item.merge(by_key[_key(each, key)], each) if _key(each, key) in by_key else each

@@ -69,7 +69,7 @@ class StorageFactory(Closing):
     def __init__(self, where: Where = None) -> None:
         self.config = StorageConfig.load(where)
         _check_overrides(self.config)
-        # Held while a store is opened, so that nobody opens it a second time meanwhile.
+        # Held while a store is opened, so that no other thread opens it a second time.
         self._lock = threading.Lock()  # guards _opened, _storages, _registries, _closed
         self._opened: dict[StorageConfig, _Opened] = {}
         self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
@@ -100,8 +100,8 @@ class StorageFactory(Closing):
         codec = load_codec(config.codec)(object_type)
         version = f"{info.group}/v1" if info.group else "v1"
         if isinstance(codec, TypedCodec) and kinds.leads_back(info, version, self.config.resources):
-            # So that what the command line prints of a typed object can be applied.
-            # A class of another name may have the same plural, and so the same keys.
+            # So that the command line's output of a typed object can be applied. A class of another
+            # name may have the same plural, and so the same keys.
             own = (info.group, info.resource) == ("", kinds.plural_of(object_type.__name__))
             codec = codec.with_type_meta(version, info.kind, exact=own)
         return ResourceType(
@@ -223,7 +223,7 @@ class StorageFactory(Closing):
             shared = self._registries.get(key)
         if shared is not None and on_close is None and not shared.closing:
             return shared
-        # Unset until both are made: the factory may be closed meanwhile.
+        # Unset until both exist: the factory may be closed meanwhile.
         storage: Storage[Any] | None = None
         registry: Registry[Any] | None = None
 
@@ -253,7 +253,7 @@ class StorageFactory(Closing):
                     first = self._registries.get(key)
                     if first is None or first.closing:
                         first = self._registries[key] = registry
-                if first is not registry:  # somebody else's, made at the same time
+                if first is not registry:  # another thread's, opened at the same time
                     storage.close()
                     return first
             return registry
@@ -273,8 +273,8 @@ class StorageFactory(Closing):
             with self._lock:
                 backend = self._open(config)
             for prefix in resource_prefixes(backend, config.prefix.rstrip("/")):
-                # In a store that several resources share lie also keys of an override's resource
-                # from before it had one: nobody reaches those by its name.
+                # If several resources share a store, it may also have keys of an override's
+                # resource from before the override: nobody reaches those by its name.
                 name = kinds.for_prefix(prefix, self.config.resources).qualified
                 own = self.config.for_resource(name)
                 if own.backend_part() == config.backend_part() and own.prefix == config.prefix:
@@ -311,7 +311,7 @@ class StorageFactory(Closing):
         with self._lock:
             self._closed = True
             storages, opened = list(self._storages), list(self._opened.values())
-        with contextlib.ExitStack() as stack:  # so that one that raises keeps no other open
+        with contextlib.ExitStack() as stack:  # so that an error leaves no other one open
             for each in reversed(opened):
                 stack.callback(each.backend.close)
                 stack.callback(each.compactor.close)
@@ -338,11 +338,11 @@ class StorageFactory(Closing):
             known = kinds.lookup(resource, self.config.resources)
             plural, _, group = resource.lower().partition(".")
             if known and object_type is not dict and plural in known.short_names:
-                # A class is not of another kind for its plural: Limit is no LimitRange.
+                # A class does not get another kind because of its plural: Limit is not LimitRange.
                 own = kinds.plural_of(name)
                 known = None if own == resource.lower() else known
             if object_type is not dict and kinds.plural_of(name) != plural:
-                name = kinds.kind_of(plural) or name  # what a manifest of it would say
+                name = kinds.kind_of(plural) or name  # the kind in its manifest
             info = known or ResourceInfo(plural, name, group)
         elif object_type is dict:
             raise InvalidArgument("resource", "", 'a resource, such as "pods", for dicts')

@@ -22,10 +22,10 @@ def resource_prefixes(backend: Backend, root: str) -> Iterator[str]:
                 "the backend violated its contract: an empty page with more to follow"
             )
         for kv in page.kvs:
-            if kv.key < start:  # a backend that cannot page gives all at once
+            if kv.key < start:  # a backend that cannot page returns all at once
                 continue
             first, *rest = kv.key[len(root) + 1 :].split("/")
-            # A group has a dot, a resource has none; at least a name follows either.
+            # A group has a dot, a resource has none; each is followed at least by a name.
             names = [first, *rest[:1]] if "." in first else [first]
             if len(names) <= len(rest):
                 prefix = "/" + "/".join(names)

@@ -73,7 +73,7 @@ def _readings(name: str) -> Iterator[tuple[str, str | None]]:
 
 _WAYS: tuple[Callable[[ResourceInfo, str], bool], ...] = (
     lambda info, name: info.resource == name,
-    # Of a resource that is known by its keys only, the kind is the resource's name.
+    # If a resource is known only by its keys, the kind is the resource's name.
     lambda info, name: (
         name == info.kind.lower()
         or (info.kind == info.resource and plural_of(name) == info.resource)

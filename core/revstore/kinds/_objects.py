@@ -96,8 +96,8 @@ def _mistaken(obj: Mapping[str, Any], other: ResourceInfo) -> InvalidObject:
     return InvalidObject("kind", kind, f"a different kind: did you mean {other.kind!r}?")
 
 
-# A group of one's own must have a dot, as Kubernetes demands: no resource's name has one, so that
-# "/<group>/..." cannot lie among a built-in resource's keys.
+# A new group must have a dot, as Kubernetes demands. No resource's name has one, so "/<group>/..."
+# cannot be among a built-in resource's keys.
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _GROUP = re.compile(rf"{_LABEL}(\.{_LABEL})+")
 _VERSION = re.compile(_LABEL)

@@ -31,8 +31,8 @@ class ResourceInfo:
         """Where its keys start, below the store's prefix: "/pods", "/example.com/widgets"."""
         if not self.group or _GROUP_OF.get(self.resource) == self.group:
             return f"/{self.resource}"
-        # "/apps/widgets" would lie among the keys of a resource "apps" of the core group. No name
-        # of a resource or of another group has a dot at its end.
+        # "/apps/widgets" would be among the keys of a resource "apps" of the core group. No name of
+        # a resource or of another group has a dot at its end.
         dot = "." if self.group in BUILTIN_GROUPS and "." not in self.group else ""
         return f"/{self.group}{dot}/{self.resource}"
 
@@ -60,8 +60,8 @@ class ResourceInfo:
         return f"{name}.{self.group}" if self.group else name
 
 
-# One line a resource: plural, kind, and its short names after a comma. "~" marks what is not
-# namespaced. Kinds that Kubernetes has dropped are here as well, as manifests outlive them.
+# One line for each resource: plural, kind, and its short names after a comma. "~" marks what is not
+# namespaced. Kinds that Kubernetes has dropped are here as well, since manifests outlive them.
 _TABLE = {
     "": """
         bindings Binding
@@ -196,7 +196,7 @@ BY_KIND = {info.kind: info for info in KINDS}
 BY_PREFIX = {f"/{info.resource}": info for info in KINDS}
 _GROUP_OF = {info.resource: info.group for info in KINDS}
 _SHORT_NAMES = frozenset(short for info in KINDS for short in info.short_names)
-# Kinds that moved to the group in the table, by the groups that manifests name them in as well.
+# Kinds that moved to the group in the table, by the other groups that manifests may name.
 _MOVED = {
     "events.k8s.io": frozenset(["Event"]),
     "extensions": frozenset(

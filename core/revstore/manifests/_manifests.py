@@ -25,9 +25,9 @@ __all__ = [
     "to_yaml",
 ]
 
-#: Bytes that a file may have.
+#: The most bytes that a file may have.
 MAX_BYTES = 64 * 2**20
-#: The source that stands for standard input.
+#: The source that means standard input.
 STDIN = "-"
 
 _MISSING: Any = object()
@@ -163,7 +163,7 @@ def to_yaml(value: Any) -> str:
         InvalidArgument: ``value`` is or holds something that JSON lacks; the message names its
             place.
     """
-    # PyYAML takes its time to import.
+    # Importing PyYAML takes time.
     from revstore.manifests._yaml_writer import write
 
     return write(value)
@@ -171,7 +171,7 @@ def to_yaml(value: Any) -> str:
 
 def _values(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
     """Yield the first line and value of each document."""
-    # PyYAML takes its time to import.
+    # Importing PyYAML takes time.
     from revstore.manifests._yaml_reader import YamlFault, read_documents
 
     strict = source.lower().endswith(".json")

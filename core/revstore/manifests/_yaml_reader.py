@@ -26,7 +26,8 @@ __all__ = [
     "reads_as_string",
 ]
 
-#: Characters that a document may have with its aliases expanded, 16 counted for each value.
+#: The most characters that a document may have with its aliases expanded, 16 counted for each
+#: value.
 MAX_WEIGHT = 64 * 2**20
 
 
@@ -52,15 +53,15 @@ _WORDS: dict[str, Any] = {
     for spelt in (word, word.capitalize(), word.upper())
 }
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-# Go's number syntax: underscores are taken out of what begins with a digit or a sign, and may only
-# stand between digits in what begins with a dot.
+# Go's number syntax: underscores are removed from what begins with a digit or a sign, and may only
+# be between digits in what begins with a dot.
 _DECIMAL = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"[-+]?0([oO]?[0-7]+|[xX][0-9a-fA-F]+|[bB][01]+)")
-_SIGN_INSIDE = re.compile(r"0b[-+][01]+")  # -5 is also 0b-101, by an accident of go-yaml
+_SIGN_INSIDE = re.compile(r"0b[-+][01]+")  # -5 also allows 0b-101, by an accident of go-yaml
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _DOTTED = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
-# Numbers of base 60, or of a base and too large, dates, value and merge signs of YAML 1.1: strings
-# here, not everywhere.
+# YAML 1.1's numbers of base 60, or of another base if too large, its dates, and its value and merge
+# signs: strings here, but not everywhere.
 _ELSEWHERE = re.compile(
     r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]{4}-[0-9].*|=|<<|[-+]?0[xXoObB][-+0-9a-fA-F_]*"
 )
@@ -282,7 +283,7 @@ class _Builder:
         self._stack.append(_Open({} if mapping else [], line, event.anchor))
 
     def _end(self, ended: _Open) -> _Anchored:
-        # What is merged yields to the mapping's own keys, and to what was merged before it.
+        # Merged keys yield to the mapping's own keys, and to those merged before.
         for merged in ended.merges:
             for key, value in merged.items():
                 ended.value.setdefault(key, value)

@@ -26,7 +26,7 @@ def _represent_str(dumper: Any, text: str) -> Any:
     if "\n" in text:
         style = "|"
     elif not reads_as_string(text):
-        # PyYAML leaves off the quotes where only it reads a string: 1e3, y, 22:22.
+        # PyYAML omits the quotes where only PyYAML reads a string: 1e3, y, 22:22.
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -63,11 +63,11 @@ _CAPABILITIES = frozenset(
     }
 )
 
-# How many keys are deleted under one hold of the lock, and for how many seconds it is free then: a
-# lock is not fair, and who waits for it would hardly get it in between.
+# How many keys are deleted while the lock is held, and for how many seconds it is then free: a lock
+# is not fair, and a thread that waits for it would hardly get it otherwise.
 _TURN = 500
 _BETWEEN_TURNS = 0.001
-# Seconds between two looks for leases that expire: a look goes through all of them.
+# Seconds between two checks for leases that expire: a check goes through all of them.
 _BETWEEN_LEASES = 0.1
 
 
@@ -153,7 +153,7 @@ class MemoryBackend(Backend):
             else:
                 rest = state.walk(prefix, start, at)
                 kvs = [*islice(rest, limit or None)]
-                # Whether more follow takes one further key; how many, all of them.
+                # One further key shows whether more follow; to count them, all must be read.
                 left = sum(1 for _ in (rest if remaining else islice(rest, 1)))
         if keys_only:
             kvs = [_without_value(kv) for kv in kvs]
@@ -230,7 +230,7 @@ class MemoryBackend(Backend):
                 raise FutureRevision(revision, state.revision)
             if revision <= state.compacted:
                 raise Compacted(state.compacted, state.revision)
-            # A watch that waits has been woken by no event, so it misses none.
+            # No event has woken a watch that waits, so it misses none.
             for watch in shared.waiting:
                 watch.skip_to_end()
             state.compact(revision)
@@ -265,7 +265,7 @@ class MemoryBackend(Backend):
     def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
         check_seconds("grace", grace)
         check_timeout(timeout, 0.0)
-        # No lease is older than this object, so that none has to be lifted.
+        # No lease is older than this object, so none has to be extended.
         self._shared.guard.check()
         return self._leases
 
@@ -363,7 +363,7 @@ class MemoryBackend(Backend):
         with shared.guard.closing():
             if shared.guard.inherited:
                 return
-            # All of it may be repeated: a close that was interrupted is.
+            # All of it may be repeated, since an interrupted close is.
             with shared.lock:
                 for watch in list(shared.waiting):
                     watch.wake()

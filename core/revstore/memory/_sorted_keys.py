@@ -10,7 +10,7 @@ from revstore.backend_tools import prefix_end
 
 __all__ = ["SortedKeys"]
 
-# The most keys of a part: to insert one moves the others of its part, and to count a range looks at
+# The most keys of a part: an insertion moves the others of its part, and counting a range looks at
 # each part.
 _MOST = 4096
 

@@ -49,7 +49,7 @@ class State:
         self.current: dict[str, KeyValue] = {}
         self.log: SharedLog[WatchEvent] = SharedLog(floor=0)
         self._keys = SortedKeys()
-        # Those that do not exist now, but did at a revision that can still be read.
+        # Keys that do not exist now, but did at a revision that can still be read.
         self._gone = SortedKeys()
         # The events of the log by key.
         self._history: dict[str, list[WatchEvent]] = {}
@@ -102,7 +102,7 @@ class State:
 
     def walk(self, prefix: str, start: str, revision: int) -> Iterator[KeyValue]:
         """Yield the keys of the range as they were at ``revision``, in key order."""
-        # Lazily, for a page needs but the beginning of a range.
+        # Lazily, since a page needs only the beginning of a range.
         spans = [
             chain.from_iterable(keys.among(prefix, start)) for keys in (self._keys, self._gone)
         ]
@@ -112,7 +112,7 @@ class State:
                 yield kv
 
     # Writes. A change is made in two parts, since a signal's handler may raise between any two
-    # steps: all of it is noted in one step, and then carried out by steps that may be repeated.
+    # steps: all of it is noted in one step, and then applied by steps that may be repeated.
 
     def put(self, key: str, value: bytes, ttl: int | None, clock: Callable[[], float]) -> KeyValue:
         """Note the write of one key at the next revision; ``ttl`` as in ``Backend.put``."""

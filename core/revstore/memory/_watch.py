@@ -23,7 +23,7 @@ class Shared:
     """The state that the backend, its watches and its sweeper share."""
 
     def __init__(self, progress_interval: float) -> None:
-        self.state = State()  # guarded by lock, but for state.log: see SharedLog
+        self.state = State()  # guarded by lock, except state.log: see SharedLog
         self.lock = threading.Lock()
         self.guard = OpenGuard(self, in_child=Shared.renew)
         self.waiting: set[MemoryWatch] = set()  # guarded by lock: watches blocked in poll
@@ -46,7 +46,7 @@ class Shared:
         try:
             self._finish()
         except BaseException:
-            self._finish()  # it was interrupted: who waits must not wait for the next call
+            self._finish()  # it was interrupted: watches that wait must not wait for the next call
             raise
 
     def _finish(self) -> None:
@@ -105,12 +105,13 @@ class MemoryWatch(BackendWatch):
         # one step, so that a poll that is interrupted loses none.
         self._ready: list[WatchBatch] = []
         self._before = after_revision
-        # Sequence number of the next event to look at. The poller's own; under lock while it waits.
+        # Sequence number of the next event to look at. Only the polling thread uses it; under lock
+        # while it waits.
         self._cursor = state.log.after(after_revision, revision_of)
         self._error: Compacted | None = None
         if after_revision < state.compacted:
             self._error = Compacted(state.compacted, state.revision)
-        self._asked = 0  # guarded by lock: the revision that a mark was asked for, 0: none was
+        self._asked = 0  # guarded by lock: the revision for which a mark was requested, 0: none was
         self._closed = False
         self._mark_at = time.monotonic() + shared.progress_interval
         self._wake = Wake()

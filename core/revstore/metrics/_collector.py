@@ -63,7 +63,7 @@ class _Families:
     def of(self, metric: Metric) -> metrics_core.Metric:
         family = self._families.get(metric)
         if family is None:
-            # The client puts the suffix of counters on itself.
+            # The client adds the suffix of counters by itself.
             name = metric.name.removesuffix("_total")
             family = metrics_core.Metric(name, metric.meaning, metric.kind.value)
             self._families[metric] = family

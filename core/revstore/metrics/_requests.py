@@ -17,14 +17,14 @@ from revstore.values import WatchBatch
 
 __all__ = ["BUCKETS", "MeasuredBackend", "Request", "RequestCounts", "added"]
 
-#: Upper bounds in seconds, each inclusive, of the classes that durations are counted in; what took
-#: longer is in one more class. They are the original's.
+#: Upper bounds in seconds, each inclusive, of the classes by which durations are counted; longer
+#: ones are in one more class. They are the original's.
 BUCKETS = (
     *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5),
     *(2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
 
-#: What the original calls operations that the contract calls otherwise.
+#: The original's names of operations that have other names in the contract.
 _ORIGINAL_NAMES = {
     "status": "getCurrentResourceVersion",
     "list_keys": "listOnlyKeys",
@@ -139,7 +139,7 @@ class _MeasuredWatch(BackendWatch):
     _watch: BackendWatch
     _tally: _Tally
     _resource: tuple[str, str]
-    # What the watch gave, until it is counted and returned, and the position before it: a poll
+    # What the watch returned, until it is counted and returned, and the position before it: a poll
     # that is interrupted in between loses nothing.
     _found: list[WatchBatch | None] = attrs.field(factory=list)
     _before: int = 0

@@ -16,7 +16,7 @@ __all__ = ["FAILED", "Sizes", "StoreSize"]
 
 _log = Log("revstore.metrics")
 
-#: Stands for a figure that could not be had.
+#: Means a figure that could not be read.
 FAILED = -1
 
 
@@ -29,7 +29,7 @@ class Sizes:
         self._due = 0.0
         #: Whether the storage was closed; there are no figures then.
         self.ended = False
-        #: None: not known. Both are FAILED if the last count failed.
+        #: None: unknown. Both are FAILED if the last count failed.
         self.objects: int | None = None
         self.size: int | None = None
 
@@ -67,7 +67,7 @@ class StoreSize:
         self._backend = backend
         self._period = period
         self._due = 0.0
-        #: None: not known; FAILED if asking failed.
+        #: None: unknown; FAILED if asking failed.
         self.bytes: int | None = None
 
     def ask(self, deadline: float) -> None:

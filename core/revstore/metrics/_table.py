@@ -51,7 +51,7 @@ class Metric:
     labels: tuple[str, ...] = _RESOURCE
 
 
-#: The labels behind group and resource, and the value; of a summary count and sum.
+#: The labels after group and resource, and the value; for a summary count and sum.
 Sample = tuple[tuple[str, ...], float | tuple[int, float]]
 
 
@@ -106,7 +106,7 @@ MARKS = Metric(
     "Progress marks that watches of the backend delivered.",
 )
 
-# The original cuts it too, so that a float has all its digits.
+# The original truncates it too, so that a float has all its digits.
 _VERSION_LIMIT = 10**15
 
 
@@ -250,7 +250,7 @@ CACHE_METRICS = (
     ),
 )
 
-#: All.
+#: All metrics.
 METRICS = (
     OBJECTS,
     OBJECTS_OLD,

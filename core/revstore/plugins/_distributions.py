@@ -54,7 +54,7 @@ def declared(group: str) -> Iterator[Declared | Unreadable]:
         name, version = _name_of_folder(folder)
         try:
             name = name or _header(distribution, "Name")
-            # What is left of an older copy may have no entry points; it hides nothing.
+            # The remains of an older copy may have no entry points; they hide nothing.
             text = distribution.read_text("entry_points.txt")
             if not text or not _NAME.fullmatch(name) or normal(name) in seen:
                 continue
@@ -71,7 +71,7 @@ def declared(group: str) -> Iterator[Declared | Unreadable]:
 
 
 def _folder(distribution: Distribution) -> str:
-    # No public attribute has it; other finders' distributions may lie in no folder.
+    # There is no public attribute for it; other finders' distributions may have no folder.
     return str(getattr(distribution, "_path", "")).rstrip("/\\")
 
 

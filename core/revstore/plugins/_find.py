@@ -203,8 +203,8 @@ def _absent(
         return BackendNotInstalled(
             name, installed=installed, blocked=blocked_by(every[0]), kind=kind_of(group)
         )
-    # The pip line only for names of this project: else a typo in a URL, or somebody who took such a
-    # name on PyPI, would decide what gets installed.
+    # The pip line only for names of this project: otherwise a typo in a URL, or somebody who took
+    # such a name on PyPI, would determine what is installed.
     known = _RESERVED.get(group, {})
     hint = f"pip install {known[name]}" if name in known else ""
     close: Iterable[str] = difflib.get_close_matches(name, [*installed, *known], n=1)

@@ -31,7 +31,7 @@ __all__ = [
     "registrations",
 ]
 
-#: What a plugin may raise and is then broken. Ctrl-C is no fault of it.
+#: If a plugin raises one of these it is broken. Ctrl-C is not its fault.
 PLUGIN_ERRORS = (Exception, SystemExit)
 
 

@@ -119,7 +119,7 @@ def open_backend(config: StorageConfig) -> Backend:
     if config.insecure_skip_verify:
         warnings.warn("TLS certificates are not verified: insecure_skip_verify", stacklevel=2)
     core = _Core()
-    # The backend's plugin describes; it has no say in how its own or another store is opened.
+    # The backend's plugin only describes; it cannot change how its own or another store is opened.
     manager = _manager_for_opening(core, config.wrappers)
     trace(f"{found.name}: opening")
     try:

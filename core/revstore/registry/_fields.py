@@ -14,7 +14,7 @@ from revstore.objects import metadata_value, with_metadata
 
 __all__ = ["as_new", "as_successor", "built_in"]
 
-# Never stored, so that they make no difference.
+# Never stored, so they are not compared.
 _NOT_STORED = {"resource_version": None, "self_link": None}
 
 

@@ -28,7 +28,7 @@ __all__ = ["ApplyOutcome", "ApplyResult", "Registry"]
 
 T = TypeVar("T")
 
-# As Kubernetes makes names: no vowels, so no words, and nothing that is easily misread.
+# As Kubernetes forms names: no vowels, so no words, and nothing that is easily misread.
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
 _LONGEST_NAME = 63
@@ -251,7 +251,7 @@ class Registry(Closing, Generic[T]):
         key = self._keys.one(name, namespace)
 
         def change(current: Any, meta: ResponseMeta) -> Any:
-            # It may change the object that it is given.
+            # It may change the object that it receives.
             copy = guarded(_copier_of(current.__class__, self._codec).copy, "copier")
             made = update(copy(current), meta)
             obj = made.object if isinstance(made, WithTTL) else made

@@ -15,7 +15,7 @@ _log = Log("revstore.slow")
 
 # Characters of a key or selector that are shown.
 _LONGEST = 300
-# What is shown of a call's arguments.
+# The arguments of a call that are shown.
 _ARGUMENTS = (
     "resource_version",
     "resource_version_match",
@@ -26,7 +26,7 @@ _ARGUMENTS = (
     "send_initial_events",
     "timeout",
 )
-# The parts of a call's time, and what they are called.
+# The parts of a call's time, and their names.
 _TIMES = {
     "backend": "backend",
     "encode": "encoding",

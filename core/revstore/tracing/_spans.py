@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["OpenTelemetrySpans"]
 
-#: A span, and what puts back the span that was current before it.
+#: A span, and what restores the span that was current before it.
 _Span: TypeAlias = tuple[otel.Span, Any]
 
 
@@ -29,7 +29,7 @@ class OpenTelemetrySpans:
     """
 
     def __init__(self, system: str, resource: str) -> None:
-        # Of whatever provider the program sets, now or later.
+        # From whichever provider the program sets, now or later.
         self._tracer = otel.get_tracer("revstore", version("revstore"))
         self._resource = resource
         self._attributes = {"db.system.name": system, "db.collection.name": resource}

@@ -58,9 +58,9 @@ from revstore_etcd2._wire import Answer, Node, decode_answer, encode_value, kv_o
 
 __all__ = ["Etcd2Backend"]
 
-#: The server reads no more of a request.
+#: The server reads no larger request.
 _MAX_BODY = 10 << 20
-#: A path that no key has: reading it costs nothing but tells the store's index.
+#: A path that no key has: reading it costs nothing, and returns the store's index.
 _PROBE = "/%-/%-"
 _LOST = (*ABSENT, _errors.COMPARE_FAILED, _errors.NOT_A_FILE)
 _MAX_FOREIGN = 10_000
@@ -224,7 +224,7 @@ class Etcd2Backend(Backend):
     def close(self) -> None:
         with self._guard.closing():
             if not self._guard.inherited:
-                # Each step may be done twice: a close that was interrupted is followed by another.
+                # Each step may be repeated: the next close finishes an interrupted one.
                 self._client.close()
                 self._hub.close(1.5)
 

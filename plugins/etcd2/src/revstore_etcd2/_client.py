@@ -42,12 +42,12 @@ from revstore_etcd2._wire import index_of
 __all__ = ["KEY_LIMIT", "Client", "Reply"]
 
 _POOL = 100
-#: Bytes of an answer about one key. A value of 10 MiB, the most that the server takes, becomes 20
-#: where each character is escaped, and there may be the value before it.
+#: Bytes of an answer about one key. A value of 10 MiB, the most that the server accepts, becomes 20
+#: if each character is escaped, and the value before it may be there too.
 KEY_LIMIT = 64 << 20
 _VERSION_LIMIT = 64 << 10
 _VERSION_TIMEOUT = 2.0
-#: What a connection can fail with; the last two by sizes in an answer that are none.
+#: The errors of a connection; the last two come from invalid sizes in an answer.
 _BROKEN = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
@@ -87,7 +87,7 @@ class Client:
     def __init__(self, config: StorageConfig, options: Etcd2Options) -> None:
         self.options = options
         self.closed = Wake()
-        # Weakly: of a call that was interrupted twice nobody is left to take its connection out.
+        # Weakly: if a call was interrupted twice, nobody is left to remove its connection.
         self._active: set[weakref.ref[Connection]] = set()
         self._headers = headers_of(config)
         self._servers = servers_of(config)

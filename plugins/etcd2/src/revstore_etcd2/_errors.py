@@ -44,12 +44,12 @@ _ROOT_READ_ONLY = 107
 DIRECTORY_NOT_EMPTY = 108
 _UNAUTHORIZED = 110
 _INVALID_FORM = 210
-#: The cluster's inner life: no leader, a timeout, a proposal that got lost.
+#: Internal problems of the cluster: no leader, a timeout, a lost proposal.
 RAFT = (300, 301)
 _CLEARED = 401
 #: The error codes that say that a write was not done: those of commands, and of malformed requests.
 REFUSALS = frozenset({*range(100, 112), *range(200, 220)})
-#: What a server says of a client's certificate; it has not looked at any request then.
+#: What a server says about a client's certificate; then it has read no request.
 _TLS_REFUSALS = ("unknown_ca", "access_denied", "handshake_failure", "protocol_version")
 
 

@@ -15,14 +15,14 @@ from revstore_etcd2._wire import Action, decode_answer, event_of
 
 __all__ = ["BROKEN", "History", "Memory", "Reader", "change_of"]
 
-#: What reading from a connection fails with.
+#: The errors of reading from a connection.
 BROKEN = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _NEXT = "/v2/keys/?wait=true&recursive=true&waitIndex="
 #: Seconds without a body after which the server is asked to end its answer.
 _SILENCE = 0.5
 #: Seconds without a byte after which an answer that has begun is given up.
 _STALLED = 5.0
-#: Seconds between two tries.
+#: Seconds between two attempts.
 _RETRY = 0.05
 
 

@@ -48,7 +48,7 @@ class _Timed:
                 return int(read(*arguments))
             except TimeoutError:
                 self.half_closed = True
-                # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
+                # Not SSLSocket.shutdown: it removes TLS while another thread reads.
                 socket.socket.shutdown(self, socket.SHUT_WR)  # type: ignore[arg-type]
         self._limit()
         return int(read(*arguments))
@@ -58,12 +58,12 @@ class _Timed:
         return int(super().send(data, flags))  # type: ignore[misc]
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        self._limit()  # one for all of it in the plain socket; that of TLS comes back to ``send``
+        self._limit()  # one for all of it in the plain socket; that of TLS calls ``send``
         super().sendall(data, flags)  # type: ignore[misc]
 
     def __del__(self) -> None:
-        # Of a call that a signal handler interrupted nobody is left to close it, and that is no
-        # mistake to warn of.
+        # If a signal handler interrupted the call, nobody is left to close it; do not warn about
+        # that.
         if self.fileno() >= 0:  # type: ignore[attr-defined]
             os.close(self.detach())  # type: ignore[attr-defined]
 
@@ -146,7 +146,7 @@ class Connection(http.client.HTTPConnection):
     def cut(self) -> None:
         """Wake a thread that waits for this connection; its call then fails. Never call this in a
         child after a fork, where it would end the parent's connection."""
-        # Not SSLSocket.shutdown: it takes TLS away from under the thread that reads.
+        # Not SSLSocket.shutdown: it removes TLS while another thread reads.
         with ignoring(OSError):
             socket.socket.shutdown(self.timed, socket.SHUT_RDWR)
 

@@ -83,8 +83,8 @@ class Hub(Reconnecting):
         for listener in list(self._listeners):
             listener.end(Closed("the backend is closed"))
         self._memory.stop()
-        # Without the lock, which the code that a closing signal handler interrupted may hold. A
-        # thread that begins just now ends by itself.
+        # Without the lock, which may be held by the code that a signal handler interrupted to
+        # close. A thread that begins just now ends by itself.
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -94,7 +94,7 @@ class Hub(Reconnecting):
     def _run(self) -> None:
         with self._lock:
             if self._thread is not threading.current_thread():
-                return  # who started it was interrupted, and another has begun or will
+                return  # its starter was interrupted, and another thread has begun or will
         self._keep_following()
 
     @property
@@ -104,7 +104,7 @@ class Hub(Reconnecting):
     def _rest(self) -> None:
         self._wanted.clear()
         with self._lock:
-            # Also closed: what close has set just before may have been cleared.
+            # Also if closed: what close has just set may have been cleared.
             if self._listeners or self._client.closed.is_set():
                 return
             self._cursor = None
@@ -118,7 +118,7 @@ class Hub(Reconnecting):
 
     def _take(self, action: Action) -> None:
         if self._cursor is None or action.index <= self._cursor:
-            return  # of a server that lags: it came before
+            return  # from a server that lags: it came before
         # Before the listeners are copied: one that joins in between reads it from history.
         self._cursor = action.index
         for listener in list(self._listeners):

@@ -26,7 +26,7 @@ __all__ = ["key_of", "path_of", "prefix_folder", "url_of"]
 
 _RELATIVE = "%-"
 _EMPTY = "%"
-# Another one, so that "a/" and "a//b" do not need a key and a folder in one place.
+# A different name, so that "a/" and "a//b" do not need a key and a folder in one place.
 _EMPTY_END = "%="
 
 

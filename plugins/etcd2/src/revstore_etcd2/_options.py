@@ -9,7 +9,7 @@ from revstore.values import Capability
 
 __all__ = ["CAPABILITIES", "Etcd2Options"]
 
-#: No history but what watches need, no compaction, no count of versions, no progress on request.
+#: No history except what watches need, no compaction, no count of versions, no progress on request.
 CAPABILITIES = frozenset(
     {
         Capability.TTL,

@@ -29,7 +29,7 @@ __all__ = ["Reconnecting"]
 
 _log = Log("revstore_etcd2")
 _STREAM = "/v2/keys/?wait=true&recursive=true&stream=true"
-# Seconds before another try, doubled each time.
+# Seconds before the next attempt, doubled each time.
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 1.0
 
@@ -52,7 +52,7 @@ class Reconnecting(abc.ABC):
         self._read_index = read_index
         self._memory = Memory(client, check_cluster)
         self._wanted = Wake()
-        #: The index of the last change that was taken; set by the thread that follows alone.
+        #: The index of the last change that was taken; only the thread that follows sets it.
         self._cursor: int | None = None
 
     @property

@@ -19,7 +19,7 @@ __all__ = [
     "nonsense",
 ]
 
-#: The errors that say that there is no such key.
+#: The errors that mean that there is no such key.
 ABSENT = (NOT_FOUND, NOT_A_DIRECTORY)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Stream"]
 
 #: Bytes of one change: see KEY_LIMIT.
 _LINE_LIMIT = 64 << 20
-#: Seconds in which a change that has begun has to be there.
+#: Seconds in which the whole of a change must arrive once it has begun.
 _LINE_TIME = 30.0
 _PIECE = 1 << 16
 
@@ -39,7 +39,7 @@ class Stream:
         self._forget = forget
         self.status = response.status
         self.headers = response.headers
-        #: How far the store had come when the server answered.
+        #: The store's index when the server answered.
         self.index = index_of(self.headers.get("X-Etcd-Index") or "")
         self.cluster = self.headers.get("X-Etcd-Cluster-Id") or ""
 

@@ -19,7 +19,7 @@ from revstore_etcd2._wire import Action
 
 __all__ = ["Etcd2Watch"]
 
-#: A watch that nobody polls ends with ``Compacted`` when it holds so much.
+#: A watch that nobody polls ends with ``Compacted`` when it holds this much.
 _CAPACITY = 100_000
 _CAPACITY_BYTES = 64 * 1024 * 1024
 
@@ -92,7 +92,7 @@ class Etcd2Watch(BackendWatch, Listener):
         event = action.event
         wanted = event is not None and action.index > self._after and self._covers(event.kv.key)
         if action.lost_folder and action.index > self._after and self._lies_in(action):
-            # What was in it is not known, only that it is gone.
+            # Which keys were in it is unknown, only that they are gone.
             self._error = Compacted(action.index, action.index)
         elif wanted and event is not None:
             self._queue.append(event)
@@ -159,7 +159,7 @@ class Etcd2Watch(BackendWatch, Listener):
 
     def _next(self) -> WatchBatch | None:
         """Return what comes next, which stays in its queue until ``poll`` has returned it."""
-        # The order of these three reads is that of the writers, turned round.
+        # These three are read in the reverse order of the writers.
         error, pushed, caught_up = self._error, self._pushed, self._caught_up
         event = self._first(self._past)
         if event is None and caught_up:

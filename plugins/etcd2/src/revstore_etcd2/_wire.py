@@ -191,7 +191,7 @@ def _event(key: str, node: Node, before: Node | None, gone: bool) -> WatchEvent:
         before.key != node.key or before.modified_index >= node.modified_index
     ):
         raise CorruptStore(f"the server sent a change of {key!r} with another key's past")
-    if gone or node.dir:  # a folder that takes the place of a key
+    if gone or node.dir:  # a folder that replaces a key
         if previous is None:
             raise CorruptStore(f"the server sent a deletion of {key!r} without what was deleted")
         deleted = KeyValue(key, b"", node.modified_index)

@@ -50,7 +50,7 @@ from revstore_etcd3._wire import rpc_pb2
 __all__ = ["Etcd3Backend"]
 
 T = TypeVar("T")
-# Seconds for what only makes an error more precise.
+# Seconds for requests that only make an error more precise.
 _LOOK = 2.0
 
 
@@ -167,7 +167,7 @@ class Etcd3Backend(Backend):
                 value,
                 expected_revision,
                 lease=lease,
-                # The server refuses to keep the lease of a key that is not there.
+                # The server refuses to keep the lease of a key that does not exist.
                 ignore_lease=ttl is None and expected_revision > 0,
             )
 
@@ -198,7 +198,7 @@ class Etcd3Backend(Backend):
         check_watch(key, recursive=recursive, after_revision=after_revision)
         self._client.check_open()
         compacted = self._compacted
-        self._calls.run(self._hub.start)  # to its end, whatever strikes the main thread
+        self._calls.run(self._hub.start)  # to its end, whatever interrupts the main thread
         return Etcd3Watch(
             self._client,
             self._hub,
@@ -206,7 +206,7 @@ class Etcd3Backend(Backend):
             recursive=recursive,
             after=after_revision,
             progress=progress,
-            # Which the hub may remember still: after a compaction, nothing depends on that.
+            # The hub may still remember it: after a compaction, nothing depends on that.
             error=Compacted(compacted) if after_revision < compacted else None,
         )
 
@@ -322,7 +322,7 @@ class Etcd3Backend(Backend):
         return response
 
     def _grant(self, ttl: int, timeout: float) -> int:
-        # Asking twice grants two, of which one runs out unused.
+        # Asking twice grants two leases, one of which expires unused.
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
         response = self._client.read(lambda server: server.lease.LeaseGrant, request, timeout)
         return check_lease(response.ID)

@@ -23,9 +23,9 @@ __all__ = ["MainThreadCalls"]
 T = TypeVar("T")
 #: Seconds that ``close`` waits for a worker.
 _PATIENCE = 0.5
-#: Seconds between two looks whether there is anybody left who does the call.
+#: Seconds between two checks whether there is still a worker for the call.
 _LOOK = 1.0
-#: How many workers wait for calls at most.
+#: The most workers that wait for calls.
 _SPARE = 2
 
 
@@ -60,7 +60,8 @@ class MainThreadCalls:
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
-        # Changed and copied in single steps; the second has an entry for each that waits for a job.
+        # Changed and copied in single steps; the second one has an entry for each worker that waits
+        # for a job.
         self._workers: set[threading.Thread] = set()
         self._waiting: list[None] = []
         self._closed = False

@@ -18,7 +18,7 @@ from revstore_etcd3._wire import RpcError, code_of, details_of, rpc_pb2
 __all__ = ["check_members"]
 
 _TIMEOUT = 3.0
-#: The key by which compactors agree, that of Kubernetes.
+#: The key by which compactors agree, which is that of Kubernetes.
 _ELECTION = "compact_rev_key"
 
 
@@ -62,7 +62,7 @@ def _permissions(client: Client, config: StorageConfig) -> Iterator[DoctorCheck]
             name="role for watches", result=CheckResult.FAILED, detail=whole_store(client.user)
         )
     if config.compaction_interval:
-        # No key has this revision: what is asked is only whether it may be written.
+        # No key has this revision: the request only shows whether it may be written.
         write = put_request(_ELECTION.encode(), b"", 2**62)
         detail = _denied(client, lambda server: server.kv.Txn, write)
         if detail:

@@ -31,7 +31,7 @@ Method = Callable[[Server], Callable[..., Any]]
 
 # Seconds between two rounds over the servers.
 _PAUSE = 0.05
-# How many times dial_timeout a call tries to connect before it is given up.
+# How many times dial_timeout a call tries to connect before it gives up.
 _DIALS = 2
 _PORT = 2379
 
@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, config: StorageConfig, options: Etcd3Options) -> None:
         self._options = options
-        #: The backend's, which closes the client.
+        #: That of the backend, which closes the client.
         self.guard = OpenGuard(self)
         if config.tls_enabled and config.insecure_skip_verify:
             raise ConfigError(
@@ -111,7 +111,7 @@ class Client:
                     self._refuse(server, failed, refused)
                     self._leave(server)
                 if fate is Fate.NEVER_SENT and time.monotonic() > give_up:
-                    break  # nobody is there: who waits would rather know
+                    break  # nobody answers: the caller should know
         raise _too_late(failed, self.addresses)
 
     def write(
@@ -145,7 +145,7 @@ class Client:
                     self._leave(server)
                     self.check_open()
                     raise OutcomeUnknown(key, expected, details or code) from error
-                # What goes wrong with the login has written nothing.
+                # If the login fails, nothing was written.
                 failed = self._with_user(translate(code, details, server.title), error, key)
                 failed.__cause__ = error
                 if fate is Fate.STALE_TOKEN:

@@ -34,7 +34,7 @@ class Fate(enum.Enum):
     UNKNOWN = "unknown"
 
 
-# Code ("" for any), a part of the text, what became of it, the error. The first that fits.
+# Code ("" for any), a part of the text, the outcome, the error. The first one that fits counts.
 _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
     ("UNAVAILABLE", "failed to connect", Fate.NEVER_SENT, Unreachable),
     ("UNAVAILABLE", "dns resolution failed", Fate.NEVER_SENT, Unreachable),
@@ -63,7 +63,7 @@ _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
     ("UNIMPLEMENTED", "", Fate.REFUSED, BackendError),
     ("DEADLINE_EXCEEDED", "", Fate.UNKNOWN, Timeout),
     ("", "request timed out", Fate.UNKNOWN, Timeout),
-    # A server that sees the deadline pass, or stops, before the client does so, gives no code.
+    # If a server sees the deadline pass, or stops, before the client does, it gives no code.
     ("", "context deadline exceeded", Fate.UNKNOWN, Timeout),
     ("", "context canceled", Fate.UNKNOWN, Unreachable),
     ("", "raft: stopped", Fate.UNKNOWN, Unreachable),
@@ -73,8 +73,8 @@ _TABLE: tuple[tuple[str, str, Fate, type[BackendError]], ...] = (
 )
 
 
-# Where TLS is the reason why there is no connection: what the transport says of it, and what that
-# means. The text in parentheses, if any, is the reason.
+# Reasons of TLS for a missing connection: the text of the transport, and its meaning. The text in
+# parentheses, if any, is the reason.
 _TLS = (
     (
         re.compile(r"certificate_verify_failed(?:: )?([^:]*)", re.IGNORECASE),
@@ -85,7 +85,7 @@ _TLS = (
         "the server's certificate is for another host: check server_list and ca_file",
     ),
     (
-        # Versions of etcd differ in when they look at it; later, the alert is not shown.
+        # Versions of etcd differ in when they check it; later, the alert is not shown.
         re.compile(
             r"alert_(\w*certificate\w*|unknown_ca)|(certificate_required)|tsi_data_corrupted",
             re.IGNORECASE,

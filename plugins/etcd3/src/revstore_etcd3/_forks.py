@@ -18,7 +18,7 @@ __all__ = ["OpenStream", "calling"]
 
 #: Seconds that a fork waits for calls and streams to end.
 _PATIENCE = 2.0
-#: Seconds between two looks.
+#: Seconds between two checks.
 _LOOK = 0.0005
 
 

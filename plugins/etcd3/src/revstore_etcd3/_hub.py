@@ -26,7 +26,7 @@ __all__ = ["Hub", "Listener", "revision_of"]
 _log = Log("revstore_etcd3")
 
 _KEPT = 20_000
-# Seconds for one try to read the store's revision, and before another.
+# Seconds for one attempt to read the store's revision, and before the next.
 _ANSWER_TIME = 5.0
 _RETRY = 0.2
 
@@ -66,7 +66,7 @@ class Hub(Reconnecting):
         super().__init__(client, read_header)
         # Added to, discarded from and copied in single steps of the interpreter.
         self._waiting: set[Listener] = set()
-        #: Who asks for the store's revision; None ends the thread that answers.
+        #: The watches that ask for the store's revision; None ends the thread that answers.
         self._asking: queue.SimpleQueue[Listener | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []  # guarded by _lock
 
@@ -83,7 +83,7 @@ class Hub(Reconnecting):
     def wait(self, watch: Listener, wake: Wake, timeout: float | None) -> None:
         """Return when there may be something for ``watch``, it is closed, or the time has
         passed."""
-        # First known, then looked: what comes in between wakes it.
+        # First register, then check: what comes in between wakes it.
         self._waiting.add(watch)
         if not watch.has_more():
             wake.wait(timeout)
@@ -142,7 +142,7 @@ class Hub(Reconnecting):
             with contextlib.suppress(queue.Empty):
                 while (another := self._asking.get_nowait()) is not None:
                     asking.add(another)
-            # A mark that was asked for is owed also when the server is away.
+            # A requested mark is owed even while the server is away.
             while self.ended is None:
                 try:
                     revision = self._read_header(_ANSWER_TIME).revision

@@ -20,10 +20,10 @@ class StoreIdentity:
         self._lock = threading.Lock()  # guards cluster_id, revision and _replaced
         #: 0 until a server has answered.
         self.cluster_id = 0
-        #: The highest that was answered. To be read before a request is sent.
+        #: The highest revision in an answer. Read it before a request is sent.
         self.revision = 0
         self._replaced = ""
-        #: Called once, when the store is found to be another.
+        #: Called once, when the store is found to be another one.
         self.when_replaced: Callable[[IncompatibleStore], object] = lambda _: None
 
     def check(self) -> None:

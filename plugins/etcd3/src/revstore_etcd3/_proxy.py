@@ -61,7 +61,7 @@ def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         pass
-    try:  # "127.1" too, as resolvers take it
+    try:  # "127.1" too, as resolvers accept it
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
         return None

@@ -21,7 +21,7 @@ from revstore_etcd3._wire import RpcError, rpc_pb2
 
 __all__ = ["Reader"]
 
-# Seconds for what only makes an error more precise.
+# Seconds for requests that only make an error more precise.
 _LOOK = 2.0
 
 
@@ -33,7 +33,7 @@ class Reader:
         # A key that a role limited to the prefix may read.
         self._own_key = f"{prefix.rstrip('/')}/".encode()
         self._page = page
-        #: Keys met that are not UTF-8.
+        #: Keys found that are not UTF-8.
         self.foreign: set[bytes] = set()
 
     def range(self, request: Any, timeout: float) -> Any:

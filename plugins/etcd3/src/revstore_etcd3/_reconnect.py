@@ -31,7 +31,7 @@ __all__ = ["Reconnecting"]
 
 _log = Log("revstore_etcd3")
 
-# Seconds before another try, doubled each time.
+# Seconds before the next attempt, doubled each time.
 _FIRST_RETRY = 0.05
 _LAST_RETRY = 2.0
 
@@ -42,15 +42,15 @@ class Reconnecting(abc.ABC):
     def __init__(self, client: Client, read_header: Callable[[float], Any]) -> None:
         self._client = client
         self._read_header = read_header
-        self._lock = threading.Lock()  # guards _stream, and that a log fits position
+        self._lock = threading.Lock()  # guards _stream, and that log and position fit
         #: Replaced as a whole; None until the stream has begun.
         self.log: SharedLog[Batch] | None = None
         #: Everything up to it is in the log.
         self.position = 0
-        #: Why no watch goes on.
+        #: The error with which every watch ends.
         self.ended: StorageError | None = None
         self._stream: Stream | None = None
-        self._last: list[Any] = []  # see Stream; of the stream's thread alone
+        self._last: list[Any] = []  # see Stream; only the stream's thread uses it
 
     @abc.abstractmethod
     def end(self, error: StorageError) -> None:
@@ -94,7 +94,7 @@ class Reconnecting(abc.ABC):
 
     def _follow(self) -> bool:
         """Add the stream's events until it breaks; return whether there were any."""
-        self._read_header(5.0)  # tells whether it is the store that it was
+        self._read_header(5.0)  # shows whether it is still the same store
         stream = Stream(self._client, self.position, self._last)
         with self._lock:
             self._stream = stream

@@ -15,7 +15,7 @@ from revstore_etcd3._wire import Server
 
 __all__ = ["Batch", "Stream", "whole_store"]
 
-#: A revision and its events in key order; none where all keys were foreign.
+#: A revision and its events in key order; none if all keys were foreign.
 Batch: TypeAlias = tuple[int, tuple[WatchEvent, ...]]
 
 
@@ -38,7 +38,7 @@ class Stream:
 
     def __init__(self, client: Client, after: int, last: list[Any] | None) -> None:
         self._after = after
-        #: The events of the last revision that came, or what was given.
+        #: The events of the last revision that came, or the given ones.
         self.last = last
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._requests.put(watch_request(after + (last is None)))

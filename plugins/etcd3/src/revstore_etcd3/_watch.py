@@ -23,11 +23,11 @@ __all__ = ["Etcd3Watch"]
 
 # Seconds without events after which a watch shows how far it is.
 _MARK_INTERVAL = 5.0
-# Responses that a stream over history may be ahead of who polls.
+# How many responses a stream over history may be ahead of the polling thread.
 _AHEAD = 16
 # Seconds before a stream over history that broke is opened again.
 _RETRY = 0.1
-# Seconds between two looks whether who polls has made room.
+# Seconds between two checks whether the polling thread has made room.
 _ROOM = 0.1
 
 
@@ -141,7 +141,7 @@ class Etcd3Watch(BackendWatch, Listener):
         self._history: _History | None = None
         self._error = error  # what ``poll`` raises
         self.closed = False
-        # How many marks were asked for, and the highest revision that one is wanted for: replaced
+        # How many marks were requested, and the highest revision that one is wanted for: replaced
         # as a whole by the hub's thread; how many have been reported.
         self._asked = (0, 0)
         self._telling = 0
@@ -241,7 +241,7 @@ class Etcd3Watch(BackendWatch, Listener):
         position, log = self._hub.position, self._hub.log
         if log is None:
             return False
-        if log.floor == 1:  # a new store's revision, which is no event
+        if log.floor == 1:  # the revision of a new store, which is not an event
             self._looked = max(self._looked, 1)
         if self._looked < log.floor:
             target = position
@@ -266,7 +266,7 @@ class Etcd3Watch(BackendWatch, Listener):
         if item is None:
             self._history = None
             return True
-        # What was taken out twice is passed over, as it was looked at.
+        # Skip what was taken out twice; it was already looked at.
         self._ready = deque(item)
         history.next()
         return True

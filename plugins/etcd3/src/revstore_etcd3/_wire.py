@@ -36,27 +36,27 @@ class Server:
     ) -> None:
         self.address = address
         proxy = proxy_variable(address, os.environ)
-        #: What errors call the server.
+        #: The server's name in errors.
         self.title = f"{address} (by the proxy of {proxy})" if proxy else address
         milliseconds = int(keepalive_timeout * 1000)
         self._tls = tls
         self._options = [
             ("grpc.keepalive_time_ms", int(keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", milliseconds),
-            # Without this the one above does not bound a peer that has stopped.
+            # Without this, the option above does not limit a peer that has stopped.
             ("grpc.http2.ping_timeout_ms", milliseconds),
-            # A server takes pings without a call for an attack: it ends the connection, and grpc
-            # then asks half as often.
+            # A server takes pings without a call for an attack: it ends the connection, and then
+            # grpc asks half as often.
             ("grpc.keepalive_permit_without_calls", 0),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 50),
-            # Also how long each try to connect, with TLS, may take.
+            # Also the time that each attempt to connect, with TLS, may take.
             ("grpc.min_reconnect_backoff_ms", int(dial_timeout * 1000)),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.max_receive_message_length", _UNBOUNDED),
             ("grpc.max_send_message_length", _UNBOUNDED),
             ("grpc.enable_retries", 0),
-            # Channels of one process that look alike would share a connection, and its end.
+            # Channels of one process with equal options would share a connection, and its end.
             ("grpc.use_local_subchannel_pool", 1),
             # A proxy of the environment reaches its own loopback, not ours.
             ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
