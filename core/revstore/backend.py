@@ -461,8 +461,8 @@ class Backend(Closing):
 
         The first call on an open backend gives each lease at least min(ttl, ``grace``) seconds from
         now, so that its holder can come back after the store was closed. A lease that has more time
-        left is not changed, so that no ttl starts again at a restart. Later calls return the same
-        object.
+        left is not changed, so that no ttl starts again at a restart. A store that is a server of
+        its own changes none, as it was not closed. Later calls return the same object.
 
         Raises:
             Unsupported: without LEASES.

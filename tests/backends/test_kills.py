@@ -26,14 +26,17 @@ def test_what_was_acknowledged_is_there(kind, tmp_path, start_etcd, fault_seed):
         url = f"{kind}://{start_etcd('3.5', enable_v2=kind == 'etcd2').address}"
     written = unknown = 0
     writers: set[str] = set()
+    steps: set[str] = set()
     for history in kill_rounds(url, rounds=4 * LONG, seed=fault_seed):
         assert check_history(history) == []
         written += sum(each.succeeded is True for each in history.operations)
         unknown += sum(each.succeeded is None for each in history.operations)
+        steps |= {each.transaction[-3:] for each in history.operations if each.succeeded}
         writers |= {_kind_of(each.value) for each in history.operations if each.succeeded}
     assert written > 5 * LONG
     assert unknown > 0
     assert writers > {"child", "main"}
+    assert ("end" in steps, len(steps) > 2) == (kind != "etcd2",) * 2, "leases and transactions"
     with open_backend(StorageConfig.from_url(url)) as backend:
         assert backend.count("").count == 0
 

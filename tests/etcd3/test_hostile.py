@@ -85,6 +85,16 @@ class Server(
     def LeaseGrant(self, request, context):
         return self._answer("LeaseGrant", request, context)
 
+    def LeaseRevoke(self, request, context):
+        return self._answer("LeaseRevoke", request, context)
+
+    def LeaseTimeToLive(self, request, context):
+        return self._answer("LeaseTimeToLive", request, context)
+
+    def LeaseKeepAlive(self, requests, context):
+        for request in requests:
+            yield self._answer("LeaseKeepAlive", request, context)
+
     def Authenticate(self, request, context):
         return self._answer("Authenticate", request, context)
 
@@ -183,7 +193,6 @@ KEYS = {
     "never created": [changed(create_revision=0)],
     "no version": [changed(version=0)],
     "version below 0": [changed(version=-3)],
-    "lease below 0": [changed(lease=-3)],
 }
 
 

@@ -39,15 +39,36 @@ def write(backend, key):
     return backend.put(key, b"", expected_revision=current.revision if current else 0).revision
 
 
-@pytest.mark.parametrize("call", ["get", "list", "put"])
+def move(seen):
+    """Write two keys, each by what the other was."""
+    left, right = (seen.get(f"/i/{name}").value for name in "lr")
+    seen.put("/i/l", right)
+    seen.put("/i/r", left)
+
+
+@pytest.mark.parametrize("call", ["get", "list", "put", "leases"])
 def test_a_call_interrupted_at_every_line(backend, call):
     """An exception of a handler comes out as it is, and the next calls work."""
     calls = {
         "get": lambda: backend.get("/i/a"),
         "list": lambda: backend.list("/i/"),
         "put": lambda: backend.put("/i/a", b"never", expected_revision=1),
+        "leases": lambda: backend.leases().keep_alive(lease),
     }
+    lease = backend.leases().grant(1000).id
     assert interrupt_every_line(calls[call], where=WHERE, after=lambda _: check(backend)) > 5
+
+
+def test_a_transaction_interrupted_at_every_line(backend):
+    """Both keys are written or none, at one revision, and the next transaction works."""
+    backend.transaction(lambda seen: [seen.put(f"/i/{name}", name.encode()) for name in "lr"])
+
+    def after(_):
+        found = backend.list("/i/l").kvs + backend.list("/i/r").kvs
+        assert {kv.value for kv in found} == {b"l", b"r"}
+        assert found[0].revision == found[1].revision
+
+    interrupt_every_line(lambda: backend.transaction(move), where=WHERE, after=after)
 
 
 def test_calls_interrupted_by_signals(backend):
@@ -170,7 +191,13 @@ def test_a_watch_interrupted_while_it_opens(open_store, backend):
 def in_child(backend, watch, address, queue):
     """What a child does with what its parent opened, and with a handle of its own."""
     found = []
-    for call in (backend.status, lambda: backend.get("/i/a"), lambda: watch.poll(0)):
+    for call in (
+        backend.status,
+        lambda: backend.get("/i/a"),
+        lambda: watch.poll(0),
+        lambda: backend.transaction(move),
+        backend.leases,
+    ):
         try:
             call()
         except Closed:
@@ -197,7 +224,7 @@ def test_children_of_multiprocessing(backend, server):
             child = context.Process(target=in_child, args=(backend, watch, server.address, queue))
             child.start()
             written.append(write(backend, "/i/e"))
-            assert queue.get() == ["closed"] * 3 + ["/i/child"]
+            assert queue.get() == ["closed"] * 5 + ["/i/child"]
             child.join(PATIENCE)
             assert child.exitcode == 0
         assert [each.kv.revision for each in collect(watch, 4)] == written

@@ -88,6 +88,55 @@ def test_acknowledged_writes_survive_kills_of_forked_processes(
     assert {key[:3] for _, key, _ in known.values()} == {"/p/", "/c/"}
 
 
+def test_steps_of_many_keys_are_whole_after_kills(
+    start: Start, open_store: Open, fault_seed: int
+) -> None:
+    """DURABLE: transactions of many keys, and the ends of leases with many keys, are there whole or
+    not at all, those that were acknowledged are there, and a lease is there with its keys."""
+    dice = random.Random(fault_seed)
+    count = 50
+    for number in range(4 * LONG):
+        processes = {
+            f"{number}{each}": start("write_steps", f"{number}{each}", count) for each in "ab"
+        }
+        for process in processes.values():
+            assert process.stdout.readline() == "ready\n"
+        time.sleep(dice.uniform(0, 0.1))  # the moment of the kill; nothing is waited for
+        for process in processes.values():
+            process.kill()
+        # From the buffer that readline filled.
+        outputs = {name: process.stdout.read() for name, process in processes.items()}
+        for process in processes.values():
+            process.wait()
+        with open_store() as backend:
+            for name, output in outputs.items():
+                told = [line.split("\t") for line in output.split("\n")[:-1]]
+                check_steps(backend, f"/{name}/", count, [(kind, int(it)) for kind, it in told])
+
+
+def check_steps(
+    backend: SQLiteBackend, prefix: str, count: int, told: list[tuple[str, int]]
+) -> None:
+    """What is there is the last that was told, or what was under way then."""
+    leased = backend.list(f"{prefix}leased/").kvs
+    plain = [kv for kv in backend.list(prefix).kvs if kv not in leased]
+    wrote = [number for kind, number in told if kind == "wrote"]
+    if plain or wrote:
+        assert len(plain) == count
+        assert len({(kv.revision, kv.value) for kv in plain}) == 1
+        assert int(plain[0].value) - (wrote[-1] if wrote else -1) in (0, 1)
+    last = told[-1][0] if told else ""
+    assert len(leased) in {"wrote": (0, count), "leased": (count, 0)}.get(last, (0,))
+    leases = backend.leases()
+    if leased:
+        (lease,) = {kv.lease for kv in leased}
+        assert len(leases.get(lease, keys=True).keys) == count
+        leases.revoke(lease)
+        assert backend.count(f"{prefix}leased/").count == 0
+    ended = {lease for kind, lease in told if kind == "ended"}
+    assert not ended & set(leases.list())
+
+
 def check(backend: SQLiteBackend, known: dict[int, tuple[str, str, str]]) -> None:
     """Everything known is in the history, and the state is what the history leads to."""
     state: dict[str, bytes] = {}

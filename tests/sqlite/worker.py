@@ -178,6 +178,26 @@ def write(path: str, seed: str) -> None:
         run_threads(4, work, patience=600)
 
 
+def write_steps(path: str, name: str, keys: str) -> None:
+    """Write many keys in one step, and give as many a lease and end it, again and again."""
+    below = [f"/{name}/{number}" for number in range(int(keys))]
+    leased = [f"/{name}/leased/{number}" for number in range(int(keys))]
+    with open_store(path) as backend:
+        leases = backend.leases()
+        tell("ready")
+        for number in range(1_000_000):
+            value = b"%d" % number
+            backend.transaction(lambda seen: [seen.put(key, value) for key in below])  # noqa: B023
+            tell("wrote", number)
+            lease = leases.grant(1000).id
+            backend.transaction(
+                lambda seen: [seen.put(key, b"", lease=lease) for key in leased]  # noqa: B023
+            )
+            tell("leased", lease)
+            leases.revoke(lease)
+            tell("ended", lease)
+
+
 def forked_write(path: str, seed: str) -> None:
     """As ``write``, in a child that is forked, again and again, while a thread of the parent
     writes too; both are killed together. A signal's handler raises in the parent's main thread."""

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from revstore.backend import BackendWatch
-from revstore.errors import Closed, Compacted, Timeout
+from revstore.errors import Closed, Compacted, OutcomeUnknown, Timeout
 from revstore.memory import MemoryBackend
 from revstore.testing.checks import CHECKS, check_history
 from revstore.testing.conformance import Outcome, run_conformance
@@ -339,7 +339,59 @@ class EndsAsIfCompacted(Faulty):
         return batches
 
 
+class HalfABody(MemoryBackend):
+    """What breaks down in the middle of a transaction leaves a part of it."""
+
+    def _run(self, body):
+        if not rarely(self):
+            return super()._run(body)
+        write = self._state.write
+        self._state.write = lambda changes, clock: write(changes[:1], clock)
+        try:
+            super()._run(body)
+        finally:
+            del self._state.write
+        raise OutcomeUnknown("", 0)
+
+
+class StaleBody(MemoryBackend):
+    """A body sees a key as one before saw it, and writes it all the same."""
+
+    def _run(self, body):
+        return super()._run(lambda seen: body(StaleView(seen, self.__dict__)))
+
+
+class StaleView:
+    def __init__(self, seen, shown):
+        self._seen, self._shown = seen, shown.setdefault("shown", {})
+
+    def get(self, key):
+        found = self._seen.get(key)
+        before, self._shown[key] = self._shown.get(key, found), found
+        return before
+
+    def __getattr__(self, name):
+        return getattr(self._seen, name)
+
+
+class HalfALease(MemoryBackend):
+    """The end of a lease leaves one of its keys."""
+
+    def leases(self, **options):
+        leases = super().leases(**options)
+
+        def revoke(lease, **options):
+            self._state.leases.find(lease).keys.pop()
+            return type(leases).revoke(leases, lease, **options)
+
+        leases.revoke = revoke
+        return leases
+
+
 FAULTS = [
+    (HalfABody, {"whole"}),
+    (StaleBody, {"linearizable"}),
+    (HalfALease, {"state", "reliable"}),
     (StaleStatus, {"revisions"}),
     (ListAhead, {"state"}),
     (ListBehind, {"state"}),

@@ -240,6 +240,29 @@ def test_unknown_outcomes_are_recorded_open():
         assert check_history(recorder.history) == []
 
 
+def test_a_transaction_over_one_whose_outcome_is_not_known():
+    """What a body overwrites is seen, also if no other call reads it."""
+
+    class Breaks(MemoryBackend):
+        answers = False
+
+        def transactions(self, bodies, **options):
+            found = super().transactions(bodies, **options)
+            return found if self.answers else [OutcomeUnknown("", 0)]
+
+    with Breaks() as backend:
+        recorder = Recorder(backend)
+        with pytest.raises(OutcomeUnknown):
+            recorder.transaction(lambda seen: [seen.put(key, b"1") for key in ("/k", "/l")])
+        backend.answers = True
+        recorder.transaction(lambda seen: (seen.put("/k", b"2"), seen.delete("/l")))
+        with pytest.raises(ZeroDivisionError):
+            recorder.transaction(lambda seen: seen.put("/k", b"3") and 1 / 0)
+        assert [each.succeeded for each in recorder.history.operations] == [None] * 2 + [True] * 2
+        assert len({each.transaction for each in recorder.history.operations}) == 2
+        assert check_history(recorder.history) == []
+
+
 def test_the_longest_stall():
     """The longest time without an acknowledged write, from the first call to the last answer: of
     all writers together; reads, refusals and outcomes that are not known do not end it."""

@@ -62,6 +62,8 @@ class StepRules(RuleBasedStateMachine):
     model: PlainModel
     can: frozenset[Capability]
     prefix: str
+    #: Ids from here on are granted: the store may have leases of an earlier machine.
+    first_lease: int
 
     @property
     def leases(self) -> Leases:
@@ -170,6 +172,7 @@ class StepRules(RuleBasedStateMachine):
     @precondition(lambda self: Capability.LEASES in self.can)
     @rule(number=st.integers(1, 4), chosen=st.booleans())
     def grant(self, number: int, chosen: bool) -> None:
+        number += self.first_lease
         if not chosen and number in self.model.leases:
             with pytest.raises(LeaseExists):
                 self.leases.grant(1000, lease=number)

@@ -28,7 +28,7 @@ from revstore.testing.history import (
     WatchRecord,
 )
 from revstore.testing.linearizability import Verdict, linearizable
-from revstore.values import WatchEvent, WatchEventType
+from revstore.values import KeyValue, WatchEvent, WatchEventType
 
 __all__ = [
     "CHECKS",
@@ -46,6 +46,7 @@ __all__ = [
     "check_watch_reliable",
     "check_watch_resumable",
     "check_watch_unique",
+    "check_whole",
 ]
 
 
@@ -72,14 +73,15 @@ def check_linearizable(history: History) -> Iterator[str]:
 
 
 def check_revisions(history: History) -> Iterator[str]:
-    """No two writes use the same revision, and revisions rise in the order in which writes were
-    acknowledged. No answer has a lower revision than any client was given before, whether by a
-    write, a read, a list, a count or the status."""
+    """No two writes use the same revision unless they were made in one step, and revisions rise in
+    the order in which writes were acknowledged. No answer has a lower revision than any client was
+    given before, whether by a write, a read, a list, a count or the status."""
     owners: dict[int, Operation] = {}
     for operation in history.operations:
         if operation.succeeded:
             other = owners.setdefault(operation.revision, operation)
-            if other is not operation:
+            one_step = operation.transaction and operation.transaction == other.transaction
+            if other is not operation and not one_step:
                 yield (
                     f"revision {operation.revision} was given to writes of {other.key} and of "
                     f"{operation.key}"
@@ -179,6 +181,71 @@ class _States:
             if count and writes[count - 1][1] and key.startswith(prefix):
                 found[key] = writes[count - 1][0]
         return {key: at for key, at in found.items() if key not in self.unclear}
+
+
+def check_whole(history: History) -> Iterator[str]:
+    """Of what was done in one step all shows or nothing: a batch of a watch that has a part has all
+    parts that the watch covers, and a list that has one is not from before another."""
+    steps = _Steps(history)
+    for watch in history.watches:
+        for batch in watch.batches:
+            there = {event.kv.key for event in batch.events}
+            for name in sorted({steps.of_event(event) for event in batch.events} - {""}):
+                for part in steps.parts[name]:
+                    if watch.covers(part.key) and part.key not in there:
+                        yield f"{_name(watch)}: {part.key} is missing at {batch.revision}"
+    for reading in history.readings:
+        shown = {kv.key: kv for kv in reading.kvs}
+        for kv in reading.kvs:
+            for part in steps.parts[steps.of_key(kv)]:
+                other = shown.get(part.key)
+                if other is None:
+                    torn = part.key not in steps.deleted and part.key.startswith(reading.prefix)
+                else:
+                    torn = other.revision < kv.revision
+                if torn:
+                    at = _at(other.revision if other else None)
+                    yield (
+                        f"list of {reading.prefix!r} at {reading.revision} has {kv.key} at "
+                        f"{kv.revision}, and {part.key}, of the same step, {at}"
+                    )
+
+
+class _Steps:
+    """The writes of transactions and of leases that ended, also those that may have landed."""
+
+    def __init__(self, history: History) -> None:
+        #: By the name of the step, "" for none.
+        self.parts: dict[str, list[Operation]] = {"": []}
+        #: Keys that somebody deleted, or may have deleted.
+        self.deleted: set[str] = set()
+        self._sure, _ = _written(history)
+        self._maybe: dict[tuple[str, bytes | int], list[Operation]] = {}
+        for each in history.operations:
+            if each.succeeded is False:
+                continue
+            if each.transaction:
+                self.parts.setdefault(each.transaction, []).append(each)
+            is_put = each.type is OperationType.PUT
+            if not is_put:
+                self.deleted.add(each.key)
+            if each.succeeded is None:
+                mark = each.value if is_put else each.expected_revision
+                self._maybe.setdefault((each.key, mark), []).append(each)
+
+    def of_key(self, kv: KeyValue) -> str:
+        """The step that wrote what is there, "" for none and if it is not known."""
+        return self._of(kv, kv.value)
+
+    def of_event(self, event: WatchEvent) -> str:
+        """The step that an event is a part of, as far as it is known."""
+        before = event.previous.revision if event.previous else 0
+        return self._of(event.kv, event.kv.value if event.type is WatchEventType.PUT else before)
+
+    def _of(self, kv: KeyValue, mark: bytes | int) -> str:
+        sure = self._sure.get((kv.key, kv.revision))
+        found = [sure] if sure else self._maybe.get((kv.key, mark), [])
+        return found[0].transaction if len(found) == 1 else ""
 
 
 def check_watch_ordered(history: History) -> Iterator[str]:
@@ -320,6 +387,7 @@ CHECKS: Mapping[str, Callable[[History], Iterable[str]]] = MappingProxyType(
         "linearizable": check_linearizable,
         "revisions": check_revisions,
         "state": check_state,
+        "whole": check_whole,
         "ordered": check_watch_ordered,
         "unique": check_watch_unique,
         "atomic": check_watch_atomic,

@@ -8,13 +8,13 @@ import enum
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from revstore.backend import Backend, BackendWatch
+from revstore.backend import Backend, BackendWatch, Transaction
 from revstore.errors import Closed, OutcomeUnknown, StorageError
 from revstore.values import (
     BackendStatus,
@@ -24,6 +24,7 @@ from revstore.values import (
     KeyValue,
     ListResult,
     PutResult,
+    TransactionResult,
     WatchBatch,
 )
 
@@ -38,6 +39,8 @@ __all__ = [
     "WatchRecord",
     "longest_stall",
 ]
+
+T = TypeVar("T")
 
 
 class OperationType(enum.StrEnum):
@@ -56,7 +59,10 @@ class Operation:
     or not at all. ``end`` is infinite where the outcome is not known: the write may have landed,
     may land later, or never. ``succeeded`` is whether it changed the key, None if not known, False
     for a read. ``revision`` is the answer's; ``current`` is the key as the answer shows it: of a
-    read or a refused write what is there, of a deletion what was removed, else None.
+    read or a refused write what is there, of a deletion what was removed, of a put in a transaction
+    what was there before, else None.
+    ``transaction`` names the step that the operation is a part of, a transaction or the revocation
+    of a lease; "" for a call that stands alone.
     """
 
     type: OperationType
@@ -68,6 +74,7 @@ class Operation:
     succeeded: bool | None = None
     revision: int = 0
     current: KeyValue | None = None
+    transaction: str = ""
 
 
 class ReadingType(enum.StrEnum):
@@ -226,6 +233,61 @@ class Recorder:
         self._answer(asked, result.succeeded, result.revision, result.kv)
         return result
 
+    def transaction(
+        self, body: Callable[[Transaction], T], *, timeout: float | None = None
+    ) -> TransactionResult[T]:
+        """Run and record a ``Backend.transaction``, but not the lists in it.
+
+        Give each put another value, as in ``put``. What the body read is recorded as read at the
+        transaction's revision: it must still be so when the writes land.
+        """
+        start = time.monotonic()
+        runs: list[_RecordedBody] = []
+
+        def recorded(seen: Transaction) -> T:
+            runs.append(_RecordedBody(seen, start, f"{id(runs)}-{start}"))
+            try:
+                return body(runs[-1])
+            except BaseException:
+                runs.clear()  # nothing of it is written
+                raise
+
+        try:
+            result = self.backend.transaction(recorded, timeout=timeout)
+        except BaseException as error:
+            if runs and (isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError)):
+                self._add(*runs[-1].writes.values())
+            raise
+        last, at = runs[-1], result.revision
+        self._add(
+            *(_answered(each, at, succeeded=True) for each in last.writes.values()),
+            *(_answered(each, at, succeeded=False) for each in last.reads.values()),
+        )
+        return result
+
+    def revoke(self, lease: int, keys: Iterable[KeyValue], *, timeout: float | None = None) -> int:
+        """Revoke a lease whose keys are ``keys``, and record the deletion of each."""
+        start = time.monotonic()
+        deletions = [
+            Operation(
+                type=OperationType.DELETE,
+                key=kv.key,
+                start=start,
+                expected_revision=kv.revision,
+                current=kv,
+                transaction=f"lease {lease}",
+            )
+            for kv in keys
+        ]
+        try:
+            revision = self.backend.leases().revoke(lease, timeout=timeout)
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, StorageError):
+                self._add(*deletions)
+            raise
+        self._add(*(_answered(each, revision, succeeded=True) for each in deletions))
+        return revision
+
     def watch(self, key: str, *, recursive: bool, after_revision: int) -> RecordedWatch:
         """Open a watch whose batches are recorded as it is polled."""
         record = WatchRecord(key=key, recursive=recursive, after_revision=after_revision)
@@ -268,9 +330,69 @@ class Recorder:
         with self._lock:
             self.history.readings.append(reading)
 
-    def _add(self, operation: Operation) -> None:
+    def _add(self, *operations: Operation) -> None:
         with self._lock:
-            self.history.operations.append(operation)
+            self.history.operations += operations
+
+
+def _answered(asked: Operation, revision: int, *, succeeded: bool) -> Operation:
+    return attrs.evolve(asked, end=time.monotonic(), revision=revision, succeeded=succeeded)
+
+
+class _RecordedBody(Transaction):
+    """What a body sees, and what it read and wrote of single keys."""
+
+    def __init__(self, seen: Transaction, start: float, name: str) -> None:
+        self._seen = seen
+        self._start = start
+        self._name = name
+        self.reads: dict[str, Operation] = {}
+        self.writes: dict[str, Operation] = {}
+
+    @property
+    def revision(self) -> int:
+        return self._seen.revision
+
+    def get(self, key: str) -> KeyValue | None:
+        found = self._seen.get(key)
+        if key not in self.writes:
+            self.reads[key] = self._operation(OperationType.GET, key, None, current=found)
+        return found
+
+    def list(
+        self, prefix: str, *, start: str = "", limit: int = 0, keys_only: bool = False
+    ) -> tuple[KeyValue, ...]:
+        return self._seen.list(prefix, start=start, limit=limit, keys_only=keys_only)
+
+    def put(
+        self, key: str, value: bytes, *, ttl: int | None = 0, lease: int | None = 0
+    ) -> KeyValue:
+        before = self._seen.get(key)
+        put = self._seen.put(key, value, ttl=ttl, lease=lease)
+        self._write(self._operation(OperationType.PUT, key, before, value=value, current=before))
+        return put
+
+    def delete(self, key: str) -> KeyValue | None:
+        removed = self._seen.delete(key)
+        if removed is not None:
+            self._write(self._operation(OperationType.DELETE, key, removed, current=removed))
+        return removed
+
+    def _write(self, operation: Operation) -> None:
+        self.writes[operation.key] = operation
+        self.reads.pop(operation.key, None)
+
+    def _operation(
+        self, kind: OperationType, key: str, before: KeyValue | None, **fields: Any
+    ) -> Operation:
+        return Operation(
+            type=kind,
+            key=key,
+            start=self._start,
+            expected_revision=before.revision if before else 0,
+            transaction=self._name,
+            **fields,
+        )
 
 
 class RecordedWatch(BackendWatch):

@@ -49,7 +49,9 @@ def kill_rounds(
     under way counts as unknown. Each history begins with the last write of the one before, so that
     a revision that is used again is noticed. ``seed`` determines the writes and the moments.
 
-    All keys are under a random prefix, and are deleted at the end.
+    If the store can, some writes are transactions of two keys, and some give keys a lease and
+    revoke it. All keys are under a random prefix, and are deleted at the end. A lease that was
+    granted just before a kill may remain until it expires.
 
     Raises:
         RuntimeError: a process ends by itself.
@@ -131,16 +133,24 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _operations(output: str) -> Iterator[Operation]:
     """Yield the answered calls that a process reported, then the writes that were under way."""
-    asked: dict[str, Operation] = {}
+    asked: dict[str, list[Operation]] = {}
     # What stands behind the last line's end was cut off.
     for line in output.split("\n")[:-1]:
         fields = json.loads(line)
         before = asked.pop(fields["writer"], None)
         if "end" in fields:
-            yield _operation(fields)
-        elif fields["type"] and before is None:
-            asked[fields["writer"]] = _operation(fields)
-    yield from asked.values()
+            yield from _made(fields)
+        elif fields.get("type") != "" and before is None:
+            asked[fields["writer"]] = list(_made(fields))
+    for operations in asked.values():
+        yield from operations
+
+
+def _made(fields: dict[str, Any]) -> Iterator[Operation]:
+    """Yield what a line reports: one call, or the parts of a step."""
+    step = {"transaction": fields["step"]} if "step" in fields else {}
+    for part in fields.get("parts", [{}]):
+        yield attrs.evolve(_operation(fields | part), **step)
 
 
 def _operation(fields: dict[str, Any]) -> Operation:

@@ -66,7 +66,9 @@ class BackendMachine(StepRules):
         super().__init__()
         self.backend = type(self).open_backend()
         self.can = self.backend.capabilities
-        self.prefix = f"/machine-{uuid.uuid4().hex}/"
+        mine = uuid.uuid4()
+        self.prefix = f"/machine-{mine.hex}/"
+        self.first_lease = mine.int >> 66
         status = self.backend.status()
         self.model = PlainModel(status.revision, Capability.VERSIONS in self.can)
         self.model.compacted = status.compacted_revision

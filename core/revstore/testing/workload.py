@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import attrs
 
-from revstore.backend import Backend
+from revstore.backend import Backend, Transaction
 from revstore.errors import BackendError, Closed
 from revstore.testing.history import History, RecordedWatch, Recorder
 from revstore.values import Capability, KeyValue
@@ -17,13 +17,37 @@ from revstore.values import Capability, KeyValue
 __all__ = ["Workload"]
 
 
+# Seconds that a lease lives that nobody ends: more than a run takes.
+_LEASE = 3600
+
+
+@attrs.frozen
+class _Move:
+    """A body that moves the value of one key to another. A key that does not exist, or would move
+    to itself, is written."""
+
+    source: str
+    target: str
+    mark: bytes
+
+    def __call__(self, seen: Transaction) -> None:
+        kv = seen.get(self.source)
+        if kv is None or self.source == self.target:
+            seen.put(self.source, self.mark)
+            return
+        seen.delete(self.source)
+        seen.put(self.target, self.mark + b" from " + kv.value[:40])
+
+
 @attrs.frozen(kw_only=True)
 class Workload:
     """Writers and watchers on a few keys.
 
     ``writers`` threads make ``turns`` calls each on ``keys`` keys below ``prefix``, which nobody
-    else may touch, with choices that ``seed`` determines. ``watchers`` threads follow; now and then
-    each closes its watch and goes on from its position with another.
+    else may touch, with choices that ``seed`` determines. If the backend can, some calls are
+    transactions that move the value of a key to another, and some give keys a lease and revoke it.
+    ``watchers`` threads follow; now and then each closes its watch and goes on from its position
+    with another.
 
     With ``stop``, writers end once it is set, even if their turns are not over. ``pause`` is the
     number of seconds that a writer rests after each turn.
@@ -126,6 +150,15 @@ class _Running:
         late, however the threads take turns."""
         if choose.random() < 0.2:
             self._look(choose, recorder)
+        can = recorder.backend.capabilities
+        if Capability.TRANSACTIONS in can and choose.random() < 0.1:
+            other = f"{self._plan.prefix}k{choose.randrange(self._plan.keys)}"
+            moved = recorder.transaction(_Move(key, other, f"{id(choose)}-{turn}".encode()))
+            self._wrote(moved.wrote, moved.revision)
+            return
+        if Capability.LEASES in can and choose.random() < 0.03:
+            self._lease(recorder, f"{self._plan.prefix}lease-{id(choose)}-{turn}/")
+            return
         if key not in seen or choose.random() < 0.4:
             seen[key] = recorder.get(key).kv
             return
@@ -138,6 +171,17 @@ class _Running:
         expected = 0 if known is None else known.revision
         put = recorder.put(key, value, expected_revision=expected)
         self._wrote(put.succeeded, put.revision)
+
+    def _lease(self, recorder: Recorder, below: str) -> None:
+        """Give new keys a lease and revoke it."""
+        lease = recorder.backend.leases().grant(_LEASE).id
+        keys = [f"{below}{name}" for name in "ab"]
+        value = below.encode()
+        written = recorder.transaction(
+            lambda seen: [seen.put(key, value, lease=lease) for key in keys]
+        )
+        self._wrote(written.wrote, written.revision)
+        self._wrote(True, recorder.revoke(lease, recorder.list(below).kvs))
 
     def _look(self, choose: random.Random, recorder: Recorder) -> None:
         """Ask for what spans keys: a cache relies on it."""

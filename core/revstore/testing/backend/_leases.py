@@ -267,18 +267,19 @@ class LeaseTests(BackendSuite):
         space.create("free")
         for name in ("free", "absent"):
             assert backend.remaining_ttl(space.key(name)) is None
-        wanted: dict[str, int] = {}
+        wanted: dict[str, tuple[float, float]] = {}
         if self.claims(backend, Capability.TTL):
             space.create("timed", ttl=500)
-            wanted["timed"] = 500
+            # A store may let keys that share a time limit live a twentieth longer.
+            wanted["timed"] = 500, 525
         if self.claims(backend, Capability.LEASES):
             lease = backend.leases().grant(700)
             self.attach(backend, space, {"leased": lease.id})
-            wanted["leased"] = lease.ttl
-        for name, ttl in wanted.items():
+            wanted["leased"] = lease.ttl, lease.ttl
+        for name, (least, most) in wanted.items():
             left = backend.remaining_ttl(space.key(name))
             assert left is not None
-            assert ttl - 20 < left <= ttl + 1
+            assert least - 20 < left <= most + 1
             space.delete(name)
             assert backend.remaining_ttl(space.key(name)) is None
         with pytest.raises(InvalidArgument):

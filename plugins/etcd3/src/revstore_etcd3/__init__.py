@@ -43,7 +43,7 @@ def revstore_backend() -> BackendInfo:
     """Describe the etcd3 backend."""
     return BackendInfo(
         name="etcd3",
-        api_version=(1, 0),
+        api_version=(1, 1),
         capabilities=CAPABILITIES,
         description="an etcd cluster, API v3",
         factory=factory,

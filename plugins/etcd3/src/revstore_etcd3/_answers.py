@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from revstore.errors import CorruptStore
@@ -10,6 +11,7 @@ from revstore.values import DeleteResult, KeyValue, PutResult
 __all__ = [
     "check_header",
     "check_lease",
+    "check_written",
     "count_of",
     "delete_result",
     "kv_of",
@@ -36,7 +38,7 @@ def kv_of(kv: Any, upto: int) -> KeyValue:
     Raises:
         UnicodeDecodeError: it is a foreign key.
     """
-    if not 0 < kv.create_revision <= kv.mod_revision <= upto or kv.version <= 0 or kv.lease < 0:
+    if not 0 < kv.create_revision <= kv.mod_revision <= upto or kv.version <= 0:
         raise CorruptStore(
             f"the server says that {kv.key!r} was created at {kv.create_revision} and changed at "
             f"{kv.mod_revision}, its version {kv.version}, in a store at {upto}"
@@ -75,6 +77,19 @@ def delete_result(response: Any, key: bytes, expected: int) -> DeleteResult:
     if removed is None or removed.revision != expected:
         raise CorruptStore("the server does not say what it deleted")
     return DeleteResult(True, revision, removed)
+
+
+def check_written(response: Any, deletions: Sequence[bool], before: int) -> int:
+    """Return the revision of a transaction that succeeded, in a store that was at ``before``; each
+    part is a put or one of ``deletions``."""
+    parts = response.responses
+    asked = [("response_put", "response_delete_range")[deletion] for deletion in deletions]
+    if [each.WhichOneof("response") for each in parts] != asked:
+        raise CorruptStore("the server answers a transaction with what was not asked for")
+    revision = int(response.header.revision)
+    if revision <= before:
+        raise CorruptStore(f"the server wrote at {revision} in a store at {before}")
+    return revision
 
 
 def _current(response: Any, key: bytes) -> KeyValue | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from revstore.arguments import (
     check_compact,
     check_delete,
     check_get,
+    check_key,
     check_list,
     check_put,
     check_timeout,
+    check_transactions,
     check_watch,
 )
-from revstore.backend import Backend, BackendWatch
+from revstore.backend import Backend, BackendWatch, Leases, Transaction
 from revstore.config import StorageConfig
+from revstore.deadlines import check_seconds
 from revstore.errors import (
     BackendError,
     Compacted,
@@ -25,6 +28,7 @@ from revstore.errors import (
     IncompatibleStore,
     OutcomeUnknown,
     StorageError,
+    Timeout,
 )
 from revstore.values import (
     BackendStatus,
@@ -34,16 +38,19 @@ from revstore.values import (
     GetResult,
     ListResult,
     PutResult,
+    TransactionResult,
 )
 from revstore_etcd3._answers import check_lease, count_of, delete_result, one_of, put_result
 from revstore_etcd3._calls import MainThreadCalls
 from revstore_etcd3._capabilities import CAPABILITIES
 from revstore_etcd3._client import Client, left_of
 from revstore_etcd3._hub import Hub
+from revstore_etcd3._lease_service import Etcd3Leases, LeaseService
 from revstore_etcd3._leases import LeaseManager
 from revstore_etcd3._options import Etcd3Options
 from revstore_etcd3._reader import Reader
 from revstore_etcd3._requests import delete_request, put_request, range_request
+from revstore_etcd3._transactions import Transactions
 from revstore_etcd3._watch import Etcd3Watch
 from revstore_etcd3._wire import rpc_pb2
 
@@ -68,7 +75,17 @@ class Etcd3Backend(Backend):
             reuse=config.lease_reuse_duration,
             max_objects=config.lease_max_object_count,
         )
+        self._lease_service = LeaseService(self._client, self._reader)
+        self._lease_calls = Etcd3Leases(self._lease_service, self._run)
         self._calls = MainThreadCalls()
+        self._transactions = Transactions(
+            self._reader,
+            self._lease_service,
+            self._leases,
+            self._calls,
+            self._write,
+            max_txn_ops=options.max_txn_ops,
+        )
         self._compacted = 0  # the highest that is known
         self._server = ""
 
@@ -191,6 +208,44 @@ class Etcd3Backend(Backend):
             return _outcome(delete_result, response, key, expected_revision)
 
         return self._run(timeout, delete)
+
+    def transactions(
+        self, bodies: Sequence[Callable[[Transaction], T]], *, timeout: float | None = None
+    ) -> Sequence[TransactionResult[T] | Exception]:
+        """As in the contract; each body has a commit of its own."""
+        check_transactions(bodies)
+        self._client.check_open()
+        deadline = time.monotonic() + check_timeout(timeout, self._options.timeout)
+        return [self._transactions.run(body, deadline) for body in bodies]
+
+    def leases(self, *, grace: float = 10.0, timeout: float | None = None) -> Leases:
+        """As in the contract. They have run on while no backend was open, so that none is lifted:
+        etcd itself does that when it was away."""
+        check_seconds("grace", grace)
+        check_timeout(timeout, 0.0)
+        self._client.check_open()
+        return self._lease_calls
+
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        check_key(key)
+        name = key.encode()
+
+        def remaining(deadline: float) -> float | None:
+            while True:
+                response = self._reader.range(
+                    rpc_pb2.RangeRequest(key=name, keys_only=True), left_of(deadline)
+                )
+                kv = one_of(response.kvs, name, response.header.revision)
+                if kv is None or not kv.lease:
+                    return None
+                lease = self._lease_service.find(kv.lease, deadline)
+                if lease is not None:
+                    return lease.remaining
+                # The lease has just ended, and with it the key, or this lease of it.
+                if time.monotonic() > deadline:
+                    raise Timeout(f"the lease {kv.lease} of {key!r} is gone, the key is there")
+
+        return self._run(timeout, remaining)
 
     def watch(
         self, key: str, *, recursive: bool, after_revision: int, progress: bool = True

@@ -17,7 +17,8 @@ class Etcd3Options:
     which another server is tried. ``keepalive_time``: seconds of silence after which the other end
     is asked for a sign of life; ``keepalive_timeout``: seconds that it may take to answer.
     ``page``: how many keys are read in one request; it is halved if a page is too large for one
-    message.
+    message. ``max_txn_ops``: how many keys and ranges a transaction compares at most; as the
+    server's option of that name.
 
     Raises:
         ConfigError: a value is not allowed; the error names the field.
@@ -28,3 +29,4 @@ class Etcd3Options:
     keepalive_time: float = attrs.field(default=10.0, validator=seconds(1, 3600))
     keepalive_timeout: float = attrs.field(default=5.0, validator=seconds(0.5, 600))
     page: int = attrs.field(default=10_000, validator=whole_number(1, 1_000_000))
+    max_txn_ops: int = attrs.field(default=128, validator=whole_number(1, 1_000_000))

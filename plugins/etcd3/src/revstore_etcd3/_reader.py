@@ -30,8 +30,8 @@ class Reader:
 
     def __init__(self, client: Client, page: int, prefix: str) -> None:
         self._client = client
-        # A key that a role limited to the prefix may read.
-        self._own_key = f"{prefix.rstrip('/')}/".encode()
+        #: A read of next to nothing, at a key that a role limited to the prefix may read.
+        self.nothing = rpc_pb2.RangeRequest(key=f"{prefix.rstrip('/')}/".encode(), count_only=True)
         self._page = page
         #: Keys found that are not UTF-8.
         self.foreign: set[bytes] = set()
@@ -49,8 +49,7 @@ class Reader:
 
     def header(self, timeout: float) -> Any:
         """Return the store's identity and revision; the answer is linearizable."""
-        request = rpc_pb2.RangeRequest(key=self._own_key, count_only=True)
-        return self.range(request, timeout).header
+        return self.range(self.nothing, timeout).header
 
     def read_pages(
         self,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from revstore.backend_tools import Change
 from revstore.errors import CorruptStore
 from revstore.values import KeyValue, WatchEvent, WatchEventType
 from revstore_etcd3._answers import kv_of
 from revstore_etcd3._wire import kv_pb2, rpc_pb2
 
 __all__ = [
+    "change_operation",
     "delete_request",
     "event_of",
     "prefix_end",
     "put_request",
     "range_request",
+    "transaction_request",
     "watch_request",
 ]
 
@@ -50,14 +54,51 @@ def delete_request(key: bytes, expected: int) -> Any:
 
 
 def _compare(key: bytes, expected: int, operation: Any) -> Any:
-    compare = rpc_pb2.Compare(
+    read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))
+    return rpc_pb2.TxnRequest(compare=[_at(key, expected)], success=[operation], failure=[read])
+
+
+def change_operation(change: Change, lease: int) -> Any:
+    """Make the part of a transaction for one write of a body."""
+    key = change.key.encode()
+    if change.value is None:
+        return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
+    # The server refuses to keep the lease of a key that is not there.
+    keep = change.keep and change.previous is not None
+    return rpc_pb2.RequestOp(
+        request_put=rpc_pb2.PutRequest(key=key, value=change.value, lease=lease, ignore_lease=keep)
+    )
+
+
+def transaction_request(
+    keys: Mapping[str, int],
+    ranges: Iterable[tuple[bytes, bytes]],
+    revision: int,
+    operations: Iterable[Any],
+) -> Any:
+    """Make a transaction that does ``operations`` if each of ``keys`` is at its revision, and
+    nothing in ``ranges`` is newer than ``revision``."""
+    compare = [_at(key.encode(), expected) for key, expected in keys.items()]
+    for low, end in ranges:
+        compare.append(
+            rpc_pb2.Compare(
+                result=rpc_pb2.Compare.LESS,
+                target=rpc_pb2.Compare.MOD,
+                key=low,
+                range_end=end,
+                mod_revision=revision + 1,
+            )
+        )
+    return rpc_pb2.TxnRequest(compare=compare, success=operations)
+
+
+def _at(key: bytes, revision: int) -> Any:
+    return rpc_pb2.Compare(
         result=rpc_pb2.Compare.EQUAL,
         target=rpc_pb2.Compare.MOD,
         key=key,
-        mod_revision=expected,
+        mod_revision=revision,
     )
-    read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))
-    return rpc_pb2.TxnRequest(compare=[compare], success=[operation], failure=[read])
 
 
 def watch_request(start: int) -> Any:

@@ -76,6 +76,19 @@ class Server:
         self.auth = rpc_pb2_grpc.AuthStub(self._channel)
         self.maintenance = rpc_pb2_grpc.MaintenanceStub(self._channel)
         self.cluster = rpc_pb2_grpc.ClusterStub(self._channel)
+        # The stub has it as a stream; of one request it is the same on the wire.
+        self.keep_alive = self._channel.unary_unary(
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
+        )
+        # The stub does not have it. On the wire the leases are as members of a cluster: their ids
+        # are in a field of the same number and kind.
+        self.list_leases = self._channel.unary_unary(
+            "/etcdserverpb.Lease/LeaseLeases",
+            request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
+            response_deserializer=rpc_pb2.MemberListResponse.FromString,
+        )
         self._ready = False  # a hint: the last call was answered
 
     def connect(self, timeout: float) -> Exception | None:
