@@ -186,8 +186,8 @@ CACHE_METRICS = (
     ),
     _split(
         "apiserver_storage_list_total",
-        "Lists asked of the cache; storage is watchcache for those answered from memory, etcd for "
-        "those handed on to the store, whichever it is.",
+        "Lists of the cache; storage is watchcache for those answered from memory, etcd for "
+        "those passed on to the store, whichever it is.",
         "storage",
         {"watchcache": lambda c: c.served_by_cache, "etcd": lambda c: c.served_by_store},
     ),

@@ -68,8 +68,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_bounds(self, backend: Backend, space: Keyspace) -> None:
-        """At or below the compacted revision: Compacted; above the current: FutureRevision;
-        a compaction refused changes nothing (CMP-4)."""
+        """At or below the compacted revision: Compacted; above the current one: FutureRevision; a
+        refused compaction changes nothing (CMP-4)."""
         self.need(backend, Capability.COMPACTION)
         below = space.create("a")
         at = space.create("b")
@@ -91,7 +91,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_watch_below_the_compacted_revision(self, backend: Backend, space: Keyspace) -> None:
-        """Opening works, polling raises Compacted every time; at it the watch works (ERR-8)."""
+        """Opening works, and every poll raises Compacted; at the compacted revision the watch works
+        (ERR-8)."""
         self.need(backend, Capability.COMPACTION)
         first = space.create("a", b"1")
         at = space.update("a", b"2")
@@ -128,7 +129,7 @@ class CompactionTests(BackendSuite):
     @pytest.mark.usefixtures("alone")
     def test_watch_overtaken(self, backend: Backend, space: Keyspace) -> None:
         """A watch that is overtaken either has its events already or raises Compacted: it never
-        skips any in silence (ERR-8, WATCH-28)."""
+        skips any silently (ERR-8, WATCH-28)."""
         self.need(backend, Capability.COMPACTION)
         with space.watch() as watch:
             written = [space.create(f"k{number}") for number in range(10)]

@@ -34,7 +34,7 @@ class ForkTests(BackendSuite):
     of its own, whatever the parent does."""
 
     def test_fork(self, backend: Backend, space: Keyspace) -> None:
-        """In a child every call raises Closed at once, close is harmless, and the parent does not
+        """In a child every call raises Closed at once and close does no harm; the parent does not
         notice."""
         need_fork()
         space.create("a", b"1")
@@ -56,8 +56,8 @@ class ForkTests(BackendSuite):
     def test_a_child_opens_its_own(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Three children open the store again; the parent closes its handle, and each writes on.
-        All that was acknowledged is there, and no revision was given twice (BASE-1)."""
+        """Three children open the store again; the parent closes its handle, and each child writes
+        on. All acknowledged writes are there, and no revision was given twice (BASE-1)."""
         reopen = self._need_forks(backend, open_backend)
         first = space.create("a", b"1")
         begin = os.pipe()
@@ -82,8 +82,8 @@ class ForkTests(BackendSuite):
     def test_forks_while_threads_work(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Whatever the parent's threads do at the moment of a fork, writing, reading a long list
-        and following a watch: the child can open the store and write, and the parent goes on."""
+        """Whatever the parent's threads do at the moment of a fork (write, read a long list, follow
+        a watch), the child can open the store and write, and the parent goes on."""
         reopen = self._need_forks(backend, open_backend)
         for number in range(300):
             space.create(f"there-{number:03}", b"x" * 2000)

@@ -20,8 +20,8 @@ class HammerTests(BackendSuite):
     """What holds under concurrency."""
 
     def test_watch_hammer(self, backend: Backend, space: Keyspace) -> None:
-        """Under many writers every watcher sees each event once, in revision order, with the
-        right previous (WATCH-15, BASE-1)."""
+        """With many writers, every watcher sees each event once, in revision order, with the right
+        previous (WATCH-15, BASE-1)."""
         writers, turns = 6, 60
         done: list[list[_Write]] = []
 
@@ -43,8 +43,8 @@ class HammerTests(BackendSuite):
         assert followed == [written] * 3
 
     def test_a_list_goes_over_into_a_watch(self, backend: Backend, space: Keyspace) -> None:
-        """Under many writers: the state that a list shows, and the events of a watch after its
-        revision, make the state that is there in the end (CACHE-18, WATCH-15)."""
+        """With many writers, the state of a list plus the events of a watch after its revision give
+        the final state (CACHE-18, WATCH-15)."""
         writers, turns = 4, 60
         done: list[list[_Write]] = []
 

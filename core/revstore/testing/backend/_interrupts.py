@@ -64,7 +64,7 @@ class InterruptTests(BackendSuite):
 
     @_ERRORS
     def test_interrupted_writes(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """The key is as before or as written, at a revision of its own; the next write is made."""
+        """The key is unchanged or written, at its own revision; the next write succeeds."""
         with _Elsewhere(backend, space) as elsewhere:
 
             def write() -> None:
@@ -87,8 +87,8 @@ class InterruptTests(BackendSuite):
 
     @_ERRORS
     def test_interrupted_polls(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """A watch that is polled on loses nothing and repeats nothing; one that begins at its
-        position neither (WATCH-15)."""
+        """A watch that is polled again loses nothing and repeats nothing; nor does one that begins
+        at its position (WATCH-15)."""
         told: list[WatchEvent] = []
         numbers = iter(range(1 << 30))
         watch = space.watch()
@@ -114,8 +114,8 @@ class InterruptTests(BackendSuite):
 
     @_ERRORS
     def test_interrupted_watches(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """Opening and closing watches, and asking them for progress, leaves others as they are,
-        and no thread behind."""
+        """Opening and closing watches, and requesting progress, does not disturb other watches, and
+        leaves no thread behind."""
         steady = space.watch()
         numbers = iter(range(1 << 30))
         space.create(f"{next(numbers):05}")
@@ -146,7 +146,7 @@ class InterruptTests(BackendSuite):
     def test_interrupted_compaction(
         self, backend: Backend, space: Keyspace, alone: None, error: _Error
     ) -> None:
-        """History is dropped or not; what is left can be read, and compacted again (CMP-1)."""
+        """History is dropped or not; what is left can be read and compacted again (CMP-1)."""
         self.need(backend, Capability.COMPACTION)
         revisions = [space.create("a", b"0")]
 

@@ -42,7 +42,8 @@ class LeaseTests(BackendSuite):
             backend.leases()
 
     def test_grant(self, backend: Backend, leases: Leases) -> None:
-        """A lease has the id that was asked for, or one of its own, and takes no revision."""
+        """A lease has the id that was asked for, or one that the store chooses, and takes no
+        revision."""
         before = backend.status().revision
         chosen = leases.grant(1000)
         named = leases.grant(5000, lease=chosen.id + 1)
@@ -68,8 +69,8 @@ class LeaseTests(BackendSuite):
         assert not {chosen.id, named.id} & set(leases.list())
 
     def test_unknown_leases(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """A lease that is not there is LeaseNotFound in every call, and to attach a key to it
-        writes nothing."""
+        """Every call on an unknown lease raises LeaseNotFound; attaching a key to it writes
+        nothing."""
         gone = leases.grant(1000).id
         leases.revoke(gone)
         calls: list[Callable[[], object]] = [
@@ -85,7 +86,7 @@ class LeaseTests(BackendSuite):
         assert space.find("a") is None
 
     def test_lease_arguments(self, leases: Leases) -> None:
-        """Numbers out of range, and what is no number, are refused by name."""
+        """Numbers out of range, and values that are not numbers, are refused by name."""
         wrong: list[tuple[str, Callable[[], object]]] = [
             *(("ttl", lambda ttl=ttl: leases.grant(ttl)) for ttl in (0, -1, 9_000_000_001, 1.5)),
             *(
@@ -102,7 +103,7 @@ class LeaseTests(BackendSuite):
             assert caught.value.field == field
 
     def test_revoke(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """To revoke deletes all keys of the lease in one revision, and no other key."""
+        """Revoking a lease deletes all its keys in one revision, and no other key."""
         lease, other = leases.grant(1000).id, leases.grant(1000).id
         names = [f"k{number}" for number in range(10)]
         self.attach(backend, space, dict.fromkeys(names, lease) | {"other": other})
@@ -122,7 +123,7 @@ class LeaseTests(BackendSuite):
         assert space.names(space.list().kvs) == ["free"]
 
     def test_revoke_without_keys(self, backend: Backend, leases: Leases) -> None:
-        """To revoke a lease without keys takes no revision."""
+        """Revoking a lease without keys takes no revision."""
         before = backend.status().revision
         revision = leases.revoke(leases.grant(1000).id)
         assert before <= revision <= backend.status().revision
@@ -156,7 +157,7 @@ class LeaseTests(BackendSuite):
         assert space.names(space.list().kvs) == ["again", "plain", "timed"]
 
     def test_expiry_of_a_lease(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """All keys go in one revision, not too early, and the lease with them."""
+        """All keys are deleted in one revision, not too early, and the lease with them."""
         with space.watch(progress=False) as watch:
             began = time.monotonic()
             lease = leases.grant(1).id
@@ -173,7 +174,7 @@ class LeaseTests(BackendSuite):
             leases.keep_alive(lease)
 
     def test_keep_alive(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """A lease that is kept alive outlives its ttl; afterwards it lasts as long again."""
+        """A lease that is kept alive outlives its ttl; then it lasts for another ttl."""
         lease = leases.grant(2)
         self.attach(backend, space, {"a": lease.id})
         began = time.monotonic()
@@ -192,7 +193,7 @@ class LeaseTests(BackendSuite):
     def test_one_key_expires_by_its_lease(
         self, backend: Backend, space: Keyspace, leases: Leases
     ) -> None:
-        """A key that had a ttl lives as its lease does."""
+        """A key that had a ttl now lives as long as its lease."""
         space.create("a", ttl=1)
         space.create("timer", ttl=1)
         lease = leases.grant(1000).id
@@ -203,7 +204,7 @@ class LeaseTests(BackendSuite):
         assert space.find("a") is None
 
     def test_leases_are_one_object(self, backend: Backend, leases: Leases) -> None:
-        """Each call returns the same, and lifts nothing."""
+        """Each call returns the same object, and extends no lease."""
         lease = leases.grant(1000).id
         assert backend.leases(grace=1e6) is leases
         assert leases.get(lease).remaining <= 1000 + 1
@@ -216,8 +217,8 @@ class LeaseTests(BackendSuite):
         leases: Leases,
         open_backend: OpenBackend | None,
     ) -> None:
-        """A lease and its keys are there after the store was closed and opened again; its holder
-        gets the grace, and its ttl does not start again."""
+        """A lease and its keys survive closing and opening the store; its holder gets the grace,
+        and its ttl does not start again."""
         self.need(backend, Capability.DURABLE)
         reopen = self.need_second(open_backend)
         lease, long = leases.grant(3).id, leases.grant(1000).id
@@ -241,7 +242,7 @@ class LeaseTests(BackendSuite):
         leases: Leases,
         open_backend: OpenBackend | None,
     ) -> None:
-        """Each handle has the leases of the other, and sees what becomes of them."""
+        """Each handle has the leases of the other, and sees their changes."""
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         with self.need_second(open_backend)() as second:
             others = second.leases()
@@ -259,7 +260,7 @@ class LeaseTests(BackendSuite):
                 leases.get(lease)
 
     def test_remaining_ttl(self, backend: Backend, space: Keyspace) -> None:
-        """None for a key that does not expire, or is not there; else the seconds it has left."""
+        """None for a key that does not expire or does not exist; else the seconds that are left."""
         if not self.claims(backend, Capability.REMAINING_TTL):
             with pytest.raises(Unsupported):
                 backend.remaining_ttl(space.key("a"))

@@ -41,8 +41,8 @@ class TtlTests(BackendSuite):
     """How keys expire. Times are lower bounds; the upper one is patience."""
 
     def test_expiry(self, backend: Backend, space: Keyspace) -> None:
-        """A key with a ttl goes by itself, not too early, by a deletion with a revision of its
-        own that watches see with the last content (TTL-1, CREATE-5)."""
+        """A key with a ttl is deleted by itself, not too early, at its own revision; watches see
+        the deletion with the last content (TTL-1, CREATE-5)."""
         self.need(backend, Capability.TTL)
         with space.watch(progress=False) as watch:
             began = time.monotonic()
@@ -61,7 +61,8 @@ class TtlTests(BackendSuite):
         assert backend.status().revision >= deleted.kv.revision
 
     def test_expiry_in_reads(self, backend: Backend, space: Keyspace) -> None:
-        """With nobody watching the key leaves lists and counts, and can be created again."""
+        """Even if nobody watches, the key disappears from lists and counts, and can be created
+        again."""
         self.need(backend, Capability.TTL)
         space.create("a", b"1", ttl=1)
         created = space.create("b", b"1")
@@ -100,7 +101,7 @@ class TtlTests(BackendSuite):
         assert space.names(space.list().kvs) == ["plain", "removed"]
 
     def test_keys_that_expire_together(self, backend: Backend, space: Keyspace) -> None:
-        """Many keys expire each once, as whole revisions (TTL-6)."""
+        """Of many keys each expires once, in complete revisions (TTL-6)."""
         self.need(backend, Capability.TTL)
         names = {f"k{number}" for number in range(20)}
         with space.watch() as watch:
@@ -124,7 +125,7 @@ class TtlTests(BackendSuite):
         assert space.read("a").value == b"2"
 
     def test_unclaimed_ttl(self, backend: Backend, space: Keyspace) -> None:
-        """Without TTL a time is refused and nothing is written; 0 and None work."""
+        """Without TTL a ttl is refused and nothing is written; 0 and None work."""
         if self.claims(backend, Capability.TTL):
             pytest.skip("claims ttl, which other tests check")
         with pytest.raises(Unsupported):
@@ -150,14 +151,14 @@ class LifeTests(BackendSuite):
         assert 0 <= first.compacted_revision <= first.revision
 
     def test_size(self, backend: Backend, space: Keyspace) -> None:
-        """A store that can tell its size has room for what it holds (STAT-5)."""
+        """A store that knows its size reports at least the size of its values (STAT-5)."""
         if backend.size(timeout=PATIENCE) is None:
             pytest.skip("does not tell its size")
         space.create("a", bytes(100_000))
         wait_until(lambda: (backend.size() or 0) >= 100_000, "the store has grown")
 
     def test_capabilities(self, backend: Backend) -> None:
-        """Capabilities are a fixed set, known after close too."""
+        """Capabilities are a fixed set, available even after close."""
         before = backend.capabilities
         backend.close()
 
@@ -179,9 +180,9 @@ class LifeTests(BackendSuite):
             backend.compact(deleted.revision, timeout=PATIENCE)
 
     def test_deadlines(self, backend: Backend, space: Keyspace, stall: Stall | None) -> None:
-        """While the store does not answer, calls end at their deadline with an error that says
-        so, and a poll with nothing; a watch opens, and is asked for progress, at once; afterwards
-        all goes on."""
+        """While the store does not answer, calls end at their deadline with an error that says so,
+        and a poll returns nothing. Opening a watch, and requesting progress, does not wait.
+        Afterwards everything goes on."""
         if stall is None:
             pytest.skip("needs the fixture `stall`")
         created = space.create("a", b"1")
@@ -243,8 +244,8 @@ class LifeTests(BackendSuite):
     def test_close_of_a_stalled_store(
         self, backend: Backend, space: Keyspace, stall: Stall | None
     ) -> None:
-        """A handle closes within two seconds, also if its store does not answer; a call and a poll
-        that wait for it raise Closed then, or a write that its outcome is not known."""
+        """A handle closes within two seconds even if its store does not answer. A call and a poll
+        that wait for it then raise Closed; a write may raise OutcomeUnknown."""
         if stall is None:
             pytest.skip("needs the fixture `stall`")
         watch = space.watch(progress=False)
@@ -269,8 +270,8 @@ class LifeTests(BackendSuite):
     def test_close_while_watches_begin(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """A handle may be closed at any moment, also while its first watches are opened and closed
-        by other threads, which are switched at every line: they go on or get Closed."""
+        """A handle may be closed at any moment, even while other threads, switched at every line,
+        open and close its first watches: they go on or get Closed."""
         before = set(threading.enumerate())
 
         def work(index: int) -> None:
@@ -294,15 +295,15 @@ class LifeTests(BackendSuite):
             wait_until(lambda: set(threading.enumerate()) <= before, "the threads end")
 
     def test_unclaimed_durability(self, backend: Backend) -> None:
-        """Shown as "no" by a skip, for there is no call to refuse."""
+        """Shown as "no" by a skip, since there is no call to refuse."""
         for capability in (Capability.DURABLE, Capability.CROSS_PROCESS_WATCH):
             self.need(backend, capability)
 
     def test_durable(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """What was acknowledged is there after closing and opening again, with its revisions;
-        none is used twice (BASE-1)."""
+        """Acknowledged writes are there after closing and opening again, with their revisions; no
+        revision is used twice (BASE-1)."""
         self.need(backend, Capability.DURABLE)
         reopen = self.need_second(open_backend)
         space.create("a", b"1")
@@ -324,8 +325,8 @@ class LifeTests(BackendSuite):
     def test_two_handles(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Two handles on one store see each other's writes at once in reads, and soon in
-        watches, in one order."""
+        """Two handles on one store see each other's writes at once in reads, and soon in watches,
+        in one order."""
         if open_backend is None:
             pytest.skip("the store cannot be opened twice")
         with open_backend() as second:
@@ -345,7 +346,7 @@ class LifeTests(BackendSuite):
     def test_two_handles_progress(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """A mark covers what another handle was acknowledged before it was asked for."""
+        """A mark covers every write of another handle that was acknowledged before the request."""
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         self.need(backend, Capability.PROGRESS)
         with self.need_second(open_backend)() as second, space.watch() as watch:

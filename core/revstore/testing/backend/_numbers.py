@@ -68,7 +68,7 @@ class NumberTests(BackendSuite):
 
     @pytest.mark.parametrize("name", _CALLS)
     def test_numbers_out_of_range(self, backend: Backend, space: Keyspace, name: str) -> None:
-        """What lies beyond the range, and what is no whole number, is refused by name, and
+        """Numbers beyond the range, and values that are not whole numbers, are refused by name, and
         nothing is written."""
         before = backend.status().revision
         for value in [*_NONE, *([_TTL_MOST + 1, _MOST] if name == "ttl" else ())]:
@@ -81,8 +81,8 @@ class NumberTests(BackendSuite):
             assert backend.status().revision == before
 
     def test_revisions_of_the_future(self, backend: Backend, space: Keyspace) -> None:
-        """A revision that the store has not come to is FutureRevision up to the largest that fits
-        into 63 bits; a write that expects it is lost; a watch from it waits."""
+        """A revision that the store has not reached is FutureRevision, up to the largest that fits
+        into 63 bits; a write that expects it loses; a watch from it waits."""
         key = space.key("a")
         kept = space.create("a", b"1")
         read, count, page, compact = _CALLS["revision"]
@@ -121,8 +121,8 @@ class NumberTests(BackendSuite):
 
     @pytest.mark.parametrize("call", range(len(_TIMED)))
     def test_timeouts_out_of_range(self, backend: Backend, space: Keyspace, call: int) -> None:
-        """Infinity and any large number of seconds are no limit; NaN and what is no number are
-        refused by name."""
+        """Infinity and any large number of seconds mean no limit; NaN and values that are not
+        numbers are refused by name."""
         if _TIMED[call] is _TIMED[-1]:
             self.need(backend, Capability.COMPACTION)
         if _TIMED[call] is _TIMED[-2] and backend.size() is None:
@@ -135,8 +135,8 @@ class NumberTests(BackendSuite):
             assert caught.value.field == "timeout"
 
     def test_timeouts_of_poll(self, backend: Backend, space: Keyspace) -> None:
-        """Infinity waits until there is something; a negative number does not wait; NaN and what
-        is no number are refused by name, and the watch goes on."""
+        """Infinity waits until there is something; a negative number does not wait; NaN and values
+        that are not numbers are refused by name, and the watch goes on."""
         with backend.watch(space.prefix, recursive=True, after_revision=space.start) as watch:
             for value in _NO_SECONDS:
                 with pytest.raises(InvalidArgument) as caught:

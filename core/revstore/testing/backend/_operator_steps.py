@@ -20,7 +20,7 @@ class OperatorStepTests(BackendSuite):
     """What restores and migrations need of a store."""
 
     def test_raised_revision(self, backend: Backend, space: Keyspace, alone: None) -> None:
-        """Later writes are above it; the state and what watches owe stay."""
+        """Later writes are above it; the state, and the events that watches still owe, stay."""
         if not self.claims(backend, Capability.RAISE_REVISION):
             with pytest.raises(Unsupported):
                 backend.raise_revision(5)
@@ -49,7 +49,7 @@ class OperatorStepTests(BackendSuite):
     def test_raised_by_another_handle(
         self, backend: Backend, space: Keyspace, alone: None, open_backend: OpenBackend | None
     ) -> None:
-        """A watch of another handle goes on over the gap."""
+        """A watch of another handle goes on across the gap."""
         self.need(backend, Capability.RAISE_REVISION)
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         with self.need_second(open_backend)() as second, space.watch() as watch:
@@ -73,7 +73,7 @@ class OperatorStepTests(BackendSuite):
         assert backend.status().revision == before
 
     def test_fence(self, backend: Backend, space: Keyspace, alone: None) -> None:
-        """No write goes through, whatever its kind; reads and watches do; then writes do again."""
+        """No write of any kind succeeds; reads and watches work; afterwards writes work again."""
         if not self.claims(backend, Capability.FENCE):
             with pytest.raises(Unsupported):
                 backend.fence("why")
@@ -108,7 +108,7 @@ class OperatorStepTests(BackendSuite):
     def test_fence_holds_everybody(
         self, backend: Backend, space: Keyspace, alone: None, open_backend: OpenBackend | None
     ) -> None:
-        """Other handles are stopped, and those that are opened later."""
+        """Other handles are refused too, and those that are opened later."""
         self.need(backend, Capability.FENCE)
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         reopen = self.need_second(open_backend)

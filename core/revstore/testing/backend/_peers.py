@@ -54,7 +54,7 @@ class PeerTests(BackendSuite):
             yield far
 
     def test_a_slow_peer(self, space: Keyspace, far: Backend, proxy: FaultyProxy) -> None:
-        """Answers that come late, in pieces, are right."""
+        """Answers that come late or in pieces are right."""
         value = bytes(range(256)) * 400
         with _watch(space, far) as watch:
             proxy.delay = 0.05
@@ -73,8 +73,8 @@ class PeerTests(BackendSuite):
     def test_a_bad_peer(
         self, space: Keyspace, far: Backend, proxy: FaultyProxy, fault: str
     ) -> None:
-        """Every call ends at its deadline, from many threads at once too, a write with its
-        outcome told; when the server is itself again, all goes on, and a watch lacks nothing."""
+        """Every call ends at its deadline, even from many threads at once, and a write says its
+        outcome; once the server works again, everything goes on, and no watch lacks an event."""
         space.create("before")
         far.get(space.key("before"))
         written: dict[str, bool | None] = {}

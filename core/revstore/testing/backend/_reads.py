@@ -25,7 +25,7 @@ class ReadTests(BackendSuite):
     """What reads show, now and at older revisions."""
 
     def test_get_of_absent_key(self, backend: Backend, space: Keyspace) -> None:
-        """A missing key is None beside the store's revision (GET-3)."""
+        """A missing key is None, together with the store's revision (GET-3)."""
         created = space.create("ab")
         result = backend.get(space.key("a"))
 
@@ -41,7 +41,7 @@ class ReadTests(BackendSuite):
         assert (result.more, result.remaining) == (False, 0)
 
     def test_list_equals_gets(self, space: Keyspace) -> None:
-        """A list has the same KeyValues as single reads, whole and in one answer (LIST-5)."""
+        """A list has the same KeyValues as single reads, complete and in one answer (LIST-5)."""
         for name in ("b", "a", "c/d"):
             space.create(name, name.encode())
         space.update("a", b"new")
@@ -63,7 +63,7 @@ class ReadTests(BackendSuite):
         assert space.names(space.list("a").kvs) == below
 
     def test_prefix_is_a_plain_string(self, backend: Backend, space: Keyspace) -> None:
-        """A prefix is no path: "/a" matches "/ab" and the key "/a" itself (KEY-4, KEY-5)."""
+        """A prefix is not a path: "/a" matches "/ab" and the key "/a" itself (KEY-4, KEY-5)."""
         names = ("a/b", "a", "ab", "b", "%", "_", "A", "😀", "😁", "\U0010ffff", "\U0010ffffx")
         stored = self.storable(backend, names)
         for name in stored:
@@ -85,7 +85,7 @@ class ReadTests(BackendSuite):
             assert backend.count(space.key(prefix)).count == len(expected)
 
     def test_empty_prefix_is_everything(self, backend: Backend, space: Keyspace) -> None:
-        """The prefix "" stands for the whole store."""
+        """The prefix "" means the whole store."""
         before = backend.count("").count
         space.create("a")
         space.create("b")
@@ -97,7 +97,7 @@ class ReadTests(BackendSuite):
             assert backend.count("").count == before + 2 == len(keys)
 
     def test_start(self, space: Keyspace) -> None:
-        """``start`` is a lower bound on whole keys and may lie outside the prefix (LIST-16)."""
+        """``start`` is a lower bound on whole keys and may be outside the prefix (LIST-16)."""
         for name in ("a", "b/1", "b/2", "b/3", "c"):
             space.create(name)
         cases = {
@@ -113,7 +113,8 @@ class ReadTests(BackendSuite):
             assert space.names(space.list("b/", start=start).kvs) == expected
 
     def test_limit_and_remaining(self, space: Keyspace) -> None:
-        """A limit cuts, tells that more follow, and counts them if asked to (LIST-8, LIST-9)."""
+        """A limit cuts the list; the answer says that more follow, and counts them if asked to
+        (LIST-8, LIST-9)."""
         names = [f"k{number}" for number in range(5)]
         for name in names:
             space.create(name)
@@ -145,7 +146,7 @@ class ReadTests(BackendSuite):
         assert found == names
 
     def test_keys_only(self, backend: Backend, space: Keyspace) -> None:
-        """``keys_only`` leaves values out and everything else in, as expiry."""
+        """``keys_only`` leaves out values and nothing else, such as expiry."""
         space.create("a", b"1")
         space.create("b", b"2", ttl=0)
         space.update("b", b"3")
@@ -192,7 +193,7 @@ class ReadTests(BackendSuite):
     def test_reads_show_what_others_were_told(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Once a write is acknowledged, every later read of another handle, where there can be one,
+        """Once a write is acknowledged, every later read of another handle, if there can be one,
         shows it: status, get, list and count, and the revision they name (LIST-20, GET-9)."""
         revision = space.create("a", b"0")
         with contextlib.ExitStack() as stack:
@@ -207,9 +208,9 @@ class ReadTests(BackendSuite):
                     assert told >= revision, f"turn {turn}: {told} was told after {revision}"
 
     def test_a_long_list_is_whole(self, backend: Backend, space: Keyspace) -> None:
-        """However many keys there are and however many bytes, a list without a limit has them
-        all, and one with a limit says that more follow; so do count, pages, and a watch that
-        begins before them (LIST-5, LIST-8, STAT-1)."""
+        """However many keys and bytes there are, a list without a limit has them all, and one with
+        a limit says that more follow; the same holds for count, pages, and a watch that begins
+        before them (LIST-5, LIST-8, STAT-1)."""
         total = self.many_keys
         names = [f"{number:06}" for number in range(total)]
         value = b"x" * 600
@@ -242,7 +243,7 @@ class ReadTests(BackendSuite):
             assert sorted(event.kv.key for event in events) == [space.key(name) for name in names]
 
     def test_reads_that_may_lag(self, backend: Backend, space: Keyspace) -> None:
-        """``linearizable=False`` is never an error; without LOCAL_READS it lags not (OLD-2)."""
+        """``linearizable=False`` is never an error; without LOCAL_READS it does not lag (OLD-2)."""
         space.create("a", b"0")
         for turn in range(5):
             kv = backend.get(space.key("a"), linearizable=False).kv
@@ -253,8 +254,8 @@ class ReadTests(BackendSuite):
             space.update("a", b"%d" % turn)
 
     def test_list_is_one_state(self, backend: Backend, space: Keyspace) -> None:
-        """A list shows one moment: of keys written in turn, none is ahead by more than the
-        last round (CACHE-18, BASE-4)."""
+        """A list shows one moment: of keys written in turn, none is ahead by more than the last
+        round (CACHE-18, BASE-4)."""
         names = [f"k{number}" for number in range(8)]
         for name in names:
             space.create(name, b"0")
@@ -313,7 +314,7 @@ class ReadTests(BackendSuite):
                 assert (kv.value if kv else None) == expected.get(name)
 
     def test_numbers_of_the_past(self, backend: Backend, space: Keyspace) -> None:
-        """An old KeyValue is the same that a read got at the time (LIST-4)."""
+        """An old KeyValue equals what a read returned at the time (LIST-4)."""
         self.need(backend, Capability.HISTORICAL_READS)
         space.create("a", b"1")
         seen = [space.read("a")]

@@ -43,8 +43,7 @@ class TransactionTests(BackendSuite):
         assert ran == []
 
     def test_one_revision(self, backend: Backend, txn: Keyspace) -> None:
-        """All that a body writes takes one revision, and comes as one batch with what was
-        before."""
+        """All writes of a body have one revision, and come as one batch with the values before."""
         txn.create("b", b"old")
         txn.create("c", b"old")
         before = {name: txn.read(name) for name in "bc"}
@@ -79,7 +78,7 @@ class TransactionTests(BackendSuite):
             assert [kv.value for kv in old.kvs] == [b"old", b"old"]
 
     def test_history_of_a_revision_of_many_keys(self, backend: Backend, txn: Keyspace) -> None:
-        """A watch from history delivers each such revision whole, to a prefix and to a key."""
+        """A watch from history delivers each such revision as a whole, to a prefix and to a key."""
         first, second = (
             backend.transaction(
                 lambda seen, value=value: [  # type: ignore[misc]
@@ -99,7 +98,7 @@ class TransactionTests(BackendSuite):
                 assert len(collect(watch, count)) == count
 
     def test_own_writes_are_read(self, backend: Backend, txn: Keyspace) -> None:
-        """Reads in a body show the store under the body's own writes."""
+        """Reads in a body show the store plus the body's own writes."""
         for name in ("b", "d", "f"):
             txn.create(name, name.encode())
 
@@ -139,7 +138,7 @@ class TransactionTests(BackendSuite):
             assert [kv.version for kv in txn.list().kvs] == [1, 1, 2]
 
     def test_reads_take_no_revision(self, backend: Backend, txn: Keyspace) -> None:
-        """A body that writes nothing takes no revision, and tells the one it read at."""
+        """A body that writes nothing takes no revision, and returns the one at which it read."""
         created = txn.create("a", b"1")
         result = backend.transaction(lambda seen: (seen.revision, seen.get(txn.key("a"))))
 
@@ -151,7 +150,7 @@ class TransactionTests(BackendSuite):
             assert backend.status().revision == created
 
     def test_a_body_that_raises(self, backend: Backend, txn: Keyspace) -> None:
-        """What it raises undoes its writes and stands in its place; the others are written."""
+        """Its exception undoes its writes and is its result; the other bodies are written."""
 
         def torn(seen: Transaction) -> None:
             seen.put(txn.key("torn"), b"")
@@ -174,7 +173,8 @@ class TransactionTests(BackendSuite):
         assert backend.transactions([]) == []
 
     def test_a_key_is_written_once(self, backend: Backend, txn: Keyspace) -> None:
-        """A second write of a key in a body is refused by name, and undoes it unless caught."""
+        """A second write of a key in a body is refused by name, and undoes the body unless
+        caught."""
         txn.create("there")
 
         def twice(*steps: Any) -> Any:
@@ -198,7 +198,7 @@ class TransactionTests(BackendSuite):
         assert txn.read("there") == before
 
     def test_arguments_in_a_body(self, backend: Backend, txn: Keyspace) -> None:
-        """What no store could serve is refused as by the methods of the backend."""
+        """Arguments that no store could serve are refused as by the methods of the backend."""
         key = txn.key("a")
         wrong: list[tuple[str, Any]] = [
             ("key", lambda seen: seen.get("")),
@@ -225,7 +225,7 @@ class TransactionTests(BackendSuite):
         assert txn.find("a") is None
 
     def test_a_transaction_ends_with_its_body(self, backend: Backend, txn: Keyspace) -> None:
-        """What a body keeps of it cannot be used afterwards."""
+        """A transaction cannot be used after its body has returned."""
         kept: list[Transaction] = []
         backend.transaction(kept.append)
         for seen in kept:
@@ -262,7 +262,7 @@ class TransactionTests(BackendSuite):
         assert last.kv.revision > revision
 
     def test_two_counters_move_as_one(self, backend: Backend, txn: Keyspace) -> None:
-        """Bodies of many threads lose no update, and nobody ever sees one half of a body."""
+        """Bodies in many threads lose no update, and nobody ever sees half of a body."""
         names = ["left", "right"]
         for name in names:
             txn.create(name, b"0")
@@ -296,7 +296,8 @@ class TransactionTests(BackendSuite):
         ]
 
     def test_many_keys_in_a_transaction(self, backend: Backend, txn: Keyspace) -> None:
-        """A body of many keys is written whole, or refused whole by TransactionTooLarge."""
+        """A body of many keys is written as a whole, or refused as a whole with
+        TransactionTooLarge."""
         names = [f"k{number:05}" for number in range(self.many_keys)]
         try:
             result = backend.transaction(
@@ -313,8 +314,8 @@ class TransactionTests(BackendSuite):
     def test_interrupted_bodies(
         self, backend: Backend, txn: Keyspace, error: Callable[[], BaseException]
     ) -> None:
-        """Whatever line an exception of a signal's handler strikes, it comes out, and all keys of
-        the body are written or none."""
+        """At whatever line a signal's handler raises, its exception comes out, and all keys of the
+        body are written or none."""
         names = ["a", "b", "c"]
 
         def attempt() -> None:

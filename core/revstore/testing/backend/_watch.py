@@ -47,7 +47,7 @@ class BackendWatchTests(BackendSuite):
     """What watches deliver."""
 
     def test_watch_history_then_live(self, space: Keyspace) -> None:
-        """A watch begins with what happened after its revision, then goes on live (WATCH-2)."""
+        """A watch begins with the events after its revision, then goes on live (WATCH-2)."""
         space.create("a", b"1")
         space.update("a", b"2")
         with space.watch() as watch:
@@ -64,7 +64,7 @@ class BackendWatchTests(BackendSuite):
         ]
 
     def test_watch_events_carry_whole_key_values(self, space: Keyspace) -> None:
-        """kv and previous are what a read at that moment gave; create is told by its numbers
+        """kv and previous are what a read at that moment returned; the numbers show a creation
         (WATCH-10)."""
         space.create("a", b"1")
         first = space.read("a")
@@ -90,7 +90,7 @@ class BackendWatchTests(BackendSuite):
                 assert found == revisions[index + 1 :]
 
     def test_watch_all_history(self, backend: Backend, space: Keyspace) -> None:
-        """``after_revision`` 0 stands for all there is (WATCH-4)."""
+        """``after_revision`` 0 means all history (WATCH-4)."""
         if not self.ephemeral:
             pytest.skip("the history of a store that others use may be compacted")
         created = space.create("a")
@@ -98,7 +98,7 @@ class BackendWatchTests(BackendSuite):
             assert [event.kv.revision for event in collect(watch, 1)] == [created]
 
     def test_watch_future_revision(self, space: Keyspace) -> None:
-        """A watch after a revision that is not yet opens, and begins once it has passed
+        """A watch after a future revision opens, and begins once the store has passed it
         (WATCH-6)."""
         first = space.create("a")
         with space.watch(after=first + 3) as watch:
@@ -110,7 +110,7 @@ class BackendWatchTests(BackendSuite):
         assert found == expected
 
     def test_watch_exact_key(self, backend: Backend, space: Keyspace) -> None:
-        """Not recursive, a watch sees its key alone, no sibling and no child (WATCH-12)."""
+        """If not recursive, a watch sees only its key, no sibling and no child (WATCH-12)."""
         with space.watch("a", recursive=False) as watch:
             _, *others = self.storable(backend, ("a", "a/b", "ab", "b"))
             for name in others:
@@ -129,7 +129,7 @@ class BackendWatchTests(BackendSuite):
         ]
 
     def test_watch_recursive_is_a_plain_prefix(self, backend: Backend, space: Keyspace) -> None:
-        """Recursive, a watch sees every key that starts with its own (KEY-4)."""
+        """If recursive, a watch sees every key that starts with its own (KEY-4)."""
         with space.watch("a") as watch:
             stored = self.storable(backend, ("b", "a/b", "a", "A", "ab", "b/a", "a😀"))
             for name in stored:
@@ -159,8 +159,8 @@ class BackendWatchTests(BackendSuite):
         assert position == revisions[-1]
 
     def test_watch_poll_zero_does_not_wait(self, space: Keyspace) -> None:
-        """poll(0) and a poll that runs out give None, not before and not long after; the watch
-        lives on."""
+        """poll(0) and a poll whose time passes return None, neither early nor much too late; the
+        watch lives on."""
         with space.watch(progress=False) as watch:
 
             def work(_index: int) -> None:
@@ -175,8 +175,8 @@ class BackendWatchTests(BackendSuite):
             run_threads(1, work, patience=PATIENCE / 4)
 
     def test_watch_without_progress(self, space: Keyspace) -> None:
-        """With ``progress=False`` a watch delivers no mark that nobody asked for, whatever happens
-        beside it."""
+        """With ``progress=False`` a watch delivers no mark without a request, whatever happens to
+        other keys."""
         with space.watch("a", progress=False) as watch:
             for turn in range(5):
                 space.create(f"b{turn}")
@@ -188,7 +188,7 @@ class BackendWatchTests(BackendSuite):
         assert space.names([event.kv for event in batch.events]) == ["a"]
 
     def test_watch_waiting_poll_is_woken_by_a_write(self, space: Keyspace) -> None:
-        """A blocked poll returns because of a write, not of its timeout (WATCH-9)."""
+        """A blocked poll returns because of a write, not because of its timeout (WATCH-9)."""
         with space.watch(progress=False) as watch:
 
             def work(index: int) -> int:
@@ -203,8 +203,8 @@ class BackendWatchTests(BackendSuite):
         assert written == seen
 
     def test_watch_idle_watches_do_not_disturb(self, space: Keyspace) -> None:
-        """Watches that nobody polls slow down neither writers nor other watches, and have
-        everything when they are polled (WATCH-26, WATCH-24)."""
+        """Watches that nobody polls slow down neither writers nor other watches, and have all
+        events when they are polled (WATCH-26, WATCH-24)."""
         idle = [space.watch() for _ in range(20)]
         with space.watch() as watch:
             revisions = [space.create(f"k{number}") for number in range(30)]
@@ -218,7 +218,7 @@ class BackendWatchTests(BackendSuite):
 
     def test_watch_far_behind(self, space: Keyspace) -> None:
         """Behind more writes than a store may remember, a watch has every event or raises
-        Compacted: it skips none in silence (ERR-8, WATCH-28)."""
+        Compacted: it skips none silently (ERR-8, WATCH-28)."""
         early = space.watch(progress=False)
 
         def write(index: int) -> list[int]:
@@ -238,7 +238,7 @@ class BackendWatchTests(BackendSuite):
                 assert [event.kv.revision for event in events] == revisions
 
     def test_watch_iteration(self, space: Keyspace) -> None:
-        """Iterating gives batches and ends when the watch is closed."""
+        """Iteration yields batches and ends when the watch is closed."""
         space.create("a")
         space.create("b")
         found = []
@@ -253,8 +253,8 @@ class BackendWatchTests(BackendSuite):
     # Progress
 
     def test_watch_progress_mark(self, backend: Backend, space: Keyspace) -> None:
-        """A mark asked for comes after all events and covers every acknowledged write, also to
-        keys that the watch does not cover (CACHE-11, WATCH-20)."""
+        """A requested mark comes after all events and covers every acknowledged write, even to keys
+        that the watch does not cover (CACHE-11, WATCH-20)."""
         self.need(backend, Capability.PROGRESS)
         for progress in (True, False):
             with space.watch("a", progress=progress, after=backend.status().revision) as watch:
@@ -303,7 +303,7 @@ class BackendWatchTests(BackendSuite):
             run_threads(4, work)
 
     def test_watch_progress_in_the_future(self, backend: Backend, space: Keyspace) -> None:
-        """A watch that begins in the future is marked when the store is there, not before; its
+        """A watch that begins in the future gets a mark when the store is there, not before; its
         position does not fall (WATCH-20)."""
         self.need(backend, Capability.PROGRESS)
         ahead = backend.status().revision + 3
@@ -330,7 +330,7 @@ class BackendWatchTests(BackendSuite):
     # Ends
 
     def test_watch_close_ends_the_watch(self, backend: Backend, space: Keyspace) -> None:
-        """After close a poll raises Closed, pending events or not; the rest goes on
+        """After close a poll raises Closed, whether events are pending or not; other watches go on
         (WATCH-24, WATCH-25)."""
         watch, other = space.watch(), space.watch()
         space.create("a")
@@ -350,7 +350,7 @@ class BackendWatchTests(BackendSuite):
         _closed_while_polling(watch.close, watch)
 
     def test_watch_backend_close_wakes_polls(self, backend: Backend, space: Keyspace) -> None:
-        """Closing the backend ends all its watches, blocked ones too."""
+        """Closing the backend ends all its watches, even those whose poll is blocked."""
         watches = [space.watch("quiet", progress=False) for _ in range(3)]
         _closed_while_polling(backend.close, *watches)
         for watch in watches:

@@ -37,7 +37,7 @@ class WriteTests(BackendSuite):
         assert found.kv.lease == 0
 
     def test_create_of_existing_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Expected 0 on a key that exists writes nothing and brings the key (CREATE-3)."""
+        """Expecting 0 on a key that exists writes nothing and returns the key (CREATE-3)."""
         space.create("a", b"1")
         before = space.read("a")
         result = backend.put(space.key("a"), b"1", expected_revision=0)
@@ -48,7 +48,7 @@ class WriteTests(BackendSuite):
         assert space.read("a") == before
 
     def test_update_with_right_revision(self, backend: Backend, space: Keyspace) -> None:
-        """The right revision overwrites; the creation's revision stays (GU-1)."""
+        """The right revision overwrites the key; the creation's revision stays (GU-1)."""
         created = space.create("a", b"1")
         result = backend.put(space.key("a"), b"2", expected_revision=created)
         kv = space.read("a")
@@ -59,7 +59,7 @@ class WriteTests(BackendSuite):
         assert (kv.value, kv.revision, kv.create_revision) == (b"2", result.revision, created)
 
     def test_update_with_wrong_revision_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Older and newer revisions than the key's both lose, with the key as it is (GU-9)."""
+        """Revisions older or newer than the key's both lose, and return the current key (GU-9)."""
         first = space.create("a", b"1")
         second = space.update("a", b"2")
         before = space.read("a")
@@ -72,7 +72,7 @@ class WriteTests(BackendSuite):
         assert space.read("a") == before
 
     def test_update_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Expecting a revision of a key that is not there writes nothing (GU-10)."""
+        """Expecting a revision of a key that does not exist writes nothing (GU-10)."""
         created = space.create("gone")
         gone = space.delete("gone")
         for name in ("never", "gone"):
@@ -92,7 +92,7 @@ class WriteTests(BackendSuite):
         assert space.read("a").revision == second
 
     def test_delete_with_right_revision(self, backend: Backend, space: Keyspace) -> None:
-        """A deletion has a revision of its own and brings what was removed (DEL-1, DEL-2)."""
+        """A deletion has its own revision and returns what was removed (DEL-1, DEL-2)."""
         space.create("a", b"1")
         before = space.read("a")
         result = backend.delete(space.key("a"), expected_revision=before.revision)
@@ -103,7 +103,7 @@ class WriteTests(BackendSuite):
         assert space.find("a") is None
 
     def test_delete_with_wrong_revision_loses(self, backend: Backend, space: Keyspace) -> None:
-        """A stale revision deletes nothing and brings the key as it is (DEL-5)."""
+        """A stale revision deletes nothing and returns the current key (DEL-5)."""
         first = space.create("a", b"1")
         space.update("a", b"2")
         before = space.read("a")
@@ -115,7 +115,8 @@ class WriteTests(BackendSuite):
         assert space.read("a") == before
 
     def test_delete_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """An absent key is a loss without a KeyValue, and takes no revision (DEL-1, BASE-3)."""
+        """Deleting an absent key loses without a KeyValue, and takes no revision (DEL-1,
+        BASE-3)."""
         created = space.create("a")
         deleted = space.delete("a")
         result = backend.delete(space.key("a"), expected_revision=created)
@@ -125,7 +126,7 @@ class WriteTests(BackendSuite):
         assert deleted <= result.revision <= backend.status().revision
 
     def test_delete_needs_a_revision(self, backend: Backend, space: Keyspace) -> None:
-        """Zero and less are no revision to expect of a deletion (DEL-10)."""
+        """A deletion cannot expect zero or less (DEL-10)."""
         space.create("a")
         for wrong in (0, -1):
             with pytest.raises(InvalidArgument):
@@ -158,7 +159,7 @@ class WriteTests(BackendSuite):
         assert seen == ([1, 3, 1] if self.claims(backend, Capability.VERSIONS) else [0, 0, 0])
 
     def test_empty_store_is_at_revision_one(self, backend: Backend, space: Keyspace) -> None:
-        """A new store that promises so is at 1 and its first write takes 2 (BASE-2)."""
+        """A new store that promises this is at revision 1, and its first write takes 2 (BASE-2)."""
         if not self.starts_at_one:
             assert space.start > 0
             return
@@ -178,7 +179,7 @@ class WriteTests(BackendSuite):
     def test_refused_writes_and_reads_take_no_revision(
         self, backend: Backend, space: Keyspace
     ) -> None:
-        """Nothing but a write that succeeds moves the revision (BASE-3)."""
+        """Only a write that succeeds moves the revision (BASE-3)."""
         if not self.ephemeral:
             pytest.skip("others may write to this store")
         revision = space.create("a")
@@ -194,7 +195,7 @@ class WriteTests(BackendSuite):
         assert backend.status().revision == revision
 
     def test_values_come_back_as_written(self, backend: Backend, space: Keyspace) -> None:
-        """Any bytes are a value: none, all 256, no UTF-8, large (CREATE-1, OLD-5)."""
+        """Any bytes are a value: none, all 256, not UTF-8, large (CREATE-1, OLD-5)."""
         large = bytes(range(256)) * (self.large_value // 256)
         values = {"empty": b"", "nul": b"\0", "binary": bytes(range(256)), "bad": b"\xff\xfe\xc0"}
         values["large"] = large
@@ -228,7 +229,7 @@ class WriteTests(BackendSuite):
                 call()
 
     def test_invalid_arguments(self, backend: Backend, space: Keyspace) -> None:
-        """Numbers below zero and values that are no bytes are refused, and nothing is written."""
+        """Numbers below zero and values that are not bytes are refused, and nothing is written."""
         key = space.key("a")
         calls: dict[str, list[Callable[[], object]]] = {
             "revision": [partial(read, -1) for read in reads_at(backend, key)],
@@ -249,7 +250,7 @@ class WriteTests(BackendSuite):
         assert space.find("a") is None
 
     def test_long_keys(self, backend: Backend, space: Keyspace) -> None:
-        """Keys of 1,024 bytes are stored; a longer one is, too, or raises InvalidKey."""
+        """Keys of 1,024 bytes are stored; a longer one is too, or raises InvalidKey."""
         name = "k" * (self.large_key - len(space.prefix))
         created = space.create(name)
         assert space.names(space.list().kvs) == [name]
@@ -303,7 +304,7 @@ class WriteTests(BackendSuite):
             assert all(r.current == stored for r in results if not r.succeeded)
 
     def test_nested_keys(self, backend: Backend, space: Keyspace) -> None:
-        """A key stands beside others below it; without NESTED_KEYS whichever comes second is
+        """A key can exist beside others below it; without NESTED_KEYS the second of them is
         refused, and nothing is written (OLD-19)."""
         space.create("a", b"1")
         space.create("c/d", b"2")
@@ -326,7 +327,7 @@ class WriteTests(BackendSuite):
             assert space.read("a/b").value == b"3"
 
     def test_counter_loses_no_increment(self, backend: Backend, space: Keyspace) -> None:
-        """Threads that add to one key by compare-and-put lose nothing (GU-9, GU-11)."""
+        """Threads that add to one key by compare-and-put lose no increment (GU-9, GU-11)."""
         threads, each = 8, 25
         space.create("counter", b"0")
         key = space.key("counter")
