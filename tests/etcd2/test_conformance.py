@@ -19,6 +19,8 @@ from revstore.testing import (
     StorageTests,
     WatchTests,
 )
+from revstore.values import Capability
+from revstore_etcd2 import revstore_backend
 
 #: Tests of the raw suites that the cache answers otherwise.
 CACHED = {
@@ -44,6 +46,14 @@ class OnEtcd:
     @pytest.fixture
     def stall(self, server) -> Stall:
         return server.halted
+
+    @pytest.fixture
+    def open_hasty(self, open_store):
+        return lambda: open_store("?timeout=0.5")
+
+    @pytest.fixture
+    def declared(self) -> frozenset[Capability]:
+        return revstore_backend().capabilities
 
     @pytest.fixture
     def peer(self, server) -> Peer:

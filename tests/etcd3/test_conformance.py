@@ -21,6 +21,8 @@ from revstore.testing import (
 )
 from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.etcd import EtcdServer
+from revstore.values import Capability
+from revstore_etcd3 import revstore_backend
 
 
 class OnEtcd:
@@ -40,6 +42,14 @@ class OnEtcd:
     @pytest.fixture
     def stall(self, server) -> Stall:
         return server.halted
+
+    @pytest.fixture
+    def open_hasty(self, open_store):
+        return lambda: open_store("?timeout=0.5")
+
+    @pytest.fixture
+    def declared(self) -> frozenset[Capability]:
+        return revstore_backend().capabilities
 
     @pytest.fixture
     def peer(self, server) -> Peer:

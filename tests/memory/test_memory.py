@@ -14,6 +14,7 @@ from hypothesis import settings
 from revstore.backend import Backend
 from revstore.errors import BackendError, Closed, Compacted, InvalidArgument
 from revstore.memory import MemoryBackend
+from revstore.memory_plugin import revstore_backend
 from revstore.testing import BackendTests
 from revstore.testing.model import backend_machine
 from revstore.values import Capability, WatchEventType
@@ -28,6 +29,14 @@ class TestMemoryBackend(BackendTests):
     def backend(self) -> Iterator[Backend]:
         with MemoryBackend() as backend:
             yield backend
+
+    @pytest.fixture
+    def wiped(self, backend):
+        return MemoryBackend
+
+    @pytest.fixture
+    def declared(self):
+        return revstore_backend().capabilities
 
 
 class TestMemoryMachine(backend_machine(MemoryBackend).TestCase):

@@ -16,6 +16,8 @@ from hypothesis import settings
 from revstore.backend import Backend
 from revstore.testing import BackendTests, Stall
 from revstore.testing.model import backend_machine
+from revstore.values import Capability
+from revstore_sqlite import _backend, revstore_backend
 from revstore_sqlite._backend import SQLiteBackend
 from revstore_sqlite._options import SQLiteOptions
 
@@ -50,6 +52,40 @@ class TestSQLiteBackend(BackendTests):
                 other.execute("ROLLBACK")
 
         return locked
+
+    @pytest.fixture
+    def wiped(self, backend: Backend, options: SQLiteOptions):
+        def wiped() -> Backend:
+            backend.close()
+            for path in Path(options.path).parent.glob("store.db*"):
+                path.unlink()
+            return SQLiteBackend(options)
+
+        return wiped
+
+    @pytest.fixture
+    def open_hasty(self, open_backend, monkeypatch: pytest.MonkeyPatch):
+        def open_hasty() -> Backend:
+            monkeypatch.setattr(_backend, "DEFAULT_TIMEOUT", 0.5)
+            return open_backend()
+
+        return open_hasty
+
+    @pytest.fixture
+    def damage(self, options: SQLiteOptions):
+        def damage(key: str) -> None:
+            with contextlib.closing(sqlite3.connect(options.path)) as other, other:
+                other.execute("PRAGMA ignore_check_constraints=ON")
+                changed = other.execute(
+                    "UPDATE log SET value = x'00' WHERE key = ? AND value IS NOT NULL", (key,)
+                )
+                assert changed.rowcount
+
+        return damage
+
+    @pytest.fixture
+    def declared(self) -> frozenset[Capability]:
+        return revstore_backend().capabilities
 
 
 _folder = Path(mkdtemp(prefix="revstore-machine-"))

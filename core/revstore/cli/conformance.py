@@ -12,7 +12,7 @@ from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import TableWriter
 from revstore.config import StorageConfig
-from revstore.plugins import open_backend
+from revstore.plugins import PluginState, check_backend, open_backend
 
 if TYPE_CHECKING:
     from revstore.testing.conformance import ConformanceReport
@@ -60,12 +60,14 @@ def command(
             f"{error.name} is not installed; try: pip install 'revstore[testing]'"
         ) from error
     config = StorageConfig.load(url) if url else session.config
+    status = check_backend(config.resolved_type)
     report = run_conformance(
         lambda: open_backend(config),
         suite=not histories_only,
         histories=histories,
         only=only,
         own=own,
+        declared=status.capabilities if status.status is PluginState.OK else None,
     )
     if not report.passed:
         session.exit_code = 1

@@ -38,3 +38,16 @@ class TestConformance(BackendTests):
     ) -> OpenBackend | None:
         shared = {Capability.DURABLE, Capability.CROSS_PROCESS_WATCH}
         return conformance_opener if shared & backend.capabilities else None
+
+    @pytest.fixture
+    def wiped(
+        self, open_backend: OpenBackend | None, conformance_opener: Callable[[], Backend]
+    ) -> OpenBackend | None:
+        # Of those that live in a process, each opening makes another.
+        return conformance_opener if open_backend is None and self.ephemeral else None
+
+    @pytest.fixture
+    def declared(
+        self, conformance_declared: frozenset[Capability] | None
+    ) -> frozenset[Capability] | None:
+        return conformance_declared

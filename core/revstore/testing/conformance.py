@@ -72,6 +72,7 @@ def run_conformance(
     histories: int = 3,
     only: str = "",
     own: bool = False,
+    declared: frozenset[Capability] | None = None,
     told: Callable[[ConformanceResult], None] | None = None,
 ) -> ConformanceReport:
     """Try every guarantee on the store that ``open_backend`` opens, once for each test; all keys
@@ -81,12 +82,13 @@ def run_conformance(
 
     ``suite`` runs ``BackendTests``, of which ``only``, as pytest's -k has it, may choose some;
     ``histories`` is how many recorded workloads are checked. ``told`` is called with each result
-    as it comes. What ``open_backend`` raises the first time is raised here.
+    as it comes. What ``open_backend`` raises the first time is raised here. ``declared`` is
+    ``BackendInfo.capabilities`` of the plugin.
     """
     with open_backend() as backend:
         store_id = backend.status().store_id
         ephemeral = own or _is_its_own(backend, store_id, open_backend)
-    plugin = _Plugin(open_backend, told, ephemeral=ephemeral)
+    plugin = _Plugin(open_backend, told, declared, ephemeral=ephemeral)
     if suite:
         _run_pytest(plugin, only)
     for seed in range(histories):
@@ -137,18 +139,24 @@ class _Plugin:
         self,
         open_backend: Callable[[], Backend],
         told: Callable[[ConformanceResult], None] | None,
+        declared: frozenset[Capability] | None,
         *,
         ephemeral: bool,
     ) -> None:
         self._open = open_backend
         self._ephemeral = ephemeral
         self._told = told
+        self._declared = declared
         self._items: dict[str, tuple[str, str]] = {}
         self.results: list[ConformanceResult] = []
 
     @pytest.fixture
     def conformance_opener(self) -> Callable[[], Backend]:
         return self._open
+
+    @pytest.fixture
+    def conformance_declared(self) -> frozenset[Capability] | None:
+        return self._declared
 
     @pytest.fixture
     def conformance_ephemeral(self) -> bool:

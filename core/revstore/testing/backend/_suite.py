@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from revstore.testing.backend._clocks import ClockTests
 from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._conditions import ConditionTests
 from revstore.testing.backend._forks import ForkTests
 from revstore.testing.backend._hammer import HammerTests
 from revstore.testing.backend._interrupts import InterruptTests
@@ -36,6 +37,7 @@ class BackendTests(
     TransactionTests,
     LeaseTests,
     OperatorStepTests,
+    ConditionTests,
 ):
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
@@ -47,6 +49,8 @@ class BackendTests(
     a lock held elsewhere or a server that was stopped; without it deadlines are not tried.
     ``peer`` is a ``Peer``, for a store that is a server: its address, and a function that opens a
     handle at another. Then the server is tried slow, dripping, silent and away.
+    ``wiped``, ``open_hasty``, ``refusal``, ``damage``, ``add_foreign`` and ``declared`` bring about
+    what else a store may come to; see ``ConditionTests`` for each.
     The store need not be empty: all keys lie under a random prefix, and revisions are compared
     with that at the test's start. Class attributes:
 
