@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revstore.errors import InvalidKey
 
-__all__ = ["check_key", "check_object_key"]
+__all__ = ["check_key", "check_object_key", "is_segment"]
 
 
 def check_key(key: str) -> str:
@@ -17,14 +17,36 @@ def check_key(key: str) -> str:
         raise InvalidKey(str(key), "a non-empty str")
     if "\0" in key:
         raise InvalidKey(key, "a key without NUL characters")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise InvalidKey(
-                key.encode("utf-8", "backslashreplace").decode(), "a key that is valid UTF-8"
-            ) from None
+    if not _is_utf8(key):
+        shown = key.encode("utf-8", "backslashreplace").decode()
+        raise InvalidKey(shown, "a key that is valid UTF-8")
     return key
+
+
+def is_segment(name: object) -> bool:
+    """Return whether ``name`` can be a segment of an object's key, as names and namespaces are.
+
+    It has no "/" and no "%", is neither "." nor "..", as in Kubernetes'
+    path.IsValidPathSegmentName; it is not blank, as a command takes a blank name for a variable
+    that is not set; and a backend may store it. (KEY-9)
+    """
+    return (
+        isinstance(name, str)
+        and name.strip() != ""
+        and name not in (".", "..")
+        and {"/", "%", "\0"}.isdisjoint(name)
+        and _is_utf8(name)
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_object_key(key: str, root: str, *, prefix: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from revstore.continue_token import decode_continue
+from revstore.deadlines import check_count
 from revstore.errors import InvalidArgument
 from revstore.versioner import parse_resource_version
 
@@ -34,13 +35,12 @@ def plan_list(
     """Return what the arguments of a list ask for (storage.ValidateListOptions; LISTRV-1 to 16).
 
     Raises:
-        InvalidArgument: ``limit`` is negative, ``resource_version_match`` is unknown, or
-            ``resource_version`` is neither "" nor "0" beside a ``continue_token``.
+        InvalidArgument: ``limit`` is no whole number from 0 to 2^63 - 1, ``resource_version_match``
+            is unknown, or ``resource_version`` is neither "" nor "0" beside a ``continue_token``.
         InvalidContinueToken: ``continue_token`` is not that of a list of ``prefix``.
         InvalidResourceVersion: ``resource_version`` is not a number.
     """
-    if limit < 0:
-        raise InvalidArgument("limit", limit, "0 or more")
+    check_count("limit", limit, 0)
     if recursive and continue_token:
         token = decode_continue(continue_token, prefix)
         if resource_version not in ("", "0"):

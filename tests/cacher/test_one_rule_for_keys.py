@@ -10,8 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from revstore.cacher import Cacher, CacherConfig
-from revstore.errors import StorageError
+from revstore.errors import InvalidArgument, InvalidObject, StorageError
 from revstore.memory import MemoryBackend
+from revstore.preconditions import Preconditions
+from revstore.registry import Registry
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
 from revstore.typed import TypedStorage
@@ -118,3 +120,63 @@ def test_with_a_cache_and_without(both: tuple[Storage[Any], Storage[Any]], key: 
     ours = calls(cached, key)
     for name, call in calls(raw, key).items():
         assert outcome(ours[name]) == outcome(call), name
+
+
+names: st.SearchStrategy[Any] = st.sampled_from(
+    [*SEGMENTS, "a/b", "a%2Fb", "k" * 300, None, 0, b"a", ("a",)]
+) | st.text(max_size=3)
+
+
+def is_fine(name: Any) -> bool:
+    """The rule, in other words than the code's."""
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/%\0"):
+        return False
+    return not any(0xD800 <= ord(each) < 0xE000 for each in name)
+
+
+def calls_by_name(registry: Registry[Any], name: Any, namespace: Any) -> dict[str, Any]:
+    """Each call with the two as arguments, and none that changes what is stored."""
+
+    def refused(_: Any, __: Any) -> Any:
+        raise StorageError("not updated")
+
+    gone = Preconditions(uid="another")
+    return {
+        "get": lambda: registry.get(name, namespace),
+        "get from memory": lambda: registry.get(name, namespace, resource_version="0"),
+        "update": lambda: registry.guaranteed_update(name, refused, namespace),
+        "delete": lambda: registry.delete(name, namespace, preconditions=gone),
+        "watch": lambda: registry.watch(namespace, name=name).close() if name is not None else None,
+    }
+
+
+def calls_with_object(registry: Registry[Any], name: Any, namespace: Any) -> dict[str, Any]:
+    """Each call with an object that has the two, and none that changes what is stored."""
+    obj = {"metadata": {"name": name, "namespace": namespace, "uid": "another"}}
+    return {"create": lambda: registry.create(obj, ttl=-1), "update": lambda: registry.update(obj)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=names, namespace=names)
+@example(name="a", namespace="ns")
+@example(name="a\0", namespace="ns")
+@example(name="a", namespace="\ud800")
+def test_names_and_namespaces(
+    both: tuple[Storage[Any], Storage[Any]], name: Any, namespace: Any
+) -> None:
+    """A registry takes what can be a segment of a key, and its storage never refuses what it takes;
+    a bad argument is InvalidArgument, a bad object InvalidObject, by the name of what is wrong."""
+    registries = [Registry(storage, resource_prefix="/pods") for storage in both]
+    raw, cached = (calls_by_name(each, name, namespace) for each in registries)
+    fine = is_fine(name) and (namespace is None or is_fine(namespace))
+    for kind, call in raw.items():
+        found = outcome(call)
+        assert outcome(cached[kind]) == found, kind
+        if kind != "watch" or name is not None:
+            assert (found.__class__ is tuple and found[0] is InvalidArgument) != fine, (kind, found)
+    for registry in registries:
+        listed = outcome(lambda registry=registry: list(registry.list(namespace)))
+        assert isinstance(listed, list) == (namespace is None or is_fine(namespace))
+        fine = is_fine(name) and (namespace in (None, "") or is_fine(namespace))
+        for kind, call in calls_with_object(registry, name, namespace).items():
+            assert (outcome(call)[0] is InvalidObject) != fine, kind

@@ -331,6 +331,7 @@ class Cacher(Storage[T]):
         Raises:
             NotReady: it is not filled.
         """
+        check_timeout(timeout, 0.0)
         self._content.ready()
 
     def wait_ready(self, timeout: float = 30.0) -> None:

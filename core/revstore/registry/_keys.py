@@ -5,28 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from revstore.errors import InvalidArgument, InvalidObject
+from revstore.keys import is_segment
 from revstore.objects import metadata_value
 
 __all__ = ["DEFAULT_NAMESPACE", "Keys"]
 
 DEFAULT_NAMESPACE = "default"
 
-_SEGMENT = 'a name that is not blank, has no "/" or "%", and is neither "." nor ".."'
-
-
-def _is_segment(name: object) -> bool:
-    """Return whether ``name`` can be a segment of a key.
-
-    The rule is that of Kubernetes' path.IsValidPathSegmentName, and the name is not blank: a
-    command takes a blank one for a variable that is not set.
-    """
-    return (
-        isinstance(name, str)
-        and name.strip() != ""
-        and name not in (".", "..")
-        and "/" not in name
-        and "%" not in name
-    )
+_SEGMENT = 'a name that is not blank, has no "/", "%" or NUL, and is neither "." nor ".."'
 
 
 class Keys:
@@ -41,7 +27,7 @@ class Keys:
 
     def one(self, name: str, namespace: str | None) -> str:
         """Return the key of the object called ``name``."""
-        if not _is_segment(name):
+        if not is_segment(name):
             raise InvalidArgument("name", name, _SEGMENT)
         if self._namespaced and namespace is None:
             namespace = DEFAULT_NAMESPACE
@@ -54,14 +40,14 @@ class Keys:
             return self._root
         if not self._namespaced:
             raise InvalidArgument("namespace", namespace, "none: the objects have no namespaces")
-        if not _is_segment(namespace):
+        if not is_segment(namespace):
             raise InvalidArgument("namespace", namespace, _SEGMENT)
         return f"{self._root}/{namespace}"
 
     def of(self, obj: Any) -> str:
         """Return the key of ``obj``."""
         name = metadata_value(obj, "name")
-        if not _is_segment(name):
+        if not is_segment(name):
             raise InvalidObject("metadata.name", name, _SEGMENT)
         return f"{self.below(self.namespace_of(obj))}/{name}"
 
@@ -77,6 +63,6 @@ class Keys:
             return None
         if namespace == "":
             return DEFAULT_NAMESPACE
-        if not _is_segment(namespace):
+        if not is_segment(namespace):
             raise InvalidObject("metadata.namespace", namespace, _SEGMENT)
         return str(namespace)

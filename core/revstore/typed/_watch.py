@@ -384,6 +384,7 @@ class TypedChanges(Changes[T], Generic[T]):
         return self._revision
 
     def poll(self, timeout: float | None = None) -> ChangeBatch[T] | None:
+        timeout = check_poll(timeout)
         self._raw.raise_if_ended()
         before: tuple[Any, ...] | None = None
         try:
