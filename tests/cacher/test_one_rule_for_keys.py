@@ -129,7 +129,9 @@ names: st.SearchStrategy[Any] = st.sampled_from(
 
 def is_fine(name: Any) -> bool:
     """The rule, in other words than the code's."""
-    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/%\0"):
+    if not isinstance(name, str) or name in (".", "..") or set(name) & set("/%\0"):
+        return False
+    if not name or name.isspace():
         return False
     return not any(0xD800 <= ord(each) < 0xE000 for each in name)
 

@@ -1,4 +1,5 @@
-"""What writers and watchers saw while a server was killed, halted, or cut off, again and again."""
+"""What writers and watchers saw while a server was killed, halted, or cut off, again and again, and
+their process forked and was interrupted by signals."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 from revstore.testing.checks import check_history
 from revstore.testing.faults import again_and_again
 from revstore.testing.proxy import FaultyProxy
+from revstore.testing.strikes import run_under_strikes
 from revstore.testing.workload import Workload
 
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
@@ -38,7 +40,9 @@ def test_histories_under_faults(new_server, opened, fault_seed, fault):
             seed = fault_seed + round_
             plan = Workload(prefix=f"/{round_}/", seed=seed, writers=4, watchers=3, turns=150)
             with again_and_again(*faults[fault], seed=seed) as done:
-                history = plan.run(lambda _: backend)
-            assert check_history(history) == []
-            assert sum(1 for each in history.operations if each.succeeded) > 20
+                strikes = run_under_strikes(plan, backend, lambda: opened(proxy.address, OPTIONS))
+            assert check_history(strikes.history) == []
+            assert sum(1 for each in strikes.history.operations if each.succeeded) > 20
+            assert strikes.children
+            assert strikes.interrupts
             assert done.count, "no fault came"

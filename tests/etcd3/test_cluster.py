@@ -22,6 +22,7 @@ from revstore.testing.checks import check_history
 from revstore.testing.etcd import EtcdServer, etcd_cluster
 from revstore.testing.history import longest_stall
 from revstore.testing.seeds import SEED
+from revstore.testing.strikes import run_under_strikes
 from revstore.testing.workload import Workload
 from revstore.values import WatchEventType
 
@@ -131,13 +132,21 @@ def test_a_cluster_under_fire(etcd_binary, record_property):
         )
         firing.start()
         try:
-            history = plan.run(lambda index: backends[index % 4])
+            strikes = run_under_strikes(
+                plan,
+                backends[0],
+                lambda: opened(members),
+                clients=lambda index: backends[index % 4],
+            )
         finally:
             stop.set()
             firing.join()
             for backend in backends:
                 backend.close()
     assert failures == [], f"seed {SEED}"
+    history = strikes.history
+    assert strikes.children
+    assert strikes.interrupts
     stall = longest_stall(history.operations)
     written = sum(1 for each in history.operations if each.succeeded)
     record_property("longest_stall_seconds", round(stall, 3))

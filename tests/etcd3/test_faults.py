@@ -24,6 +24,7 @@ from revstore.plugins import open_backend
 from revstore.testing._support import promptly, wait_until
 from revstore.testing.checks import check_history
 from revstore.testing.proxy import FaultyProxy
+from revstore.testing.strikes import run_under_strikes
 from revstore.testing.workload import Workload
 from revstore.values import WatchBatch
 
@@ -163,7 +164,8 @@ def test_close_wakes_and_ends(new_server, open_store):
 @pytest.mark.parametrize("fault", ["cut", "halt", "slow"])
 def test_a_network_that_breaks(server, fault):
     """WATCH-15: connections that are reset, that go silent, or crawl, again and again,
-    under writers and watchers: nothing is lost or doubled, no outcome is guessed."""
+    under writers and watchers, while their process forks and is interrupted by signals: nothing is
+    lost or doubled, no outcome is guessed."""
     with FaultyProxy(server.address) as proxy:
         stop = threading.Event()
 
@@ -186,13 +188,15 @@ def test_a_network_that_breaks(server, fault):
             turns = (60 if fault == "halt" else 120) * LONG
             plan = Workload(prefix=f"/{fault}/", seed=3, writers=4, watchers=3, turns=turns)
             try:
-                history = plan.run(lambda _: backend)
+                strikes = run_under_strikes(plan, backend, lambda: open_backend(config))
             finally:
                 stop.set()
                 firing.join(20)
                 proxy.restore()
-    assert check_history(history) == []
-    assert sum(1 for each in history.operations if each.succeeded) > 20
+    assert check_history(strikes.history) == []
+    assert sum(1 for each in strikes.history.operations if each.succeeded) > 20
+    assert strikes.children
+    assert strikes.interrupts
 
 
 def test_etcdctl_and_we_see_the_same(server, open_store):

@@ -8,6 +8,7 @@ what is left after each interrupt.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import gc
@@ -18,12 +19,18 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-__all__ = ["Interrupted", "code_below", "interrupt_by_signal", "interrupt_every_line"]
+__all__ = [
+    "Interrupted",
+    "code_below",
+    "interrupt_by_signal",
+    "interrupt_every_line",
+    "unreported",
+]
 
 
 class Interrupted(BaseException):
@@ -193,6 +200,27 @@ def _is_of_half_made_file(error: BaseException | None) -> bool:
     return isinstance(file, io.IOBase) and package in sys.stdlib_module_names
 
 
+@contextlib.contextmanager
+def unreported(kind: type[BaseException]) -> Iterator[list[type[BaseException]]]:
+    """Have finalizers report no exception of ``kind`` that a signal's handler raised in them, and
+    of which they let nothing out, while the block lasts, but list it; nor those of half-made
+    files."""
+    dropped: list[type[BaseException]] = []
+
+    def unraisable(found: Any) -> None:
+        if found.exc_type is kind:
+            dropped.append(kind)
+        elif not _is_of_half_made_file(found.exc_value):
+            hook(found)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    try:
+        yield dropped
+    finally:
+        sys.unraisablehook = hook
+
+
+@unreported(Interrupted)
 def interrupt_by_signal(
     attempt: Callable[[], object],
     *,
@@ -218,17 +246,9 @@ def interrupt_by_signal(
 
     dice = random.Random(seed)
     hits = 0
-
-    def unraisable(found: Any) -> None:
-        if found.exc_type is not Interrupted and not _is_of_half_made_file(found.exc_value):
-            hook(found)
-
     before = signal.signal(signal.SIGALRM, strike)
-    # What is raised within the collector's callbacks and finalizers does not come out. Since Python
-    # 3.13 the finalizers of files report it.
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     collects = gc.isenabled()
-    gc.disable()
+    gc.disable()  # what is raised within its callbacks does not come out
     try:
         for _ in range(rounds):
             try:
@@ -244,7 +264,6 @@ def interrupt_by_signal(
         armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        sys.unraisablehook = hook
         if collects:
             gc.enable()
     return hits

@@ -1,0 +1,169 @@
+"""Forks and signals while a workload runs: what the program around a store does to it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+
+from revstore.backend import Backend
+from revstore.errors import BackendError, Closed
+from revstore.testing.backend._forks import Child
+from revstore.testing.history import History, Operation, OperationType, Recorder
+from revstore.testing.interrupts import unreported
+from revstore.testing.workload import Workload
+
+__all__ = ["Strikes", "Struck", "run_under_strikes"]
+
+#: The main thread is interrupted so often for each child that is forked.
+_INTERRUPTS = 6
+#: Seconds between two interrupts, each of which may cost a connection.
+_PAUSE = 0.02
+
+
+class Struck(TimeoutError):
+    """What the signal's handler raises: an ordinary exception, as timeouts of a task are."""
+
+
+@attrs.define
+class Strikes:
+    """What was recorded, of children too; how many of them opened the store and wrote, and how many
+    calls of the main thread were interrupted."""
+
+    history: History
+    children: int = 0
+    interrupts: int = 0
+
+
+def run_under_strikes(
+    plan: Workload,
+    backend: Backend,
+    reopen: Callable[[], Backend],
+    *,
+    clients: Callable[[int], Backend] | None = None,
+) -> Strikes:
+    """Run ``plan`` on ``clients``, by default on ``backend`` alone, while this process forks, and a
+    signal's handler raises in its main thread, from which it must be called.
+
+    The main thread writes to the same keys with ``backend``, and is interrupted within 10 ms, again
+    and again; SIGALRM is taken for it. Now and then it forks a child: that finds ``backend``
+    closed, opens the store itself by ``reopen``, and writes. All of it is in the history; a write
+    that was interrupted has no known outcome. ``plan.seed`` settles the moments.
+
+    Raises:
+        AssertionError: the handle of the parent was open in a child, a child failed, or a call
+            kept to itself what the signal's handler raised.
+    """
+    mine = Recorder(backend)
+    strikes = Strikes(mine.history)
+    choose = random.Random(f"strikes-{plan.seed}")
+    before = signal.getsignal(signal.SIGALRM)
+    with ThreadPoolExecutor(1) as pool, unreported(Struck) as dropped:
+        run = pool.submit(plan.run, clients or (lambda _: backend))
+        alarm = _Alarm()
+        try:
+            while not run.done():
+                if strikes.interrupts % _INTERRUPTS == 0:
+                    _fork(plan, mine, reopen, choose, strikes)
+                seen, seconds = len(dropped), choose.uniform(1e-4, 0.01)
+                came_out = _is_interrupted(
+                    alarm, seconds, lambda: _write(plan, mine, choose, "main")
+                )
+                assert came_out or len(dropped) > seen, "a call kept what a signal's handler raised"
+                strikes.interrupts += 1
+                plan.stop.wait(_PAUSE)
+        except BaseException:
+            plan.stop.set()
+            raise
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        history = run.result()
+    history.operations += mine.history.operations
+    strikes.history = history
+    return strikes
+
+
+class _Alarm:
+    """A signal whose handler raises ``Struck`` once, some time after ``set``."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        signal.signal(signal.SIGALRM, self._strike)
+
+    def set(self, seconds: float) -> None:
+        self.raised = False
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _strike(self, *_: object) -> None:
+        self.raised = True
+        raise Struck
+
+
+def _is_interrupted(alarm: _Alarm, seconds: float, write: Callable[[], None]) -> bool:
+    """Write until the signal strikes; whether what its handler raised came out."""
+    try:
+        alarm.set(seconds)
+        while not alarm.raised:
+            with contextlib.suppress(BackendError):  # the store may be away
+                write()
+    except Struck:
+        return True
+    return False
+
+
+def _write(plan: Workload, recorder: Recorder, choose: random.Random, who: str) -> None:
+    """Write over what is there; an interrupted write is recorded as one of unknown outcome."""
+    key = f"{plan.prefix}k{choose.randrange(plan.keys)}"
+    kv = recorder.get(key).kv
+    start, value = time.monotonic(), f"{who}-{choose.random()}".encode()
+    expected = kv.revision if kv else 0
+    try:
+        recorder.put(key, value, expected_revision=expected)
+    except Struck:
+        recorder.history.operations.append(
+            Operation(
+                type=OperationType.PUT,
+                key=key,
+                start=start,
+                value=value,
+                expected_revision=expected,
+            )
+        )
+        raise
+
+
+def _fork(
+    plan: Workload,
+    mine: Recorder,
+    reopen: Callable[[], Backend],
+    choose: random.Random,
+    strikes: Strikes,
+) -> None:
+    """Fork a child, and take what it recorded."""
+    dice = random.Random(choose.random())
+
+    def work() -> tuple[bool, list[Operation]]:
+        closed = _is_closed(mine.backend)
+        history = History()
+        with contextlib.suppress(BackendError), reopen() as own:  # the store may be away
+            for _ in range(2):
+                _write(plan, Recorder(own, history), dice, "child")
+        return closed, history.operations
+
+    closed, operations = Child(work).result()
+    assert closed, "the handle of the parent is open in a child"
+    mine.history.operations += operations
+    strikes.children += any(each.succeeded for each in operations)
+
+
+def _is_closed(backend: Backend) -> bool:
+    try:
+        backend.status()
+    except Closed:
+        return True
+    return False
