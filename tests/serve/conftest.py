@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from revstore.config import StorageConfig
 from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer, find_etcd
 from revstore_serve import serve
-from revstore_serve._proto import METHODS
+from revstore_serve._proto import METHODS, message
 
 BINARIES = find_etcd()
 STORES = ("memory", "sqlite")
@@ -49,7 +50,11 @@ class Client:
 
     def stream(self, name: str, requests: Iterator[Any]) -> Any:
         """Return a call of a method that takes a stream."""
-        return self._calls[name](requests)
+        return self._calls[name](requests, timeout=20)
+
+    def watch(self) -> Watching:
+        """Open a stream of watches."""
+        return Watching(self)
 
     def error(self, name: str, **fields: Any) -> tuple[str, str]:
         """Return the code and text with which a call fails."""
@@ -59,6 +64,42 @@ class Client:
 
     def close(self) -> None:
         self._channel.close()
+
+
+class Watching:
+    """A stream of watches: requests go in as fields, and answers come out one by one."""
+
+    def __init__(self, client: Client) -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers = client.stream("Watch/Watch", iter(self._requests.get, None))
+
+    def send(self, **fields: Any) -> None:
+        self._requests.put(message("WatchRequest")(**fields))
+
+    def create(self, key: bytes, range_end: bytes = b"", **fields: Any) -> Any:
+        """Create a watch, and return the answer to that."""
+        self.send(create_request={"key": key, "range_end": range_end, **fields})
+        return self.next()
+
+    def next(self) -> Any:
+        return next(self._answers)
+
+    def events(self, count: int) -> list[tuple[str, bytes, bytes, int]]:
+        """Return the next events, at least so many: kind, key, value and revision."""
+        found: list[tuple[str, bytes, bytes, int]] = []
+        while len(found) < count:
+            answer = self.next()
+            assert answer.events, answer
+            found += [
+                (("PUT", "DELETE")[each.type], each.kv.key, each.kv.value, each.kv.mod_revision)
+                for each in answer.events
+            ]
+        return found
+
+    def close(self) -> None:
+        """End the call as a client does that is gone."""
+        self._answers.cancel()
+        self._requests.put(None)
 
 
 def find(name: str) -> Any:

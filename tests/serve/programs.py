@@ -148,6 +148,27 @@ steps = (
 programs = st.lists(steps, min_size=1, max_size=12)
 
 
+watches = built(
+    "WatchCreateRequest",
+    key=keys | st.just(b""),
+    range_end=ends,
+    start_revision=revisions,
+    prev_kv=flags,
+    filters=st.just([]) | st.just([0]) | st.just([1]),
+    watch_id=st.sampled_from([0, 0, 0, 5]),
+    fragment=flags,
+)
+watched = st.lists(
+    put
+    | st.tuples(st.just("KV/DeleteRange"), deletions)
+    | st.tuples(st.just("KV/Txn"), transactions())
+    | st.tuples(st.just("KV/Compact"), built("CompactionRequest", revision=revisions))
+    | st.tuples(st.just("watch"), watches),
+    min_size=2,
+    max_size=14,
+)
+
+
 def shifted(sent: Any, by: int) -> Any:
     """A copy of a message whose revisions other than 0 are moved."""
     copy = type(sent)()
@@ -167,6 +188,15 @@ def _shift(sent: Any, by: int) -> None:
 
 def _sequences() -> tuple[type, ...]:
     return (type(message("TxnRequest")().compare), list)
+
+
+def told(answer: Any, base: int) -> list[str]:
+    """What an answer tells a watch: one text for each event, or for its beginning or end."""
+    copy = shifted(answer, -base)
+    if copy.events:
+        return [str(event) for event in copy.events]
+    reason = "" if copy.compact_revision else copy.cancel_reason
+    return [f"created {copy.created} canceled {copy.canceled} {copy.compact_revision} {reason}"]
 
 
 def answer(client: Any, name: str, request: Any, base: int) -> str:

@@ -22,12 +22,15 @@ def serve(
     listen: str = "127.0.0.1:0",
     name: str = "revstore",
     version: str = "3.6.11",
+    progress_interval: float = 5.0,
 ) -> Endpoint:
     """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
     manager as well. Its ``address`` says where.
 
     ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``name`` is the
-    member's. ``version`` is that of etcd which clients are told. The backend stays open.
+    member's. ``version`` is that of etcd which clients are told. ``progress_interval``: seconds
+    after which a watch without events is told how far it is, if it asked for that. The backend
+    stays open.
 
     Raises:
         OSError: nobody can listen at ``listen``.
@@ -35,7 +38,9 @@ def serve(
     """
     from revstore_serve._endpoint import Endpoint
 
-    return Endpoint(backend, listen=listen, name=name, version=version)
+    return Endpoint(
+        backend, listen=listen, name=name, version=version, progress_interval=progress_interval
+    )
 
 
 @hookimpl

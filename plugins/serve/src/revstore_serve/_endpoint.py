@@ -12,12 +12,14 @@ from revstore.backend import Backend
 from revstore.errors import Unsupported
 from revstore.values import Capability
 from revstore_serve._cluster import Cluster, unserved
+from revstore_serve._feed import Feed
 from revstore_serve._grpc import Transport
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
 from revstore_serve._loop import shared_loop
 from revstore_serve._proto import Method, message
+from revstore_serve._watches import Watches
 from revstore_serve._writes import Writes
 
 __all__ = ["Endpoint"]
@@ -55,13 +57,16 @@ class Endpoint:
         self._local = backend.status().server.partition(" ")[0] in _LOCAL
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="revstore-serve-work")
         self._loop = shared_loop()
-        self._writes = Writes(backend, self._loop)
         self._health = Health()
+        self._interval = progress_interval
+        self._writes = Writes(backend, self._loop)
+        self._feed: Feed | None = None
         self._open = True
         #: Where clients connect: "host:port", or "unix:path".
         self.address = listen
         try:
-            self._run(self._start(listen))
+            self._feed = Feed(backend, self._loop)
+            self._run(self._start(listen, self._feed))
         except BaseException:
             self.stop(0)
             raise
@@ -69,10 +74,18 @@ class Endpoint:
     def _run(self, step: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
-    async def _start(self, listen: str) -> None:
+    async def _start(self, listen: str, feed: Feed) -> None:
         kv = KeyValues(self._backend, self._cluster, self._writes, read=self._read, work=self._work)
         cluster = self._cluster
         leases = await self._work(lambda: LeaseCalls(self._backend, cluster, work=self._work))
+        watches = Watches(
+            self._backend,
+            cluster,
+            feed,
+            interval=self._interval,
+            read=self._read,
+            work=self._work,
+        )
         unary = {
             "KV/Range": kv.range,
             "KV/Put": kv.put,
@@ -93,6 +106,7 @@ class Endpoint:
             "grpc.health.v1.Health/Check": self._health.check,
         }
         streams = {
+            "Watch/Watch": watches.serve,
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,
         }
@@ -130,13 +144,18 @@ class Endpoint:
             return
         self._open = False
         try:
+            self._run(self._announce_end())
+            if self._feed is not None:
+                self._feed.close()
             self._run(self._stop(grace))
         finally:
             self._writes.close()
             self._pool.shutdown()
 
-    async def _stop(self, grace: float) -> None:
+    async def _announce_end(self) -> None:
         self._health.stop()
+
+    async def _stop(self, grace: float) -> None:
         if hasattr(self, "_transport"):
             await self._transport.stop(grace)
 

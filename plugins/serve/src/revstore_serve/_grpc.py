@@ -35,6 +35,8 @@ class Stream:
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        # gRPC sends one message at a time.
+        self._writing = asyncio.Lock()
 
     async def read(self) -> Any:
         """Return the client's next message; None: it sends no more."""
@@ -43,7 +45,8 @@ class Stream:
 
     async def write(self, response: Any) -> None:
         """Send a message, or the bytes of one; wait while the client does not read."""
-        await self._context.write(response)
+        async with self._writing:
+            await self._context.write(response)
 
 
 UnaryHandler = Callable[[Any], Awaitable[Any]]

@@ -1,0 +1,130 @@
+"""All changes of the store, by one watch of the backend, for the watches of all clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Protocol
+
+from revstore.backend import Backend
+from revstore.backend_tools import SharedLog
+from revstore.errors import Closed
+from revstore.threads import start_thread
+from revstore.values import Capability, WatchBatch
+from revstore_serve._log import Entry, Index, revision_of
+
+__all__ = ["Feed", "Follower", "Listener"]
+
+_log = logging.getLogger("revstore.serve")
+
+# How long, and in how many bytes, the latest events are kept; older ones are read from the store.
+_WINDOW = 75.0
+_MOST_BYTES = 64 << 20
+
+
+class Follower(Protocol):
+    """A watch of a client."""
+
+    def note(self, number: int) -> None:
+        """Note that the log's event with that number concerns it."""
+
+
+class Listener(Protocol):
+    """A client's stream of watches."""
+
+    def wake(self) -> None:
+        """Look again: the feed has moved on, or has ended."""
+
+
+class Feed:
+    """A thread polls, and the loop takes all that came in one step. Everything else is the
+    loop's."""
+
+    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+        revision = backend.status().revision
+        self.log: SharedLog[Entry] = SharedLog(floor=revision)
+        #: Every event up to it is in the log, or was.
+        self.position = revision
+        #: Why there is no feed any more.
+        self.ended: Exception | None = None
+        #: The watches of all clients, by keys.
+        self.index: Index[Follower] = Index()
+        #: Who is woken when the position moves, once.
+        self.waiting: set[Listener] = set()
+        #: Who is woken when it ends.
+        self.listeners: set[Listener] = set()
+        self._loop = loop
+        self._size = 0
+        self._can_ask = Capability.PROGRESS in backend.capabilities
+        self._came: deque[WatchBatch] = deque()
+        self._scheduled = False
+        self._watch = backend.watch("", recursive=True, after_revision=revision)
+        self._thread = start_thread(self._follow, "revstore-serve-feed")
+
+    def ask(self) -> None:
+        """Have the position move to the store's revision soon."""
+        if self._can_ask and self.ended is None:
+            self._watch.request_progress()
+
+    def close(self) -> None:
+        """End the thread; who waits is woken. Not on the loop."""
+        self._watch.close()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        try:
+            for batch in self._watch:
+                self._came.append(batch)
+                if not self._scheduled:
+                    self._scheduled = True
+                    self._loop.call_soon_threadsafe(self._take)
+            error: Exception = Closed("the endpoint is closed")
+        except Exception as failure:  # noqa: BLE001 - every stream ends with it
+            _log.warning("the watch of the store has ended: %s", failure)
+            error = failure
+        self._watch.close()
+        self._loop.call_soon_threadsafe(self._end, error)
+
+    def _take(self) -> None:
+        self._scheduled = False
+        number = self.log.end
+        while self._came:
+            batch = self._came.popleft()
+            if batch.events:
+                entry = Entry(batch)
+                self._size += entry.size
+                self.log.items.append(entry)
+                for key in entry.keys:
+                    for follower in self.index.find(key):
+                        follower.note(number)
+                number += 1
+            self.position = batch.revision
+        self._trim()
+        waiting, self.waiting = self.waiting, set()
+        for listener in waiting:
+            listener.wake()
+
+    def _trim(self) -> None:
+        """Drop what is too old or too much, some of it at a time, as each time costs a copy."""
+        items = self.log.items
+        now = time.monotonic()
+        if not items or (now - items[0].came < 1.25 * _WINDOW and self._size < 1.25 * _MOST_BYTES):
+            return
+        count, floor = 0, self.log.floor
+        for entry in items:
+            if now - entry.came < _WINDOW and self._size < _MOST_BYTES:
+                break
+            count, floor = count + 1, entry.revision
+            self._size -= entry.size
+        self.log = self.log.without(count, floor)
+
+    def after(self, revision: int) -> int:
+        """Return the number of the log's first event above a revision."""
+        return self.log.after(revision, revision_of)
+
+    def _end(self, error: Exception) -> None:
+        self.ended = error
+        for listener in list(self.listeners):
+            listener.wake()

@@ -1,0 +1,133 @@
+"""The events of all watches, as they go to clients, and which watches a key concerns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from revstore.values import WatchBatch, WatchEvent, WatchEventType
+from revstore_serve._keys import KeyRange, to_bytes
+from revstore_serve._proto import message
+from revstore_serve._ranges import kv_message
+
+__all__ = ["Entry", "Index", "revision_of"]
+
+T = TypeVar("T")
+
+_Event = message("Event", "mvccpb")
+_KeyValue = message("KeyValue", "mvccpb")
+_DELETE = 1
+# The tag of the field "events" of a WatchResponse.
+_EVENTS = b"\x5a"
+
+
+class Entry:
+    """All events of one revision. Each is encoded once, for however many watches."""
+
+    __slots__ = ("_encoded", "came", "events", "keys", "revision", "size")
+
+    def __init__(self, batch: WatchBatch) -> None:
+        self.revision = batch.revision
+        self.events = batch.events
+        self.keys = tuple(to_bytes(event.kv.key) for event in batch.events)
+        self._encoded: dict[tuple[int, bool], bytes] = {}
+        #: About how many bytes it takes.
+        self.size = sum(map(_size, batch.events))
+        self.came = time.monotonic()
+
+    def encoded(self, number: int, *, prev_kv: bool) -> bytes:
+        """Return an event as a field of a response; fields can be put one after the other."""
+        found = self._encoded.get((number, prev_kv))
+        if found is None:
+            event = _event(self.keys[number], self.events[number], prev_kv).SerializeToString()
+            found = self._encoded[number, prev_kv] = _EVENTS + _varint(len(event)) + event
+        return found
+
+
+def revision_of(entry: Entry) -> int:
+    """Return an entry's revision."""
+    return entry.revision
+
+
+def _event(key: bytes, event: WatchEvent, prev_kv: bool) -> Any:
+    previous = event.previous if prev_kv else None
+    before = kv_message(key, previous) if previous is not None else None
+    if event.type is WatchEventType.PUT:
+        return _Event(kv=kv_message(key, event.kv), prev_kv=before)
+    deleted = _KeyValue(key=key, mod_revision=event.kv.revision)
+    return _Event(type=_DELETE, kv=deleted, prev_kv=before)
+
+
+def _size(event: WatchEvent) -> int:
+    # The values come once as they are and once or twice encoded.
+    before = len(event.previous.value) if event.previous else 0
+    return 500 + 3 * (len(event.kv.key) + len(event.kv.value) + before)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+class Index(Generic[T]):
+    """Things by the ranges of keys that they are for. To find those of a key costs a look-up for
+    each length that a prefix has, and one for each range that is no prefix."""
+
+    def __init__(self) -> None:
+        self._exact: dict[bytes, dict[T, None]] = {}
+        self._prefixes: dict[int, dict[bytes, dict[T, None]]] = {}
+        self._ranges: dict[T, KeyRange] = {}
+
+    def add(self, keys: KeyRange, thing: T) -> None:
+        """Add a thing, which is for one range only."""
+        prefix = keys.prefix
+        if keys.single:
+            self._exact.setdefault(keys.first, {})[thing] = None
+        elif prefix is not None:
+            same_length = self._prefixes.setdefault(len(prefix), {})
+            same_length.setdefault(prefix, {})[thing] = None
+        else:
+            self._ranges[thing] = keys
+
+    def discard(self, keys: KeyRange, thing: T) -> None:
+        """Remove a thing, if it is there."""
+        prefix = keys.prefix
+        if keys.single:
+            _discard(self._exact, keys.first, thing)
+        elif prefix is not None:
+            same_length = self._prefixes.get(len(prefix), {})
+            _discard(same_length, prefix, thing)
+            if not same_length:
+                self._prefixes.pop(len(prefix), None)
+        else:
+            self._ranges.pop(thing, None)
+
+    def find(self, key: bytes) -> Iterator[T]:
+        """Yield the things that a key concerns."""
+        yield from self._exact.get(key, ())
+        for length, prefixes in self._prefixes.items():
+            yield from prefixes.get(key[:length], ())
+        for thing, keys in self._ranges.items():
+            if key in keys:
+                yield thing
+
+    def __iter__(self) -> Iterator[T]:
+        for things in self._exact.values():
+            yield from things
+        for prefixes in self._prefixes.values():
+            for things in prefixes.values():
+                yield from things
+        yield from self._ranges
+
+
+def _discard(of: dict[bytes, dict[T, None]], key: bytes, thing: T) -> None:
+    things = of.get(key)
+    if things is not None:
+        things.pop(thing, None)
+        if not things:
+            del of[key]
