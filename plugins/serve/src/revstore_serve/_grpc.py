@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from revstore_serve._errors import Code, Refused, refusal
+from revstore_serve._errors import STOPPED, Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
 
 __all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
@@ -66,13 +66,14 @@ class Transport:
         """Serve the methods that have handlers, by names as "KV/Range"; ``refused`` says what
         the methods answer that are not served."""
         self._server = grpc.aio.server(options=_OPTIONS)
+        self._ending = asyncio.get_running_loop().create_future()
         services: dict[str, dict[str, Any]] = {}
         for method in METHODS:
             name = f"{method.service.rpartition('.')[2]}/{method.name}"
             if method.service.startswith("grpc."):
                 name = method.service + "/" + method.name
             if name in streams:
-                handler = _stream_handler(method, streams[name])
+                handler = self._stream_handler(method, streams[name])
             elif name in unary:
                 handler = _unary_handler(method, unary[name])
             elif not method.served:
@@ -98,8 +99,34 @@ class Transport:
         return int(port)
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and end those that are not done after ``grace`` seconds."""
+        """Take no more calls, end streams, and end the others that last ``grace`` seconds."""
+        if not self._ending.done():
+            self._ending.set_result(None)
         await self._server.stop(grace)
+
+    def _stream_handler(self, method: Method, handler: StreamHandler) -> Any:
+        async def call(request: Any, context: Any) -> None:
+            first = None if method.streams[0] else request
+            task = asyncio.ensure_future(handler(first, Stream(context)))
+            try:
+                await asyncio.wait({task, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    raise Refused(*STOPPED)
+                task.result()
+            except Exception as error:  # noqa: BLE001 - every error has an answer
+                await _abort(context, method, error)
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if method.streams[0]
+            else grpc.unary_stream_rpc_method_handler
+        )
+        return make(
+            call, request_deserializer=method.request.FromString, response_serializer=_serialized
+        )
 
 
 def _unary_handler(method: Method, handler: UnaryHandler) -> Any:
@@ -113,24 +140,6 @@ def _unary_handler(method: Method, handler: UnaryHandler) -> Any:
         call,
         request_deserializer=method.request.FromString,
         response_serializer=_serialized,
-    )
-
-
-def _stream_handler(method: Method, handler: StreamHandler) -> Any:
-    async def call(request: Any, context: Any) -> None:
-        first = None if method.streams[0] else request
-        try:
-            await handler(first, Stream(context))
-        except Exception as error:  # noqa: BLE001 - every error has an answer
-            await _abort(context, method, error)
-
-    make = (
-        grpc.stream_stream_rpc_method_handler
-        if method.streams[0]
-        else grpc.unary_stream_rpc_method_handler
-    )
-    return make(
-        call, request_deserializer=method.request.FromString, response_serializer=_serialized
     )
 
 
