@@ -190,13 +190,13 @@ def _sequences() -> tuple[type, ...]:
     return (type(message("TxnRequest")().compare), list)
 
 
-def told(answer: Any, base: int) -> list[str]:
-    """What an answer tells a watch: one text for each event, or for its beginning or end."""
+def told(answer: Any, base: int) -> list[tuple[int, str]]:
+    """What an answer tells a watch: each event with its revision; 0 for its beginning or end."""
     copy = shifted(answer, -base)
     if copy.events:
-        return [str(event) for event in copy.events]
+        return [(event.kv.mod_revision, str(event)) for event in copy.events]
     reason = "" if copy.compact_revision else copy.cancel_reason
-    return [f"created {copy.created} canceled {copy.canceled} {copy.compact_revision} {reason}"]
+    return [(0, f"{copy.created} {copy.canceled} {copy.compact_revision} {reason}")]
 
 
 def answer(client: Any, name: str, request: Any, base: int) -> str:

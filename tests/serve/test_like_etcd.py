@@ -70,47 +70,48 @@ def test_programs(real, ours, program):
         assert have == want, f"seed {SEED}"
 
 
-def watched_by(client: Client, program: list) -> dict[int, list[str]]:
-    """Run a program; return what each of its watches told, sorted within a revision."""
+def watched_by(client: Client, program: list) -> list[list[str]]:
+    """Run a program; return what each of its watches told, in the order of their creation."""
     base = emptied(client) - 1
     stream = client.watch()
-    found: dict[int, list[str]] = {}
-    ranges = {}
-    number = 0
+    found: list[list[tuple[int, str]]] = []
+    known = {}
     for name, request in program:
         if name != "watch":
             answer(client, name, request, base)
             continue
         moved = shifted(request, base)
         stream.send(create_request=moved)
-        # Each watch is known by the order of its creation: an id may be refused.
         while not (created := stream.next()).created:
-            found[ranges[created.watch_id][0]] += told(created, base)
-        found[number] = told(created, base)
+            found[known[created.watch_id][0]] += told(created, base)
         if not created.canceled:
-            ranges[created.watch_id] = (number, moved)
-        number += 1
-    # An event that each watch sees is its last one, unless it was cancelled, or begins later.
+            known[created.watch_id] = (len(found), moved)
+        found.append(told(created, base))
+    # Each watch sees one of these two events, unless it was cancelled or begins later. Nothing that
+    # comes after them counts, as it may come too late.
     last = {}
-    for watch_id, (_, request) in ranges.items():
+    for watch_id, (_, request) in known.items():
         key = KeyRange.of(request.key or b"\0", request.range_end).first
         client.call("KV/Put", key=key, value=b"last")
-        last[watch_id] = client.call("KV/DeleteRange", key=key).header.revision
-    ends = {
-        watch_id: revision - (1 in ranges[watch_id][1].filters)
-        for watch_id, revision in last.items()
-        if ranges[watch_id][1].start_revision < revision
+        deleted = client.call("KV/DeleteRange", key=key).header.revision
+        last[watch_id] = deleted - (1 in request.filters)
+    open_ones = {
+        watch_id
+        for watch_id, (_, request) in known.items()
+        if request.start_revision <= last[watch_id]
     }
-    while ends:
-        told_now = stream.next()
-        number, _ = ranges[told_now.watch_id]
-        if number in found:
-            found[number] += told(told_now, base)
-        seen = max((event.kv.mod_revision for event in told_now.events), default=0)
-        if told_now.canceled or seen >= ends.get(told_now.watch_id, 1 << 62):
-            ends.pop(told_now.watch_id, None)
+    while open_ones:
+        answered = stream.next()
+        found[known[answered.watch_id][0]] += told(answered, base)
+        revisions = [event.kv.mod_revision for event in answered.events]
+        if answered.canceled or max(revisions) >= last[answered.watch_id]:
+            open_ones.discard(answered.watch_id)
     stream.close()
-    return found
+    ends = {number: last[watch_id] - base for watch_id, (number, _) in known.items()}
+    return [
+        [text for revision, text in each if revision <= ends.get(number, 0)]
+        for number, each in enumerate(found)
+    ]
 
 
 @tried(25)

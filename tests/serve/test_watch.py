@@ -265,6 +265,41 @@ def test_many_watches_and_clients_that_go(new_client):
         first.close()
 
 
+def test_a_compaction_by_others_ends_what_it_outruns(new_client):
+    """If the store was compacted past what an endpoint had seen, its streams end, and new ones say
+    that events are gone."""
+
+    class Halted(MemoryBackend):
+        """Its watch of everything gets nothing until it is let go."""
+
+        go = threading.Event()
+
+        def watch(self, key, **arguments):
+            watch = super().watch(key, **arguments)
+            if not key and not self.go.is_set():
+                poll = watch.poll
+                watch.poll = lambda timeout=None: self.go.wait() and poll(timeout)
+            return watch
+
+    with Halted() as backend, serve(backend) as endpoint:
+        client = new_client(endpoint.address)
+        stream = client.watch()
+        stream.create(b"a")
+        client.call("KV/Put", key=b"a")
+        backend.compact(client.call("KV/Put", key=b"a").header.revision)
+        backend.go.set()
+        with pytest.raises(grpc.RpcError) as caught:
+            stream.next()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        stream = client.watch()
+        stream.create(b"a", start_revision=2)
+        assert stream.next().compact_revision == 3
+        stream.create(b"a", start_revision=3)
+        client.call("KV/Put", key=b"a", value=b"1")
+        assert [each[3] for each in stream.events(2)] == [3, 4]
+        stream.close()
+
+
 def test_the_end_of_the_endpoint_ends_streams(new_client):
     with MemoryBackend() as backend:
         endpoint = serve(backend)

@@ -75,7 +75,9 @@ class Endpoint:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
     async def _start(self, listen: str, feed: Feed) -> None:
-        kv = KeyValues(self._backend, self._cluster, self._writes, read=self._read, work=self._work)
+        kv = KeyValues(
+            self._backend, self._cluster, self._writes, feed, read=self._read, work=self._work
+        )
         cluster = self._cluster
         leases = await self._work(lambda: LeaseCalls(self._backend, cluster, work=self._work))
         watches = Watches(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from typing import Protocol
 
+import attrs
+
 from revstore.backend import Backend
 from revstore.backend_tools import SharedLog
-from revstore.errors import Closed
+from revstore.errors import BackendError, Closed, Compacted, Unreachable
 from revstore.threads import start_thread
 from revstore.values import Capability, WatchBatch
+from revstore_serve._errors import STOPPED, Refused
 from revstore_serve._log import Entry, Index, revision_of
 
 __all__ = ["Feed", "Follower", "Listener"]
@@ -35,7 +39,10 @@ class Listener(Protocol):
     """A client's stream of watches."""
 
     def wake(self) -> None:
-        """Look again: the feed has moved on, or has ended."""
+        """Look again: the feed has moved on."""
+
+    def fail(self, error: Exception) -> None:
+        """End: events are missing, or no more will come."""
 
 
 class Feed:
@@ -53,45 +60,86 @@ class Feed:
         self.index: Index[Follower] = Index()
         #: Who is woken when the position moves, once.
         self.waiting: set[Listener] = set()
-        #: Who is woken when it ends.
+        #: Who fails when it ends.
         self.listeners: set[Listener] = set()
         self._loop = loop
         self._size = 0
         self._can_ask = Capability.PROGRESS in backend.capabilities
-        self._came: deque[WatchBatch] = deque()
+        # A number: events up to that revision are missing.
+        self._came: deque[WatchBatch | int] = deque()
         self._scheduled = False
+        self._closed = False
+        self._backend = backend
         self._watch = backend.watch("", recursive=True, after_revision=revision)
         self._thread = start_thread(self._follow, "revstore-serve-feed")
 
     def ask(self) -> None:
         """Have the position move to the store's revision soon."""
-        if self._can_ask and self.ended is None:
-            self._watch.request_progress()
+        if self._can_ask:
+            # An error of the watch is the thread's to see.
+            with contextlib.suppress(BackendError, Closed):
+                self._watch.request_progress()
+
+    async def reach(self, revision: int, seconds: float) -> None:
+        """Return when the position is at a revision, or after some seconds."""
+        waiter = _Waiter(self._loop.create_future())
+        self.listeners.add(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                while self.position < revision and self.ended is None:
+                    self.ask()
+                    self.waiting.add(waiter)
+                    await waiter.woken
+                    waiter.woken = self._loop.create_future()
+        except TimeoutError:
+            pass
+        finally:
+            self.listeners.discard(waiter)
+            self.waiting.discard(waiter)
 
     def close(self) -> None:
-        """End the thread; who waits is woken. Not on the loop."""
+        """End the thread, and all streams. Not on the loop."""
+        self._closed = True
         self._watch.close()
         self._thread.join()
 
     def _follow(self) -> None:
+        error: Exception = Closed("the endpoint is closed")
         try:
-            for batch in self._watch:
-                self._came.append(batch)
-                if not self._scheduled:
-                    self._scheduled = True
-                    self._loop.call_soon_threadsafe(self._take)
-            error: Exception = Closed("the endpoint is closed")
+            while not self._closed:
+                try:
+                    self._poll()
+                except Compacted:
+                    # Another process compacted what was not polled yet.
+                    revision = self._backend.status().revision
+                    self._watch = self._backend.watch("", recursive=True, after_revision=revision)
+                    self._put(revision)
+        except Closed:
+            pass
         except Exception as failure:  # noqa: BLE001 - every stream ends with it
             _log.warning("the watch of the store has ended: %s", failure)
             error = failure
         self._watch.close()
         self._loop.call_soon_threadsafe(self._end, error)
 
+    def _poll(self) -> None:
+        for batch in self._watch:
+            self._put(batch)
+
+    def _put(self, batch: WatchBatch | int) -> None:
+        self._came.append(batch)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._take)
+
     def _take(self) -> None:
         self._scheduled = False
         number = self.log.end
         while self._came:
             batch = self._came.popleft()
+            if isinstance(batch, int):
+                self._lose(batch)
+                continue
             if batch.events:
                 entry = Entry(batch)
                 self._size += entry.size
@@ -105,6 +153,13 @@ class Feed:
         waiting, self.waiting = self.waiting, set()
         for listener in waiting:
             listener.wake()
+
+    def _lose(self, revision: int) -> None:
+        """End all streams. Their clients begin others, which say what is missing."""
+        self._size, self.position = 0, revision
+        self.log = self.log.without(len(self.log.items), revision)
+        for listener in list(self.listeners):
+            listener.fail(Unreachable("events of the store are missing"))
 
     def _trim(self) -> None:
         """Drop what is too old or too much, some of it at a time, as each time costs a copy."""
@@ -127,4 +182,18 @@ class Feed:
     def _end(self, error: Exception) -> None:
         self.ended = error
         for listener in list(self.listeners):
-            listener.wake()
+            listener.fail(Refused(*STOPPED))
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """Who waits for a revision."""
+
+    woken: asyncio.Future[None]
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+    def fail(self, _: Exception) -> None:
+        self.wake()

@@ -10,6 +10,7 @@ from revstore.backend import Backend
 from revstore.errors import BackendError, NoSpace
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, TOO_LARGE, Refused
+from revstore_serve._feed import Feed
 from revstore_serve._proto import message
 from revstore_serve._ranges import check_range, range_message
 from revstore_serve._txn import (
@@ -28,6 +29,8 @@ from revstore_serve._writes import Writes
 __all__ = ["InThread", "KeyValues"]
 
 _LARGEST_REQUEST = 3 << 19
+# Seconds that a compaction waits for the endpoint's own watch.
+_PATIENCE = 5.0
 
 
 class InThread(Protocol):
@@ -44,6 +47,7 @@ class KeyValues:
         backend: Backend,
         cluster: Cluster,
         writes: Writes,
+        feed: Feed,
         *,
         read: InThread,
         work: InThread,
@@ -51,6 +55,7 @@ class KeyValues:
         self._backend = backend
         self._cluster = cluster
         self._writes = writes
+        self._feed = feed
         self._read = read
         self._work = work
 
@@ -93,6 +98,9 @@ class KeyValues:
     async def compact(self, request: Any) -> Any:
         if request.revision <= 0:
             raise Refused(*COMPACTED)
+        # The endpoint's own watch must have seen what is compacted.
+        status = await self._read(self._backend.status)
+        await self._feed.reach(min(request.revision, status.revision), _PATIENCE)
         await self._work(lambda: self._backend.compact(request.revision))
         response = message("CompactionResponse")()
         return await self._read(lambda: self._cluster.now(response))

@@ -154,7 +154,8 @@ class _WatchStream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End the stream with an error."""
         self._failure = error
         self.wake()
 
@@ -265,7 +266,7 @@ class _WatchStream:
                     self._feed.ask()
                 self.wake()
         except Exception as error:  # noqa: BLE001 - the call ends with it
-            self._fail(error)
+            self.fail(error)
 
     async def _create(self, request: Any) -> None:
         keys = KeyRange.of(request.key or b"\0", request.range_end)
@@ -400,7 +401,7 @@ class _WatchStream:
             self._compacted(watch, error.compacted)
             self.wake()
         except Exception as error:  # noqa: BLE001 - the stream ends with it
-            self._fail(error)
+            self.fail(error)
         finally:
             past.close()
 
