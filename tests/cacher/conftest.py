@@ -70,7 +70,7 @@ def open_parts() -> Iterator[Callable[..., Parts]]:
             cache = stack.enter_context(Cacher(config))
             stack.callback(feed.release)
             if held:
-                wait_until(lambda: feed.opened, "there is a feed to be cut")
+                wait_until(lambda: feed.followed, "there is a feed to be cut")
             else:
                 cache.wait_ready()
             return Parts(cache, feed, store, backend)

@@ -37,6 +37,12 @@ class ControlledStorage(Storage[Any]):
             self.held = False
             self.changed.notify_all()
 
+    @property
+    def followed(self) -> bool:
+        """Whether a feed is open."""
+        with self.changed:
+            return bool(self._feeds)
+
     def cut(self) -> None:
         """Break the open feeds: they raise ``Unreachable``."""
         with self.changed:
