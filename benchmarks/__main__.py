@@ -1,8 +1,8 @@
 """``python -m benchmarks [PART...]``: measure, print a table, write ``bench-results.json``.
 
 A part is a module ``bench_PART`` of this package with ``figures()``, which yields them.
-A missed target is told, but is no failure: machines differ. A cost that grows faster than it may
-does so on every machine: then the exit code is 1.
+A missed target is reported, but does not fail: machines differ. A cost that grows faster than
+allowed does so on every machine: then the exit code is 1.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _none_of_all() -> Figure:
         def measured(watchers: int) -> Callable[[], float]:
             storage = FeedStorage(pod(number, nodes=NODES) for number in range(NODES))
             cacher = stack.enter_context(cached(storage))
-            # Of nodes that have no pods, but for the first.
+            # Of nodes that have no pods, except the first.
             watches = _watch_nodes(cacher, 1) + _watch_nodes(cacher, watchers, first=NODES)
             server = stack.enter_context(Server(watches))
 

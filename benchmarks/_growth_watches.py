@@ -26,7 +26,7 @@ _usual = partial(usual, rounds=100, budget=1.5)
 
 @attrs.frozen
 class _Asked:
-    """Watches of one kind: ``ask`` says what the watch of one's own thing is opened with."""
+    """Watches of one kind: ``ask`` says how the watch of a single thing is opened."""
 
     name: str
     at_most: float

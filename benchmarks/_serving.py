@@ -21,7 +21,7 @@ __all__ = ["Arrivals", "FeedStorage", "HandedOn", "Server", "change_of"]
 
 
 class Arrivals:
-    """Counts events as they arrive, in one thread, and tells another when all are there."""
+    """Counts events as they arrive, in one thread, and wakes another when all are there."""
 
     def __init__(self) -> None:
         self.seen = 0

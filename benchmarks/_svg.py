@@ -16,7 +16,7 @@ __all__ = ["DARK", "LIGHT", "Drawing", "Theme"]
 
 @attrs.frozen
 class Theme:
-    """Colours. ``lines`` can be told apart by those who see few colours too, and stand out from
+    """Colours. ``lines`` can be distinguished by people who see few colours too, and stand out from
     ``ground`` by 3 to 1 at least."""
 
     name: str

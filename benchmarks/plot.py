@@ -1,7 +1,7 @@
 """``python -m benchmarks.plot [RESULTS]``: draw what was measured, into ``docs/benchmarks``.
 
 Reads ``bench-results.json`` unless another file is named. The rows that are drawn are kept beside
-the drawings, as ``results.json``, so that the drawings can be made again from them.
+the drawings, as ``results.json``, so that they can be drawn again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every error that revstore raises, in one tree.
 
 ``StorageError`` is the base of all; most also subclass the builtin that a caller
-already catches. The Kubernetes error each one stands for is in brackets.
+already catches. The corresponding Kubernetes error is in brackets.
 
 ::
 

@@ -31,7 +31,7 @@ def shown_to(
     of ``what``.
 
     In the main thread, Ctrl-C and what a signal's handler raises go on, and all else that is no
-    ``Exception``; in other threads there is nobody to whom it could go.
+    ``Exception``; in other threads no caller could receive it.
     """
     try:
         return function(*args, **kwargs)

@@ -13,22 +13,26 @@ STUMBLES = re.compile(
     r"|\bmend(?:s|ed|ing)?\b",
     re.IGNORECASE,
 )
-
-
+# Tests, and notes of earlier versions, still have some of these.
+STUMBLES_OF_USERS = re.compile(
+    STUMBLES.pattern
+    + r"|\bwhom\b|\bone's own\b|\bcomes of\b|\b(?:is|are) told\b|\bstands for\b|\bno failure\b"
+    r"|(?<!, )\bwho (?:polls|waits|reads|asks|wants|iterates)\b",
+    re.IGNORECASE,
+)
 PLACES = ["core", "plugins", "examples", "docs", "tests", "benchmarks", "*.md", "Makefile"]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_plain_words(place: str) -> None:
     found = []
-    for path in sorted(
-        ROOT.glob(place if "." in place or place == "Makefile" else f"{place}/**/*")
-    ):
-        if path.suffix not in {".py", ".md", ""} or not path.is_file():
+    stumbles = STUMBLES if place in {"tests", "*.md"} else STUMBLES_OF_USERS
+    for path in sorted(ROOT.glob(f"{place}/**/*" if (ROOT / place).is_dir() else place)):
+        if path.suffix not in {".py", ".md"} and path.name != "Makefile":
             continue
         if {"build", "_build", ".data"} & set(path.parts) or path == Path(__file__):
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            if STUMBLES.search(line):
+            if stumbles.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     assert found == []

@@ -197,7 +197,7 @@ def _in_own_thread(call: Callable[[], R]) -> tuple[Future[R], threading.Thread]:
     def run() -> None:
         try:
             result = call()
-        except BaseException as error:  # noqa: BLE001 - handed to who waits
+        except BaseException as error:  # noqa: BLE001 - passed to the task that waits
             future.set_exception(error)
         else:
             future.set_result(result)

@@ -118,7 +118,7 @@ class ThreadedWatch(Generic[T]):
         try:
             while not (first := watch.poll(_GLANCE)):
                 self._version = watch.resource_version
-        except BaseException as error:  # noqa: BLE001 - handed to who polls
+        except BaseException as error:  # noqa: BLE001 - passed to the poll
             return error
         events = list(first)
         try:

@@ -38,7 +38,7 @@ class Wakeups:
             if loop is not None:
                 loop.call_soon_threadsafe(self._empty)
                 return
-        except RuntimeError:  # closed, maybe just now
+        except RuntimeError:  # closed, perhaps just now
             pass
         self.scheduled = False
         self.ready.clear()

@@ -356,7 +356,7 @@ class UnionShape(Shape):
         """Return the member that a Python value belongs to."""
         found = self._by_type.get(type(value))
         if type(value) is dict and sum(dict in each.types for each in self.members) > 1:
-            # TypedDicts: the same dict in JSON, but for the values
+            # TypedDicts: the same dict in JSON, except for the values
             return self._choose(value) or self._by_encoding(value)
         return found
 

@@ -79,7 +79,7 @@ def _write(backend: Backend, prefix: str, seed: str, writer: str, turns: int = s
         try:
             succeeded, revision, current = _ask(backend, key, value, expected, deletes=deletes)
         except OutcomeUnknown:
-            return  # as it was told: open
+            return  # as it was sent: open
         except BackendError:
             _tell(writer=writer, type="")
             continue

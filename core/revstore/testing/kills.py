@@ -177,7 +177,7 @@ def _operation(fields: dict[str, Any]) -> Operation:
 
 
 def _look(backend: Backend, prefix: str, start: int, history: History) -> None:
-    """Read every key, watch everything, and end with a write of one's own."""
+    """Read every key, watch everything, and end with a write."""
     recorder = Recorder(backend, history)
     for key in sorted({operation.key for operation in history.operations}):
         recorder.get(key)

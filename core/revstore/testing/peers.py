@@ -1,8 +1,8 @@
 """The network between the members of an etcd cluster, which a test can cut.
 
 Members advertise addresses that do not exist (192.0.2.0/24 is reserved for documentation). They
-reach each other through one SOCKS proxy each, which they get from the environment. So it is known
-who made each connection, and to whom. This needs no privileges.
+reach each other through one SOCKS proxy each, which they get from the environment. So both
+ends of each connection are known. This needs no privileges.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PORT = 2380
 
 
 class PeerNetwork:
-    """Connects members by number; ``attach`` tells where one listens."""
+    """Connects members by number; ``attach`` says where one listens."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _targets, _proxies, _apart, _pairs, _closed

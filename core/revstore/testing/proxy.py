@@ -132,7 +132,7 @@ def forward(source: socket.socket, sink: socket.socket) -> None:
 
 
 def reset(end: socket.socket) -> None:
-    """Close it so that the other side is told at once."""
+    """Close it so that the other side notices at once."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         end.shutdown(socket.SHUT_RDWR)

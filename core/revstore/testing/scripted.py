@@ -30,7 +30,7 @@ class Plain:
 
 #: Bytes to send, seconds to wait (``math.inf``: until the peer is closed), or None: hang up.
 Step: TypeAlias = "bytes | float | Plain | None"
-#: Gets a request, head and body, and tells what to do.
+#: Gets a request, head and body, and returns what to do.
 Script: TypeAlias = "Callable[[bytes], Iterable[Step]]"
 
 

@@ -204,7 +204,7 @@ class LifeTests(BackendSuite):
             calls.append(lambda: backend.size(timeout=0.5))
         with space.watch(after=created) as watch:
             with stall():
-                # In threads: a call that never ends is told, and the test goes on.
+                # In threads: a call that never ends is reported, and the test goes on.
                 late = run_threads(len(calls), lambda index: _is_late(calls[index]), HANGS)
             assert any(late), "the store did answer"
             wait_until(lambda: _answers(backend), "the store answers again")

@@ -32,7 +32,7 @@ class Peer:
 
 class PeerTests(BackendSuite):
     """One deadline holds for the whole of a call, whatever the server does with it; what was not
-    acknowledged is told as such; afterwards everything goes on, and watches have it all."""
+    acknowledged is reported as such; afterwards everything goes on, and watches have it all."""
 
     @pytest.fixture
     def peer(self, backend: Backend) -> Peer | None:

@@ -205,7 +205,7 @@ class ReadTests(BackendSuite):
                     space.key("a"), b"%d" % turn, expected_revision=revision
                 ).revision
                 for told in asking.submit(_told, handle, space).result(PATIENCE):
-                    assert told >= revision, f"turn {turn}: {told} was told after {revision}"
+                    assert told >= revision, f"turn {turn}: {told} was reported after {revision}"
 
     def test_a_long_list_is_whole(self, backend: Backend, space: Keyspace) -> None:
         """However many keys and bytes there are, a list without a limit has them all, and one with

@@ -216,7 +216,7 @@ class WriteTests(BackendSuite):
             lambda: backend.delete(key, expected_revision=5),
             lambda: backend.watch(key, recursive=False, after_revision=0),
         ]
-        if key:  # as a prefix, "" stands for all keys
+        if key:  # as a prefix, "" means all keys
             calls += [
                 lambda: backend.list(key),
                 lambda: backend.count(key),

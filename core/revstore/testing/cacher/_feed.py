@@ -14,7 +14,7 @@ __all__ = ["ControlledStorage"]
 
 
 class ControlledStorage(Storage[Any]):
-    """Another storage as it is, but for its feeds: after ``hold`` they bring nothing until
+    """Another storage, unchanged except for its feeds: after ``hold`` they bring nothing until
     ``release``; ``cut`` breaks those that are open, and what was under way is lost with them."""
 
     def __init__(self, inner: Storage[Any]) -> None:

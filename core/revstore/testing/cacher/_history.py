@@ -101,7 +101,7 @@ class History:
         self.changes: builtins.list[Happening] = []
 
     def follow(self, changes: Changes[Pod], upto: int, patience: float) -> None:
-        """Note what a storage's feed tells, until it shows revision ``upto``."""
+        """Note what a storage's feed delivers, until it shows revision ``upto``."""
         deadline = time.monotonic() + patience
         while changes.revision < upto:
             batch = changes.poll(max(0.0, deadline - time.monotonic()))

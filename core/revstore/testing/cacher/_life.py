@@ -113,7 +113,7 @@ class CachedLifeTests(CacherSuite):
         assert cached.storage.get(cached.key("a/x"), resource_version=version) is first
 
     def test_closing_with_many_watches(self, cached: CachedPods) -> None:
-        """Closing is quick however many watch; who waits is woken; afterwards everything says
+        """Closing is quick however many watch; waiting calls are woken; afterwards everything says
         that it is closed (BOOK-6, CWATCH-8, CACHE-2)."""
         watches = [
             cached.storage.watch(

@@ -93,7 +93,7 @@ class CachedReadTests(CacherSuite):
 
     def test_cached_lists_of_old_states(self, cached: CachedPods, scribe: Scribe) -> None:
         """Every state since the cache was filled is there to be listed, whole or in pages, also
-        where the store has no old ones; by tokens of one's own or of the store's format
+        where the store has no old ones; by its own tokens or those of the store's format
         (CACHE-15, CACHE-19, DELEG-5, DELEG-7)."""
         scribe.scribble(40)
         cached.settle()

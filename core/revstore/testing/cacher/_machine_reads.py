@@ -39,7 +39,7 @@ class ReadRules(CacherMachineBase):
         self.paging: list[_Paging] = []
 
     def listed(self, pods: Pods, ask: Ask, **options: Any) -> ObjectList[Pod] | None:
-        """Return a list, None if it waited in vain for a feed that is held back."""
+        """Return a list, None if it waited too long for a feed that is held back."""
         timeout = self.brief if self.held else PATIENCE
         name = ask.key.removeprefix("/pods").removeprefix("/")
         try:

@@ -15,7 +15,7 @@ class CacherTests(CachedReadTests, CachedWatchTests, CachedLifeTests):
     It asks what a backend must do for a cache to be right over it: writes from elsewhere are
     seen, a feed that breaks goes on without a gap, history that was compacted meanwhile is
     noticed. Writes come through the cache and past it; with ``open_backend`` past it means a
-    handle of its own, which stands for another process.
+    separate handle, which plays another process.
 
     Class attributes are those of ``BackendTests``. Override ``make_cacher`` to test another
     cache, ``make_storage`` to have it decorate another storage. The store need not be empty. Tests

@@ -222,7 +222,7 @@ class CachedWatchTests(CacherSuite):
         def serve_until(done: Callable[[], bool]) -> None:
             while not done():
                 with told:
-                    assert told.wait_for(lambda: bool(readable), PATIENCE), "nobody was told"
+                    assert told.wait_for(lambda: bool(readable), PATIENCE), "no callback came"
                     ready = sorted(readable)
                     readable.clear()
                 for number in ready:
@@ -259,7 +259,7 @@ def _roam(pods: Pods, index: int) -> None:
 
 
 def _churn(pods: Pods, index: int, turns: int, turn: int = 0) -> None:
-    """Write ``turns`` times: Pods of one's own that come, change and go."""
+    """Write ``turns`` times: new Pods that come, change and go."""
     chance = random.Random(index)
     for number in range(turns):
         name = f"a/{index}-{number % 3}"

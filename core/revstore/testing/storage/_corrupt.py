@@ -34,7 +34,7 @@ __all__ = ["CorruptTests", "TransformerTests"]
 
 
 class CorruptTests(StorageSuite):
-    """Bytes that no object comes of."""
+    """Bytes that cannot be decoded."""
 
     @pytest.mark.parametrize(
         "value",

@@ -102,7 +102,7 @@ class CreateTests(StorageSuite):
         assert dicts.get(pods.key("a"))["metadata"]["labels"] == {"x": "y"}
 
     def test_create_keeps_unknown_fields(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A dict comes back as it went in, but for the version (CREATE-1)."""
+        """A dict comes back as it went in, except for the version (CREATE-1)."""
         dicts = open_storage(dict)
         given = {
             "apiVersion": "v1",

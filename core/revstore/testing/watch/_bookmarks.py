@@ -135,7 +135,7 @@ class BookmarkTests(StorageSuite):
 
     def test_bookmark_needs_an_empty_object(self, pods: Pods, open_storage: OpenStorage) -> None:
         """A type that cannot be made without arguments is refused when a watch with bookmarks is
-        opened, unless the storage was told how (WATCH-19)."""
+        opened, unless the storage knows how (WATCH-19)."""
 
         @attrs.frozen(kw_only=True)
         class Strict:

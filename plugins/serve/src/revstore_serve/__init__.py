@@ -28,9 +28,9 @@ def serve(
     manager as well. Its ``address`` says where.
 
     ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``name`` is the
-    member's. ``version`` is that of etcd which clients are told. ``progress_interval``: seconds
-    after which a watch without events is told how far it is, if it asked for that. The backend
-    stays open.
+    member's. ``version`` is the version of etcd that clients see. ``progress_interval``: seconds
+    after which a watch without events gets a progress notification, if it asked for that. The
+    backend stays open.
 
     Raises:
         OSError: nobody can listen at ``listen``.

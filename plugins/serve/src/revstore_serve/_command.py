@@ -34,7 +34,7 @@ __all__ = ["command"]
     "--etcd-version",
     default="3.6.11",
     show_default=True,
-    help="The version of etcd that clients are told.",
+    help="The version of etcd that clients see.",
 )
 @click.option(
     "--progress-interval",

@@ -31,7 +31,7 @@ _OPTIONS = [
 
 
 class Stream:
-    """A call in which the server, and maybe the client, sends many messages."""
+    """A call in which the server, and perhaps the client, sends many messages."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

@@ -135,7 +135,7 @@ _SCALARS = {
 @attrs.frozen
 class Method:
     """A method of a service. ``service`` has its package; ``served`` False: it is refused with a
-    reason. ``streams`` tells whether client and server send many messages."""
+    reason. ``streams`` says whether client and server send many messages."""
 
     service: str
     name: str

@@ -142,7 +142,7 @@ def _written(operations: Any) -> tuple[set[bytes], list[KeyRange]]:
         KeyRange.of(each.request_delete_range.key, each.request_delete_range.range_end)
         for each in operations
         if each.WhichOneof("request") == "request_delete_range"
-        # Of a range without end etcd does not see that it has a key; only carrying it out tells.
+        # etcd does not see that a range without end has a key before it executes it.
         and each.request_delete_range.range_end != b"\0"
     ]
     put: set[bytes] = set()
