@@ -187,7 +187,7 @@ class Feed:
 
 @attrs.define(eq=False)
 class _Waiter:
-    """Who waits for a revision."""
+    """A caller that waits for a revision."""
 
     woken: asyncio.Future[None]
 
