@@ -8,6 +8,7 @@ import math
 import operator
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -60,10 +61,12 @@ def test_an_interrupted_start_leaves_no_thread():
 def test_no_room_for_a_thread(monkeypatch):
     """It is the library's error, in the main thread as in others."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("threading._start_new_thread", refuse)
+    # It has another name since Python 3.13.
+    start = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    monkeypatch.setattr(threading, start, refuse)
     with pytest.raises(BackendError, match="can't start new thread"):
         start_thread(lambda: None, "new")
 
