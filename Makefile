@@ -68,7 +68,7 @@ soak: $(STAMP)
 	    tests/project/test_fuzz.py tests/cacher/test_machine.py tests/sqlite/test_crash.py \
 	    tests/backends/test_kills.py tests/etcd2/test_histories.py tests/etcd3/test_faults.py \
 	    tests/etcd3/test_cluster.py tests/etcd3/test_machine.py tests/etcd3/test_setups.py \
-	    tests/serve/test_like_etcd.py
+	    tests/serve
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import stat
 import subprocess
@@ -19,6 +20,8 @@ from revstore.errors import Unsupported
 from revstore.memory import MemoryBackend
 from revstore_serve import serve
 from revstore_serve._proto import message
+
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 
 pytestmark = pytest.mark.slow
 
@@ -218,6 +221,122 @@ def test_leases_survive_a_restart(tmp_path, new_client):
                 assert time.monotonic() < deadline
             assert client.call("Lease/LeaseTimeToLive", ID=5).TTL == -1
             assert client.call("Lease/LeaseLeases").leases == []
+
+
+def test_a_range_of_now_survives_a_compaction_between_its_steps(new_client):
+    """A range is read in several steps at one revision; if that is compacted meanwhile, it is read
+    again."""
+
+    class Compacting(MemoryBackend):
+        lists = 0
+
+        def list(self, prefix, **arguments):
+            result = super().list(prefix, **arguments)
+            self.lists += 1
+            if self.lists == 1:
+                self.put("b", b"", expected_revision=0)
+                self.compact(self.status().revision)
+            return result
+
+    with Compacting() as backend, serve(backend) as endpoint:
+        client = new_client(endpoint.address)
+        client.call("KV/Put", key=b"a")
+        answer = client.call("KV/Range", key=b"a", range_end=b"z")
+        assert ([kv.key for kv in answer.kvs], answer.header.revision) == ([b"a", b"b"], 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_after_a_fork_stops_nothing(new_client):
+    with MemoryBackend() as backend, serve(backend) as endpoint:
+        child = os.fork()
+        if not child:
+            endpoint.stop()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
+
+
+def test_what_kubernetes_asks(client):
+    """The requests of an apiserver: create, update and delete by compare and write, lists in pages
+    at one revision, a lease that keys share, and the compactor's election."""
+
+    def write(key, revision, operation):
+        compare = {"key": key, "target": 2, "mod_revision": revision}
+        read = {"request_range": {"key": key}}
+        return client.call("KV/Txn", compare=[compare], success=[operation], failure=[read])
+
+    def put(key, value, lease=0):
+        return {"request_put": {"key": key, "value": value, "lease": lease}}
+
+    lease = client.call("Lease/LeaseGrant", TTL=60).ID
+    for number in range(5):
+        key = b"/registry/events/%d" % number
+        assert write(key, 0, put(key, b"1", lease)).succeeded
+    key = b"/registry/events/0"
+    taken = write(key, 0, put(key, b"2"))
+    assert not taken.succeeded
+    assert taken.responses[0].response_range.kvs[0].mod_revision == 2
+    assert write(key, 2, put(key, b"2")).header.revision == 7
+    assert not write(key, 2, {"request_delete_range": {"key": key}}).succeeded
+    assert write(key, 7, {"request_delete_range": {"key": key}}).succeeded
+
+    stream = client.watch()
+    stream.create(b"/registry/events/", b"/registry/events0", start_revision=7, prev_kv=True)
+    assert [each[0] for each in stream.events(2)] == ["PUT", "DELETE"]
+    found, start, revision = [], b"/registry/events/", 0
+    while True:
+        page = client.call(
+            "KV/Range", key=start, range_end=b"/registry/events0", limit=3, revision=revision
+        )
+        found += [(kv.key[-1:], kv.lease == lease) for kv in page.kvs]
+        revision = revision or page.header.revision
+        assert page.count == (4 if len(found) == 3 else 1)
+        if not page.more:
+            break
+        start = page.kvs[-1].key + b"\0"
+        client.call("KV/Put", key=b"/registry/events/5")
+    assert found == [(b"1", True), (b"2", True), (b"3", True), (b"4", True)]
+    stream.send(progress_request={})
+    assert len(stream.events(1)) == 1
+    assert (stream.next().watch_id, revision) == (-1, 8)
+
+    compare = {"key": b"compact_rev_key", "target": 0, "version": 0}
+    won = client.call("KV/Txn", compare=[compare], success=[put(b"compact_rev_key", b"8")])
+    assert won.succeeded
+    client.call("KV/Compact", revision=8)
+    code, text = client.error("KV/Range", key=b"a", range_end=b"b", revision=7)
+    assert (code, text[-9:]) == ("OUT_OF_RANGE", "compacted")
+    assert client.call(
+        "KV/Range", key=b"/registry/", range_end=b"/registry0", count_only=True
+    ).count
+    stream.close()
+
+
+@pytest.mark.skipif(LONG == 1, reason="takes a minute: REVSTORE_TEST_LONG=2 runs it")
+@pytest.mark.timeout(200)
+def test_an_idle_watch_of_a_client_that_pings_lives_on(new_client):
+    """etcd lets clients ask each 5 s whether the connection lives; by itself gRPC ends it then."""
+    with MemoryBackend() as backend, serve(backend) as endpoint:
+        options = [
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        with grpc.insecure_channel(endpoint.address, options=options) as channel:
+            watch = channel.stream_stream(
+                "/etcdserverpb.Watch/Watch",
+                request_serializer=message("WatchRequest").SerializeToString,
+                response_deserializer=message("WatchResponse").FromString,
+            )
+            requests = queue.SimpleQueue()
+            answers = watch(iter(requests.get, None))
+            requests.put(message("WatchRequest")(create_request={"key": b"a"}))
+            assert next(answers).created
+            time.sleep(60)  # this is about time
+            new_client(endpoint.address).call("KV/Put", key=b"a")
+            assert len(next(answers).events) == 1
+            answers.cancel()
+            requests.put(None)
 
 
 COMMAND = [sys.executable, "-m", "revstore", "serve", "--listen", "127.0.0.1:0"]

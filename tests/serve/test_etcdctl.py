@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import signal
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.serve.conftest import STORES, etcd_binary, open_store
 
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer
 from revstore_serve import serve
 
@@ -99,10 +103,12 @@ def commands() -> list[tuple[list[str], str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def etcdctl() -> Callable[..., subprocess.Popen[str]]:
-    """Start etcdctl of 3.4 at an address."""
-    path = Path(etcd_binary("3.4")).with_name("etcdctl")
+Etcdctl = Callable[..., subprocess.Popen[str]]
+
+
+def etcdctl_of(version: str) -> Etcdctl:
+    """Return what starts etcdctl of a version, at an address."""
+    path = Path(etcd_binary(version)).with_name("etcdctl")
     if not path.exists():
         pytest.skip("no etcdctl: install etcd-client")
 
@@ -119,7 +125,19 @@ def etcdctl() -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-def outputs(etcdctl: Callable[..., subprocess.Popen[str]], address: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def etcdctl() -> Etcdctl:
+    return etcdctl_of("3.4")
+
+
+@contextlib.contextmanager
+def real(version: str) -> Iterator[EtcdServer]:
+    times = ("--heartbeat-interval", "100", "--election-timeout", "1000")
+    with EtcdServer(etcd_binary(version), arguments=times) as server:
+        yield server.start()
+
+
+def outputs(etcdctl: Etcdctl, address: str) -> Iterator[str]:
     """What each command prints, without what may differ: ids, times, sizes, the version."""
     for words, text in commands():
         with etcdctl(address, *words) as process:
@@ -136,20 +154,29 @@ def outputs(etcdctl: Callable[..., subprocess.Popen[str]], address: str) -> Iter
         yield found
 
 
-@pytest.fixture(scope="module")
-def expected(etcdctl) -> list[str]:
-    """What it prints of a real server."""
-    times = ("--heartbeat-interval", "100", "--election-timeout", "1000")
-    with EtcdServer(etcd_binary("3.4"), arguments=times) as server:
-        return list(outputs(etcdctl, server.start().address))
+@functools.cache
+def expected(version: str) -> list[str]:
+    """What etcdctl prints of a real server of its version."""
+    with real(version) as server:
+        return list(outputs(etcdctl_of(version), server.address))
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_what_etcdctl_prints(store, tmp_path, etcdctl, expected):
-    with open_store(store, tmp_path) as backend, serve(backend) as endpoint:
-        found = list(outputs(etcdctl, endpoint.address))
+@pytest.mark.parametrize(
+    ("version", "store"), [*(("3.4", store) for store in (*STORES, "etcd3")), ("3.5", "memory")]
+)
+def test_what_etcdctl_prints(version, store, tmp_path):
+    """The store may be an etcd again."""
+    with contextlib.ExitStack() as stack:
+        if store == "etcd3":
+            url = f"etcd3://{stack.enter_context(real(version)).address}"
+            backend = stack.enter_context(open_backend(StorageConfig.from_url(url)))
+        else:
+            backend = stack.enter_context(open_store(store, tmp_path))
+        endpoint = stack.enter_context(serve(backend))
+        found = list(outputs(etcdctl_of(version), endpoint.address))
 
-    assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]] == []
+    pairs = zip(found, expected(version), strict=True)
+    assert [(have, want) for have, want in pairs if have != want] == []
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -62,6 +62,7 @@ class Endpoint:
         self._writes = Writes(backend, self._loop)
         self._feed: Feed | None = None
         self._open = True
+        self._process = os.getpid()
         #: Where clients connect: "host:port", or "unix:path".
         self.address = listen
         try:
@@ -141,8 +142,9 @@ class Endpoint:
         return lambda request: self._work(lambda: function(request))
 
     def stop(self, grace: float = 5.0) -> None:
-        """Stop serving: calls under way have ``grace`` seconds to finish. Idempotent."""
-        if not self._open:
+        """Stop serving: calls under way have ``grace`` seconds to finish. Idempotent; in a child
+        after a fork it does nothing, as the server is not there."""
+        if not self._open or os.getpid() != self._process:
             return
         self._open = False
         try:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from revstore.backend import Backend
-from revstore.errors import BackendError, NoSpace
+from revstore.errors import BackendError, Compacted, NoSpace
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, TOO_LARGE, Refused
 from revstore_serve._feed import Feed
@@ -65,8 +65,15 @@ class KeyValues:
 
     def _range(self, request: Any) -> Any:
         wanted = max(request.revision, 0)
-        view = AtRevision(self._backend, wanted, not request.serializable)
-        response = range_message(view, request)
+        while True:
+            view = AtRevision(self._backend, wanted, not request.serializable)
+            try:
+                response = range_message(view, request)
+                break
+            except Compacted:
+                # What is read now is read in several steps, all at the first one's revision.
+                if wanted or not view.revision:
+                    raise
         current = view.current or self._backend.status().revision
         return self._cluster.fill(response, current)
 

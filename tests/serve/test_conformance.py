@@ -1,0 +1,138 @@
+"""The etcd3 backend as a client of an endpoint: it keeps the whole contract there.
+
+``REVSTORE_TEST_LONG=2`` runs all of the suite, over both stores; else only its main parts run, over
+memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.serve.conftest import STORES, open_store
+
+from revstore.backend import Backend
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
+from revstore.testing import BackendTests, Peer, Stall
+from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._reads import ReadTests
+from revstore.testing.backend._watch import BackendWatchTests
+from revstore.testing.backend._writes import WriteTests
+from revstore_serve import serve
+
+pytestmark = pytest.mark.slow
+
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
+
+
+class Served:
+    """``revstore serve`` in a process of its own, which can be halted."""
+
+    def __init__(self, store: str) -> None:
+        command = [sys.executable, "-m", "revstore", "serve", "--listen", "127.0.0.1:0"]
+        self._process = subprocess.Popen(
+            [*command, "--store", store], stdout=subprocess.PIPE, text=True
+        )
+        line = self._process.stdout.readline()
+        self.address = line.strip().removesuffix(".").rpartition(" ")[2]
+
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Stop the process for as long as the block lasts."""
+        self._process.send_signal(signal.SIGSTOP)
+        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        deadline = time.monotonic() + 20
+        while os.waitid(os.P_PID, self._process.pid, flags) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module", params=STORES)
+def served(request, tmp_path_factory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    store = "memory://" if request.param == "memory" else f"sqlite:///{folder}/served.db"
+    served = Served(store)
+    yield served
+    served.close()
+
+
+class OnEndpoint:
+    """What opens the backend at an address."""
+
+    large_value = 1 << 20
+
+    @pytest.fixture
+    def open_backend(self, address: str) -> Iterator[Callable[..., Backend]]:
+        opened: list[Backend] = []
+
+        def open_one(options: str = "") -> Backend:
+            opened.append(open_backend(StorageConfig.from_url(f"etcd3://{address}{options}")))
+            return opened[-1]
+
+        yield open_one
+        for backend in opened:
+            backend.close()
+
+    @pytest.fixture
+    def backend(self, open_backend) -> Backend:
+        return open_backend()
+
+
+class TestMainParts(OnEndpoint, WriteTests, ReadTests, BackendWatchTests, CompactionTests):
+    """On an endpoint of its own in this process for each test."""
+
+    starts_at_one = True
+    many_keys = 1_050
+
+    @pytest.fixture(params=STORES if LONG > 1 else ["memory"])
+    def address(self, request, tmp_path) -> Iterator[str]:
+        with open_store(request.param, tmp_path) as served, serve(served) as endpoint:
+            yield endpoint.address
+
+
+if LONG > 1:
+
+    class TestBackend(OnEndpoint, BackendTests):
+        """On a store that all tests share."""
+
+        ephemeral = False
+
+        @pytest.fixture
+        def address(self, served) -> str:
+            return served.address
+
+        @pytest.fixture
+        def open_hasty(self, open_backend):
+            return lambda: open_backend("?timeout=0.5")
+
+        @pytest.fixture
+        def stall(self, served) -> Stall:
+            return served.halted
+
+        @pytest.fixture
+        def peer(self, served) -> Peer:
+            return Peer(
+                served.address,
+                lambda address: open_backend(StorageConfig.from_url(f"etcd3://{address}")),
+            )
+
+        def test_size(self, request, backend, space):
+            """A store in memory does not know its size, for which etcd has no word."""
+            if "memory" in request.node.name:
+                pytest.skip("the size of a store in memory is not known")
+            super().test_size(backend, space)
