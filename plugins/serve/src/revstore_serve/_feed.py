@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
 from typing import Protocol
@@ -12,7 +11,7 @@ from typing import Protocol
 import attrs
 
 from revstore.backend import Backend
-from revstore.backend_tools import SharedLog
+from revstore.backend_tools import Log, SharedLog
 from revstore.errors import BackendError, Closed, Compacted, Unreachable
 from revstore.threads import start_thread
 from revstore.values import Capability, WatchBatch
@@ -21,7 +20,7 @@ from revstore_serve._log import Entry, Index, revision_of
 
 __all__ = ["Feed", "Follower", "Listener"]
 
-_log = logging.getLogger("revstore.serve")
+_log = Log("revstore.serve")
 
 # How long, and in how many bytes, the latest events are kept; older ones are read from the store.
 _WINDOW = 75.0

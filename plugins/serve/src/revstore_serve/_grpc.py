@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
+from revstore.backend_tools import Log
 from revstore_serve._errors import STOPPED, Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
 
 __all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
 
-_log = logging.getLogger("revstore.serve")
+_log = Log("revstore.serve")
 
 _LARGEST_MESSAGE = 2 << 20
 
