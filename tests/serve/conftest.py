@@ -48,6 +48,10 @@ class Client:
             request = method.request(**fields)
         return self._calls[name](request, timeout=20)
 
+    def start(self, name: str, **fields: Any) -> Any:
+        """Begin a call, and return its future."""
+        return self._calls[name].future(find(name).request(**fields), timeout=20)
+
     def stream(self, name: str, requests: Iterator[Any]) -> Any:
         """Return a call of a method that takes a stream."""
         return self._calls[name](requests, timeout=20)

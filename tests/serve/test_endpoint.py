@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -16,7 +18,6 @@ import grpc
 import pytest
 from tests.serve.conftest import Client, open_store
 
-from revstore.errors import Unsupported
 from revstore.memory import MemoryBackend
 from revstore_serve import serve
 from revstore_serve._proto import message
@@ -59,14 +60,6 @@ def test_a_socket_of_the_file_system_is_the_user_s_own(tmp_path, new_client):
         assert endpoint.address == f"unix:{path}"
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
-
-
-def test_a_store_without_transactions_is_refused():
-    class Old(MemoryBackend):
-        capabilities = frozenset()
-
-    with Old() as backend, pytest.raises(Unsupported, match="transactions"):
-        serve(backend)
 
 
 def test_status_and_members(client):
@@ -359,6 +352,24 @@ def test_the_command_serves_until_a_signal(process, number, new_client):
     assert new_client(address).call("KV/Put", key=b"a").header.revision == 2
     process.send_signal(number)
     assert process.wait(20) == 0
+
+
+def test_a_second_signal_ends_the_command_at_once(process, tmp_path, new_client):
+    """The first waits for calls under way: here for a write, as somebody holds the file's lock."""
+    address = process.stdout.readline().removesuffix(".\n").rpartition(" ")[2]
+    client = new_client(address)
+    client.call("KV/Put", key=b"a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "cluster.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        call = client.start("KV/Put", key=b"a")
+        process.send_signal(signal.SIGTERM)
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.FutureTimeoutError):
+            # It takes no new connections.
+            grpc.channel_ready_future(channel).result(2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(2) == 128 + signal.SIGTERM
+    assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize(

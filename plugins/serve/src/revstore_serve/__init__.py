@@ -30,11 +30,11 @@ def serve(
     ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``name`` is the
     member's. ``version`` is the version of etcd that clients see. ``progress_interval``: seconds
     after which a watch without events gets a progress notification, if it asked for that. The
-    backend stays open.
+    backend stays open. One without the capability TRANSACTIONS refuses what writes several keys, or
+    writes one by what another is; one without LEASES refuses leases.
 
     Raises:
         OSError: nobody can listen at ``listen``.
-        Unsupported: the backend has no transactions.
     """
     from revstore_serve._endpoint import Endpoint
 

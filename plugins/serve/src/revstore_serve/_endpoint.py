@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from revstore.backend import Backend
-from revstore.errors import Unsupported
-from revstore.values import Capability
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._feed import Feed
 from revstore_serve._grpc import Transport
@@ -48,10 +46,7 @@ class Endpoint:
 
         Raises:
             OSError: nobody can listen at ``listen``.
-            Unsupported: the backend has no transactions.
         """
-        if Capability.TRANSACTIONS not in backend.capabilities:
-            raise Unsupported(Capability.TRANSACTIONS)
         self._backend = backend
         self._cluster = Cluster(backend, name=name, version=version, url=advertise)
         self._local = backend.status().server.partition(" ")[0] in _LOCAL

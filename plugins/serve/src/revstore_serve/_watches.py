@@ -14,7 +14,7 @@ from typing import Any
 
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import Compacted
-from revstore.values import WatchBatch, WatchEvent, WatchEventType
+from revstore.values import Capability, WatchBatch, WatchEvent, WatchEventType
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, STOPPED, Refused
 from revstore_serve._feed import Feed
@@ -377,13 +377,15 @@ class _WatchStream:
     async def _read_past(self, watch: _Watch) -> None:
         """Write a watch's events as the store tells them, until it is where the log begins."""
         work, backend = self._service.work, self._service.backend
-        key = to_text(watch.keys.first) if watch.keys.single else ""
+        # Without progress only a watch of everything gets on.
+        can_ask = Capability.PROGRESS in backend.capabilities
+        key = to_text(watch.keys.first) if watch.keys.single and can_ask else ""
         past = await work(
             lambda: backend.watch(key, recursive=not key, after_revision=watch.position)
         )
         try:
             while past.position < self._feed.log.floor:
-                entries = await work(lambda: _read_some(past))
+                entries = await work(lambda: _read_some(past, can_ask=can_ask))
                 found = [
                     (entry, number)
                     for entry in entries
@@ -410,12 +412,12 @@ def _notifies(watch: _Watch) -> bool:
     return watch.notify
 
 
-def _read_some(past: BackendWatch) -> list[Entry]:
+def _read_some(past: BackendWatch, *, can_ask: bool) -> list[Entry]:
     """Return what a watch has, which may be nothing yet. In a thread."""
     entries: list[Entry] = []
     size = 0
     batch = past.poll(_POLL)
-    if batch is None:
+    if batch is None and can_ask:
         # It moves on by events of its own only, unless it is asked.
         past.request_progress()
     while batch is not None:

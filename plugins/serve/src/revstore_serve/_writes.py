@@ -11,7 +11,8 @@ import attrs
 from revstore.backend import Backend, Transaction
 from revstore.errors import Closed
 from revstore.threads import Wake, start_thread
-from revstore.values import TransactionResult
+from revstore.values import Capability, TransactionResult
+from revstore_serve._one_key import run_one_by_one
 from revstore_serve._txn import Answer
 
 __all__ = ["Writes"]
@@ -33,6 +34,7 @@ class Writes:
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
+        self._together = Capability.TRANSACTIONS in backend.capabilities
         self._loop = loop
         self._waiting: deque[_Waiting] = deque()
         self._wake = Wake()
@@ -65,7 +67,9 @@ class Writes:
 
     def _results(self, bodies: Sequence[_Body]) -> Sequence[TransactionResult[Answer] | Exception]:
         try:
-            return self._backend.transactions(bodies)
+            if self._together:
+                return self._backend.transactions(bodies)
+            return run_one_by_one(self._backend, bodies)
         except Exception as error:  # noqa: BLE001 - each caller gets it
             return [error] * len(bodies)
 
