@@ -63,7 +63,7 @@ _NAMES = [f"{space}/p{number}" for space in "ab" for number in range(5)]
 
 
 class CachedPods(Pods):
-    """Pods through a cache; ``feed`` is what the cache follows."""
+    """Pods that are read through a cache; ``feed`` is the storage that the cache follows."""
 
     def __init__(
         self, cache: Cacher[Any], feed: ControlledStorage, backend: Backend, prefix: str
@@ -73,7 +73,8 @@ class CachedPods(Pods):
         self.feed = feed
 
     def settle(self, revision: int = 0) -> int:
-        """Wait until the cache shows ``revision``, or all there is now; the revision."""
+        """Wait until the cache shows ``revision``, or if 0 the store's revision of now; return that
+        revision."""
         wanted = revision or self.feed.current_revision()
 
         def there() -> bool:
@@ -88,10 +89,10 @@ class CachedPods(Pods):
 
 
 class Scribe:
-    """Writes Pods, each time through another of ``ways``, and notes it in ``history``, by default
-    a new one.
+    """A writer of Pods. Each write goes through the next of ``ways`` and is noted in ``history``,
+    by default a new one.
 
-    Only one thread may use it, and nobody else write to the same keys.
+    Only one thread may use it, and nobody else may write to the same keys.
     """
 
     def __init__(self, *ways: Pods, history: History | None = None) -> None:
@@ -105,7 +106,7 @@ class Scribe:
         return self._ways[self._turn % len(self._ways)]
 
     def put(self, name: str, node: str = "", **labels: str) -> str:
-        """Create or replace a Pod; its version."""
+        """Create or replace a Pod; return its version."""
         way = self._way
         new = pod(name, node, labels=labels)
         obj = way.storage.guaranteed_update(
@@ -115,7 +116,7 @@ class Scribe:
         return obj.metadata.resource_version
 
     def drop(self, name: str) -> str:
-        """Delete a Pod; the deletion's version."""
+        """Delete a Pod; return the deletion's version."""
         way = self._way
         gone = way.delete(name)
         self.history.drop(way.key(name), gone)
@@ -174,8 +175,8 @@ class CacherSuite(StorageSuite):
     def elsewhere(
         self, backend: Backend, open_backend: OpenBackend | None, resource_prefix: str
     ) -> Iterator[Pods]:
-        """Yield the same Pods without the cache, through another handle on the store, where a watch
-        sees the writes of other processes."""
+        """Yield the same Pods without the cache. They have another handle on the store if
+        ``open_backend`` is given and watches see the writes of other processes."""
         with ExitStack() as stack:
             handle = backend
             if Capability.CROSS_PROCESS_WATCH in backend.capabilities and open_backend is not None:
@@ -185,14 +186,14 @@ class CacherSuite(StorageSuite):
 
     @pytest.fixture
     def scribe(self, cached: CachedPods, elsewhere: Pods) -> Scribe:
-        """Return a writer that writes in turn through the cache and elsewhere."""
+        """Return a writer that alternates between the cache and ``elsewhere``."""
         return Scribe(cached, elsewhere)
 
     def replay(
         self, pods: Pods, history: History, ask: Ask, version: str, **options: Any
     ) -> Replay:
-        """Return a watch to be compared with ``history``; it begins with a state if it asks for
-        one."""
+        """Return a watch to be compared with ``history``. It begins with a state if its options say
+        so."""
         initial = options.get("send_initial_events")
         if initial is None:
             initial = version in ("", "0")

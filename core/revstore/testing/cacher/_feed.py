@@ -14,8 +14,8 @@ __all__ = ["ControlledStorage"]
 
 
 class ControlledStorage(Storage[Any]):
-    """Another storage, unchanged except for its feeds: after ``hold`` they bring nothing until
-    ``release``; ``cut`` breaks those that are open, and what was under way is lost with them."""
+    """A storage that passes everything on and controls its feeds. After ``hold`` they bring nothing
+    until ``release``. ``cut`` breaks the open ones, and what they had not delivered is lost."""
 
     def __init__(self, inner: Storage[Any]) -> None:
         self.inner = inner
@@ -27,19 +27,20 @@ class ControlledStorage(Storage[Any]):
         self.opened = 0
 
     def hold(self) -> None:
-        """Let feeds bring nothing more. A batch that has left ``poll`` is not taken back."""
+        """Keep feeds from bringing anything more. A batch that has left ``poll`` is not
+        taken back."""
         with self.changed:
             self.held = True
 
     def release(self) -> None:
-        """Let them go on."""
+        """Let feeds bring changes again."""
         with self.changed:
             self.held = False
             self.changed.notify_all()
 
     @property
     def followed(self) -> bool:
-        """Whether a feed is open."""
+        """Return whether a feed is open."""
         with self.changed:
             return bool(self._feeds)
 
@@ -64,7 +65,7 @@ class ControlledStorage(Storage[Any]):
         return feed
 
     def forget(self, feed: _ControlledChanges) -> None:
-        """Forget the feed, which was closed."""
+        """Forget the feed, which is closed."""
         with self.changed:
             feed.broken = feed.broken or Closed("the feed was closed")
             if feed in self._feeds:
@@ -148,8 +149,10 @@ class _ControlledChanges(Changes[Any]):
         self.inner.close()
 
     def _may_pass(self, end: float | None) -> bool:
-        """Wait until nothing is held back; False if it still is at ``end``. Raises how the feed
-        has ended from outside."""
+        """Wait until nothing is held back; return False if it still is at ``end``.
+
+        Raises: the error with which the feed was ended from outside.
+        """
         owner = self._owner
         with owner.changed:
             left = None if end is None else max(0.0, end - time.monotonic())

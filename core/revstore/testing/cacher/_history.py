@@ -26,7 +26,7 @@ def _everything(_: Pod) -> bool:
 
 @attrs.frozen
 class Selection:
-    """A label and a field selector, and, worked out by other means, which Pods they select."""
+    """A label and a field selector, and which Pods they select, computed in another way."""
 
     label: str = ""
     field: str = ""

@@ -30,12 +30,12 @@ _WATCHES = 2000
 
 
 class CachedLifeTests(CacherSuite):
-    """Concurrency, sharing, and the end."""
+    """Concurrency, shared objects, and closing."""
 
     def test_cached_hammer(self, cached: CachedPods, elsewhere: Pods) -> None:
         """While Pods move between labels, each list shows one state: nothing newer than its
-        version, nothing missing, nothing twice; versions do not go back; and watches replay the
-        same history (CACHE-18, CACHE-15, CWATCH-1, BASE-1)."""
+        version, nothing missing, nothing twice. Versions never fall, and watches replay the same
+        history (CACHE-18, CACHE-15, CWATCH-1, BASE-1)."""
         start, writers, turns = cached.settle(), 3, 50
         feed = cached.feed.inner.changes(cached.prefix, after=start)
         asks = [Ask(cached.prefix, selection=each) for each in SELECTIONS[:3]]
@@ -72,8 +72,8 @@ class CachedLifeTests(CacherSuite):
             replay.close()
 
     def test_mutable_objects_have_one_owner(self, open_cache: OpenCache) -> None:
-        """Of objects that can be changed each reader gets its own: nothing that one does is seen
-        by another, nor by the cache (DISP-7, DISP-8)."""
+        """Each reader gets a mutable object of its own: neither other readers nor the cache see
+        what it changes (DISP-7, DISP-8)."""
         cached = open_cache(dict, indexed_fields=())
         storage: Cacher[Any] = cached.cache
         key = cached.key("a/x")
@@ -103,8 +103,8 @@ class CachedLifeTests(CacherSuite):
             del found["metadata"]["name"]
 
     def test_frozen_objects_are_shared(self, cached: CachedPods) -> None:
-        """Objects that cannot be changed are not copied: lists and gets between two changes give
-        the same ones (DISP-7)."""
+        """Frozen objects are not copied: lists and gets between two changes return the same ones
+        (DISP-7)."""
         cached.create("a/x", labels={"app": "x"})
         version = str(cached.settle())
         (first,) = cached.list()
@@ -113,8 +113,8 @@ class CachedLifeTests(CacherSuite):
         assert cached.storage.get(cached.key("a/x"), resource_version=version) is first
 
     def test_closing_with_many_watches(self, cached: CachedPods) -> None:
-        """Closing is quick however many watch; waiting calls are woken; afterwards everything says
-        that it is closed (BOOK-6, CWATCH-8, CACHE-2)."""
+        """``close`` is quick, however many watches there are. It wakes waiting calls, and
+        afterwards every call raises Closed (BOOK-6, CWATCH-8, CACHE-2)."""
         watches = [
             cached.storage.watch(
                 cached.key(f"ns{number % 100}"),
@@ -157,8 +157,7 @@ class CachedLifeTests(CacherSuite):
         cached.cache.close()
 
     def test_closing_wakes_who_waits(self, open_cache: OpenCache, elsewhere: Pods) -> None:
-        """A list that waits for the cache to be fresh ends when the cache is closed
-        (CACHE-8, CACHE-10)."""
+        """``close`` ends a list that waits for the cache to show a revision (CACHE-8, CACHE-10)."""
         cached = open_cache(fresh_timeout=PATIENCE)
         cached.settle()
         cached.feed.hold()
@@ -181,7 +180,8 @@ class CachedLifeTests(CacherSuite):
 
 
 def _move(pods: Pods, cached: CachedPods, index: int, turns: int) -> None:
-    """Keep two Pods on the move between labels; each is in the next list by its label."""
+    """Move two Pods between labels; after each move, the next list by the new label must show the
+    Pod."""
     for number in range(turns):
         name = f"a/{index}-{number % 2}"
         app = "xy"[number // 2 % 2]

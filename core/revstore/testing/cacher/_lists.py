@@ -20,11 +20,11 @@ __all__ = ["CachedReadTests"]
 
 
 class CachedReadTests(CacherSuite):
-    """What is read from a cache is what the store has."""
+    """A cache answers reads as the store does."""
 
     def test_cached_list_after_a_write_elsewhere(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """A list without a version shows every write acknowledged before it, whichever handle wrote
-        (CACHE-13, DELEG-1)."""
+        """A list without a version shows every write acknowledged before it, through whichever
+        handle it was written (CACHE-13, DELEG-1)."""
         for number in range(30):
             written = elsewhere.create(f"a/{number}")
             listed = cached.list("a")
@@ -39,8 +39,8 @@ class CachedReadTests(CacherSuite):
     def test_cached_list_after_other_resources_were_written(
         self, cached: CachedPods, elsewhere: Pods, backend: Backend
     ) -> None:
-        """Revisions that the feed has no event for hold no list up for long: by progress, else by
-        asking the store (CACHE-11, CACHE-12, CACHE-13)."""
+        """Revisions without an event in the feed delay no list for long: either progress comes, or
+        the store answers (CACHE-11, CACHE-12, CACHE-13)."""
         other = f"{elsewhere.physical()[:-1]}-other/key"
         revision = 0
         try:
@@ -60,8 +60,8 @@ class CachedReadTests(CacherSuite):
     def test_cached_lists_are_those_of_the_history(
         self, cached: CachedPods, scribe: Scribe
     ) -> None:
-        """Whatever was written, a list of any scope, by any selector, indexed or not, shows the
-        objects that match, in key order (CACHE-15, CACHE-17)."""
+        """A list of any scope and selector, indexed or not, shows the objects that match, in key
+        order, whatever was written (CACHE-15, CACHE-17)."""
         for round_ in range(4):
             scribe.scribble(15, seed=round_)
             for key in ("", "a", "b", "c"):
@@ -78,8 +78,8 @@ class CachedReadTests(CacherSuite):
 
     @staticmethod
     def check_first_page(cached: CachedPods, ask: Ask, history: History) -> None:
-        """Check a page of one object, and what it says about the rest. (LIST-8, LIST-9,
-        CACHE-16)"""
+        """Check a page of one object, its token and its remaining count (LIST-8, LIST-9,
+        CACHE-16)."""
         want = ask.among(history.now)
         name = ask.key.removeprefix(cached.prefix).removeprefix("/")
         page = cached.list(name, limit=1, **ask.options)
@@ -92,8 +92,8 @@ class CachedReadTests(CacherSuite):
             assert page.remaining_item_count == (len(want) - 1 if plain else None)
 
     def test_cached_lists_of_old_states(self, cached: CachedPods, scribe: Scribe) -> None:
-        """Every state since the cache was filled is there to be listed, whole or in pages, also
-        where the store has no old ones; by its own tokens or those of the store's format
+        """Every state since the cache was filled can be listed, whole or in pages, even if the
+        store has no old states. The cache takes its own tokens and others of the store's format
         (CACHE-15, CACHE-19, DELEG-5, DELEG-7)."""
         scribe.scribble(40)
         cached.settle()
@@ -118,8 +118,8 @@ class CachedReadTests(CacherSuite):
     def test_cached_lists_are_those_of_the_store(
         self, cached: CachedPods, elsewhere: Pods, scribe: Scribe, history: None
     ) -> None:
-        """Of one state, both give the same items, version, token and remaining count, page for
-        page; and one goes on where the other gave a token (CACHE-15, LIST-14, LIST-17)."""
+        """Of one state, cache and store give the same items, version, token and remaining count,
+        page for page. Each goes on from the other's token (CACHE-15, LIST-14, LIST-17)."""
         scribe.scribble(30)
         version = str(cached.settle())
         for selection in SELECTIONS[:6]:
@@ -136,8 +136,8 @@ class CachedReadTests(CacherSuite):
                     assert _whole(pair[0]) == _whole(pair[1])
 
     def test_cached_pages_show_one_state(self, cached: CachedPods, scribe: Scribe) -> None:
-        """Pages begun without a version, with writes between them, show the state of the first
-        one (LIST-10, CACHE-15, DELEG-7)."""
+        """Pages that begin without a version show the state of the first one, whatever is written
+        between them (LIST-10, CACHE-15, DELEG-7)."""
         self.need(cached.backend, Capability.HISTORICAL_READS)  # else the store pages nothing
         for selection in SELECTIONS[:4]:
             scribe.scribble(20, seed=len(selection.label))
@@ -153,8 +153,8 @@ class CachedReadTests(CacherSuite):
             assert items == want
 
     def test_cached_versions_do_not_go_back(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """ "0" is answered at once, by a state that is never older than the one before; N by one
-        from N on (CACHE-10, LISTRV-2, LISTRV-5, GET-1)."""
+        """A list with "0" is answered at once, by a state that is never older than the one before.
+        A list with N shows a state not older than N (CACHE-10, LISTRV-2, LISTRV-5, GET-1)."""
         last = 0
         for number in range(40):
             written = elsewhere.create(f"a/{number}")
@@ -173,9 +173,9 @@ class CachedReadTests(CacherSuite):
     def test_cached_reads_while_the_feed_stands_still(
         self, open_cache: OpenCache, elsewhere: Pods
     ) -> None:
-        """A cache that gets nothing shows the latest by asking the store, "0" from what it has;
-        what is newer than that it refuses; and it goes on by itself
-        (CACHE-10, CACHE-13, GET-2, DELEG-1)."""
+        """A cache whose feed brings nothing shows the latest state by asking the store, and with
+        "0" the state that it has. It refuses versions that it does not reach, and goes on by itself
+        when the feed does (CACHE-10, CACHE-13, GET-2, DELEG-1)."""
         cached = open_cache(fresh_timeout=0.2)
         old = elsewhere.create("a/old")
         cached.settle()
@@ -198,7 +198,8 @@ class CachedReadTests(CacherSuite):
         assert list(cached.list("a", **options)) == [new, old]
 
     def test_cached_reads_of_the_future(self, open_cache: OpenCache) -> None:
-        """A version above the store's is refused as the store does (CACHE-10, LISTRV-9, GET-2)."""
+        """A cache refuses a version above the store's, as the store does (CACHE-10, LISTRV-9,
+        GET-2)."""
         cached = open_cache(fresh_timeout=0.1)
         future = str(cached.settle() + FAR)
         for match in ("", "NotOlderThan", "Exact"):
@@ -208,7 +209,7 @@ class CachedReadTests(CacherSuite):
             cached.storage.get(cached.key("a/x"), resource_version=future)
 
     def test_cached_gets(self, cached: CachedPods, scribe: Scribe) -> None:
-        """A get finds what the store has, by every version; what is not there is not found
+        """A ``get`` returns the store's object at every version, and a missing object is not found
         (GET-1 to GET-4)."""
         scribe.scribble(30)
         now = str(cached.settle())

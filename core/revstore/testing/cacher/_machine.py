@@ -1,5 +1,5 @@
-"""A Hypothesis state machine that drives a cache and its store side by side: writes, and events on
-the feed."""
+"""A Hypothesis state machine that drives a cache and its store side by side. It writes, and
+disturbs the feed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ numbers = st.integers(0, 1 << 16)
 
 @attrs.frozen
 class Asked:
-    """What a list or watch is about, below the resource prefix."""
+    """The scope of a list or watch, below the resource prefix."""
 
     name: str
     recursive: bool
@@ -61,8 +61,8 @@ asks = st.builds(
 
 
 class CacherMachineBase(RuleBasedStateMachine):
-    """Writes by three ways: through the cache, past it, and by a handle of its own on the store.
-    A feed that is cut, held back, and overtaken by compaction.
+    """Writes go three ways: through the cache, past it, and by a separate handle on the store. The
+    feed is cut, held back, and overtaken by compaction.
 
     The store must belong to the machine alone.
     """
@@ -89,12 +89,12 @@ class CacherMachineBase(RuleBasedStateMachine):
         self.held = self.overtaken = self.refills = False
 
     def open_backends(self) -> tuple[Backend, Backend]:
-        """Return the store, and another handle on it or the same one; ``stack`` closes them."""
+        """Return the store, and another handle on it or the same one. ``stack`` closes them."""
         raise NotImplementedError
 
     def expire_all(self) -> int:
-        """Let what expires do so, all in one revision; how many did. Override it where that can be
-        done."""
+        """Expire all keys that have a TTL, in one revision, and return how many there were.
+        Override it for stores that can do that."""
         raise NotImplementedError
 
     #: Whether it can.
@@ -119,7 +119,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         seed: int,
         count: int,
     ) -> None:
-        """Open the cache over some objects."""
+        """Open the cache over a store with some objects."""
         before = Scribe(self.raw, self.other)
         before.scribble(count, seed, _NAMES)
         feed = ControlledStorage(TypedStorage(self.backend, PODS))
@@ -148,7 +148,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         return self.raw.storage.current_revision()
 
     def settle(self) -> None:
-        """Wait until the cache shows all there is, if it can."""
+        """Wait until the cache shows the store's revision, if it can."""
         if not self.held:
             self.shown = self.cached.settle()
 
@@ -156,7 +156,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         return Ask(self.cached.key(asked.name).rstrip("/"), asked.recursive, asked.selection)
 
     def version(self, number: int) -> int:
-        """Return a version that makes a difference."""
+        """Return a version at which answers may differ."""
         changes = self.history.changes
         found = [self.floor, self.shown, self.compacted, self.revision]
         found += [each.revision for each in (*changes[:20], *changes[-40:])]
@@ -207,13 +207,13 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule(name=names)
     def burst(self, name: str) -> None:
-        """Leave behind every watch that does not read."""
+        """Write so much that every watch that does not read falls behind."""
         for number in range(_BURST):
             self.scribe.put(name, turn=str(number))
 
     @rule()
     def write_elsewhere(self) -> None:
-        """Take a revision for which the cache has no event."""
+        """Take a revision for which the cache gets no event."""
         self.backend.put(f"/registry/nodes/{next(self.nodes)}", b"x", expected_revision=0)
 
     # --- what happens to the feed --------------------------------------------------------------
@@ -229,7 +229,7 @@ class CacherMachineBase(RuleBasedStateMachine):
 
     @rule(broken=st.booleans())
     def cut(self, broken: bool) -> None:
-        """Break the feed from one side or the other."""
+        """Break the feed, on the store's side or on the cache's."""
         if broken:
             self.cached.feed.cut()
         else:
@@ -258,7 +258,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         self.overtaken = self.refills = False
 
     def filled_anew(self, before: int) -> None:
-        """Note that the cache cannot have gone on from what it had, up to the revision
+        """Note that the cache was filled again, and had shown everything up to the revision
         ``before``."""
 
     # --- the end -------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class CacherMachineBase(RuleBasedStateMachine):
                 self.finish()
 
     def finish(self) -> None:
-        """Check that both give the same in the end."""
+        """Check that cache and store agree in the end."""
         if self.held:
             self.release()
         self.settle()

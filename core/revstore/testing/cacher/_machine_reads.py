@@ -21,7 +21,8 @@ __all__ = ["ReadRules"]
 
 @attrs.define(eq=False)
 class _Paging:
-    """A list of which not all pages were read: ``want`` is to come, after the key ``last``."""
+    """A list whose pages are not all read: ``want`` are the names to come, after the key
+    ``last``."""
 
     ask: Ask
     limit: int
@@ -32,14 +33,14 @@ class _Paging:
 
 
 class ReadRules(CacherMachineBase):
-    """Whatever is read is the state of one revision, and one that was asked for."""
+    """Each read shows the state of one revision, and one that was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.paging: list[_Paging] = []
 
     def listed(self, pods: Pods, ask: Ask, **options: Any) -> ObjectList[Pod] | None:
-        """Return a list, None if it waited too long for a feed that is held back."""
+        """Return a list, or None if it waited too long for a feed that is held back."""
         timeout = self.brief if self.held else PATIENCE
         name = ask.key.removeprefix("/pods").removeprefix("/")
         try:
@@ -50,7 +51,7 @@ class ReadRules(CacherMachineBase):
 
     @rule(several=st.lists(asks, min_size=1, max_size=4))
     def list_latest(self, several: list[Asked]) -> None:
-        """Check that a list has all that was acknowledged, and that both give the same."""
+        """Check that a list has all acknowledged writes, and that cache and store agree."""
         for asked in several:
             ask, current = self.ask(asked), self.revision
             listed = self.listed(self.cached, ask)
@@ -110,7 +111,7 @@ class ReadRules(CacherMachineBase):
     # No precondition: whether there are any depends on how quick the feed was.
     @rule(number=numbers, raw=st.booleans())
     def list_next_page(self, number: int, raw: bool) -> None:
-        """Check that tokens go on with one state, wherever they come from."""
+        """Check that a token goes on in one state, whether the cache or the store made it."""
         if not self.paging:
             return
         paging = self.paging.pop(number % len(self.paging))
@@ -126,7 +127,7 @@ class ReadRules(CacherMachineBase):
             self.check_page(paging.ask, paging.limit, listed, paging.revision, paging.want)
 
     def list_the_rest(self, paging: _Paging, token: str) -> None:
-        """Check that after Expired the rest is there, as it is now."""
+        """Check that the token of Expired gives the rest of the latest state."""
         assert token
         listed = self.listed(self.cached, paging.ask, continue_token=token)
         if listed is not None:
@@ -135,7 +136,7 @@ class ReadRules(CacherMachineBase):
             assert list(listed) == paging.ask.among(rest)
 
     def must_list(self, ask: Ask, revision: int) -> bool:
-        """Return whether the state at ``revision`` must be there: in the store, else in the
+        """Return whether the state at ``revision`` must be available, from the store or from the
         cache."""
         if revision >= self.compacted:
             return True
@@ -160,7 +161,7 @@ class ReadRules(CacherMachineBase):
 
     @rule(name=names, number=st.none() | numbers)
     def get(self, name: str, number: int | None) -> None:
-        """Check that gets find the latest state, or one from a version on."""
+        """Check that gets return the latest state, or one not older than their version."""
         key, wanted = self.raw.key(name), 0 if number is None else self.version(number)
         options: dict[str, Any] = {"ignore_not_found": True}
         assert self.cached.storage.get(key, **options) == self.history.now.get(key)

@@ -20,7 +20,7 @@ __all__ = ["WatchRules"]
 
 @attrs.define(eq=False)
 class _Watching:
-    """A watch, the filling of the cache it belongs to, and up to where it has read the log."""
+    """A watch, the filling of the cache to which it belongs, and how far it has read the log."""
 
     replay: Replay
     filling: int
@@ -29,7 +29,7 @@ class _Watching:
 
 
 class WatchRules(CacherMachineBase):
-    """Watches that start anywhere, are read now and then, lag, stop, and are resumed."""
+    """Watches that begin anywhere, are read now and then, lag, stop, and are resumed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class WatchRules(CacherMachineBase):
                 self.serve(each)
 
     def serve(self, each: _Watching) -> None:
-        """Check that what is due comes, and is announced if that was asked for."""
+        """Check that all due events come, and that the callback runs for them if one was set."""
         replay = each.replay
         due = replay.cursor is not None and self.history.events(
             replay.ask, replay.cursor, self.shown
@@ -127,7 +127,7 @@ class WatchRules(CacherMachineBase):
                 came = self.take(each, 0)
 
     def take(self, each: _Watching, timeout: float) -> bool:
-        """Poll a watch; whether something came, which may be its end. An end needs a reason."""
+        """Poll a watch; return whether anything came, an end included. An end needs a reason."""
         replay = each.replay
         before = replay.ended
         came = replay.take(timeout)
@@ -143,7 +143,7 @@ class WatchRules(CacherMachineBase):
     @precondition(lambda self: self.watching)
     @rule(number=numbers, resume=st.booleans())
     def close_watch(self, number: int, resume: bool) -> None:
-        """Close one, or go on after what was seen; after Expired from a new list."""
+        """Close a watch, or resume it after what was seen; after Expired, from a new list."""
         each = self.watching.pop(number % len(self.watching))
         replay = each.replay
         version = replay.watch.resource_version
@@ -156,7 +156,7 @@ class WatchRules(CacherMachineBase):
         self.watch(replay.ask, version, tells=each.readable is not None)
 
     def filled_anew(self, before: int) -> None:
-        """Check that watches show what had come, and end."""
+        """Check that watches show what the cache had received, and then end."""
         for each in self.watching:
             replay, deadline = each.replay, time.monotonic() + PATIENCE
             reads = replay.cursor is not None and replay.ended is None
@@ -168,7 +168,7 @@ class WatchRules(CacherMachineBase):
             assert not (has_all and missed), f"ended before it has shown {missed}"
 
     def finish(self) -> None:
-        """Check that in the end everything that is due has come."""
+        """Check that in the end every due event has come."""
         super().finish()
         self.scribe.scribble(20)
         self.settle()

@@ -1,4 +1,4 @@
-"""A watch whose every event is compared with the history of the store."""
+"""A watch whose events are all compared with the history of the store."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def keyed(objects: Sequence[Pod]) -> dict[tuple[str, str], Pod]:
 
 
 class Replay:
-    """Replays a watch's events over the state it began with.
+    """Replays a watch's events over the state with which it began.
 
     After each answer the state must be that of the store at ``cursor``, the watch's resource
-    version, and the events exactly those between the two cursors: none lost, none twice, none in
-    another order. Of a watch that begins with a state not older than ``minimum``, that state may
-    be of any revision up to the first cursor, but the whole of it and no other. ``start`` is the
-    version that the watch had at first, if it was polled since.
+    version. The events must be exactly those between the two cursors, in order: none lost, none
+    twice.
+
+    A watch may begin with a state not older than ``minimum``. That state may be of any revision up
+    to the first cursor, but must be the whole state of one revision. ``start`` is the watch's
+    version at its opening, if it was polled since.
     """
 
     def __init__(
@@ -53,8 +55,8 @@ class Replay:
             self._state = None  # that at the cursor, which may be in the future
 
     def take(self, timeout: float) -> bool:
-        """Poll once; whether anything came. An end by ``Expired`` is noted in ``ended``; other
-        errors are raised."""
+        """Poll once; return whether anything came. An end by ``Expired`` is noted in ``ended``;
+        other errors are raised."""
         try:
             events = self.watch.poll(timeout)
         except Expired as error:
@@ -65,13 +67,13 @@ class Replay:
         return bool(events)
 
     def end(self, error: Expired) -> None:
-        """Note that the watch ended; what it has shown does not change."""
+        """Note that the watch ended. The state that it has shown does not change."""
         if self.ended is not None:
             assert str(error) == str(self.ended)
         self.ended = error
 
     def drain(self, upto: int, patience: float) -> None:
-        """Take what there is, until everything up to ``upto`` was shown or the watch ended."""
+        """Poll until everything up to ``upto`` was shown or the watch ended."""
         deadline = time.monotonic() + patience
         pause = 0.0
         while self.ended is None and (self.cursor is None or self.cursor < upto):
@@ -82,7 +84,7 @@ class Replay:
             pause = min(0.05, pause * 2 + 0.001)
 
     def close(self) -> None:
-        """Close the watch, and look that it says so, or how it had ended before."""
+        """Close the watch, and check that it reports that, or how it had ended before."""
         self.watch.close()
         try:
             self.watch.poll(0)
@@ -91,7 +93,7 @@ class Replay:
         raise AssertionError("a closed watch can be polled")
 
     def check(self, events: Sequence[Event[Pod]], version: str) -> None:
-        """Hold an answer, after which the watch was at ``version``, against the history."""
+        """Compare an answer, after which the watch was at ``version``, with the history."""
         self.seen += events
         if version == "":
             assert self.cursor is None, "the initial events were over"
@@ -113,7 +115,7 @@ class Replay:
         assert self._state == keyed(self.ask.among(self.history.at(cursor)))
 
     def _check_first(self, events: Sequence[Event[Pod]], cursor: int) -> None:
-        """Check the first complete state, and what may follow it."""
+        """Check the first complete state, and the events after it."""
         ends = [at for at, event in enumerate(events) if event.initial_events_end]
         assert self.minimum is not None
         assert cursor >= self.minimum, f"a state at {cursor}, asked for {self.minimum}"
@@ -149,8 +151,8 @@ class Replay:
 
 
 def _without_bookmarks(events: Sequence[Event[Pod]], after: int, upto: int) -> list[Event[Pod]]:
-    """Return the other events; a bookmark says that everything up to it was shown, and nothing
-    beyond it."""
+    """Return the other events. A bookmark must say that everything up to it was shown, and nothing
+    after it."""
     shown = []
     last, marked = after, -1
     for event in events:

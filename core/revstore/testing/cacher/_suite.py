@@ -12,12 +12,12 @@ __all__ = ["CacherTests"]
 class CacherTests(CachedReadTests, CachedWatchTests, CachedLifeTests):
     """Subclass it as ``Test...`` and override the fixture ``backend``, as for ``BackendTests``.
 
-    It asks what a backend must do for a cache to be right over it: writes from elsewhere are
-    seen, a feed that breaks goes on without a gap, history that was compacted meanwhile is
-    noticed. Writes come through the cache and past it; with ``open_backend`` past it means a
-    separate handle, which plays another process.
+    The suite checks the properties of a backend that a cache needs. A cache sees writes from
+    elsewhere. A feed that breaks goes on without a gap. History that was compacted meanwhile is
+    noticed. Writes go through the cache and past it. If ``open_backend`` is given, writes past the
+    cache use a separate handle, which plays another process.
 
-    Class attributes are those of ``BackendTests``. Override ``make_cacher`` to test another
-    cache, ``make_storage`` to have it decorate another storage. The store need not be empty. Tests
-    of what the backend does not claim are skipped by name.
+    Class attributes are those of ``BackendTests``. Override ``make_cacher`` to test another cache,
+    and ``make_storage`` to have the cache follow another storage. The store need not be empty.
+    Tests of capabilities that the backend does not have are skipped by name.
     """

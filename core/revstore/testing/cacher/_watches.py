@@ -24,10 +24,10 @@ __all__ = ["CachedWatchTests"]
 
 
 class CachedWatchTests(CacherSuite):
-    """What watches of a cache show, replayed, is the store's state at their version."""
+    """The events of a cache's watch, replayed, give the store's state at the watch's version."""
 
     def test_cached_watches_replay_the_store(self, cached: CachedPods, scribe: Scribe) -> None:
-        """Watches of every scope, selector and start, opened at any time, show every event once,
+        """Watches of every scope, selector and start, opened at any time, show every event once and
         in order (WATCH-1 to WATCH-10, CWATCH-1, CWATCH-2, CWATCH-6, CWATCH-7)."""
         starts: tuple[tuple[str, dict[str, Any]], ...] = (
             ("", {}),
@@ -62,7 +62,7 @@ class CachedWatchTests(CacherSuite):
             replay.close()
 
     def test_cached_watch_from_the_future(self, cached: CachedPods, scribe: Scribe) -> None:
-        """A watch after a version that is not yet shows what comes after it (WATCH-6)."""
+        """A watch from a version of the future shows what comes after that version (WATCH-6)."""
         now = int(scribe.put("a/p0"))
         replay = self.replay(cached, scribe.history, Ask(cached.prefix), str(now + 3))
         for number in range(8):  # each one is a write, so that the store gets there
@@ -73,8 +73,8 @@ class CachedWatchTests(CacherSuite):
         replay.close()
 
     def test_cached_watches_can_be_resumed(self, cached: CachedPods, scribe: Scribe) -> None:
-        """A watch from another one's version goes on where that stopped, also through another
-        cache or past any (WATCH-2)."""
+        """A watch from another watch's version goes on where that one stopped, also through another
+        cache or without one (WATCH-2)."""
         ask = Ask(cached.prefix, selection=SELECTIONS[1])
         replay = self.replay(cached, scribe.history, ask, "")
         replay.drain(cached.settle(), PATIENCE)
@@ -89,8 +89,8 @@ class CachedWatchTests(CacherSuite):
         replay.close()
 
     def test_cut_feed_loses_nothing(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """A feed that breaks again and again under load reconnects; watches go on, and show
-        every event once, in order (CACHE-7)."""
+        """A feed that breaks repeatedly under load reconnects. Watches go on, and show every event
+        once and in order (CACHE-7)."""
         start = cached.settle()
         asks = [Ask(cached.prefix, selection=each) for each in (*SELECTIONS[:3], SELECTIONS[5])]
         watches = [
@@ -126,8 +126,8 @@ class CachedWatchTests(CacherSuite):
         assert cached.list().items == elsewhere.list().items
 
     def test_refill_ends_watches(self, cached: CachedPods, scribe: Scribe, alone: None) -> None:
-        """If history was compacted while the feed was away, nothing is made up: watches show what
-        they had, then end with Expired; a new list and watch go on (CACHE-6)."""
+        """If history was compacted while the feed was broken, nothing is made up: watches show the
+        events that the cache had, then end with Expired. A new list and watch go on (CACHE-6)."""
         self.need(cached.backend, Capability.COMPACTION)
         scribe.scribble(20)
         cached.settle()
@@ -164,9 +164,9 @@ class CachedWatchTests(CacherSuite):
             scribe.drop("a/more")
 
     def test_lagging_watch_is_told(self, open_cache: OpenCache, elsewhere: Pods) -> None:
-        """A watch that falls behind what the cache remembers ends with Expired, at each poll, and
-        delays nobody; one within the capacity loses nothing
-        (HIST-1, HIST-4, HIST-5, DISP-3, OLD-32)."""
+        """A watch that falls behind the cache's log ends with Expired, at each poll, and delays
+        nobody. A watch within the capacity loses nothing (HIST-1, HIST-4, HIST-5, DISP-3, OLD-32).
+        """
         cached = open_cache(capacity=20)
         start = cached.settle()
         slow, selecting, near = (
@@ -193,8 +193,8 @@ class CachedWatchTests(CacherSuite):
         replay.close()
 
     def test_one_thread_serves_many_watches(self, cached: CachedPods, elsewhere: Pods) -> None:
-        """A watch that was asked to tell when it is readable does so for every event: one poll
-        that does not wait, for each time told, misses nothing (CWATCH-5, CWATCH-6)."""
+        """The callback of ``on_readable`` runs for every event: one poll that does not wait, for
+        each callback, misses nothing (CWATCH-5, CWATCH-6)."""
         start = cached.settle()
         scopes = [Ask(cached.key(f"ns{number}")) for number in range(20)]
         asks = [Ask(cached.prefix, selection=each) for each in SELECTIONS] + scopes
@@ -251,7 +251,7 @@ _ROAMS = 150
 
 
 def _roam(pods: Pods, index: int) -> None:
-    """Write Pods in many namespaces that change nodes and labels."""
+    """Write Pods in many namespaces, and change their nodes and labels."""
     chance = random.Random(index)
     for number in range(_ROAMS):
         name = f"ns{chance.randrange(20)}/{index}-{number % 7}"
@@ -259,7 +259,7 @@ def _roam(pods: Pods, index: int) -> None:
 
 
 def _churn(pods: Pods, index: int, turns: int, turn: int = 0) -> None:
-    """Write ``turns`` times: new Pods that come, change and go."""
+    """Write ``turns`` times: Pods are created, changed and deleted."""
     chance = random.Random(index)
     for number in range(turns):
         name = f"a/{index}-{number % 3}"
@@ -276,7 +276,7 @@ def _put(pods: Pods, name: str, turn: str, chance: random.Random) -> None:
 
 
 def _cut(cached: CachedPods) -> None:
-    """Cut the feed, and wait until the next one has brought something."""
+    """Cut the feed, and wait until the next one has raised the cache's revision."""
 
     def revision() -> int:
         return int(cached.list("none", resource_version="0").resource_version)

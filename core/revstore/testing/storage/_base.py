@@ -36,15 +36,15 @@ _OF_TYPE = [field.name for field in attrs.fields(ResourceType) if field.init]
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:
-    """Call ``work`` in another thread and wait for its end: shows that the caller's thread holds
-    no lock that it would need."""
+    """Call ``work`` in another thread and wait for its end. This shows that the calling thread
+    holds no lock that ``work`` needs."""
     return run_threads(1, lambda _: work(), patience=20)[0]
 
 
 class Pods:
     """Short names for the Pods of one storage: "a" or "namespace/a" below its resource prefix.
 
-    ``start`` is the store's revision when this was made.
+    ``start`` is the store's revision at the time this object was made.
     """
 
     def __init__(self, storage: Storage[Pod], backend: Backend, prefix: str) -> None:
@@ -66,7 +66,7 @@ class Pods:
         return self.storage.create(self.key(name), pod(name, node, **metadata), ttl=ttl)
 
     def create_many(self, names: Iterable[str]) -> None:
-        """Create Pods from several threads, which a store with slow commits takes faster."""
+        """Create Pods from several threads, which is quicker on a store with slow commits."""
         wanted = builtins.list(names)
         run_threads(8, lambda index: [self.create(name) for name in wanted[index::8]])
 
@@ -83,17 +83,17 @@ class Pods:
         return self.storage.get(self.key(name))
 
     def find(self, name: str) -> Pod | None:
-        """Return the Pod, None if it does not exist."""
+        """Return the Pod, or None if it does not exist."""
         return self.storage.get(self.key(name), ignore_not_found=True)
 
     def stored(self, name: str) -> KeyValue:
-        """Return what the backend has, which must exist."""
+        """Return the backend's value of a key that must exist."""
         kv = self.backend.get(self.physical(name)).kv
         assert kv is not None, f"{name!r} is not stored"
         return kv
 
     def overwrite(self, name: str, value: bytes = GARBAGE) -> int:
-        """Store other bytes past the storage; the revision."""
+        """Store other bytes without the storage; return the revision."""
         found = self.backend.get(self.physical(name)).kv
         expected = found.revision if found else 0
         result = self.backend.put(self.physical(name), value, expected_revision=expected)
@@ -101,7 +101,7 @@ class Pods:
         return result.revision
 
     def watch(self, name: str = "", **options: Any) -> Watch[Pod]:
-        """Watch the Pods below ``name``, from ``start`` unless told."""
+        """Watch the Pods below ``name``, from ``start`` unless options name another version."""
         return self.storage.watch(
             self.key(name), **{"resource_version": str(self.start), **options}
         )
@@ -134,7 +134,7 @@ class Seed:
 
     @classmethod
     def sow(cls, pods: Pods) -> Seed:
-        """Write it."""
+        """Write the objects."""
         state: dict[str, Pod] = {}
         history: list[tuple[int, tuple[Pod, ...]]] = []
 
@@ -159,7 +159,7 @@ class Seed:
 
     @property
     def now(self) -> tuple[Pod, ...]:
-        """The state at the end."""
+        """Return the state at the end."""
         return self.history[-1][1]
 
 
@@ -188,8 +188,8 @@ class StorageSuite(BackendSuite):
 
     @pytest.fixture(autouse=True)
     def _nothing_unknown_was_met(self) -> None:
-        """Forget the unknown fields that other tests of this process may have stored: suggestions
-        are not used after those."""
+        """Forget unknown fields that other tests of this process may have stored: they would keep
+        storages from using suggestions."""
         TypedCodec(Pod).forget_unknown()
 
     @pytest.fixture

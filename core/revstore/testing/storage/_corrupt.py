@@ -41,8 +41,8 @@ class CorruptTests(StorageSuite):
         [GARBAGE, b"", b"[]", b'{"metadata": 1}', b'{"spec": {"nodeName": 1}}', b"k8s:enc:x"],
     )
     def test_corrupt_get(self, pods: Pods, value: bytes) -> None:
-        """CorruptObject with key, version and cause, alone or in a list of one
-        (GET-5, GET-6, ERR-4, XF-2)."""
+        """A ``get`` raises CorruptObject with key, version and cause; a list of that one object
+        raises CorruptObjects with one such error (GET-5, GET-6, ERR-4, XF-2)."""
         pods.create("a")
         revision = pods.overwrite("a", value)
         with pytest.raises(CorruptObject) as caught:
@@ -56,8 +56,8 @@ class CorruptTests(StorageSuite):
         assert [each.key for each in listed.value.errors] == [pods.key("a")]
 
     def test_corrupt_list(self, pods: Pods) -> None:
-        """A list says of all objects at once which cannot be read, in key order; each names its
-        key and version (LIST-21, LIST-22, ERR-4, OLD-7)."""
+        """A list names all unreadable objects at once, in key order, each with its key and version
+        (LIST-21, LIST-22, ERR-4, OLD-7)."""
         for name in ("a", "b", "c", "d"):
             pods.create(name)
         revisions = {name: pods.overwrite(name) for name in ("d", "b")}
@@ -74,7 +74,7 @@ class CorruptTests(StorageSuite):
             assert str(errors[0]) in str(caught.value)
 
     def test_corrupt_list_stops_at_a_hundred(self, pods: Pods) -> None:
-        """At most 100 are named; at 100 the error says that more may follow (LIST-24)."""
+        """The error names at most 100 objects; at 100 it says that more may follow (LIST-24)."""
         for number in range(101):
             pods.overwrite(f"k{number:03}")
             if number < 98:
@@ -85,7 +85,7 @@ class CorruptTests(StorageSuite):
             assert caught.value.truncated == (number >= 99)
 
     def test_corrupt_delete(self, pods: Pods) -> None:
-        """A plain delete leaves an object alone that it cannot read (DEL-11, OLD-9)."""
+        """A plain deletion keeps an unreadable object (DEL-11, OLD-9)."""
         pods.create("a")
         pods.overwrite("a")
         for preconditions in (None, Preconditions(uid="1")):
@@ -94,8 +94,8 @@ class CorruptTests(StorageSuite):
         assert pods.stored("a").value == GARBAGE
 
     def test_corrupt_delete_on_demand(self, pods: Pods) -> None:
-        """``even_if_corrupt`` removes it and returns None; a condition with it is refused, an
-        absent object is KeyNotFound (DEL-12)."""
+        """``even_if_corrupt`` removes an unreadable object and returns None. A condition beside it
+        is refused, and a missing object is KeyNotFound (DEL-12)."""
         key = pods.key("a")
         pods.overwrite("a")
         with pytest.raises(InvalidArgument):
@@ -108,8 +108,8 @@ class CorruptTests(StorageSuite):
         assert pods.create("a") == pods.read("a")
 
     def test_corrupt_delete_of_what_can_be_read(self, pods: Pods) -> None:
-        """``even_if_corrupt`` does not remove an object that can be read; a suggestion changes
-        nothing (DEL-13, ERR-3)."""
+        """``even_if_corrupt`` does not remove an object that can be read, with or without a
+        suggestion (DEL-13, ERR-3)."""
         created = pods.create("a")
         for suggestion in (None, created):
             with pytest.raises(PreconditionFailed):
@@ -119,7 +119,7 @@ class CorruptTests(StorageSuite):
     def test_corrupt_delete_mended_meanwhile(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """What becomes readable before the deletion is kept (DEL-13)."""
+        """An object that becomes readable before its deletion is kept (DEL-13)."""
         good = pods.create("a")
         value = pods.stored("a").value
         pods.overwrite("a")
@@ -136,8 +136,8 @@ class CorruptTests(StorageSuite):
         assert pods.read("a").spec == good.spec
 
     def test_corrupt_update(self, pods: Pods) -> None:
-        """An update without suggestion does not overwrite what it cannot read, nor call the
-        function (GU-15)."""
+        """Without a suggestion, an update of an unreadable object does not overwrite it and does
+        not call the function (GU-15)."""
         pods.overwrite("a")
         called: list[object] = []
         for ignore_not_found in (True, False):
@@ -151,8 +151,8 @@ class CorruptTests(StorageSuite):
         assert pods.stored("a").value == GARBAGE
 
     def test_corrupt_update_with_a_suggestion(self, pods: Pods) -> None:
-        """With a suggestion of the stored version a change is written over it, while no change
-        is found out by a read (GU-6, GU-15)."""
+        """With a suggestion of the stored version, a change overwrites an unreadable object. If the
+        function changes nothing, a read finds that the object is unreadable (GU-6, GU-15)."""
         created = pods.create("a")
         suggestion = pod("a", resource_version=str(pods.overwrite("a")))
         with pytest.raises(CorruptObject):
@@ -172,7 +172,7 @@ class CorruptTests(StorageSuite):
 
 
 class TransformerTests(StorageSuite):
-    """What happens to encoded bytes."""
+    """What the storage does with a transformer."""
 
     @pytest.fixture
     def transformer(self) -> MarkingTransformer:
@@ -206,7 +206,7 @@ class TransformerTests(StorageSuite):
     def test_transformer_binds_a_value_to_its_key(
         self, marked: Pods, open_storage: OpenStorage
     ) -> None:
-        """A value copied to another key does not open (XF-1)."""
+        """A value that was copied to another key cannot be read (XF-1)."""
         marked.create("a")
         marked.overwrite("b", marked.stored("a").value)
         assert name_of(marked.read("a")) == "a"
@@ -217,15 +217,15 @@ class TransformerTests(StorageSuite):
     def test_transformer_identity_refuses_ciphertext(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """Without a transformer encrypted values are not taken for objects (XF-2)."""
+        """Without a transformer, encrypted values are refused (XF-2)."""
         encrypting = open_storage(transformer=MarkingTransformer(b"k8s:enc:test:"))
         encrypting.create(pods.key("a"), pod("a"))
         with pytest.raises(CorruptObject, match="encrypted"):
             pods.read("a")
 
     def test_transformer_read_failure(self, marked: Pods, transformer: MarkingTransformer) -> None:
-        """Every kind of read raises CorruptObject, nothing is changed, and all is well once the
-        transformer works again (XF-10, GET-5, DEL-11, GU-15)."""
+        """Every kind of read raises CorruptObject, and a list CorruptObjects. Nothing is changed,
+        and once the transformer works again, so do the reads (XF-10, GET-5, DEL-11, GU-15)."""
         if not self.raw:
             pytest.skip("a cache has read the objects before")
         created = marked.create("a")
@@ -248,7 +248,8 @@ class TransformerTests(StorageSuite):
             assert [event.type for event in gather(again, 1)] == [EventType.ADDED]
 
     def test_transformer_write_failure(self, marked: Pods, transformer: MarkingTransformer) -> None:
-        """InternalError with the cause, and nothing is written (XF-10, GU-17, ERR-6)."""
+        """A write raises InternalError with the cause, and nothing is written (XF-10, GU-17,
+        ERR-6)."""
         created = marked.create("a")
 
         def update(found: Pod, _meta: object) -> Pod:
@@ -262,8 +263,8 @@ class TransformerTests(StorageSuite):
         assert marked.read("a") == created
 
     def test_transformer_may_use_the_storage(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """No lock is held while it runs: it reads and writes the storage from another thread
-        (XF-1)."""
+        """No lock is held while the transformer runs: another thread, for which it waits, can read
+        and write the storage (XF-1)."""
         created = pods.create("seen")
         found: list[object] = []
 

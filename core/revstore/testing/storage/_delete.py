@@ -18,11 +18,11 @@ __all__ = ["DeleteTests"]
 
 
 class _Refusal(Exception):
-    """What a validator of these tests raises."""
+    """The error that the validators of these tests raise."""
 
 
 class _Validator:
-    """Notes what it is called with; refuses objects that are not on ``node``."""
+    """A validator that notes its arguments and refuses objects that are not on ``node``."""
 
     def __init__(self, node: str | None = None) -> None:
         self.node = node
@@ -38,8 +38,8 @@ class DeleteTests(StorageSuite):
     """Delete."""
 
     def test_delete(self, pods: Pods) -> None:
-        """The last content comes back at the deletion's version; then it is gone
-        (DEL-1, ERR-1, OLD-8)."""
+        """A deletion returns the last content at its own version; then the object is gone (DEL-1,
+        ERR-1, OLD-8)."""
         created = pods.create("a", "n1")
         other = pods.create("b")
         deleted = pods.delete("a")
@@ -54,7 +54,7 @@ class DeleteTests(StorageSuite):
             pods.delete("a")
 
     def test_delete_preconditions(self, pods: Pods) -> None:
-        """uid and version must be the stored object's; None is not checked; else it is kept
+        """An object whose uid or version differs from the precondition is kept; None is not checked
         (DEL-3, ERR-3)."""
         created = pods.create("a", uid="A")
         version = created.metadata.resource_version
@@ -80,7 +80,7 @@ class DeleteTests(StorageSuite):
     def test_delete_preconditions_without_metadata(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """An object that has none to compare is kept (DEL-3, ERR-6)."""
+        """An object without metadata to compare is kept (DEL-3, ERR-6)."""
         pods.overwrite("a", b'{"x": 1}')
         dicts = open_storage(dict)
         with pytest.raises(InvalidObject):
@@ -88,7 +88,7 @@ class DeleteTests(StorageSuite):
         assert pods.stored("a").value == b'{"x": 1}'
 
     def test_delete_validator(self, pods: Pods) -> None:
-        """It sees the object once; what it raises comes out as it is, and the object is kept
+        """The validator sees the object once. Its error is raised unchanged, and the object is kept
         (DEL-4, DEL-2)."""
         created = pods.create("a", "n1")
         refuse, accept = _Validator("n2"), _Validator("n1")
@@ -102,7 +102,7 @@ class DeleteTests(StorageSuite):
         assert len(refuse.seen) == 1
 
     def test_delete_validator_runs_after_preconditions(self, pods: Pods) -> None:
-        """A precondition that fails spares the validator (DEL-2)."""
+        """If a precondition fails, the validator is not called (DEL-2)."""
         pods.create("a")
         validator = _Validator()
         with pytest.raises(PreconditionFailed):
@@ -112,8 +112,8 @@ class DeleteTests(StorageSuite):
         assert validator.seen == []
 
     def test_delete_conflict(self, pods: Pods) -> None:
-        """An update between validation and deletion: both checks run again on the newer object,
-        which is deleted and returned (DEL-2, DEL-5)."""
+        """If an update comes between validation and deletion, both checks run again on the newer
+        object, which is then deleted and returned (DEL-2, DEL-5)."""
         created = pods.create("a", "n1", uid="A")
         seen: list[Pod] = []
 
@@ -132,8 +132,8 @@ class DeleteTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_delete_conflict_with_a_deletion(self, pods: Pods) -> None:
-        """Gone between validation and deletion: KeyNotFound; recreated: the new one is checked
-        (DEL-2, DEL-5)."""
+        """If the object is deleted between validation and deletion, KeyNotFound is raised; if it is
+        created again, the new object is checked (DEL-2, DEL-5)."""
         for recreate in (False, True):
             pods.create("a", uid="A")
 
@@ -150,7 +150,7 @@ class DeleteTests(StorageSuite):
         assert pods.read("a").metadata.uid == "B"
 
     def test_delete_race(self, pods: Pods) -> None:
-        """Of several deletes at once exactly one has the object (DEL-2)."""
+        """Of several concurrent deletions exactly one returns the object (DEL-2)."""
         pods.create("a")
 
         def work(_: int) -> Pod | None:
@@ -166,7 +166,7 @@ class DeleteTests(StorageSuite):
     def test_delete_suggestion_saves_a_read(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """With a fresh suggestion there is no read (DEL-6, OLD-11)."""
+        """With a fresh suggestion the deletion reads nothing first (DEL-6, OLD-11)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
         created = pods.create("a", uid="A")
@@ -184,7 +184,7 @@ class DeleteTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_delete_stale_suggestion(self, pods: Pods) -> None:
-        """A stale suggestion still deletes, and the newer content comes back (DEL-6)."""
+        """A stale suggestion still deletes, and the newer content is returned (DEL-6)."""
         stale = pods.create("a", "n1")
         pods.update("a", "n2")
         deleted = pods.storage.delete(pods.key("a"), suggestion=stale)
@@ -192,7 +192,8 @@ class DeleteTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_delete_suggestion_of_what_is_gone(self, pods: Pods) -> None:
-        """KeyNotFound; of a recreated object, the new one is deleted (DEL-6)."""
+        """A suggestion of an object that is gone raises KeyNotFound; if the object was created
+        again, the new one is deleted (DEL-6)."""
         gone = pods.create("a", "n1")
         pods.delete("a")
         with pytest.raises(KeyNotFound):
@@ -201,7 +202,8 @@ class DeleteTests(StorageSuite):
         assert pods.storage.delete(pods.key("a"), suggestion=gone).spec.node_name == "n2"
 
     def test_delete_suggestion_without_version(self, pods: Pods) -> None:
-        """It counts as none: nothing is not deleted with success (DEL-10, which differs)."""
+        """A suggestion without a version counts as none: a missing object is not reported as
+        deleted (DEL-10, which differs)."""
         created = pods.create("a", "n1")
         for version in ("", "0"):
             bare = with_metadata(created, resource_version=version)
@@ -211,8 +213,8 @@ class DeleteTests(StorageSuite):
             pods.create("a", "n1")
 
     def test_delete_checks_fail_on_a_fresh_suggestion(self, pods: Pods) -> None:
-        """One read confirms that the suggestion is current; then the error stands, without
-        another call (DEL-7)."""
+        """One read confirms that the suggestion is current. Then the error is raised, and the check
+        does not run again (DEL-7)."""
         created = pods.create("a", "n1")
         validator = _Validator("n2")
         with pytest.raises(_Refusal):
@@ -225,7 +227,7 @@ class DeleteTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_delete_checks_fail_on_a_stale_suggestion(self, pods: Pods) -> None:
-        """They are held against the newer object once more, and may pass (DEL-7)."""
+        """The checks run once more, on the newer object, and may pass (DEL-7)."""
         stale = pods.create("a", "n1", uid="A")
         updated = pods.update("a", "n2")
         version = updated.metadata.resource_version
@@ -243,7 +245,7 @@ class DeleteTests(StorageSuite):
         assert deleted.spec.node_name == "n2"
 
     def test_delete_checks_pass_on_a_stale_suggestion_only(self, pods: Pods) -> None:
-        """Nothing is deleted on the word of a stale suggestion (DEL-8)."""
+        """Checks that pass only on a stale suggestion delete nothing (DEL-8)."""
         stale = pods.create("a", "n1", uid="A")
         updated = pods.update("a", "n2")
         validator = _Validator("n1")
@@ -258,7 +260,8 @@ class DeleteTests(StorageSuite):
     def test_delete_leaves_the_suggestion_alone(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """The caller's object stays as it is, and is not what comes back (DEL-9)."""
+        """The caller's suggestion is left unchanged and is not the object that is returned
+        (DEL-9)."""
         dicts = open_storage(dict)
         given: dict[str, Any] = {"metadata": {"name": "a", "labels": {"x": "y"}}}
         suggestion = dicts.create(pods.key("a"), given)

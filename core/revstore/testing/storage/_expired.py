@@ -28,9 +28,9 @@ class ExpiredTokenTests(StorageSuite):
 
     @pytest.mark.usefixtures("compactable")
     def test_expired_token(self, seeded: Pods) -> None:
-        """A token of a compacted state is Expired, with a new one that gives the rest as it is
-        now; the pages after that keep to one state again
-        (LIST-18, LISTRV-14, LISTRV-17, ERR-8)."""
+        """A token of a compacted state raises Expired with a new token. The new token gives the
+        rest of the latest state, and the pages after it keep to that one state (LIST-18, LISTRV-14,
+        LISTRV-17, ERR-8)."""
         first = seeded.list(limit=2)
         seeded.update("k0", "new")
         seeded.delete("k3")
@@ -57,9 +57,9 @@ class ExpiredTokenTests(StorageSuite):
         backend: Backend,
         reads_backend: None,
     ) -> None:
-        """Compaction while a call looks for matches loses none: the new token goes on where the
-        client's page began; without a client's token there is none
-        (LIST-19; the original loses what it had collected)."""
+        """Compaction while a call looks for matches loses none: the new token begins where the
+        client's page began. Without a client's token there is no new one (LIST-19; the original
+        loses what it had collected)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
 
@@ -94,7 +94,7 @@ class ExpiredTokenTests(StorageSuite):
 
     @pytest.mark.usefixtures("compactable")
     def test_expired_token_at_the_compacted_revision(self, seeded: Pods) -> None:
-        """A token whose state is just not compacted goes on (LIST-20)."""
+        """A token of exactly the compacted revision still works (LIST-20)."""
         first = seeded.list(limit=2)
         seeded.delete("k3")
         seeded.backend.compact(int(first.resource_version))
@@ -103,7 +103,7 @@ class ExpiredTokenTests(StorageSuite):
 
     @pytest.mark.usefixtures("compactable")
     def test_expired_token_that_someone_made(self, seeded: Pods) -> None:
-        """A token need not come from this storage, only have its format (LIST-17)."""
+        """A token may come from elsewhere if it has the format (LIST-17)."""
         seeded.backend.compact(seeded.storage.current_revision())
         token = encode_continue(seeded.key("k3"), seeded.key(), 1)
         with pytest.raises(Expired) as caught:
@@ -120,8 +120,8 @@ class ExpiredTokenTests(StorageSuite):
         backend: Backend,
         reads_backend: None,
     ) -> None:
-        """An error of the backend between reads is raised as it is, objects that cannot be read
-        or not (LIST-23)."""
+        """A backend's error between two reads of a list is raised unchanged, whether or not there
+        are unreadable objects (LIST-23)."""
         seeded.overwrite("k0")
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)

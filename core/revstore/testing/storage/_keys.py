@@ -1,4 +1,4 @@
-"""``StorageTests``, part: keys, and what all rests on."""
+"""``StorageTests``, part: keys, revisions and stored bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["KeyTests"]
 
 
 def _calls(storage: Storage[Pod]) -> dict[str, Callable[[str], object]]:
-    """Return every method that takes a key, with arguments that are wrong besides the key."""
+    """Return every method that takes a key, with other arguments that are wrong too."""
     none: Any = None
     return {
         "create": lambda key: storage.create(key, none),
@@ -44,7 +44,7 @@ _ONE = ["create", "get", "list one", "delete", "update", "watch one"]
 
 
 def _refusals(storage: Storage[Pod], key: str) -> dict[str, str]:
-    """Return the message with which each method refuses the key, "" if it does not."""
+    """Return the message with which each method refuses the key, or "" if it does not."""
     found = {}
     for name, call in _calls(storage).items():
         try:
@@ -62,16 +62,15 @@ def _refusals(storage: Storage[Pod], key: str) -> dict[str, str]:
 
 
 class KeyTests(StorageSuite):
-    """Which keys are legal, and what they are in the backend."""
+    """Which keys are legal, and which keys the backend gets for them."""
 
     def test_key_empty(self, storage: Storage[Pod]) -> None:
-        """Every method refuses "" and "/", before it looks at any other argument
-        (KEY-1, KEY-6)."""
+        """Every method refuses "" and "/" before it looks at any other argument (KEY-1, KEY-6)."""
         for key in ("", "/"):
             assert all("empty key" in text for text in _refusals(storage, key).values()), key
 
     def test_key_dots(self, pods: Pods) -> None:
-        """No method takes a segment "." or ".." anywhere; dots within segments are fine
+        """Every method refuses a segment "." or ".." anywhere; dots within segments are allowed
         (KEY-2, KEY-6)."""
         for name in (".", "..", "a/..", "./a", "../a", "a/./b", "a/../b", "a/b/."):
             key = pods.key(name)
@@ -84,8 +83,8 @@ class KeyTests(StorageSuite):
             assert pods.names(name, recursive=False) == [name]
 
     def test_key_prefix(self, pods: Pods) -> None:
-        """A key outside the resource prefix is refused by every method (KEY-3); the prefix itself
-        only by those for one object (KEY-4)."""
+        """Every method refuses a key outside the resource prefix (KEY-3). Only methods for a single
+        object refuse the prefix itself (KEY-4)."""
         prefix = pods.prefix
         for key in (prefix[:-1], prefix + "-more/a", prefix + ".apps", "/foo/", prefix[1:] + "/a"):
             for method, text in _refusals(pods.storage, key).items():
@@ -94,13 +93,13 @@ class KeyTests(StorageSuite):
         assert refused == _ONE
 
     def test_key_bad_characters(self, pods: Pods) -> None:
-        """What no backend can store is refused as a key (BASE-6)."""
+        """Text that no backend can store is refused as a key (BASE-6)."""
         for name in ("a\0b", "a\ud800"):
             with pytest.raises(InvalidKey):
                 pods.create(name)
 
     def test_key_unicode(self, backend: Backend, pods: Pods) -> None:
-        """Any other text is a key, and lists come in the order of its bytes (BASE-6)."""
+        """Any other text is a key, and lists ascend by its UTF-8 bytes (BASE-6)."""
         names = self.storable(backend, ["A", "a", "a b", "a!/b", "a/b/c/d", "a0", "é", "ﬀ", "😀"])
         for name in reversed(names):
             pods.create(name)
@@ -109,7 +108,7 @@ class KeyTests(StorageSuite):
     def test_key_physical(
         self, backend: Backend, open_storage: OpenStorage, resource_prefix: str
     ) -> None:
-        """In the backend the normalised path prefix stands before the key (KEY-7)."""
+        """The backend's key is the normalised path prefix followed by the key (KEY-7)."""
         key = resource_prefix + "/ns/a"
         for given, root in (
             ("custom/prefix", "/custom/prefix"),
@@ -125,7 +124,7 @@ class KeyTests(StorageSuite):
             assert found is not None, given
 
     def test_key_resource_prefix_is_checked(self, open_storage: OpenStorage) -> None:
-        """A storage needs a resource prefix with a first slash and a name (KEY-8)."""
+        """A resource prefix must begin with a slash and have a name (KEY-8)."""
         for prefix in ("", "/", "//", "pods", "pods/"):
             with pytest.raises(InvalidArgument) as caught:
                 open_storage(resource_prefix=prefix)
@@ -153,8 +152,8 @@ class KeyTests(StorageSuite):
     # What all rest on
 
     def test_base_versions(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """One counter for the whole store: each write takes a higher one, and an object's version
-        is that of its last write (BASE-1)."""
+        """One counter serves the whole store: each write takes a higher number, and an object's
+        version is that of its last write (BASE-1)."""
         other = open_storage(resource_prefix=pods.prefix + "/other")
         first = pods.create("a")
         second = other.create(pods.key("other/b"), pod("b"))
@@ -167,7 +166,7 @@ class KeyTests(StorageSuite):
         assert other.get(pods.key("other/b")) == second
 
     def test_base_empty_store(self, pods: Pods) -> None:
-        """A list of nothing has a version above 0; a new store is at 1 (BASE-2, LIST-2)."""
+        """An empty list has a version above 0; a new store is at 1 (BASE-2, LIST-2)."""
         listed = pods.list()
         assert (listed.items, listed.continue_token) == ((), "")
         assert int(listed.resource_version) >= pods.start > 0
@@ -176,7 +175,7 @@ class KeyTests(StorageSuite):
             assert (pods.start, created.metadata.resource_version) == (1, "2")
 
     def test_base_reads_take_no_revision(self, pods: Pods, undisturbed: None) -> None:
-        """Neither reads nor refused writes nor updates that change nothing raise the revision
+        """Reads, refused writes and updates that change nothing do not raise the revision
         (BASE-3)."""
         created = pods.create("a")
         for _ in range(5):
@@ -205,7 +204,7 @@ class KeyTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_base_stored_bytes(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """The bytes have neither resource version nor selfLink (BASE-5, OLD-4)."""
+        """Stored bytes contain neither resource version nor selfLink (BASE-5, OLD-4)."""
         pods.create("a", "n1")
         pods.update("a", "n2")
         dicts = open_storage(dict)

@@ -37,12 +37,13 @@ __all__ = ["ExpiryTests", "LifeTests", "StatsTests"]
 
 
 class ExpiryTests(StorageSuite):
-    """Objects that go by themselves. Times are lower bounds; the upper one is patience."""
+    """Objects that the store deletes when their time is over. The tests check that none goes too
+    early; for a deletion that is due they wait patiently."""
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry(self, pods: Pods) -> None:
-        """An object goes after its time, seen as a deletion with its last content; what has no
-        ttl stays; the key is free again (TTL-1, CREATE-5)."""
+        """An object is deleted after its time, and watches see a deletion with the last content.
+        Objects without a TTL stay, and the key is free again (TTL-1, CREATE-5)."""
         with pods.watch() as watch:
             began = time.monotonic()
             stays = pods.create("b")
@@ -63,8 +64,8 @@ class ExpiryTests(StorageSuite):
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry_and_updates(self, pods: Pods) -> None:
-        """An update without ttl keeps the expiry, 0 removes it, n restarts it; the function is
-        told whether there is one (GU-12, GU-14, OLD-12)."""
+        """An update without a TTL keeps the expiry, 0 removes it, n restarts it. The function gets
+        whether there is an expiry (GU-12, GU-14, OLD-12)."""
         told: dict[str, bool | None] = {}
 
         def update(name: str, ttl: int | None) -> None:
@@ -99,8 +100,8 @@ class ExpiryTests(StorageSuite):
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry_alone_is_a_write(self, pods: Pods) -> None:
-        """A new ttl is written although the bytes are equal; removing what is not there is not;
-        with a suggestion as well (GU-13, OLD-13)."""
+        """A new TTL is written although the bytes are equal; the removal of an expiry that does not
+        exist is not. A suggestion changes neither (GU-13, OLD-13)."""
         created = pods.create("a")
         same = pods.storage.guaranteed_update(pods.key("a"), lambda found, _: WithTTL(found, 0))
         assert same == created
@@ -119,7 +120,7 @@ class ExpiryTests(StorageSuite):
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry_of_what_an_update_creates(self, pods: Pods) -> None:
-        """``WithTTL`` counts for a create too (GU-2, GU-12)."""
+        """``WithTTL`` also works for an update that creates (GU-2, GU-12)."""
         made = pods.storage.guaranteed_update(
             pods.key("a"), lambda _found, _meta: WithTTL(pod("a"), 1), ignore_not_found=True
         )
@@ -130,7 +131,7 @@ class ExpiryTests(StorageSuite):
 
     @pytest.mark.usefixtures("ttl")
     def test_expiry_of_many(self, pods: Pods) -> None:
-        """Objects that expire together are deleted each once, whatever revisions they share
+        """Objects that expire together are deleted once each, whether or not they share revisions
         (TTL-6)."""
         names = {f"k{number}" for number in range(12)}
         with pods.watch() as watch:
@@ -143,11 +144,11 @@ class ExpiryTests(StorageSuite):
 
 
 class StatsTests(StorageSuite):
-    """Counts and sizes."""
+    """Numbers and sizes of objects."""
 
     def test_stats(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """The count is of the keys below the resource prefix and a slash, the size the mean of
-        the stored ones, 0 without objects; failed deletes change nothing (STAT-1)."""
+        """The count is that of the keys below the resource prefix and a slash. The size is the mean
+        of the stored values, or 0 without objects. Failed deletions change neither (STAT-1)."""
         neighbour = open_storage(resource_prefix=pods.prefix + "key")
         neighbour.create(pods.prefix + "key/a", pod("a"))
         assert pods.storage.stats() == Stats(0, 0)
@@ -162,7 +163,7 @@ class StatsTests(StorageSuite):
         neighbour.delete(pods.prefix + "key/a")
 
     def test_count(self, backend: Backend, pods: Pods) -> None:
-        """``count`` is of the keys below the key and a slash (STAT-1, KEY-5)."""
+        """``count`` counts the keys below the key and a slash (STAT-1, KEY-5)."""
         for name in ("a/b", "a/c/d", "ab", "b"):
             pods.create(name)
         more = len(self.storable(backend, ("a/b", "a"))) - 1
@@ -174,10 +175,11 @@ class StatsTests(StorageSuite):
 
 
 class LifeTests(StorageSuite):
-    """Readiness, close, deadlines, other storages on the same backend."""
+    """Readiness, closing, deadlines, and other storages on the same backend."""
 
     def test_ready(self, open_storage: OpenStorage, backend: Backend) -> None:
-        """Ready while the backend answers, NotReady with the cause while it does not (ERR-2)."""
+        """The storage is ready while the backend answers; otherwise ``ready`` raises NotReady with
+        the cause (ERR-2)."""
 
         class Unplugged(ForwardingBackend):
             plugged = True
@@ -202,7 +204,7 @@ class LifeTests(StorageSuite):
             assert isinstance(caught.value.__cause__, Unreachable)
 
     def test_backend_closed_under_it(self, pods: Pods, backend: Backend) -> None:
-        """Calls raise Closed, none hangs (BASE-1)."""
+        """If the backend is closed, every call raises Closed and none hangs (BASE-1)."""
         pods.create("a")
         backend.close()
         calls: list[Callable[[], object]] = [
@@ -215,7 +217,7 @@ class LifeTests(StorageSuite):
                 call()
 
     def test_close_ends_its_own_watches_only(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """Another storage on the same backend goes on (WATCH-25)."""
+        """Watches of another storage on the same backend go on (WATCH-25)."""
         other = Pods(open_storage(), pods.backend, pods.prefix)
         mine, others = pods.watch(), other.watch()
         pods.create("a")
@@ -242,7 +244,8 @@ class LifeTests(StorageSuite):
     def test_deadline_is_passed_on(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """Each request of a call gets what is left of its time, None stays None (LIST-12)."""
+        """Each request of a call gets what is left of the call's time; None stays None
+        (LIST-12)."""
         spy = SpyBackend(backend)
         seen = Pods(open_storage(over=spy), backend, pods.prefix)
         for timeout in (5.0, None):
@@ -262,7 +265,7 @@ class LifeTests(StorageSuite):
                 assert all(0 < each <= timeout for each in given)
 
     def test_unknown_outcome(self, pods: Pods, open_storage: OpenStorage, backend: Backend) -> None:
-        """A write whose outcome is not known is not tried again, nor guessed at
+        """A write with an unknown outcome is not repeated, and no read guesses the outcome
         (GU-9)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
@@ -285,7 +288,7 @@ class LifeTests(StorageSuite):
         assert pods.list().items == (created,)
 
     def test_functions_may_use_the_storage(self, pods: Pods) -> None:
-        """Neither validator nor update function runs under a lock: both write to the storage,
+        """No lock is held while a validator or update function runs: both write to the storage,
         from their own thread and from another (GU-1, DEL-4)."""
         pods.create("a")
         pods.create("log", "")
@@ -308,8 +311,8 @@ class LifeTests(StorageSuite):
         open_backend: OpenBackend | None,
         open_storage: OpenStorage,
     ) -> None:
-        """A storage on another handle of the store sees the same objects, and its watch the
-        writes of the first (BASE-1, WATCH-2)."""
+        """A storage on another handle of the store sees the same objects, and its watch sees the
+        writes of the first storage (BASE-1, WATCH-2)."""
         if open_backend is None:
             pytest.skip("the store has one handle")
         with open_backend() as second:
@@ -325,7 +328,8 @@ class LifeTests(StorageSuite):
                 assert objects == [created, updated, deleted]
 
     def test_request_progress(self, pods: Pods, backend: Backend) -> None:
-        """It reaches the watches; Unsupported where the backend cannot (WATCH-20)."""
+        """The progress reaches the watches; a backend without progress raises Unsupported
+        (WATCH-20)."""
         with pods.watch("quiet") as watch:
             if not self.claims(backend, Capability.PROGRESS):
                 with pytest.raises(Unsupported):

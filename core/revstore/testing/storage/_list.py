@@ -23,11 +23,11 @@ __all__ = ["ListTests"]
 
 
 class ListTests(StorageSuite):
-    """Shape, selectors, other states."""
+    """The shape of lists, selectors, and lists of other states."""
 
     def test_list_scopes(self, backend: Backend, pods: Pods) -> None:
-        """A recursive list has what is below the key and a slash, one of a single object only
-        that (LIST-1, LIST-2, KEY-5)."""
+        """A recursive list shows the objects below the key and a slash; a list that is not
+        recursive shows only the object at the key (LIST-1, LIST-2, KEY-5)."""
         stored = self.storable(backend, ("a/b/c", "a/e", "a/b", "a", "ab", "ac/d", "b"))
         for name in stored:
             pods.create(name)
@@ -54,7 +54,7 @@ class ListTests(StorageSuite):
         assert single == there({"a": ["a"], "a/b": ["a/b"], "ac": [], "absent": [], "b": ["b"]})
 
     def test_list_whole(self, pods: Pods) -> None:
-        """Without a limit it comes in one answer, flat and in key order, without token and
+        """A list without a limit comes in one answer, flat and in key order, without token and
         remaining count (LIST-5, LIST-9, BASE-6)."""
         seed = Seed.sow(pods)
         listed = pods.list()
@@ -98,8 +98,8 @@ class ListTests(StorageSuite):
         ],
     )
     def test_list_selectors(self, pods: Pods, label: str, field: str, names: list[str]) -> None:
-        """Label AND field selector, as text or parsed, whole, paged and for one object
-        (VER-4, LIST-10)."""
+        """An object must match both the label and the field selector. Selectors may be text or
+        parsed, and apply to whole lists, to pages and to single objects (VER-4, LIST-10)."""
         pods.create("x/a", "n1", labels={"app": "web"})
         pods.create("x/b", "n1")
         pods.create("y/a", "", labels={"app": "web", "tier": "1"})
@@ -119,7 +119,7 @@ class ListTests(StorageSuite):
     def test_list_attributes_are_computed_for_selectors_only(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """``labels`` and ``fields`` are called for selectors that are not empty, and an object on
+        """``labels`` and ``fields`` are called only for selectors that are not empty. An object for
         which they fail is not shown (VER-4, LIST-6)."""
         asked: list[str] = []
 
@@ -149,8 +149,8 @@ class ListTests(StorageSuite):
         assert names(label_selector="name!=a", field_selector="is.a.pod=yes") == ["c"]
 
     def test_list_exact_repeats_an_earlier_list(self, pods: Pods, backend: Backend) -> None:
-        """Exact at the version of an earlier list gives it again, with selector and limit too,
-        while others write (LIST-4)."""
+        """An exact list at the version of an earlier list repeats it while others write, with
+        selector and limit too (LIST-4)."""
         self.need(backend, Capability.HISTORICAL_READS)
         for number in range(12):
             pods.create(f"k{number:02}", f"n{number % 3}")
@@ -173,7 +173,7 @@ class ListTests(StorageSuite):
         run_threads(3, work)
 
     def test_list_sees_acknowledged_writes(self, pods: Pods) -> None:
-        """A list without a version shows every write that was acknowledged before (LIST-20)."""
+        """A list without a version shows every write acknowledged before the call (LIST-20)."""
 
         def work(index: int) -> None:
             for turn in range(20):
@@ -187,8 +187,8 @@ class ListTests(StorageSuite):
 
     @pytest.mark.usefixtures("compactable")
     def test_list_after_compaction(self, pods: Pods) -> None:
-        """At the compacted revision and above exact reads work, below they are Expired; the
-        storage knows the revision (LIST-20, LISTRV-10, CMP-4, ERR-8)."""
+        """Exact lists work at the compacted revision and above, and are Expired below it. The
+        storage knows the compacted revision (LIST-20, LISTRV-10, CMP-4, ERR-8)."""
         seed = Seed.sow(pods)
         compacted = seed.history[5][0]
         pods.backend.compact(compacted)
@@ -204,8 +204,8 @@ class ListTests(StorageSuite):
         assert pods.list().items == seed.now
 
     def test_list_without_history(self, pods: Pods, backend: Backend) -> None:
-        """Where old states cannot be read a list comes whole, whatever the limit, and an exact
-        one below the current revision is Expired (LISTRV-3, LISTRV-10)."""
+        """Without old states, a list comes whole, whatever the limit, and an exact list below the
+        current revision is Expired (LISTRV-3, LISTRV-10)."""
         if self.claims(backend, Capability.HISTORICAL_READS):
             pytest.skip("claims historical reads, which other tests check")
         seed = Seed.sow(pods)
@@ -223,8 +223,8 @@ class ListTests(StorageSuite):
     def test_list_refuses_a_backend_that_errs(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """ "More" behind an empty page, and another revision than the one asked for, are
-        InternalError, not lost objects (LIST-7)."""
+        """A backend that announces more after an empty page, or answers at another revision than
+        requested, causes InternalError; no object is lost silently (LIST-7)."""
         self.need(backend, Capability.HISTORICAL_READS)
         created = pods.create("a")
 

@@ -29,8 +29,8 @@ _Answer = str | type[StorageError]
 
 @attrs.frozen
 class _Case:
-    """One line of the table: ``below`` is what a recursive list answers, ``one`` what the list of
-    a single object does."""
+    """One line of the table: ``below`` is the answer of a recursive list, ``one`` that of the list
+    of a single object."""
 
     row: str
     version: str
@@ -44,7 +44,7 @@ class _Case:
 
 
 def _cases() -> list[_Case]:
-    """Return what the table in ``Storage.list`` says, without tokens. (LISTRV-1 to 12)"""
+    """Return the cases of the table in ``Storage.list``, without tokens (LISTRV-1 to 12)."""
     too_large, bad = TooLargeResourceVersion, InvalidResourceVersion
     table: list[tuple[str, str, tuple[str, ...], tuple[int, ...], _Answer, _Answer]] = [
         ("LISTRV-1", "", ("", "Exact", "NotOlderThan", "nonsense"), (0, 2), _LATEST, _LATEST),
@@ -87,7 +87,7 @@ class MatrixTests(StorageSuite):
     def test_list_matrix(
         self, request: pytest.FixtureRequest, pods: Pods, case: _Case, recursive: bool
     ) -> None:
-        """Each combination shows the state that the table in ``Storage.list`` says, page by page
+        """Each combination shows the state that the table in ``Storage.list`` names, page by page
         (LISTRV-1 to LISTRV-12, LIST-3, LIST-8, FIX-1, VER-3)."""
         answer = case.below if recursive else case.one
         seed = Seed.sow(pods)

@@ -40,8 +40,7 @@ class CreateTests(StorageSuite):
     """Create."""
 
     def test_create(self, pods: Pods) -> None:
-        """What is stored comes back with the write's version, from create and from get
-        (CREATE-1)."""
+        """``create`` and ``get`` return the stored object with the write's version (CREATE-1)."""
         created = pods.create("ns/a", "n1", labels={"app": "x"})
 
         assert int(created.metadata.resource_version) > pods.start
@@ -50,8 +49,8 @@ class CreateTests(StorageSuite):
         assert str(pods.stored("ns/a").revision) == created.metadata.resource_version
 
     def test_create_with_a_version(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A version other than "" and "0" is refused, one that is none is cleared
-        (CREATE-2, ERR-9)."""
+        """An object with a version other than "" and "0" is refused; a version that is no number is
+        cleared (CREATE-2, ERR-9)."""
         with pytest.raises(ResourceVersionSet, match="should not be set") as caught:
             pods.create("a", resource_version="5")
         assert caught.value.key == pods.key("a")
@@ -65,7 +64,8 @@ class CreateTests(StorageSuite):
             assert made["metadata"]["resourceVersion"] == str(pods.stored(name).revision)
 
     def test_create_where_something_is(self, pods: Pods) -> None:
-        """KeyExists, also for an equal object; the stored one stays (CREATE-3, ERR-1)."""
+        """A taken key is KeyExists, even for an equal object, and the stored object is kept
+        (CREATE-3, ERR-1)."""
         created = pods.create("a", "n1")
         for node in ("n1", "n2"):
             with pytest.raises(KeyExists):
@@ -73,7 +73,7 @@ class CreateTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_create_race(self, pods: Pods) -> None:
-        """Of several creates at once exactly one succeeds (CREATE-3)."""
+        """Of several concurrent creations exactly one succeeds (CREATE-3)."""
 
         def work(index: int) -> Pod | None:
             try:
@@ -87,7 +87,7 @@ class CreateTests(StorageSuite):
     def test_create_leaves_the_callers_object_alone(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """The object passed in stays as it is and is not shared with the store (CREATE-4, where
+        """The caller's object is left unchanged and is not shared with the store (CREATE-4, where
         the original blanks the version)."""
         dicts = open_storage(dict)
         metadata = {"name": "a", "resourceVersion": "0", "selfLink": "/a", "labels": {"x": "y"}}
@@ -102,7 +102,7 @@ class CreateTests(StorageSuite):
         assert dicts.get(pods.key("a"))["metadata"]["labels"] == {"x": "y"}
 
     def test_create_keeps_unknown_fields(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A dict comes back as it went in, except for the version (CREATE-1)."""
+        """A dict comes back unchanged, except for the version (CREATE-1)."""
         dicts = open_storage(dict)
         given = {
             "apiVersion": "v1",
@@ -117,8 +117,8 @@ class CreateTests(StorageSuite):
     def test_create_refuses_what_it_cannot_store(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """No metadata, another type, or no encoding: InvalidObject and nothing is written
-        (CREATE-6, GU-17)."""
+        """An object without metadata, of another type or without an encoding is InvalidObject, and
+        nothing is written (CREATE-6, GU-17)."""
         key = pods.key("a")
         dicts = open_storage(dict)
         bad: list[Any] = [{}, {"metadata": None}, {"metadata": {}, "x": object()}, 5, None]
@@ -132,7 +132,7 @@ class CreateTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_create_bad_ttl(self, pods: Pods) -> None:
-        """A ttl is a whole number from 0 (CREATE-5)."""
+        """A TTL must be a whole number of at least 0 (CREATE-5)."""
         bad: list[Any] = [-1, 1.5, "1", True, None]
         for ttl in bad:
             with pytest.raises(InvalidArgument) as caught:
@@ -141,8 +141,8 @@ class CreateTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_create_without_ttl_support(self, pods: Pods, backend: Backend) -> None:
-        """A backend without TTL refuses one, and nothing is written; all else works
-        (CREATE-5, GU-12)."""
+        """A backend without TTL refuses a TTL and writes nothing; everything else works (CREATE-5,
+        GU-12)."""
         if self.claims(backend, Capability.TTL):
             pytest.skip("claims ttl, which other tests check")
         with pytest.raises(Unsupported):
@@ -157,7 +157,8 @@ class CreateTests(StorageSuite):
         assert pods.update("a", "n1") == pods.read("a")
 
     def test_create_when_the_transformer_fails(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """InternalError with the cause, and nothing is written (CREATE-6, XF-10, ERR-6)."""
+        """A transformer that fails raises InternalError with the cause, and nothing is written
+        (CREATE-6, XF-10, ERR-6)."""
         transformer = MarkingTransformer()
         storage = open_storage(transformer=transformer)
         transformer.broken = True
@@ -168,7 +169,7 @@ class CreateTests(StorageSuite):
         assert pods.find("a") is None
 
     def test_create_order_of_checks(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """Key, then version, then encoding, then existence (CREATE-6)."""
+        """Checks run in the order key, version, encoding, existence (CREATE-6)."""
         transformer = MarkingTransformer()
         transformer.broken = True
         storage = open_storage(transformer=transformer)
@@ -186,10 +187,10 @@ class CreateTests(StorageSuite):
 
 
 class GetTests(StorageSuite):
-    """Get, and versions as strings."""
+    """``get``, and versions as strings."""
 
     def test_get_versions(self, pods: Pods) -> None:
-        """ "" and any version that the store has reached give the latest, "0" any state
+        """ "" and any version that the store has reached give the latest object, "0" any state
         (GET-1)."""
         first = pods.create("a", "n1")
         second = pods.update("a", "n2")
@@ -202,14 +203,15 @@ class GetTests(StorageSuite):
             assert pods.storage.get(pods.key("a"), resource_version="0") == second
 
     def test_get_version_of_another_write(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """The version may be a later one than the object's: the store's counts (GET-1, GET-9)."""
+        """The version may be higher than the object's, since it is compared with the store's
+        (GET-1, GET-9)."""
         created = pods.create("a")
         later = pods.create("b").metadata.resource_version
         assert pods.storage.get(pods.key("a"), resource_version=later) == created
 
     def test_get_future_version(self, pods: Pods) -> None:
-        """TooLargeResourceVersion, with both versions, also where no object is
-        (GET-2, ERR-7)."""
+        """A version above the store's is TooLargeResourceVersion with both versions, even where no
+        object is (GET-2, ERR-7)."""
         pods.create("a")
         wanted = pods.start + FAR
         for name in ("a", "absent"):
@@ -223,8 +225,8 @@ class GetTests(StorageSuite):
                 assert caught.value.retry_after == 0
 
     def test_get_missing(self, pods: Pods) -> None:
-        """KeyNotFound, or None if that is asked for; so too after a deletion, and for a key that
-        is only the beginning of others (GET-3, ERR-1)."""
+        """A missing object is KeyNotFound, or None with ``ignore_not_found``. The same holds after
+        a deletion, and for a key that is only the beginning of other keys (GET-3, ERR-1)."""
         pods.create("gone")
         pods.create("ns/a")
         pods.delete("gone")
@@ -247,7 +249,7 @@ class GetTests(StorageSuite):
             pods.watch(resource_version=version)
 
     def test_get_current_revision(self, pods: Pods) -> None:
-        """The revision is at least that of every write before (GET-9)."""
+        """The current revision is at least that of every earlier write (GET-9)."""
         for number in range(3):
             version = int(pods.create(f"k{number}").metadata.resource_version)
             assert pods.storage.current_revision() >= version
@@ -255,8 +257,8 @@ class GetTests(StorageSuite):
     def test_get_with_a_cache_of_decoded_objects(
         self, backend: Backend, open_storage: OpenStorage, resource_prefix: str
     ) -> None:
-        """``cache_size`` changes no answer, and cached objects cannot be changed from outside
-        (GET-1, OLD-15)."""
+        """``cache_size`` changes no answer, and callers cannot change the cached objects (GET-1,
+        OLD-15)."""
         transformer = MarkingTransformer()
         dicts = open_storage(dict, cache_size=2, transformer=transformer)
         keys = [f"{resource_prefix}/{number}" for number in range(4)]
@@ -274,7 +276,7 @@ class GetTests(StorageSuite):
                 item["spec"].clear()
 
     def test_get_own_parts(self, open_storage: OpenStorage, resource_prefix: str) -> None:
-        """Codec, versioner and copier are the caller's to replace (VER-1)."""
+        """Callers can replace codec, versioner and copier (VER-1)."""
 
         class Reversed:
             inner = json_codec(dict)

@@ -53,8 +53,8 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging(self, pods: Pods) -> None:
-        """Four objects at limit 1 are four pages of one state; what is created, changed or
-        deleted meanwhile shows in none (FIX-2, LISTRV-13, LIST-8, LIST-9, LIST-16)."""
+        """Four objects at limit 1 are four pages of one state. No page shows an object that is
+        created, changed or deleted meanwhile (FIX-2, LISTRV-13, LIST-8, LIST-9, LIST-16)."""
         seed = [pods.create(name) for name in "abcd"]
         first = pods.list(limit=1)
         second = pods.list(limit=1, continue_token=first.continue_token)
@@ -73,8 +73,8 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_all_sizes(self, pods: Pods) -> None:
-        """For every limit the pages together are the whole list; counts count what is left
-        (LIST-8, LIST-25)."""
+        """For every limit the pages together are the whole list, and the remaining count is that of
+        the objects that follow (LIST-8, LIST-25)."""
         seed = Seed.sow(pods)
         for name in ("", "second"):
             whole = pods.list(name).items
@@ -89,8 +89,8 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_format(self, pods: Pods) -> None:
-        """A token is Kubernetes': the last key and a NUL, relative to the list's prefix, at the
-        first page's version (LIST-14)."""
+        """A token has Kubernetes' format: the last key and a NUL, relative to the list's prefix,
+        and the first page's version (LIST-14)."""
         Seed.sow(pods)
         for name, start in (("", "second/bar\0"), ("second", "foo\0")):
             page = pods.list(name, limit=2)
@@ -107,13 +107,13 @@ class PagingTests(StorageSuite):
     @pytest.mark.usefixtures("history")
     @pytest.mark.parametrize("kind", _BAD_TOKENS)
     def test_paging_bad_token(self, pods: Pods, kind: str) -> None:
-        """What is no token, or would leave the prefix, is refused (LIST-15, ERR-8)."""
+        """A malformed token, or one that would leave the prefix, is refused (LIST-15, ERR-8)."""
         with pytest.raises(InvalidContinueToken, match="invalid continue token"):
             pods.list(continue_token=_BAD_TOKENS[kind])
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_with_a_version(self, pods: Pods) -> None:
-        """A token and a version together are refused, but "0" (LISTRV-13, LISTRV-15)."""
+        """A token together with a version other than "0" is refused (LISTRV-13, LISTRV-15)."""
         seed = Seed.sow(pods)
         page = pods.list(limit=2)
         for match in ("", "Exact", "NotOlderThan"):
@@ -128,14 +128,14 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_and_one_object(self, pods: Pods) -> None:
-        """The list of a single object does not look at a token (LISTRV-16)."""
+        """The list of a single object ignores a token (LISTRV-16)."""
         pods.create("a")
         for token in ("nonsense", _token(_GOOD)):
             assert pods.names("a", recursive=False, continue_token=token) == ["a"]
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_without_limit(self, pods: Pods) -> None:
-        """A token without a limit gives all the rest, of the same state (LIST-16)."""
+        """A token without a limit gives all the rest of the same state (LIST-16)."""
         seed = Seed.sow(pods)
         page = pods.list(limit=2)
         pods.create("zzz")
@@ -147,9 +147,9 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_of_the_latest(self, pods: Pods) -> None:
-        """A token with a negative revision goes on at the latest; its further pages keep to that
-        one. The key to go on from need not exist, a first slash is no matter
-        (LISTRV-14, LIST-15, LIST-16)."""
+        """A token with a negative revision goes on in the latest state, and the pages after it keep
+        to that state. Its key need not exist, and a slash before it changes nothing (LISTRV-14,
+        LIST-15, LIST-16)."""
         for name in "abcde":
             pods.create(name)
         for start in ("b\0", "bb", "/bb", "c"):
@@ -163,7 +163,8 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_from_an_exact_version(self, pods: Pods) -> None:
-        """A first page at an old version makes a chain at that version (LISTRV-6, LISTRV-8)."""
+        """A first page at an old version pins that version for all further pages (LISTRV-6,
+        LISTRV-8)."""
         seed = Seed.sow(pods)
         for revision, state in seed.history:
             for match in ("", "Exact"):
@@ -181,8 +182,9 @@ class PagingTests(StorageSuite):
         backend: Backend,
         reads_backend: None,
     ) -> None:
-        """Limit 2 over foo, bar, foo, foo without bar: two reads and three objects decoded, then
-        one and one; never a remaining count (LIST-9, LIST-10, LIST-13)."""
+        """Pages of two over foo, bar, foo, foo, without bar: the first takes two reads and decodes
+        three objects, the second takes one read and decodes one. No page has a remaining count
+        (LIST-9, LIST-10, LIST-13)."""
         transformer, spy = MarkingTransformer(), SpyBackend(backend)
         storage = open_storage(over=spy, transformer=transformer)
         seen = Pods(storage, backend, pods.prefix)
@@ -204,8 +206,8 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_token_iff_keys_are_unread(self, pods: Pods) -> None:
-        """With a selector there is a token exactly if keys were not looked at: none if the last
-        match is the last key, one if any key follows, matching or not (LIST-10, LIST-11)."""
+        """With a selector there is a token exactly if keys were left unread: none if the last match
+        is the last key, one if any key follows, matching or not (LIST-10, LIST-11)."""
         options: dict[str, Any] = {"field_selector": "metadata.name=x", "limit": 2}
         pods.create("a/x")
         pods.create("b/y")
@@ -235,8 +237,8 @@ class PagingTests(StorageSuite):
         backend: Backend,
         reads_backend: None,
     ) -> None:
-        """Of 1,000 objects only the last matches: limit 1 gives it, no token, in 10 reads that
-        double, all of one revision (FIX-2, LIST-11, LIST-12)."""
+        """If only the last of 1,000 objects matches, a list with limit 1 returns it without a
+        token, after 10 reads of doubling size at one revision (FIX-2, LIST-11, LIST-12)."""
         pods.create_many(f"k{number:04}" for number in range(1000))
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
@@ -250,7 +252,7 @@ class PagingTests(StorageSuite):
 
     @pytest.mark.usefixtures("history")
     def test_paging_while_others_write(self, pods: Pods) -> None:
-        """Each chain of pages equals an exact list at its version, whatever goes on
+        """The pages of a list together equal an exact list at their version, whatever others write
         (FIX-2, LIST-4)."""
         for number in range(20):
             pods.create(f"k{number:02}")

@@ -1,4 +1,4 @@
-"""What the storage suites store, and parts of a storage that record what they did."""
+"""The objects of the storage suites, and parts of a storage that record their calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GARBAGE = b"\x00 no object"
 
 @attrs.frozen(kw_only=True)
 class PodSpec:
-    """As much of it as selectors need."""
+    """The fields of a Pod's spec that selectors need."""
 
     node_name: str = ""
 
@@ -72,16 +72,17 @@ def on_node(obj: Pod, node: str) -> Pod:
 
 
 def name_of(obj: Pod) -> str:
-    """Return the name that ``pod`` was called with."""
+    """Return the name with which ``pod`` was called."""
     meta = obj.metadata
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
 
 
 class MarkingTransformer:
-    """Puts a mark and the context before each value, so that a value opens under its own key only.
+    """A transformer that puts a mark and the context before each value, so that a value can be read
+    only under its own key.
 
-    ``reads`` and ``writes`` are the contexts it was called with. ``stale`` is what it says of
-    every value; while ``broken`` it fails.
+    ``reads`` and ``writes`` are the contexts of its calls. ``stale`` is its answer about every
+    value. While ``broken``, it fails.
     """
 
     def __init__(self, mark: bytes = b"mark") -> None:
@@ -109,7 +110,7 @@ class MarkingTransformer:
 
 
 class ForwardingBackend(Backend):
-    """Another backend as it is: to be overridden in part."""
+    """A backend that passes every call to another; subclasses override some of them."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
@@ -174,9 +175,10 @@ def _nothing(_name: str, _turn: int) -> None:
 
 
 class SpyBackend(ForwardingBackend):
-    """Notes the reads and writes of keys, each as name and options.
+    """A backend that notes the reads and writes of keys, each as name and options.
 
-    ``before`` runs before each with its name and how many of that name there have been with it.
+    ``before`` runs before each call, with the call's name and how many calls of that name there
+    have been, this one included.
     """
 
     def __init__(self, inner: Backend) -> None:

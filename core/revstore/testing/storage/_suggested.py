@@ -21,11 +21,11 @@ __all__ = ["SuggestedUpdateTests"]
 
 
 class SuggestedUpdateTests(StorageSuite):
-    """Update that begins with a cached copy."""
+    """Updates that begin with a cached copy."""
 
     def test_update_suggestion(self, pods: Pods) -> None:
-        """The function sees the suggestion, of which the expiry is not known; a write goes by its
-        version (GU-1, GU-14)."""
+        """The function gets the suggestion, without knowing its expiry. The write compares the
+        suggestion's version (GU-1, GU-14)."""
         created = pods.create("a", "n1")
         update = NodeUpdate("n2")
         updated = pods.storage.guaranteed_update(pods.key("a"), update, suggestion=created)
@@ -35,7 +35,7 @@ class SuggestedUpdateTests(StorageSuite):
         assert pods.read("a") == updated
 
     def test_update_stale_suggestion(self, pods: Pods) -> None:
-        """It costs a second call, on the newer object, and loses nothing (GU-9)."""
+        """A stale suggestion costs a second call, on the newer object, and loses nothing (GU-9)."""
         stale = pods.create("a", "n1", labels={"x": "y"})
         pods.storage.guaranteed_update(
             pods.key("a"), lambda found, _: with_metadata(found, labels={"x": "z"})
@@ -47,7 +47,8 @@ class SuggestedUpdateTests(StorageSuite):
         assert len(update.seen) <= 2
 
     def test_update_suggestion_of_what_is_gone(self, pods: Pods) -> None:
-        """KeyNotFound, or a create from None (GU-2, GU-10)."""
+        """A suggestion of an object that is gone raises KeyNotFound, or with ``ignore_not_found``
+        the function gets None and creates (GU-2, GU-10)."""
         gone = pods.create("a", "n1")
         pods.delete("a")
         update = NodeUpdate("n2")
@@ -61,7 +62,8 @@ class SuggestedUpdateTests(StorageSuite):
         assert pods.read("a") == made
 
     def test_update_suggestion_without_version(self, pods: Pods) -> None:
-        """It counts as none, and creates nothing (GU-18, which differs)."""
+        """A suggestion without a version counts as none and creates nothing (GU-18, which
+        differs)."""
         created = pods.create("a", "n1")
         for version in ("", "0"):
             bare = on_node(with_metadata(created, resource_version=version), "never seen")
@@ -73,7 +75,8 @@ class SuggestedUpdateTests(StorageSuite):
         assert pods.find("b") is None
 
     def test_update_no_change_to_a_stale_suggestion(self, pods: Pods) -> None:
-        """That nothing would change is confirmed by a read, of bytes and staleness (GU-6)."""
+        """If a result equals the suggestion, a read of bytes and staleness decides whether it is
+        written (GU-6)."""
         stale = pods.create("a", "n1")
         pods.update("a", "n2")
         again = pods.storage.guaranteed_update(
@@ -86,7 +89,8 @@ class SuggestedUpdateTests(StorageSuite):
     def test_update_no_change_to_a_fresh_suggestion(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """A fresh suggestion hides neither stale nor odd bytes (GU-4, GU-5, GU-6)."""
+        """A fresh suggestion hides neither stale bytes nor bytes of another encoding (GU-4, GU-5,
+        GU-6)."""
         transformer = MarkingTransformer()
         storage = open_storage(transformer=transformer)
         created = storage.create(pods.key("a"), pod("a"))
@@ -108,7 +112,8 @@ class SuggestedUpdateTests(StorageSuite):
         assert pods.stored("b").value == canonical
 
     def test_update_precondition_fails_on_a_suggestion(self, pods: Pods) -> None:
-        """It is held against fresh data before it fails (GU-7)."""
+        """A precondition that fails on a suggestion is checked on fresh data before it is reported
+        (GU-7)."""
         stale = pods.create("a", "n1", uid="A")
         newer = pods.update("a", "n2")
         update = NodeUpdate("n3")
@@ -133,8 +138,8 @@ class SuggestedUpdateTests(StorageSuite):
         assert (again.metadata.uid, again.spec.node_name) == ("A", "n4")
 
     def test_update_function_raises_on_a_suggestion(self, pods: Pods) -> None:
-        """Of a current one the error stands; a stale one costs one call more, at most two
-        (GU-8)."""
+        """On a current suggestion the function's error is raised. On a stale one the function is
+        called once more, so twice at most (GU-8)."""
         stale = pods.create("a", "n1")
         update = NodeUpdate("n2", refuse="n1")
         with pytest.raises(Refusal):
@@ -154,7 +159,7 @@ class SuggestedUpdateTests(StorageSuite):
     def test_update_leaves_the_suggestion_alone(
         self, pods: Pods, open_storage: OpenStorage
     ) -> None:
-        """A function that changes in place does not change the caller's object
+        """A function that changes its argument in place does not change the caller's suggestion
         (GU-16, which differs)."""
         dicts = open_storage(dict)
         suggestion = dicts.create(pods.key("a"), {"metadata": {"name": "a"}, "spec": {"list": []}})

@@ -43,7 +43,7 @@ class StorageTests(
 
     - ``raw = False``: the storage answers from a cache. Then the backend's reads are not counted.
 
-    The store need not be empty: all objects lie under a random resource prefix, and revisions are
-    compared with that at the test's start. Tests of what the backend does not claim are skipped
-    by name.
+    The store need not be empty: all objects lie under a random resource prefix, and tests compare
+    revisions with the one at their start. Tests of capabilities that the backend does not have are
+    skipped by name.
     """

@@ -13,7 +13,7 @@ __all__ = ["UnreadableListTests"]
 
 
 def _shown(page: ObjectList[Pod]) -> tuple[list[str], list[str]]:
-    """Return the names of the items, and those of unreadable objects."""
+    """Return the names of the items, and those of the unreadable objects."""
     errors = [error.key.rsplit("/", 1)[-1] for error in page.errors]
     return [name_of(item) for item in page], errors
 
@@ -22,8 +22,8 @@ class UnreadableListTests(StorageSuite):
     """``even_if_corrupt``: one bad object does not hide the others."""
 
     def test_list_even_if_corrupt(self, pods: Pods) -> None:
-        """What can be read comes as ever, what cannot as errors with key and version, in key
-        order; a list without any has no errors (LIST-21)."""
+        """A list returns the readable objects, and an error with key and version for each other
+        one, in key order. If all can be read, there are no errors (LIST-21)."""
         for name in ("a", "b", "c", "d"):
             pods.create(name, "n1" if name in "ac" else "n2")
         assert pods.list("", even_if_corrupt=True) == pods.list("")
@@ -36,7 +36,7 @@ class UnreadableListTests(StorageSuite):
             assert len(page) == 2
 
     def test_list_even_if_corrupt_with_a_selector(self, pods: Pods) -> None:
-        """Whether an unreadable object matches cannot be known: it is always named (LIST-21)."""
+        """An unreadable object is always named, since nobody knows whether it matches (LIST-21)."""
         for name, node in (("a", "n1"), ("b", "n2"), ("c", "n1")):
             pods.create(name, node)
         pods.overwrite("b")
@@ -45,7 +45,7 @@ class UnreadableListTests(StorageSuite):
             assert _shown(page) == (names, ["b"])
 
     def test_list_of_one_even_if_corrupt(self, pods: Pods) -> None:
-        """The list that is not recursive, too, shows its own object alone (LIST-1)."""
+        """A list that is not recursive shows only its own object, unreadable or not (LIST-1)."""
         pods.overwrite("a")
         pods.overwrite("ab")
         pods.create("b")
@@ -53,7 +53,8 @@ class UnreadableListTests(StorageSuite):
         assert _shown(pods.list("b", recursive=False, even_if_corrupt=True)) == (["b"], [])
 
     def test_list_of_nothing_but_corrupt_objects(self, pods: Pods) -> None:
-        """More than a hundred are named too: the list did not fail (LIST-24)."""
+        """More than a hundred unreadable objects are all named, since the list did not fail
+        (LIST-24)."""
         names = [f"k{number:03}" for number in range(103)]
         for name in names:
             pods.overwrite(name)
@@ -63,9 +64,9 @@ class UnreadableListTests(StorageSuite):
 
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_pages_even_if_corrupt(self, pods: Pods, limit: int) -> None:
-        """Unreadable objects take no place in a page; each is named once, in the page in whose
-        span of keys it lies; what remains counts them, as nobody has tried to read it
-        (LIST-9, LIST-12)."""
+        """Unreadable objects take no place in a page. Each is named once, in the page in whose span
+        of keys it lies. The remaining count includes them, since the keys that follow have not been
+        read (LIST-9, LIST-12)."""
         names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
         corrupt = {"a", "c", "d", "g", "i"}
         for name in names:
@@ -90,7 +91,7 @@ class UnreadableListTests(StorageSuite):
         assert len({page.resource_version for page in pages}) == 1
 
     def test_get_names_the_way_out(self, pods: Pods) -> None:
-        """The error of a get says what helps (GET-6)."""
+        """The error of a ``get`` says how to remove the object (GET-6)."""
         pods.overwrite("a")
         with pytest.raises(CorruptObject, match="even_if_corrupt"):
             pods.read("a")

@@ -24,11 +24,11 @@ __all__ = ["NodeUpdate", "Refusal", "UpdateTests"]
 
 
 class Refusal(Exception):
-    """What an update function of these tests raises."""
+    """The error that the update functions of these tests raise."""
 
 
 class NodeUpdate:
-    """An update function that notes what it was called with and puts the Pod on ``node``."""
+    """An update function that notes its arguments and puts the Pod on ``node``."""
 
     def __init__(self, node: str, *, refuse: str | None = None) -> None:
         self.node = node
@@ -46,7 +46,7 @@ class NodeUpdate:
 
     @property
     def nodes(self) -> list[str | None]:
-        """The nodes of what it saw."""
+        """Return the nodes of the objects that the function got."""
         return [each.spec.node_name if each else None for each in self.seen]
 
 
@@ -55,10 +55,10 @@ def _always(result: Any) -> UpdateFunc:
 
 
 class UpdateTests(StorageSuite):
-    """Update by function."""
+    """``guaranteed_update`` without a suggestion."""
 
     def test_update(self, pods: Pods) -> None:
-        """The function sees the object and its version; its result is stored and comes back at a
+        """The function gets the object and its version. The result is stored and returned at a
         higher version (GU-1)."""
         created = pods.create("a", "n1")
         update = NodeUpdate("n2")
@@ -72,8 +72,8 @@ class UpdateTests(StorageSuite):
         assert pods.read("a") == updated
 
     def test_update_missing(self, pods: Pods) -> None:
-        """KeyNotFound without a call; with ``ignore_not_found`` None is passed and the result is
-        created (GU-2, ERR-1)."""
+        """A missing object is KeyNotFound without a call. With ``ignore_not_found`` the function
+        gets None and its result is created (GU-2, ERR-1)."""
         update = NodeUpdate("n1")
         with pytest.raises(KeyNotFound):
             pods.storage.guaranteed_update(pods.key("a"), update)
@@ -85,8 +85,8 @@ class UpdateTests(StorageSuite):
             assert gather(watch, 1)[0].type is EventType.ADDED
 
     def test_update_without_change(self, pods: Pods) -> None:
-        """Equal bytes are not written: no new version and no event; the result's own version
-        does not count (GU-3, WATCH-13)."""
+        """A result whose bytes are equal is not written: no new version and no event. The version
+        within the result does not count (GU-3, WATCH-13)."""
         created = pods.create("a", "n1")
         results = [
             pods.storage.guaranteed_update(pods.key("a"), lambda found, _: found),
@@ -108,7 +108,7 @@ class UpdateTests(StorageSuite):
         assert [event.object for event in events] == [created, changed]
 
     def test_update_selflink_is_not_stored(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A selfLink is no change either (GU-3, GU-17)."""
+        """A result that differs by its selfLink only is not written (GU-3, GU-17)."""
         dicts = open_storage(dict)
         created = dicts.create(pods.key("a"), {"metadata": {"name": "a"}})
         again = dicts.guaranteed_update(
@@ -117,7 +117,7 @@ class UpdateTests(StorageSuite):
         assert again == created
 
     def test_update_of_stale_bytes(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """What the transformer calls stale is rewritten although equal (GU-4, XF-5)."""
+        """Bytes that the transformer calls stale are rewritten, even if equal (GU-4, XF-5)."""
         transformer = MarkingTransformer()
         storage = open_storage(transformer=transformer)
         created = storage.create(pods.key("a"), pod("a"))
@@ -129,7 +129,7 @@ class UpdateTests(StorageSuite):
         assert versions[0] < versions[1] == versions[2]
 
     def test_update_of_other_bytes(self, pods: Pods) -> None:
-        """Bytes that are not what the codec would write are rewritten (GU-5)."""
+        """Bytes that differ from the codec's own encoding are rewritten (GU-5)."""
         pods.create("a")
         canonical = pods.stored("a").value
         revision = pods.overwrite("a", canonical.replace(b":", b" : "))
@@ -139,8 +139,8 @@ class UpdateTests(StorageSuite):
         assert pods.stored("a").value == canonical
 
     def test_update_preconditions(self, pods: Pods) -> None:
-        """They are held against the object before the function is called; of an absent one
-        nothing is right (GU-7, ERR-3)."""
+        """Preconditions are checked before the function is called, and a missing object meets none
+        (GU-7, ERR-3)."""
         created = pods.create("a", uid="A")
         update = NodeUpdate("n1")
         for wrong in (Preconditions(uid="B"), Preconditions(resource_version="1")):
@@ -157,7 +157,8 @@ class UpdateTests(StorageSuite):
         assert pods.find("b") is None
 
     def test_update_function_raises(self, pods: Pods) -> None:
-        """On fresh data the error comes out after one call, and nothing changes (GU-8)."""
+        """On fresh data the function's error is raised after one call, and nothing changes
+        (GU-8)."""
         created = pods.create("a", "n1")
         update = NodeUpdate("n2", refuse="n1")
         with pytest.raises(Refusal):
@@ -166,8 +167,8 @@ class UpdateTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_update_conflict(self, pods: Pods) -> None:
-        """If another write comes between, the function is called on the newer object
-        (GU-9, GU-16)."""
+        """If another write comes between, the function is called again on the newer object (GU-9,
+        GU-16)."""
         pods.create("a", "n1")
         seen: list[Pod] = []
 
@@ -183,7 +184,7 @@ class UpdateTests(StorageSuite):
         assert pods.read("a") == updated
 
     def test_update_conflict_rechecks_preconditions(self, pods: Pods) -> None:
-        """A precondition that the other write broke is noticed (GU-7, GU-9)."""
+        """If another write breaks a precondition, the update fails (GU-7, GU-9)."""
         pods.create("a", uid="A")
 
         def update(found: Pod, _meta: ResponseMeta) -> Pod:
@@ -198,8 +199,8 @@ class UpdateTests(StorageSuite):
         assert (pods.read("a").metadata.uid, pods.read("a").spec.node_name) == ("B", "")
 
     def test_update_of_what_vanishes(self, pods: Pods) -> None:
-        """Deleted meanwhile: KeyNotFound, or with ``ignore_not_found`` None and a create
-        (GU-10)."""
+        """If the object is deleted meanwhile, KeyNotFound is raised. With ``ignore_not_found`` the
+        function gets None and creates (GU-10)."""
         for ignore_not_found in (False, True):
             pods.create("a", "n1")
             seen: list[Pod | None] = []
@@ -223,7 +224,8 @@ class UpdateTests(StorageSuite):
             assert pods.read("a") == made
 
     def test_update_that_creates_meets_another_creator(self, pods: Pods) -> None:
-        """It is called again on the other's object, and overwrites nothing unseen (GU-11)."""
+        """The function is called again on the other creator's object, and overwrites nothing that
+        it has not seen (GU-11)."""
         update = NodeUpdate("mine")
         calls: list[object] = []
 
@@ -237,7 +239,7 @@ class UpdateTests(StorageSuite):
         assert (made.metadata.uid, made.spec.node_name) == ("A", "mine")
 
     def test_update_may_change_in_place(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """Each call has a new object, so that changes of a lost attempt leave no trace; the
+        """Each call gets an object of its own, so changes of a lost attempt leave no trace. The
         caller owns the result (GU-16)."""
         # Fields that typed objects have too: a cache of those may follow the same keys.
         dicts = open_storage(dict)
@@ -260,8 +262,8 @@ class UpdateTests(StorageSuite):
         assert dicts.get(pods.key("a"))["metadata"]["finalizers"] == ["others", "mine"]
 
     def test_update_bad_results(self, pods: Pods) -> None:
-        """A result without metadata, of another type or with a bad ttl is refused, and nothing
-        is written (GU-17)."""
+        """A result without metadata, of another type or with a bad TTL is refused, and nothing is
+        written (GU-17)."""
         created = pods.create("a")
         bad: list[Any] = [None, "text", {"metadata": {}}, object()]
         for result in bad:
@@ -274,7 +276,7 @@ class UpdateTests(StorageSuite):
         assert pods.read("a") == created
 
     def test_update_counter(self, pods: Pods) -> None:
-        """Eight threads that count up lose nothing (GU-9, GU-11)."""
+        """Eight threads that increment one counter lose no increment (GU-9, GU-11)."""
         threads, turns = 8, 25
 
         def count_up(found: Pod | None, _meta: ResponseMeta) -> Pod:

@@ -30,7 +30,7 @@ class BookmarkTests(StorageSuite):
         self, pods: Pods, open_storage: OpenStorage, version: str
     ) -> None:
         """With ``send_initial_events`` and ``allow_bookmarks`` exactly one bookmark follows the
-        state: an empty object with annotation and the store's version (WATCH-16)."""
+        state: an empty object with the annotation and the store's version (WATCH-16)."""
         created = pods.create("ns1/a")
         later = pods.create("ns2/b")
         number = str(pods.start) if version == "start" else version
@@ -65,8 +65,8 @@ class BookmarkTests(StorageSuite):
         ids=str,
     )
     def test_bookmark_only_if_asked_for(self, pods: Pods, asked: dict[str, Any]) -> None:
-        """Without both there is none, and without a version or bookmarks initial events may be
-        asked for all the same (WATCH-17, WATCH-19)."""
+        """Without both options there is no such bookmark. Initial events can still be requested
+        without a version or without bookmarks (WATCH-17, WATCH-19)."""
         pods.create("a")
         with pods.watch(**asked) as watch:
             events = gather(watch, 1)
@@ -75,8 +75,8 @@ class BookmarkTests(StorageSuite):
         assert short(events) == [("ADDED", "a", ""), ("ADDED", "b", "")]
 
     def test_bookmark_with_a_selector(self, pods: Pods) -> None:
-        """Of a state of which one object is selected: that, then the bookmark at the store's
-        version; of one without any the bookmark alone (WATCH-18)."""
+        """A selector changes neither the bookmark nor its version. If it selects one object, that
+        comes first; if it selects none, the bookmark comes alone (WATCH-18)."""
         first = pods.create("a")
         last = pods.create("b")
         for name, expected in (("a", [first]), ("none", [])):
@@ -108,9 +108,9 @@ class BookmarkTests(StorageSuite):
 
     @pytest.mark.parametrize("notify", [True, False])
     def test_bookmark_of_progress(self, pods: Pods, backend: Backend, notify: bool) -> None:
-        """With ``progress_notify`` progress shows as a bookmark: an empty object, at a version
-        from the start on, behind all events up to it. Without, only the watch's own version
-        moves (WATCH-19, WATCH-20)."""
+        """With ``progress_notify``, progress is a bookmark: an empty object, at a version not below
+        the watch's start, after all events up to it. Without it only the watch's own version moves
+        (WATCH-19, WATCH-20)."""
         self.need(backend, Capability.PROGRESS)
         with pods.watch("ns", progress_notify=notify, allow_bookmarks=True) as watch:
             inside = pods.create("ns/a")
@@ -134,8 +134,8 @@ class BookmarkTests(StorageSuite):
             assert int(mark.resource_version) >= pods.start
 
     def test_bookmark_needs_an_empty_object(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A type that cannot be made without arguments is refused when a watch with bookmarks is
-        opened, unless the storage knows how (WATCH-19)."""
+        """A watch with bookmarks is refused at its opening if the type cannot be made without
+        arguments, unless the storage has a function that makes an empty object (WATCH-19)."""
 
         @attrs.frozen(kw_only=True)
         class Strict:

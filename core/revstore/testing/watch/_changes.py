@@ -1,4 +1,4 @@
-"""``WatchTests``, part: the feed that a cache lives on."""
+"""``WatchTests``, part: the feed that fills a cache."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ChangesTests(StorageSuite):
     """``Storage.changes``."""
 
     def test_changes(self, pods: Pods) -> None:
-        """Whole revisions in order, unfiltered, each change with key, size and both objects
-        (WATCH-2, WATCH-10, WATCH-11)."""
+        """A feed delivers whole revisions in order, unfiltered. Each change has its key, its size
+        and both objects (WATCH-2, WATCH-10, WATCH-11)."""
         objects = [pods.create("ns/a"), pods.update("ns/a", "n1"), pods.delete("ns/a")]
         with pods.storage.changes(pods.prefix, after=pods.start) as changes:
             assert changes.revision == pods.start
@@ -44,7 +44,7 @@ class ChangesTests(StorageSuite):
         assert not any(batch.initial for batch in batches)
 
     def test_changes_resume(self, pods: Pods) -> None:
-        """A feed from the revision of another goes on (WATCH-2)."""
+        """A feed from the revision of another feed goes on where that one stopped (WATCH-2)."""
         written = [pods.create(f"k{number}") for number in range(5)]
         after, seen = pods.start, list[Pod]()
         while len(seen) < 5:
@@ -55,8 +55,9 @@ class ChangesTests(StorageSuite):
         assert seen == written
 
     def test_changes_from_the_state(self, pods: Pods) -> None:
-        """Without a revision it begins with the state, in initial batches of one revision; the
-        first other batch says that it is whole; then changes (WATCH-1, WATCH-28)."""
+        """Without a revision, a feed begins with the state, in initial batches of one revision. The
+        first batch that is not initial says that the state is complete; then changes follow
+        (WATCH-1, WATCH-28)."""
         names = [f"k{number:02}" for number in range(12)]
         for name in names:
             pods.create(name)
@@ -75,15 +76,15 @@ class ChangesTests(StorageSuite):
         assert [change.load() for change in live[-1].changes] == [added]
 
     def test_changes_from_an_empty_state(self, pods: Pods) -> None:
-        """It is said to be whole all the same (WATCH-1)."""
+        """An empty state is announced as complete too (WATCH-1)."""
         with pods.storage.changes(pods.key("none")) as changes:
             batches = gather_changes(changes, _whole)
             assert _count(batches) == 0
             assert changes.revision >= pods.start
 
     def test_changes_that_cannot_be_read(self, pods: Pods) -> None:
-        """They come like others and raise when loaded; the feed goes on
-        (WATCH-22, WATCH-23)."""
+        """An unreadable change comes like any other and raises only when it is loaded. The feed
+        goes on (WATCH-22, WATCH-23)."""
         pods.create("a")
         pods.overwrite("a")
         pods.storage.delete(pods.key("a"), even_if_corrupt=True)
@@ -103,7 +104,8 @@ class ChangesTests(StorageSuite):
         assert name_of(last.load()) == "b"
 
     def test_changes_from_a_state_that_cannot_be_read(self, pods: Pods) -> None:
-        """As well in the state that a feed begins with (WATCH-22)."""
+        """The same holds for unreadable objects in the state with which a feed begins
+        (WATCH-22)."""
         pods.create("a")
         pods.overwrite("b")
         with pods.storage.changes(pods.prefix) as changes:
@@ -113,7 +115,7 @@ class ChangesTests(StorageSuite):
         assert _corrupt(bad)
 
     def test_changes_of_a_deletion(self, pods: Pods) -> None:
-        """The object is the last one at the deletion's version (WATCH-11)."""
+        """The object of a deletion is the last one, at the deletion's version (WATCH-11)."""
         created = pods.create("a", "n1")
         deleted = pods.delete("a")
         after = int(created.metadata.resource_version)
@@ -126,8 +128,8 @@ class ChangesTests(StorageSuite):
         )
 
     def test_changes_progress(self, pods: Pods, backend: Backend) -> None:
-        """A batch asked for comes behind all changes and covers every write acknowledged before;
-        Unsupported where the backend cannot (WATCH-20)."""
+        """Progress that was requested comes after all changes up to it and covers every write
+        acknowledged before. A backend without progress raises Unsupported (WATCH-20)."""
         with pods.storage.changes(pods.key("ns"), after=pods.start) as changes:
             if not self.claims(backend, Capability.PROGRESS):
                 with pytest.raises(Unsupported):
@@ -144,7 +146,7 @@ class ChangesTests(StorageSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_changes_compacted(self, pods: Pods, backend: Backend) -> None:
-        """A feed whose history is gone raises Expired at every poll (WATCH-8)."""
+        """A feed whose history is compacted raises Expired at every poll (WATCH-8)."""
         self.need(backend, Capability.COMPACTION)
         pods.create("a")
         pods.update("a", "n1")
@@ -156,7 +158,7 @@ class ChangesTests(StorageSuite):
 
     @pytest.mark.parametrize("by", ["feed", "storage"])
     def test_changes_close(self, pods: Pods, by: str) -> None:
-        """close and the storage's close wake a blocked poll with Closed (WATCH-25)."""
+        """``close`` of the feed or of the storage wakes a blocked poll with Closed (WATCH-25)."""
         changes = pods.storage.changes(pods.key("quiet"), after=pods.start)
 
         def work(index: int) -> None:

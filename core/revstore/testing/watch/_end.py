@@ -20,7 +20,8 @@ __all__ = ["CorruptWatchTests", "EndTests"]
 
 
 def _closed_while_polling(close: Callable[[], None], watches: list[Watch[Pod]]) -> None:
-    """Poll in one thread each, close from another one, and expect ``Closed`` everywhere."""
+    """Poll in one thread for each watch, close from another thread, and expect ``Closed``
+    everywhere."""
 
     def work(index: int) -> None:
         if index == len(watches):
@@ -35,11 +36,11 @@ def _closed_while_polling(close: Callable[[], None], watches: list[Watch[Pod]]) 
 
 
 class EndTests(StorageSuite):
-    """Close and timeout."""
+    """How ``close`` and timeouts end a watch."""
 
     def test_watch_close(self, pods: Pods) -> None:
-        """After it every poll raises Closed, pending events or not, and iteration ends without an
-        error; other watches go on (WATCH-24, WATCH-25)."""
+        """After ``close`` every poll raises Closed, whether or not events are pending, and
+        iteration ends without an error. Other watches go on (WATCH-24, WATCH-25)."""
         watch, other = pods.watch(), pods.watch()
         pods.create("a")
         watch.close()
@@ -52,8 +53,8 @@ class EndTests(StorageSuite):
         other.close()
 
     def test_watch_close_keeps_the_version(self, pods: Pods) -> None:
-        """What was not delivered before close comes in a watch from its version
-        (WATCH-2, WATCH-24)."""
+        """A watch from the version of a closed one shows what that one had not delivered (WATCH-2,
+        WATCH-24)."""
         written = [pods.create(f"k{number}") for number in range(21)]
         with pods.watch() as watch:
             seen = gather_until(watch, lambda found: len(found) >= 1)
@@ -63,7 +64,7 @@ class EndTests(StorageSuite):
         assert [event.object for event in seen] == written
 
     def test_watch_close_before_the_first_poll(self, pods: Pods) -> None:
-        """Initial events that nobody asked for yet make no difference (WATCH-25)."""
+        """A watch can be closed before its initial events are polled (WATCH-25)."""
         pods.create("a")
         watch = pods.watch(resource_version="")
         watch.close()
@@ -89,13 +90,13 @@ class EndTests(StorageSuite):
             assert list(watch) == []
 
     def test_watch_backend_close_wakes_polls(self, pods: Pods, backend: Backend) -> None:
-        """Closing the backend does the same (WATCH-25)."""
+        """Closing the backend ends all watches, blocked ones too (WATCH-25)."""
         watches = [pods.watch("quiet"), pods.watch("quiet", resource_version="")]
         _closed_while_polling(backend.close, watches)
 
     def test_watch_timeout(self, pods: Pods) -> None:
-        """A watch with a timeout ends by itself as if closed: iteration without an error,
-        polls with Closed; also one that has events all the time (WATCH-25)."""
+        """A watch with a timeout ends by itself as if it were closed: iteration ends without an
+        error, and polls raise Closed. That holds even while events come all the time (WATCH-25)."""
         for version in ("", str(pods.start)):
             began = time.monotonic()
             with promptly(), pods.watch("quiet", resource_version=version, timeout=0.2) as watch:
@@ -115,15 +116,15 @@ class EndTests(StorageSuite):
             assert 0 < seen <= number + 1
 
     def test_watch_timeout_of_a_poll_and_of_the_watch(self, pods: Pods) -> None:
-        """The earlier of the two counts (WATCH-25)."""
+        """Of the timeouts of poll and watch the earlier one counts (WATCH-25)."""
         with promptly(), pods.watch("quiet", timeout=PATIENCE) as watch:
             assert watch.poll(0.05) is None
         with promptly(), pods.watch("quiet", timeout=0.1) as watch, pytest.raises(Closed):
             watch.poll(PATIENCE)
 
     def test_watch_idle_watches_do_not_disturb(self, pods: Pods) -> None:
-        """50 watches that nobody polls slow down neither writers nor a reading one, and have
-        everything when they are polled (WATCH-26, WATCH-27)."""
+        """50 watches that nobody polls slow down neither writers nor another watch, and have all
+        events when they are polled (WATCH-26, WATCH-27)."""
         idle = [pods.watch() for _ in range(50)]
         with pods.watch() as watch, promptly():
             written = [pods.create(f"k{number}") for number in range(22)]
@@ -135,7 +136,7 @@ class EndTests(StorageSuite):
         assert late == [written] * 50
 
     def test_watch_of_what_never_matches(self, pods: Pods) -> None:
-        """While only other objects change, a poll still keeps its time and is woken by close, and
+        """While only other objects change, a poll still ends at its timeout and at ``close``, and
         the watch's version soon moves on (WATCH-2, WATCH-25)."""
         watch = pods.watch(field_selector="spec.nodeName=none")
         stop, polling = threading.Event(), threading.Event()
@@ -168,8 +169,8 @@ class EndTests(StorageSuite):
     def test_watch_of_a_failing_backend(
         self, pods: Pods, open_storage: OpenStorage, backend: Backend, reads_backend: None
     ) -> None:
-        """An error of the backend ends the watch: every later poll raises it again, even if all
-        is well by then (WATCH-22)."""
+        """An error of the backend ends the watch: every later poll raises it again, even if the
+        backend works by then (WATCH-22)."""
         spy = SpyBackend(backend)
         storage = open_storage(over=spy)
 
@@ -185,7 +186,7 @@ class EndTests(StorageSuite):
 
 
 class CorruptWatchTests(StorageSuite):
-    """A watch does not go past what it cannot read."""
+    """A watch does not skip what it cannot read."""
 
     @staticmethod
     def _ends(watch: Watch[Pod], pods: Pods, name: str) -> None:
@@ -197,8 +198,8 @@ class CorruptWatchTests(StorageSuite):
             next(iter(watch))
 
     def test_watch_of_a_corrupt_object(self, pods: Pods) -> None:
-        """What comes before is delivered, then every poll raises CorruptObject: nothing after it
-        comes (WATCH-22, OLD-24)."""
+        """Events before an unreadable object are delivered. Then every poll raises CorruptObject,
+        and nothing after it comes (WATCH-22, OLD-24)."""
         with pods.watch() as watch:
             created = pods.create("a")
             pods.create("b")
@@ -213,7 +214,8 @@ class CorruptWatchTests(StorageSuite):
             assert gather(other, 2)[0].object == created
 
     def test_watch_of_a_corrupt_object_that_is_created(self, pods: Pods) -> None:
-        """So too if it never was readable, and with a selector (WATCH-22)."""
+        """An object that was never readable ends the watch too, with a selector as well
+        (WATCH-22)."""
         for selector in ("", "spec.nodeName=n1"):
             with pods.watch(
                 resource_version=str(pods.storage.current_revision()), field_selector=selector
@@ -222,7 +224,7 @@ class CorruptWatchTests(StorageSuite):
                 self._ends(watch, pods, "a" + selector)
 
     def test_watch_of_a_corrupt_initial_state(self, pods: Pods) -> None:
-        """An object of the state that cannot be read ends the watch (WATCH-22)."""
+        """An unreadable object in the initial state ends the watch (WATCH-22)."""
         pods.create("a")
         pods.overwrite("b")
         with pods.watch(resource_version="") as watch:
@@ -231,7 +233,7 @@ class CorruptWatchTests(StorageSuite):
             self._ends(watch, pods, "b")
 
     def test_watch_of_a_corrupt_objects_deletion(self, pods: Pods) -> None:
-        """A deletion whose last content cannot be read is CorruptObject (WATCH-23)."""
+        """A deletion whose last content cannot be read raises CorruptObject (WATCH-23)."""
         pods.create("a")
         revision = pods.overwrite("a")
         with pods.watch(resource_version=str(revision)) as watch:
@@ -240,8 +242,8 @@ class CorruptWatchTests(StorageSuite):
             self._ends(watch, pods, "a")
 
     def test_watch_of_a_mended_object(self, pods: Pods) -> None:
-        """With a selector the previous content is needed, too; without it is not
-        (WATCH-22, WATCH-23)."""
+        """With a selector an unreadable previous content ends the watch; without one the previous
+        content is not needed (WATCH-22, WATCH-23)."""
         pods.create("a", "n1")
         value = pods.stored("a").value
         revision = pods.overwrite("a")
@@ -252,7 +254,7 @@ class CorruptWatchTests(StorageSuite):
             assert short(gather(watch, 1)) == [("MODIFIED", "a", "n1")]
 
     def test_watch_when_the_transformer_fails(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """A value that does not open ends the watch (WATCH-22, XF-10)."""
+        """A value that the transformer cannot read ends the watch (WATCH-22, XF-10)."""
         if not self.raw:
             pytest.skip("one feed, not this watch, reads the objects")
         transformer = MarkingTransformer()

@@ -1,4 +1,4 @@
-"""``WatchTests``, part: which events a watch shows, and as what."""
+"""``WatchTests``, part: which events a watch shows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["EventTests", "ScopeTests"]
 
 
 class EventTests(StorageSuite):
-    """How changes show."""
+    """Which event shows which change."""
 
     def test_event_types(self, pods: Pods) -> None:
-        """create ADDED, overwrite MODIFIED, delete DELETED; recreated ADDED again
-        (WATCH-10, WATCH-12)."""
+        """A creation is ADDED, an overwrite MODIFIED, a deletion DELETED; an object created again
+        is ADDED again (WATCH-10, WATCH-12)."""
         with pods.watch() as watch:
             objects = [
                 pods.create("a", "n1"),
@@ -36,7 +36,7 @@ class EventTests(StorageSuite):
         assert [event.object for event in events] == objects
 
     def test_event_of_deletion(self, pods: Pods) -> None:
-        """DELETED has the last content at the deletion's version, just as delete returned it
+        """DELETED has the last content at the deletion's version, equal to what ``delete`` returned
         (WATCH-11)."""
         pods.create("a", "n1")
         updated = pods.update("a", "n2")
@@ -50,8 +50,9 @@ class EventTests(StorageSuite):
         assert int(event.resource_version) > int(updated.metadata.resource_version)
 
     def test_event_selector_transitions(self, pods: Pods) -> None:
-        """no to yes ADDED with the new object; yes to no DELETED with the previous one at the
-        update's version; yes to yes MODIFIED; no to no nothing (WATCH-10)."""
+        """An object that begins to match is ADDED, with its new content. One that ceases to match
+        is DELETED, with its previous content at the update's version. One that keeps matching is
+        MODIFIED; one that does not match gives no event (WATCH-10)."""
         with pods.watch(field_selector="spec.nodeName=yes") as watch:
             pods.create("a", "no")
             pods.update("a", "still no")
@@ -78,7 +79,8 @@ class EventTests(StorageSuite):
         assert events[2].object.metadata.labels == {"x": "y"}
 
     def test_event_selector_on_labels(self, pods: Pods) -> None:
-        """Labels select as fields do, in the initial state as in changes (WATCH-10, VER-4)."""
+        """Label selectors work as field selectors do, for the initial state and for changes
+        (WATCH-10, VER-4)."""
         pods.create("a", labels={"app": "web"})
         pods.create("b", labels={"app": "db"})
         with pods.watch(resource_version="", label_selector="app in (web,mail)") as watch:
@@ -90,7 +92,7 @@ class EventTests(StorageSuite):
         assert [event.object.metadata.labels["app"] for event in events] == ["mail", "mail"]
 
     def test_event_attributes_fail(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """An object whose attributes cannot be had counts as not selected (WATCH-13)."""
+        """An object whose attributes cannot be computed does not match (WATCH-13)."""
 
         def fields(obj: Pod, path: str) -> str:
             if obj.spec.node_name == "bad":
@@ -113,7 +115,7 @@ class EventTests(StorageSuite):
         ]
 
     def test_event_none_for_what_is_no_write(self, pods: Pods) -> None:
-        """Neither updates without change nor refused writes show (WATCH-13)."""
+        """Updates that change nothing, and refused writes, give no event (WATCH-13)."""
         with pods.watch() as watch:
             pods.create("a")
             pods.update("a", "")
@@ -125,8 +127,8 @@ class EventTests(StorageSuite):
             assert short(gather(watch, 2)) == [("ADDED", "a", ""), ("ADDED", "end", "")]
 
     def test_event_poll(self, pods: Pods) -> None:
-        """0 does not wait, a time that runs out gives None, and the watch lives on; a waiting
-        poll is woken by a write (WATCH-9)."""
+        """``poll(0)`` does not wait. A poll that runs out of time returns None and leaves the watch
+        usable. A write wakes a poll that waits (WATCH-9)."""
         with pods.watch() as watch:
             assert watch.poll(0) is None
             assert watch.poll(0.02) is None
@@ -145,8 +147,7 @@ class EventTests(StorageSuite):
         assert written == seen
 
     def test_event_iteration(self, pods: Pods) -> None:
-        """Iterating gives one event after the other and ends when the watch is closed
-        (WATCH-25)."""
+        """Iteration gives the events one by one and ends when the watch is closed (WATCH-25)."""
         pods.create("a")
         pods.create("b")
         seen = []
@@ -158,7 +159,7 @@ class EventTests(StorageSuite):
         assert seen == ["a", "b"]
 
     def test_event_objects_are_the_readers_own(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """What one reader does to a mutable object shows to no other (WATCH-10)."""
+        """If one reader changes a mutable object, no other reader sees that (WATCH-10)."""
         dicts = open_storage(dict, cache_size=10)
         options: dict[str, Any] = {"resource_version": str(pods.start)}
         with (
@@ -207,7 +208,8 @@ class ScopeTests(StorageSuite):
             assert [name_of(event.object) for event in gather(watch, 2)] == ["ns/a", "ns/b/c"]
 
     def test_scope_of_one_object(self, backend: Backend, pods: Pods) -> None:
-        """A watch of one key sees it alone: created, deleted, recreated (WATCH-9, WATCH-12)."""
+        """A watch of one key sees that object alone: created, deleted, created again (WATCH-9,
+        WATCH-12)."""
         with pods.watch("a", recursive=False) as watch:
             _, *others = self.storable(backend, ("a", "a/b", "ab", "A"))
             for name in (*others, "a"):
@@ -219,7 +221,7 @@ class ScopeTests(StorageSuite):
         assert short(events) == [("ADDED", "a", ""), ("DELETED", "a", ""), ("ADDED", "a", "n2")]
 
     def test_scope_of_one_resource(self, pods: Pods, open_storage: OpenStorage) -> None:
-        """Resources whose names begin alike do not mix (WATCH-9, KEY-4)."""
+        """Resources whose names begin alike are kept apart (WATCH-9, KEY-4)."""
         other_prefix = pods.prefix + "-more"
         other = Pods(open_storage(resource_prefix=other_prefix), pods.backend, other_prefix)
         with pods.watch() as watch:
@@ -232,8 +234,8 @@ class ScopeTests(StorageSuite):
     @pytest.mark.parametrize("selector", _SELECTORS)
     @pytest.mark.parametrize(("scope", "recursive"), _SCOPES, ids=str)
     def test_scope_grid(self, pods: Pods, scope: str, recursive: bool, selector: str) -> None:
-        """Every scope with every selector shows what a filter of all changes shows, from history
-        and live; selectors that contradict themselves show nothing (WATCH-14, WATCH-10)."""
+        """Every scope with every selector shows what a filter over all changes would show, from
+        history and live. Selectors that contradict themselves show nothing (WATCH-14, WATCH-10)."""
         changes = list(_script(pods))
         predicate: SelectionPredicate[Pod] = SelectionPredicate.of("", selector)
 
@@ -258,7 +260,7 @@ class ScopeTests(StorageSuite):
 
 
 def _script(pods: Pods) -> Iterator[tuple[str, Pod | None, Pod | None]]:
-    """Write, and yield name, object before and object after of each change."""
+    """Make writes, and yield the name, the object before and the object after each change."""
     state: dict[str, Pod] = {}
     steps: list[tuple[str, str | None]] = [
         ("t1/t1-foo", ""),

@@ -18,9 +18,9 @@ class WatchHammerTests(StorageSuite):
     """What holds under concurrency."""
 
     def test_watch_hammer(self, pods: Pods) -> None:
-        """Of many writers' changes four watchers see each once, in order, with the right content
-        before: two from history and live, one that comes late, one feed
-        (WATCH-15, WATCH-11, WATCH-2, BASE-1)."""
+        """Four watchers see each change of many writers once, in order, with the right previous
+        content. Two begin with history, one comes late, and one is a feed (WATCH-15, WATCH-11,
+        WATCH-2, BASE-1)."""
         writers, turns = 4, 40
         ends: list[int] = []
 
@@ -46,8 +46,8 @@ class WatchHammerTests(StorageSuite):
 
 
 def _write(pods: Pods, index: int, turns: int) -> int:
-    """Create, update and delete a few objects in competition; the version of the last write,
-    which is the writer's own."""
+    """Create, update and delete a few objects in competition with other writers. Return the version
+    of the last write, which is that of an object that only this writer has."""
     for turn in range(turns):
         name = f"k{(turn * 7 + index) % 5}"
         try:
@@ -68,7 +68,7 @@ def _put(pods: Pods, name: str, node: str) -> None:
 
 
 def _check(event: Event[Pod], state: dict[str, Pod]) -> tuple[str, str, str, str]:
-    """Check one event against the state that those before it built up."""
+    """Check one event against the state that the events before it built up."""
     obj, name = event.object, name_of(event.object)
     before = state.pop(name, None)
     if event.type is EventType.ADDED:
@@ -97,7 +97,7 @@ def _follow(watch: Watch[Pod], last: Callable[[], int | None]) -> list[tuple[str
 
 
 def _follow_feed(pods: Pods, last: Callable[[], int | None]) -> list[tuple[str, str, str, str]]:
-    """Return the same from a feed, whose changes contain the object before."""
+    """Return the same as ``_follow``, from a feed, whose changes contain the previous object."""
     state: dict[str, Pod] = {}
     seen: list[tuple[str, str, str, str]] = []
     deadline = time.monotonic() + PATIENCE

@@ -29,8 +29,8 @@ class StartTests(StorageSuite):
 
     @pytest.mark.parametrize("version", ["", "0"])
     def test_watch_from_nothing(self, pods: Pods, version: str) -> None:
-        """Without a version it begins with all objects, in key order and at their own versions;
-        then changes follow (WATCH-1)."""
+        """Without a version a watch begins with all objects, in key order and at their own
+        versions; then changes follow (WATCH-1)."""
         second = pods.create("b", "n1")
         first = pods.create("a")
         pods.create("gone")
@@ -57,7 +57,7 @@ class StartTests(StorageSuite):
             assert short(gather(watch, 1)) == [("ADDED", "a", "n1")]
 
     def test_watch_from_a_version(self, pods: Pods) -> None:
-        """With a version all changes after it come, and none before (WATCH-2)."""
+        """With a version a watch shows all changes after it, and none before (WATCH-2)."""
         objects = [pods.create("a"), pods.update("a", "n1"), pods.create("b"), pods.delete("a")]
         versions = [str(pods.start), *(obj.metadata.resource_version for obj in objects)]
         kinds = [EventType.ADDED, EventType.MODIFIED, EventType.ADDED, EventType.DELETED]
@@ -69,8 +69,8 @@ class StartTests(StorageSuite):
             assert [event.type for event in events] == kinds[index:]
 
     def test_watch_resumes(self, pods: Pods) -> None:
-        """A watch opened at the version of another, or at that of the last event, goes on without
-        gap and repetition (WATCH-2)."""
+        """A watch from the version of another watch, or of the last event, neither misses nor
+        repeats anything (WATCH-2)."""
         written = [pods.create(f"k{number}") for number in range(6)]
         version, seen = str(pods.start), list[Pod]()
         while len(seen) < 6:
@@ -85,8 +85,8 @@ class StartTests(StorageSuite):
 
     @pytest.mark.parametrize("version", ["", "0", "start", "now"])
     def test_watch_with_initial_events(self, pods: Pods, version: str) -> None:
-        """Asked for, the state comes as ADDED whatever the version, then changes (WATCH-3,
-        WATCH-21)."""
+        """With ``send_initial_events`` the state comes as ADDED, whatever the version; then changes
+        follow (WATCH-3, WATCH-21)."""
         objects = [pods.create("a"), pods.create("b")]
         numbers = {"start": str(pods.start), "now": objects[-1].metadata.resource_version}
         with pods.watch(
@@ -101,8 +101,8 @@ class StartTests(StorageSuite):
         assert short(live) == [("MODIFIED", "a", "n1")]
 
     def test_watch_without_initial_events(self, pods: Pods) -> None:
-        """Declined, a watch without a version begins now, at its opening and not at its first
-        poll; with one after it (WATCH-4)."""
+        """With ``send_initial_events=False`` and no version, a watch begins at its opening, not at
+        its first poll. With a version it begins after that (WATCH-4)."""
         pods.create("a")
         now = str(pods.storage.current_revision())
         watches = [
@@ -118,14 +118,16 @@ class StartTests(StorageSuite):
         history.close()
 
     def test_watch_whole_history(self, pods: Pods, alone: None) -> None:
-        """Version 1 of a store that is not compacted is all its history (WATCH-4)."""
+        """A watch from version 1 shows the whole history of a store that was never compacted
+        (WATCH-4)."""
         pods.create("a")
         pods.delete("a")
         with pods.watch(resource_version="1", send_initial_events=False) as watch:
             assert short(gather(watch, 2)) == [("ADDED", "a", ""), ("DELETED", "a", "")]
 
     def test_watch_bad_arguments(self, pods: Pods) -> None:
-        """Keys, versions and selectors are refused at once, not by the first poll (WATCH-5)."""
+        """``watch`` itself, not its first poll, refuses bad keys, versions and selectors
+        (WATCH-5)."""
         bad: list[tuple[type[InvalidArgument], Callable[[], object]]] = [
             (InvalidKey, lambda: pods.storage.watch("")),
             (InvalidKey, lambda: pods.storage.watch("/elsewhere/a")),
@@ -139,7 +141,8 @@ class StartTests(StorageSuite):
                 call()
 
     def test_watch_future_version(self, pods: Pods) -> None:
-        """It opens, and delivers what comes after that version (WATCH-6)."""
+        """A watch from a version of the future opens, and shows what comes after that version
+        (WATCH-6)."""
         future = pods.start + 3
         with pods.watch(resource_version=str(future)) as watch:
             assert watch.poll(0) is None
@@ -149,7 +152,7 @@ class StartTests(StorageSuite):
             assert [event.object for event in gather(watch, len(later))] == later
 
     def test_watch_future_version_with_initial_events(self, pods: Pods) -> None:
-        """A state of the future cannot be had: the watch opens, and its polls raise
+        """A watch that begins with the state of a version of the future opens, and its polls raise
         TooLargeResourceVersion (WATCH-7)."""
         wanted = pods.start + FAR
         with pods.watch(resource_version=str(wanted), send_initial_events=True) as watch:
@@ -162,8 +165,8 @@ class StartTests(StorageSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_watch_compacted_version(self, pods: Pods, backend: Backend) -> None:
-        """It opens, and every poll raises Expired, iteration too; a new list and a watch from
-        there go on (WATCH-8, ERR-8)."""
+        """A watch from a compacted version opens, and every poll and iteration raises Expired.
+        After a new list, a watch from its version goes on (WATCH-8, ERR-8)."""
         self.need(backend, Capability.COMPACTION)
         first = pods.create("a").metadata.resource_version
         pods.update("a", "n1")
@@ -183,8 +186,8 @@ class StartTests(StorageSuite):
             assert short(gather(watch, 1)) == [("ADDED", "c", "")]
 
     def test_watch_initial_state_is_one(self, pods: Pods) -> None:
-        """The state is that of one moment although it is read in pages: what is written meanwhile
-        comes live, once, behind it (WATCH-28)."""
+        """The initial state is that of one moment, although it is read in pages. Objects written
+        meanwhile come after it, live and once (WATCH-28)."""
         names = [f"k{number:03}" for number in range(520)]
         pods.create_many(names)
         with pods.watch(resource_version="0") as watch:
@@ -204,8 +207,8 @@ class StartTests(StorageSuite):
 
     @pytest.mark.usefixtures("compactable")
     def test_watch_initial_state_is_compacted_away(self, pods: Pods, backend: Backend) -> None:
-        """If the rest of the state is compacted while it is read, the watch is Expired; if
-        nothing is outstanding it goes on (WATCH-28)."""
+        """If the rest of the initial state is compacted while it is read, the watch ends with
+        Expired. If nothing is left to read, it goes on (WATCH-28)."""
         names = [f"k{number:03}" for number in range(520)]
         pods.create_many(names)
         with pods.watch(resource_version="0") as watch:
@@ -220,7 +223,7 @@ class StartTests(StorageSuite):
                     watch.poll(20)
 
     def test_watch_version_while_initial_events_are_outstanding(self, pods: Pods) -> None:
-        """Until all initial events are there a watch has no version to go on from (WATCH-29)."""
+        """Until all initial events are delivered, a watch's version is "" (WATCH-29)."""
         pods.create("a")
         with pods.watch(resource_version="") as watch:
             assert watch.resource_version == ""

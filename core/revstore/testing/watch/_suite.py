@@ -24,4 +24,5 @@ class WatchTests(
     WatchHammerTests,
     ChangesTests,
 ):
-    """Used as ``StorageTests``, of which it is the other half."""
+    """Subclass it as ``Test...`` and set it up like ``StorageTests``, of which it is the other
+    half."""

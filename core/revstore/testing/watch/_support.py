@@ -1,4 +1,4 @@
-"""Helpers of the watch suites."""
+"""Helper functions of the watch suites."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def gather_until(
     done: Callable[[list[Event[Pod]]], bool],
     patience: float = PATIENCE,
 ) -> list[Event[Pod]]:
-    """Poll until ``done(all events so far)``; each event says its object's version."""
+    """Poll until ``done(all events so far)``, and check that each event has its object's
+    version."""
     deadline = time.monotonic() + patience
     events: list[Event[Pod]] = []
     while not done(events):
@@ -34,14 +35,15 @@ def gather_until(
 
 
 def gather(watch: Watch[Pod], count: int, patience: float = PATIENCE) -> list[Event[Pod]]:
-    """Poll until ``count`` events are there; more in the last answer are an error."""
+    """Poll until there are ``count`` events. More than that in the last answer are an error."""
     events = gather_until(watch, lambda found: len(found) >= count, patience)
     assert len(events) == count, f"more than {count}: {short(events)}"
     return events
 
 
 def short(events: list[Event[Pod]]) -> list[Short]:
-    """Return what most tests compare. For an unreadable object the node is "?"."""
+    """Return the parts of an event that most tests compare. For an unreadable object the node is
+    "?"."""
     return [
         (
             event.type.value,
@@ -59,7 +61,7 @@ def gather_changes(
     done: Callable[[list[ChangeBatch[Pod]]], bool],
     patience: float = PATIENCE,
 ) -> list[ChangeBatch[Pod]]:
-    """Poll a feed until ``done(all batches so far)``; revisions do not fall."""
+    """Poll a feed until ``done(all batches so far)``, and check that revisions never fall."""
     deadline = time.monotonic() + patience
     batches: list[ChangeBatch[Pod]] = []
     while not done(batches):

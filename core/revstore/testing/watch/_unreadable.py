@@ -1,4 +1,4 @@
-"""``WatchTests``, part: watches that go past what cannot be read."""
+"""``WatchTests``, part: watches that go on after objects that cannot be read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class UnreadableWatchTests(StorageSuite):
     """``even_if_corrupt``: one bad object does not end a watch."""
 
     def test_watch_even_if_corrupt(self, pods: Pods) -> None:
-        """An object that cannot be read is an ERROR in its place, each time it is written; it is
-        ADDED once it can be read, DELETED without an object if it goes before (WATCH-22)."""
+        """Each time an unreadable object is written, an ERROR shows it in its place. It is ADDED
+        once it can be read, and DELETED without an object if it is deleted first (WATCH-22)."""
         with pods.watch(even_if_corrupt=True) as watch:
             pods.create("a", "n1")
             value = pods.stored("a").value
@@ -48,8 +48,8 @@ class UnreadableWatchTests(StorageSuite):
         assert all(error is not None and error.__cause__ is not None for error in errors)
 
     def test_watch_even_if_corrupt_with_a_selector(self, pods: Pods) -> None:
-        """The ERROR is shown to every watch; once the object can be read, it is ADDED if it
-        matches and else DELETED (WATCH-10, WATCH-22)."""
+        """Every watch shows the ERROR. Once the object can be read, it is ADDED if it matches, else
+        DELETED (WATCH-10, WATCH-22)."""
         selector: dict[str, Any] = {"field_selector": "spec.nodeName=n1", "even_if_corrupt": True}
         with pods.watch(**selector) as watch, pods.watch("a", recursive=False, **selector) as one:
             pods.create("a", "n1")
@@ -74,7 +74,7 @@ class UnreadableWatchTests(StorageSuite):
 
     @pytest.mark.parametrize("selector", ["", "spec.nodeName=n1"])
     def test_watch_of_an_initial_state_even_if_corrupt(self, pods: Pods, selector: str) -> None:
-        """Errors stand among the initial events in key order, before the bookmark that ends them
+        """Errors come among the initial events in key order, before the bookmark that ends them
         (WATCH-15, WATCH-22)."""
         for name, node in (("a", "n1"), ("c", "n2"), ("e", "n1")):
             pods.create(name, node)
