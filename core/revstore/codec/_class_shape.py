@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,7 @@ class ClassShape(Shape):
         self.info = info
         self.fields: dict[str, Field] = {}  # by the name in JSON
         self.mutable = not info.frozen
+        self.levels = math.inf if info.extras else 1
         self.notes = notes
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class Shape:
     ``kinds`` are the JSON kinds they have, ``types`` the exact Python types. ``values`` are their
     JSON values if there are few, as (kind, value). ``check`` is an expression of ``{v}`` that is
     true for values that are the same in Python and in JSON; "" if there is no such test.
+    ``levels`` are the levels of nesting that it adds to those of its parts.
     """
 
     kinds: frozenset[str]
@@ -35,6 +37,7 @@ class Shape:
     values: Mapping[tuple[str, Any], Any] | None = None
     check = ""
     mutable = False
+    levels: float = 0
 
     def __init__(self, name: str, kind: str, *types: type, check: str = "") -> None:
         self.name = name
@@ -75,6 +78,7 @@ class PlainShape(Shape):
     """``Any``: what JSON gives back unchanged."""
 
     mutable = True
+    levels = math.inf
 
     def __init__(self) -> None:
         super().__init__("a JSON value", "")
@@ -185,6 +189,8 @@ class ListShape(Shape):
     """A list in JSON: ``make`` builds the container from decoded items. ``items`` are the shapes of
     a tuple of that length, or one shape for all items."""
 
+    levels = 1
+
     def __init__(
         self,
         name: str,
@@ -252,6 +258,8 @@ class ListShape(Shape):
 
 class MapShape(Shape):
     """An object in JSON without fixed names. ``keys`` is None for keys of type str."""
+
+    levels = 1
 
     def __init__(
         self,
@@ -402,6 +410,17 @@ def changeable(shape: Shape, above: set[int] | None = None) -> bool:
         return False  # a class that contains itself is as frozen as its other fields
     above.add(id(shape))
     return shape.mutable or any(changeable(each, above) for each in shape.parts())
+
+
+def depth(shape: Shape, known: dict[int, float] | None = None) -> float:
+    """Return the most levels of nesting that the JSON of a value may have; infinity without such a
+    limit, as of a class that contains itself."""
+    known = {} if known is None else known
+    if id(shape) not in known:
+        known[id(shape)] = math.inf  # for a part that contains the shape itself
+        below = max((depth(each, known) for each in shape.parts()), default=0)
+        known[id(shape)] = shape.levels + below
+    return known[id(shape)]
 
 
 def key_text(value: Any) -> str:

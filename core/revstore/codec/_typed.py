@@ -13,8 +13,9 @@ from revstore.codec._class_shape import ClassShape
 from revstore.codec._classes import is_class
 from revstore.codec._compile import compile_class, shape_of
 from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen, too_deep
-from revstore.codec._shapes import Shape, changeable
+from revstore.codec._shapes import Shape, changeable, depth
 from revstore.errors import InvalidObject, UnsupportedType
+from revstore.nesting import MAX_DEPTH
 
 __all__ = ["DictCodec", "TypedCodec", "is_frozen"]
 
@@ -94,6 +95,7 @@ class TypedCodec(Generic[T]):
         _check_metadata(self._shape)
         self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
         self._encode, self._decode = self._shape.encode, self._shape.decode
+        self._shallow = depth(self._shape) <= MAX_DEPTH
 
     def encode(self, obj: T) -> bytes:
         """Return the bytes.
@@ -108,9 +110,9 @@ class TypedCodec(Generic[T]):
                     if value.get(name) == text:
                         raise Misfit(text, "none: the registry stores it by itself").under(name)
                 value |= {**self._type_meta, **value}
-            else:
+            elif self._type_meta:
                 value.update(self._type_meta)
-            return encode_json(value)
+            return encode_json(value, shallow=self._shallow)
         except Misfit as error:
             raise _invalid(error) from None
         except RecursionError:
