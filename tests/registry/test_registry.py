@@ -366,7 +366,7 @@ def test_update_with_a_stale_version(pods, new):
     """Conflict names the version that is there now; a current one, and none, go through."""
     old = pods.create(new())
     now = pods.update(changed(old, image="x"))
-    with pytest.raises(Conflict, match="is at 3") as caught:
+    with pytest.raises(Conflict, match="is at version 3") as caught:
         pods.update(changed(old, image="y"))
     assert (caught.value.key, caught.value.resource_version) == ("/pods/default/web", "3")
     assert pods.get("web") == now

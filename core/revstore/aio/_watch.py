@@ -160,7 +160,7 @@ class AsyncWatch(AsyncClosing, Generic[T]):
         """Return a future that is done when a poll may find something."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            raise RuntimeError("another task waits on this watch already")
+            raise RuntimeError("another task is already waiting for this watch")
         waiter = self._waiter = self._loop.create_future()
         # After the waiter can be found: the thread that calls back has set it, or finds the waiter.
         if self._told:

@@ -301,7 +301,7 @@ class Bench:
         self._began_writing = True
         done = self._backend.put(key, value, expected_revision=0, timeout=self._deadline.left())
         if not done.succeeded:
-            raise Conflict(f"{key!r} was written by another", key=key)
+            raise Conflict(f"{key!r} was written by another client", key=key)
         self._written[key] = done.revision
         return done.revision
 

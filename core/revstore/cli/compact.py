@@ -26,7 +26,7 @@ def command(session: Session, revision: int | None) -> None:
     status = backend.status()
     wanted = revision or status.revision
     if revision is None and wanted <= status.compacted_revision:
-        click.echo(f"Nothing to do: compacted up to revision {status.compacted_revision}.")
+        click.echo(f"Nothing to do: already compacted up to revision {status.compacted_revision}.")
         return
     backend.compact(wanted)
     click.echo(f"Compacted up to revision {wanted}.")

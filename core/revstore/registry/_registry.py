@@ -182,9 +182,11 @@ class Registry(Closing, Generic[T]):
 
         def replace(current: Any, meta: ResponseMeta) -> Any:
             if wanted and wanted != parse_resource_version(meta.resource_version):
-                found = f"is at {meta.resource_version}" if meta.resource_version else "is gone"
+                found = (
+                    f"is at version {meta.resource_version}" if meta.resource_version else "is gone"
+                )
                 raise Conflict(
-                    f"{key!r} {found}, the update was made from {wanted}",
+                    f"{key!r} {found}, but the update was made from version {wanted}",
                     key=key,
                     resource_version=meta.resource_version,
                 )

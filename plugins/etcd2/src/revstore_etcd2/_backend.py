@@ -358,7 +358,7 @@ class Etcd2Backend(Backend):
         found = key_value(node, key)
         if (found.revision if found else 0) == expected:
             if time.monotonic() > deadline:
-                raise Timeout(f"others kept changing {key!r}")
+                raise Timeout(f"other writers kept changing {key!r}")
             return None
         return index, found
 

@@ -148,7 +148,7 @@ class Reconnecting(abc.ABC):
         """Check that the whole store has not gone back; a single server may lag behind another."""
         if self._read_index() < cursor:
             raise IncompatibleStore(
-                f"the store's index went back below {cursor}: it was replaced by another"
+                f"the store's index fell below {cursor}: the store was replaced"
             )
 
     def _close_gap(self, upto: int) -> None:
@@ -159,4 +159,4 @@ class Reconnecting(abc.ABC):
             elif action is not None or index >= upto:
                 self._take(Action(upto))
             else:
-                raise Unreachable("the server asked for the gap lags behind")
+                raise Unreachable("the server that was asked for the missing changes lags behind")

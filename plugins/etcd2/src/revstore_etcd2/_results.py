@@ -41,7 +41,9 @@ def node_of(answer: Answer, path: str, index: int) -> Node | None:
     if node.key != path:
         raise CorruptStore(f"asked for {path!r}, the server sent {node.key!r}")
     if node.modified_index > index:
-        raise CorruptStore(f"{path!r} was changed at {node.modified_index}, in a store at {index}")
+        raise CorruptStore(
+            f"{path!r} was changed at {node.modified_index}, but the store is at {index}"
+        )
     return node
 
 
@@ -79,7 +81,9 @@ def check_list_of(found: Sequence[tuple[str, Node]], index: int) -> None:
         if key == before:
             raise CorruptStore(f"the server sent {key!r} twice in one list")
         if node.modified_index > index:
-            raise CorruptStore(f"{key!r} was changed at {node.modified_index}, after {index}")
+            raise CorruptStore(
+                f"{key!r} was changed at {node.modified_index}, but the store is at {index}"
+            )
         before = key
 
 

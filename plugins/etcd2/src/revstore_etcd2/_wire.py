@@ -140,7 +140,7 @@ def kv_of(node: Node, key: str, *, keys_only: bool = False) -> KeyValue:
     value = node.value
     if value is None or not 0 < node.created_index <= node.modified_index:
         raise CorruptStore(
-            f"the server's answer for {key!r} is not whole: "
+            f"the server's answer for {key!r} is incomplete: "
             f"{'no value' if value is None else 'a value'}, indexes "
             f"{node.created_index} and {node.modified_index}"
         )
@@ -190,13 +190,13 @@ def _event(key: str, node: Node, before: Node | None, gone: bool) -> WatchEvent:
     if before is not None and (
         before.key != node.key or before.modified_index >= node.modified_index
     ):
-        raise CorruptStore(f"the server sent a change of {key!r} with another key's past")
+        raise CorruptStore(f"the server sent a change of {key!r} with a wrong previous node")
     if gone or node.dir:  # a folder that replaces a key
         if previous is None:
-            raise CorruptStore(f"the server sent a deletion of {key!r} without what was deleted")
+            raise CorruptStore(f"the server sent a deletion of {key!r} without the deleted value")
         deleted = KeyValue(key, b"", node.modified_index)
         return WatchEvent(WatchEventType.DELETED, deleted, previous)
     kv = kv_of(node, key)
     if previous is None and kv.create_revision != kv.revision:
-        raise CorruptStore(f"the server sent an update of {key!r} without what was there before")
+        raise CorruptStore(f"the server sent an update of {key!r} without the previous value")
     return WatchEvent(WatchEventType.PUT, kv, previous)

@@ -28,7 +28,8 @@ def check_header(header: Any) -> None:
     """
     if header.revision <= 0 or not header.cluster_id:
         raise CorruptStore(
-            f"the server answers with cluster {header.cluster_id} and revision {header.revision}"
+            f"the server sent an invalid header: cluster {header.cluster_id}, "
+            f"revision {header.revision}"
         )
 
 
@@ -40,8 +41,8 @@ def kv_of(kv: Any, upto: int) -> KeyValue:
     """
     if not 0 < kv.create_revision <= kv.mod_revision <= upto or kv.version <= 0:
         raise CorruptStore(
-            f"the server says that {kv.key!r} was created at {kv.create_revision} and changed at "
-            f"{kv.mod_revision}, its version {kv.version}, in a store at {upto}"
+            f"the server sent {kv.key!r} with impossible numbers: created at {kv.create_revision}, "
+            f"changed at {kv.mod_revision}, version {kv.version}, while the store is at {upto}"
         )
     return KeyValue(
         kv.key.decode(), kv.value, kv.mod_revision, kv.create_revision, kv.version, kv.lease
@@ -64,7 +65,7 @@ def put_result(response: Any, key: bytes, expected: int) -> PutResult:
         return PutResult(False, revision, _current(response, key))
     _only(response, "response_put")
     if revision <= expected:
-        raise CorruptStore(f"the server wrote at {revision} what was at {expected} before")
+        raise CorruptStore(f"the server reports a write at {revision}, not above {expected}")
     return PutResult(True, revision)
 
 
@@ -75,7 +76,7 @@ def delete_result(response: Any, key: bytes, expected: int) -> DeleteResult:
         return DeleteResult(False, revision, _current(response, key))
     removed = one_of(_only(response, "response_delete_range").prev_kvs, key, revision)
     if removed is None or removed.revision != expected:
-        raise CorruptStore("the server does not say what it deleted")
+        raise CorruptStore("the server did not return the key that it deleted")
     return DeleteResult(True, revision, removed)
 
 
@@ -85,10 +86,10 @@ def check_written(response: Any, deletions: Sequence[bool], before: int) -> int:
     parts = response.responses
     asked = [("response_put", "response_delete_range")[deletion] for deletion in deletions]
     if [each.WhichOneof("response") for each in parts] != asked:
-        raise CorruptStore("the server answers a transaction with what was not asked for")
+        raise CorruptStore("the server's answer does not fit the transaction")
     revision = int(response.header.revision)
     if revision <= before:
-        raise CorruptStore(f"the server wrote at {revision} in a store at {before}")
+        raise CorruptStore(f"the server reports a write at {revision}, not above {before}")
     return revision
 
 
@@ -100,19 +101,19 @@ def _current(response: Any, key: bytes) -> KeyValue | None:
 def _only(response: Any, kind: str) -> Any:
     responses = response.responses
     if len(responses) != 1 or not responses[0].HasField(kind):
-        raise CorruptStore("the server answers a transaction with what was not asked for")
+        raise CorruptStore("the server's answer does not fit the transaction")
     return getattr(responses[0], kind)
 
 
 def count_of(response: Any) -> int:
     """Return the number of keys."""
     if response.count < 0:
-        raise CorruptStore(f"the server counts {response.count} keys")
+        raise CorruptStore(f"the server sent an invalid number of keys: {response.count}")
     return int(response.count)
 
 
 def check_lease(lease: Any) -> int:
     """Check a lease that was granted, and return its id."""
     if lease <= 0:
-        raise CorruptStore(f"the server granted the lease {lease}")
+        raise CorruptStore(f"the server sent an invalid lease id: {lease}")
     return int(lease)

@@ -243,7 +243,9 @@ class Etcd3Backend(Backend):
                     return lease.remaining
                 # The lease has just ended, and with it the key, or this lease of it.
                 if time.monotonic() > deadline:
-                    raise Timeout(f"the lease {kv.lease} of {key!r} is gone, the key is there")
+                    raise Timeout(
+                        f"the lease {kv.lease} of {key!r} is gone, but the key still exists"
+                    )
 
         return self._run(timeout, remaining)
 

@@ -50,7 +50,7 @@ class StoreIdentity:
                 self.revision = max(self.revision, header.revision)
                 return
         if header.cluster_id != self.cluster_id:
-            raise self.replaced("a different cluster answered than the one that was opened")
+            raise self.replaced("the answer came from another cluster than the one opened")
         raise self.replaced(
             f"the store has gone back from revision {before} to {header.revision}: it was "
             "restored from an older backup or replaced"
@@ -60,7 +60,7 @@ class StoreIdentity:
         """Check that an answer to a request that may lag comes from this store."""
         check_header(header)
         if self.cluster_id and header.cluster_id != self.cluster_id:
-            raise self.replaced("a different cluster answered than the one that was opened")
+            raise self.replaced("the answer came from another cluster than the one opened")
 
     def reached(self, revision: int) -> None:
         """Note that a watch has delivered this revision."""

@@ -118,9 +118,9 @@ def event_of(event: Any) -> WatchEvent | None:
     """
     kv, before = event.kv, event.prev_kv if event.HasField("prev_kv") else None
     if kv.mod_revision <= 0:
-        raise CorruptStore(f"the server sent a change of {kv.key!r} at {kv.mod_revision}")
+        raise CorruptStore(f"the server sent a change of {kv.key!r} at revision {kv.mod_revision}")
     if before is not None and (before.key != kv.key or before.mod_revision >= kv.mod_revision):
-        raise CorruptStore(f"the server sent a change of {kv.key!r} with another past")
+        raise CorruptStore(f"the server sent a change of {kv.key!r} with a wrong previous value")
     try:
         previous = None if before is None else kv_of(before, kv.mod_revision)
         if event.type == kv_pb2.Event.DELETE:

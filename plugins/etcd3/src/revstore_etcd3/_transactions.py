@@ -176,7 +176,7 @@ class Transactions:
                 tries += 1
                 pause = random() * min(_LONGEST, _PAUSE * (1 << min(tries, 10)))  # noqa: S311
                 if time.monotonic() + pause >= deadline:
-                    raise Timeout(f"others wrote what the transaction read, {tries} times")
+                    raise Timeout(f"other writers changed what the transaction read, {tries} times")
                 time.sleep(pause)
         except Exception as error:  # noqa: BLE001 - stands in the body's place
             let_out(error)

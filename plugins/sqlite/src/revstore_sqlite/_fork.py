@@ -98,7 +98,7 @@ class _Fork:
                 return
             self._guarded = False
             process.guard.release()
-        _log.warning("a fork while a store is in use: the child cannot open it")
+        _log.warning("the process forked while a store was in use: the child cannot open it")
 
     def in_parent(self) -> None:
         if self._guarded:

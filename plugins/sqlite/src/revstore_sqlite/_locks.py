@@ -120,7 +120,7 @@ class _Held:
                 if error.errno in _BUSY:
                     raise busy(f"{path} is locked for a moment") from error
                 if kind == fcntl.F_RDLCK:
-                    _log.warning("%s: own locks are unavailable here: %s", path, error)
+                    _log.warning("%s: open-file locks are unavailable here: %s", path, error)
 
 
 def _keep_standard_streams() -> None:
