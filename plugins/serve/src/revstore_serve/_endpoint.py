@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Self, TypeVar
 
 from revstore.backend import Backend
+from revstore.threads import slices
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._feed import Feed
 from revstore_serve._grpc import Transport
@@ -68,7 +69,12 @@ class Endpoint:
             raise
 
     def _run(self, step: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(step, self._loop)
+        for seconds in slices(None):
+            # Any error but that of a slice that is over is the step's own.
+            if wait([future], seconds).done:
+                break
+        return future.result()
 
     async def _start(self, listen: str, feed: Feed) -> None:
         kv = KeyValues(
@@ -149,7 +155,8 @@ class Endpoint:
             self._run(self._stop(grace))
         finally:
             self._writes.close()
-            self._pool.shutdown()
+            # Who waits for the store still is woken when that is closed.
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _announce_end(self) -> None:
         self._health.stop()

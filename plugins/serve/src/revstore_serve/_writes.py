@@ -19,6 +19,8 @@ __all__ = ["Writes"]
 
 #: Bodies that go into one call. Those that come meanwhile go into the next.
 _MOST = 256
+# Seconds that the end waits for writes that nobody waits for any more.
+_PATIENCE = 1.0
 
 _Body = Callable[[Transaction], Answer]
 
@@ -51,10 +53,10 @@ class Writes:
         return await waiting.done
 
     def close(self) -> None:
-        """End the thread once it has done what waits."""
+        """End the thread once it has done what waits; go on without it if that takes long."""
         self._closed = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
         while not self._closed or self._waiting:
