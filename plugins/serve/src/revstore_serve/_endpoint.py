@@ -155,7 +155,7 @@ class Endpoint:
             self._run(self._stop(grace))
         finally:
             self._writes.close()
-            # Who waits for the store still is woken when that is closed.
+            # Calls that still wait for the store end when that is closed.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _announce_end(self) -> None:
