@@ -192,8 +192,9 @@ class Watch(Closing, Generic[T]):
         per call, you miss nothing. There may be one call too many, but never one too few. Calls for
         bookmarks and the end of ``timeout`` may be up to 1.5 s late.
 
-        The callback is called in any thread, even within ``poll``. It must return at once and must
-        not use the storage; what it raises is logged. None removes the callback.
+        The callback may run in any thread: with a cache in the cache's own, in the thread that
+        closes the watch or the storage, and within ``on_readable`` and ``poll``. It must return at
+        once and must not use the storage; its errors are logged. None removes the callback.
 
         Raises:
             Unsupported: the watch cannot report when it is readable, as those of a storage without
