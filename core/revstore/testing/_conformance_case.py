@@ -43,7 +43,7 @@ class TestConformance(BackendTests):
     def wiped(
         self, open_backend: OpenBackend | None, conformance_opener: Callable[[], Backend]
     ) -> OpenBackend | None:
-        # Of those that live in a process, each opening makes another.
+        # A store in memory is a new one at each opening.
         return conformance_opener if open_backend is None and self.ephemeral else None
 
     @pytest.fixture

@@ -37,7 +37,7 @@ _KEYS = 4
 _TURNS = 5
 #: The longest value: two of them and the rest of a line are written to a pipe in one piece.
 _LENGTH = 1500
-#: Seconds that a lease lives that nobody ends: longer than a round.
+#: Seconds that a lease lives if nobody ends it: longer than a round.
 _TTL = 600
 
 
@@ -220,7 +220,7 @@ def _main(url: str, prefix: str, seed: str, writers: str) -> None:
     ]
     for thread in threads:
         thread.start()
-    # Python warns of forks while there are threads, which is what is tried here.
+    # Python warns of forks in a process with threads, which this tests on purpose.
     warnings.simplefilter("ignore", DeprecationWarning)
     signal.signal(signal.SIGALRM, _interrupt)
     child = 0

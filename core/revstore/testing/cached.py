@@ -65,7 +65,7 @@ class _Settled(Cacher[Any]):
 
     def _settle(self, resource_version: str) -> None:
         if resource_version:
-            with contextlib.suppress(CorruptObjects):  # comes after the wait
+            with contextlib.suppress(CorruptObjects):  # raised after the wait
                 super().list(self._prefix, limit=1)
 
 

@@ -361,7 +361,7 @@ def check_watch_filtered(history: History) -> Iterator[str]:
                 yield f"{_name(watch)}: {event.kv.key} came, which it does not cover"
 
 
-# What a watch may end with by itself.
+# The errors with which a watch may end by itself.
 _ENDS = (Compacted, Unreachable, AccessDenied, CorruptStore, IncompatibleStore)
 
 

@@ -178,7 +178,7 @@ class _Plugin:
         if report.skipped:
             detail = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
             detail = detail.removeprefix("Skipped: ")
-            if detail.startswith("claims "):  # what a store without the capability must do
+            if detail.startswith("claims "):  # a test of stores without the capability
                 return
             unclaimed = "does not claim" in detail
             outcome = Outcome.UNSUPPORTED if unclaimed else Outcome.NOT_RUN

@@ -75,7 +75,7 @@ class EtcdServer:
         self.client_url = f"{scheme}://{self.address}"
         self._cluster = ""
         self._listens = f"http://127.0.0.1:{peer}"
-        #: Where its peers look for it.
+        #: The address at which its peers find it.
         self.peer_url = self._listens
         self._environment = {"ETCD_UNSUPPORTED_ARCH": os.uname().machine}
         self._network = network

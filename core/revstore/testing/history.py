@@ -249,7 +249,7 @@ class Recorder:
             try:
                 return body(runs[-1])
             except BaseException:
-                runs.clear()  # nothing of it is written
+                runs.clear()  # none of its writes happened
                 raise
 
         try:

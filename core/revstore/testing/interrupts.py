@@ -248,7 +248,7 @@ def interrupt_by_signal(
     hits = 0
     before = signal.signal(signal.SIGALRM, strike)
     collects = gc.isenabled()
-    gc.disable()  # what is raised within its callbacks does not come out
+    gc.disable()  # errors raised within its callbacks do not reach the caller
     try:
         for _ in range(rounds):
             try:

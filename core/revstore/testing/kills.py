@@ -134,7 +134,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 def _operations(output: str) -> Iterator[Operation]:
     """Yield the answered calls that a process reported, then the writes that were under way."""
     asked: dict[str, list[Operation]] = {}
-    # What stands behind the last line's end was cut off.
+    # The text behind the last line's end was cut off.
     for line in output.split("\n")[:-1]:
         fields = json.loads(line)
         before = asked.pop(fields["writer"], None)

@@ -30,7 +30,7 @@ class Verdict(enum.StrEnum):
 @attrs.frozen
 class _Call:
     operation: Operation
-    #: That of the write, also of one whose answer never came but whose value was seen.
+    #: The write's revision, also if its answer never came but its value was seen.
     revision: int
 
 
@@ -128,7 +128,7 @@ def _steps(
         after = _apply(call, state)
         if after is not None:
             found.append((base, done | bit, after))
-    # The one that began first is the likeliest to come next; it is popped first.
+    # The operation that began first is the likeliest to come next; it is popped first.
     found.reverse()
     return found
 

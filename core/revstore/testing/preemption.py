@@ -26,7 +26,7 @@ class Preemption:
         self.switches = 0
         self._random = random.Random(seed)
         self._chance = chance
-        # By the identity of the code, which its hash does not tell cheaply.
+        # By the identity of the code, since its hash is expensive.
         self._traced: dict[int, tuple[CodeType, Any]] = {}
 
     def __call__(self, frame: FrameType, _event: str, _argument: object) -> Any:

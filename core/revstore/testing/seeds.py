@@ -14,5 +14,5 @@ import random
 __all__ = ["SEED"]
 
 _DEFAULT = 1 if os.environ.get("CI") else random.randrange(10**9)
-#: What ``REVSTORE_TEST_SEED`` says; else 1 where ``CI`` is set, else any number.
+#: The value of ``REVSTORE_TEST_SEED``; without it 1 if ``CI`` is set, else a random number.
 SEED = int(os.environ.get("REVSTORE_TEST_SEED") or _DEFAULT)

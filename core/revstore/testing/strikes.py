@@ -25,7 +25,7 @@ from revstore.testing.workload import Workload
 
 __all__ = ["Strikes", "Struck", "run_under_strikes"]
 
-#: The main thread is interrupted so often for each child that is forked.
+#: How often the main thread is interrupted for each child that is forked.
 _INTERRUPTS = 6
 #: Seconds between two interrupts, each of which may cost a connection.
 _PAUSE = 0.02
@@ -101,7 +101,7 @@ class _Alarm:
 
     def __init__(self) -> None:
         self.raised = False
-        #: The lines that the signal came at, innermost first.
+        #: The lines at which the signal came, innermost first.
         self.place: list[str] = []
         #: Maybe in the finalizer of a file, which before Python 3.13 drops exceptions in silence.
         self.in_finalizer = False

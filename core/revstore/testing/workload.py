@@ -17,7 +17,7 @@ from revstore.values import Capability, KeyValue
 __all__ = ["Workload"]
 
 
-# Seconds that a lease lives that nobody ends: more than a run takes.
+# Seconds that a lease lives if nobody ends it: more than a run takes.
 _LEASE = 3600
 
 
@@ -108,7 +108,7 @@ class _Running:
         self._lock = threading.Lock()  # guards _writing, _last and failures
         self._writing = writing
         self._last = start
-        # Begun one by one, the first would be through before the last has begun.
+        # If they began one by one, the first would end before the last begins.
         self._begin = threading.Barrier(plan.writers + plan.watchers)
         self.failures: list[BaseException] = []
 
@@ -216,7 +216,7 @@ class _Running:
                 except Exception:
                     if watch.record.error is None:
                         raise
-                    time.sleep(0.01)  # what ended it is recorded, for a check to judge
+                    time.sleep(0.01)  # the error that ended it is recorded, and a check judges it
                 reached = watch.position
             if reached > position:
                 deadline = time.monotonic() + self._plan.patience

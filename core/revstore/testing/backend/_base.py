@@ -37,7 +37,7 @@ class BackendSuite:
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
-        """Open a backend; override it. The test may close it."""
+        """Open a backend. Override this; the test may close the backend."""
         raise NotImplementedError("override the fixture `backend` to yield an open Backend")
 
     @pytest.fixture
@@ -78,8 +78,8 @@ class BackendSuite:
         return capability in backend.capabilities
 
     def storable(self, backend: Backend, names: Sequence[str]) -> list[str]:
-        """Return ``names``; without NESTED_KEYS only those neither above nor below an earlier
-        one."""
+        """Return the ``names`` that the store can hold together: without NESTED_KEYS, only those
+        neither above nor below an earlier one."""
         if self.claims(backend, Capability.NESTED_KEYS):
             return [*names]
         kept: list[str] = []
@@ -90,12 +90,14 @@ class BackendSuite:
         return kept
 
     def need(self, backend: Backend, capability: Capability) -> None:
-        """Skip a test about ``capability`` if it is not claimed; another test checks that."""
+        """Skip a test about ``capability`` if the backend does not claim it; another test
+        checks that."""
         if capability not in backend.capabilities:
             pytest.skip(f"does not claim {capability}")
 
     def need_second(self, open_backend: OpenBackend | None) -> OpenBackend:
-        """Return the function that opens a second handle, or fail: the claim needs one."""
+        """Return the function that opens a second handle, or fail: a backend that claims the
+        capability needs one."""
         if open_backend is None:
             pytest.fail("a claimed capability needs the fixture `open_backend` to be tested")
         return open_backend

@@ -22,7 +22,7 @@ _SHIFTS = pytest.mark.parametrize("shift", [-1e6, 1e6], ids=["back", "forward"])
 
 
 class ClockTests(BackendSuite):
-    """Waits and deadlines are by a clock that nobody sets."""
+    """Waits and deadlines do not depend on the machine's clock."""
 
     @pytest.fixture
     def wall_clock(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -51,8 +51,8 @@ class ClockTests(BackendSuite):
     def test_the_clock_is_set_in_a_wait(
         self, backend: Backend, space: Keyspace, wall_clock: SimpleNamespace, shift: float
     ) -> None:
-        """If the clock is set while a poll waits, the poll waits as long as asked; events meanwhile
-        and afterwards come."""
+        """If the clock is set while a poll waits, the poll still waits as long as requested. Events
+        meanwhile and afterwards are delivered."""
         found: list[WatchBatch | None] = []
         with space.watch(progress=False) as watch:
             waiter = threading.Thread(target=lambda: found.append(watch.poll(0.5)), daemon=True)
@@ -75,7 +75,7 @@ class ClockTests(BackendSuite):
         wall_clock: SimpleNamespace,
         shift: float,
     ) -> None:
-        """Calls succeed, and those that nobody answers end at their deadlines."""
+        """With a wrong clock calls succeed, and calls that get no answer end at their deadlines."""
         wall_clock.shift = shift
         created = space.create("a", b"1")
         assert backend.get(space.key("a"), timeout=5).revision >= created
@@ -90,7 +90,7 @@ class ClockTests(BackendSuite):
     def test_expiry_by_a_wrong_clock(
         self, backend: Backend, space: Keyspace, wall_clock: SimpleNamespace, shift: float
     ) -> None:
-        """A key that is written after the clock was set lives as long as its ttl (TTL-1)."""
+        """A key that is written after the clock was set lives as long as its TTL (TTL-1)."""
         self.need(backend, Capability.TTL)
         space.create("before", ttl=1000)
         wall_clock.shift = shift

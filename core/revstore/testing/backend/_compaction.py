@@ -14,7 +14,7 @@ __all__ = ["CompactionTests"]
 
 
 class CompactionTests(BackendSuite):
-    """What compaction takes away, and what it leaves."""
+    """What compaction removes, and what it keeps."""
 
     def test_unclaimed_compaction(self, backend: Backend, space: Keyspace) -> None:
         """A backend without COMPACTION refuses it."""
@@ -25,7 +25,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_reads_around_the_compacted_revision(self, backend: Backend, space: Keyspace) -> None:
-        """Below it reads raise Compacted, at it and above they work (LISTRV-10, LIST-20)."""
+        """Reads below the compacted revision raise Compacted; reads at it and above work
+        (LISTRV-10, LIST-20)."""
         self.need(backend, Capability.COMPACTION)
         space.create("a", b"1")
         below = space.create("b", b"1")
@@ -49,7 +50,7 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_current_values_stay(self, backend: Backend, space: Keyspace) -> None:
-        """Compaction up to now changes no key and takes no revision (CMP-6)."""
+        """Compaction up to the current revision changes no key and takes no revision (CMP-6)."""
         self.need(backend, Capability.COMPACTION)
         for number in range(20):
             space.create(f"k{number:02}", b"%d" % number)
@@ -68,8 +69,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_bounds(self, backend: Backend, space: Keyspace) -> None:
-        """At or below the compacted revision: Compacted; above the current one: FutureRevision; a
-        refused compaction changes nothing (CMP-4)."""
+        """Compaction at or below the compacted revision raises Compacted, above the current one
+        FutureRevision. A refused compaction changes nothing (CMP-4)."""
         self.need(backend, Capability.COMPACTION)
         below = space.create("a")
         at = space.create("b")
@@ -91,8 +92,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_watch_below_the_compacted_revision(self, backend: Backend, space: Keyspace) -> None:
-        """Opening works, and every poll raises Compacted; at the compacted revision the watch works
-        (ERR-8)."""
+        """A watch below the compacted revision opens, and every poll raises Compacted. A watch at
+        the compacted revision works (ERR-8)."""
         self.need(backend, Capability.COMPACTION)
         first = space.create("a", b"1")
         at = space.update("a", b"2")
@@ -113,7 +114,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_watch_that_is_up_to_date_goes_on(self, backend: Backend, space: Keyspace) -> None:
-        """A watch that has delivered up to the compacted revision does not notice (CMP-6)."""
+        """A watch that has delivered everything up to the compacted revision is not
+        affected (CMP-6)."""
         self.need(backend, Capability.COMPACTION)
         with space.watch() as watch:
             last = space.create("a", b"1")
@@ -128,8 +130,8 @@ class CompactionTests(BackendSuite):
 
     @pytest.mark.usefixtures("alone")
     def test_watch_overtaken(self, backend: Backend, space: Keyspace) -> None:
-        """A watch that is overtaken either has its events already or raises Compacted: it never
-        skips any silently (ERR-8, WATCH-28)."""
+        """A watch that compaction overtakes either has its events already or raises Compacted. It
+        never skips any silently (ERR-8, WATCH-28)."""
         self.need(backend, Capability.COMPACTION)
         with space.watch() as watch:
             written = [space.create(f"k{number}") for number in range(10)]

@@ -1,4 +1,4 @@
-"""``BackendTests``, part: stores in conditions that only their owners can bring about."""
+"""``BackendTests``, part: stores in conditions that only their owners can produce."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ __all__ = ["ConditionTests"]
 
 
 class ConditionTests(BackendSuite):
-    """Wiped, without an answer, full, damaged, or with keys of others: each needs a fixture, by
-    which the owner brings it about. What was not brought about must not be there."""
+    """Stores that were wiped, do not answer, are full, are damaged or hold foreign keys. Each
+    condition needs a fixture that produces it. Without the fixture, the tests check that the
+    condition does not occur."""
 
     @pytest.fixture
     def wiped(self, backend: Backend) -> OpenBackend | None:
-        """Override where a store can be wiped: a function that closes ``backend``, deletes all that
-        is stored, and opens the store again, in the same place."""
+        """Override this where a store can be wiped. Return a function that closes ``backend``,
+        deletes all stored data, and opens the store again in the same place."""
         return None
 
     @pytest.fixture
     def open_hasty(self, backend: Backend) -> OpenBackend | None:
-        """Override where ``stall`` is, and the backend's own default for ``timeout`` can be set: a
-        function that opens one more handle, whose default is a second or less."""
+        """Override this where ``stall`` is overridden and the backend's own default for ``timeout``
+        can be set. Return a function that opens one more handle with a default of a second or less.
+        """
         return None
 
     @pytest.fixture
     def refusal(self, backend: Backend) -> Stall | None:
-        """Override where a store can be made full or read-only: in ``with refusal():`` it refuses
-        writes. By default it is fenced, where it can be."""
+        """Override this where a store can be made full or read-only. Within ``with refusal():`` it
+        refuses writes. By default the store is fenced, if it can be."""
         if not (self.ephemeral and self.claims(backend, Capability.FENCE)):
             return None
 
@@ -50,23 +52,24 @@ class ConditionTests(BackendSuite):
 
     @pytest.fixture
     def damage(self, backend: Backend) -> Callable[[str], object] | None:
-        """Override where values have checksums: a function that damages the value of a key in the
-        store, past the backend."""
+        """Override this where values have checksums. Return a function that damages the value of a
+        key in the store without the backend."""
         return None
 
     @pytest.fixture
     def add_foreign(self, backend: Backend) -> Callable[[str], object] | None:
-        """Override where others can store keys that are not UTF-8: a function that puts one below a
-        prefix, past the backend."""
+        """Override this where other clients can store keys that are not UTF-8. Return a function
+        that stores one below a prefix without the backend."""
         return None
 
     @pytest.fixture
     def declared(self) -> frozenset[Capability] | None:
-        """Override with ``BackendInfo.capabilities`` of the plugin, what a store of it may have."""
+        """Override this with the capabilities in the plugin's ``BackendInfo``, the most that a
+        store of it may have."""
         return None
 
     def test_store_id_after_a_wipe(self, backend: Backend, wiped: OpenBackend | None) -> None:
-        """A store that was wiped has another identity, and nothing of what was stored."""
+        """A store that was wiped has another identity, and none of the old data."""
         if wiped is None:
             pytest.skip("needs the fixture `wiped`")
         before = backend.status().store_id
@@ -82,7 +85,7 @@ class ConditionTests(BackendSuite):
         stall: Stall | None,
         open_hasty: OpenBackend | None,
     ) -> None:
-        """A call without a timeout ends by the backend's own one, which is finite."""
+        """A call without a timeout ends by the backend's default timeout, which is finite."""
         if stall is None or open_hasty is None:
             pytest.skip("needs the fixtures `stall` and `open_hasty`")
         with open_hasty() as hasty:
@@ -111,8 +114,8 @@ class ConditionTests(BackendSuite):
     def test_refused_writes_change_nothing(
         self, backend: Backend, space: Keyspace, refusal: Stall | None
     ) -> None:
-        """Of a write that raises NoSpace or ReadOnly nothing is there, no watch shows it, and it
-        takes no revision. Reads go on, and writes once they are taken again."""
+        """A write that raises NoSpace or ReadOnly stores nothing, shows in no watch, and takes no
+        revision. Reads go on, and writes go on once the store accepts them again."""
         if refusal is None:
             pytest.skip("needs the fixture `refusal`")
         first = space.create("a", b"1")
@@ -136,8 +139,8 @@ class ConditionTests(BackendSuite):
     def test_damaged_values(
         self, backend: Backend, space: Keyspace, damage: Callable[[str], object] | None
     ) -> None:
-        """A value that does not fit its checksum is marked in every read, and that of no other key;
-        it can be overwritten and deleted."""
+        """Every read marks a value that does not fit its checksum, and no other value. The value
+        can be overwritten and deleted."""
         revisions = {name: space.create(name, b"a value of some length") for name in "abc"}
         assert not any(kv.damaged for kv in space.list().kvs)
         if damage is None:
@@ -159,8 +162,8 @@ class ConditionTests(BackendSuite):
     def test_foreign_keys(
         self, backend: Backend, space: Keyspace, add_foreign: Callable[[str], object] | None
     ) -> None:
-        """Keys that are not UTF-8 are left out of lists and watches, which go on, and are counted
-        by the status once they were met; a store without them counts none."""
+        """Lists and watches leave out keys that are not UTF-8, and go on. The status counts them
+        once they were met; a store without them counts none."""
         space.create("a")
         space.list()
         if add_foreign is None:

@@ -30,12 +30,12 @@ _KEYS = 20
 
 
 class ForkTests(BackendSuite):
-    """What a parent opened is closed in a child; what the child opens is as good as in a process
-    of its own, whatever the parent does."""
+    """In a child the parent's handles are closed. A handle that the child opens works as in any
+    other process, whatever the parent does."""
 
     def test_fork(self, backend: Backend, space: Keyspace) -> None:
-        """In a child every call raises Closed at once and close does no harm; the parent does not
-        notice."""
+        """In a child every call raises Closed at once, and ``close`` does no harm. The parent does
+        not notice."""
         need_fork()
         space.create("a", b"1")
         watch = space.watch()
@@ -56,8 +56,8 @@ class ForkTests(BackendSuite):
     def test_a_child_opens_its_own(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Three children open the store again; the parent closes its handle, and each child writes
-        on. All acknowledged writes are there, and no revision was given twice (BASE-1)."""
+        """Three children open the store again, the parent closes its handle, and each child goes on
+        writing. All acknowledged writes exist, and no revision was used twice (BASE-1)."""
         reopen = self._need_forks(backend, open_backend)
         first = space.create("a", b"1")
         begin = os.pipe()
@@ -82,8 +82,8 @@ class ForkTests(BackendSuite):
     def test_forks_while_threads_work(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Whatever the parent's threads do at the moment of a fork (write, read a long list, follow
-        a watch), the child can open the store and write, and the parent goes on."""
+        """Whatever the parent's threads do at a fork (write, read a long list, follow a watch), the
+        child can open the store and write, and the parent goes on."""
         reopen = self._need_forks(backend, open_backend)
         for number in range(300):
             space.create(f"there-{number:03}", b"x" * 2000)
@@ -114,7 +114,7 @@ def need_fork() -> None:
 
 
 class Child:
-    """A forked child that runs ``work``; its result, or what it raised, comes back."""
+    """A forked child that runs ``work`` and sends its result or its error back."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._pipe, end = os.pipe()
@@ -133,7 +133,7 @@ class Child:
         os.close(end)
 
     def result(self, patience: float = 2 * PATIENCE) -> Any:
-        """Return what ``work`` returned; fail if it raised, or has not ended in ``patience``
+        """Return the result of ``work``; fail if it raised, or has not ended within ``patience``
         seconds."""
         deadline = time.monotonic() + patience
         data = b""
@@ -177,7 +177,7 @@ def _write(backend: Backend, prefix: str) -> list[int]:
 
 @attrs.define
 class _Work:
-    """What the threads of the parent have done."""
+    """Counts of what the threads of the parent have done."""
 
     revisions: list[int] = attrs.field(factory=list)
     watched: int = 0

@@ -17,11 +17,11 @@ _Write = tuple[int, str, bytes | None]
 
 
 class HammerTests(BackendSuite):
-    """What holds under concurrency."""
+    """Guarantees that hold under concurrency."""
 
     def test_watch_hammer(self, backend: Backend, space: Keyspace) -> None:
         """With many writers, every watcher sees each event once, in revision order, with the right
-        previous (WATCH-15, BASE-1)."""
+        previous value (WATCH-15, BASE-1)."""
         writers, turns = 6, 60
         done: list[list[_Write]] = []
 
@@ -102,7 +102,7 @@ def _write(backend: Backend, space: Keyspace, index: int, turns: int) -> list[_W
 def _follow(space: Keyspace, watch: BackendWatch, last: Callable[[], int | None]) -> list[_Write]:
     """Return all events up to the revision that ``last`` returns once it is known.
 
-    They are checked against the state that they lead to.
+    Check that the events add up to the state.
     """
     state: dict[str, KeyValue] = {}
     seen: list[_Write] = []

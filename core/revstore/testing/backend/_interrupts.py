@@ -22,11 +22,11 @@ __all__ = ["InterruptTests"]
 
 
 class _Builtin(TimeoutError, ValueError, RuntimeError, IndexError, KeyError):
-    """What a handler may raise, and code may catch from others. It has no ``errno``."""
+    """An error of a handler that code may catch when others raise it. It has no ``errno``."""
 
 
 class _Storage(Unreachable, Timeout):
-    """The same of the contract's own errors: one that invites a repetition."""
+    """An error of a handler that is one of the contract's own errors and invites a repetition."""
 
     def __init__(self) -> None:
         super().__init__("raised by a handler")
@@ -37,13 +37,13 @@ _Error = Callable[[], BaseException]
 
 
 class InterruptTests(BackendSuite):
-    """A call that is interrupted, at whatever line of the backend, raises what interrupted it,
-    also where it could be taken for an error of the store; a write was then made or not, and every
-    later call is as right as ever."""
+    """A signal's handler may raise at any line of the backend. The call then raises that error,
+    even if it looks like an error of the store. A write was made completely or not at all, and
+    later calls work as before."""
 
     @_ERRORS
     def test_interrupted_reads(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """Later reads show every write that was acknowledged before them (LIST-20)."""
+        """Later reads show every write acknowledged before them (LIST-20)."""
         revision = space.create("a", b"0")
         calls: list[Callable[[], object]] = [
             backend.status,
@@ -87,8 +87,8 @@ class InterruptTests(BackendSuite):
 
     @_ERRORS
     def test_interrupted_polls(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """A watch that is polled again loses nothing and repeats nothing; nor does one that begins
-        at its position (WATCH-15)."""
+        """A watch that is polled again neither loses nor repeats anything; nor does a watch that
+        begins at its position (WATCH-15)."""
         told: list[WatchEvent] = []
         numbers = iter(range(1 << 30))
         watch = space.watch()
@@ -114,12 +114,12 @@ class InterruptTests(BackendSuite):
 
     @_ERRORS
     def test_interrupted_watches(self, backend: Backend, space: Keyspace, error: _Error) -> None:
-        """Opening and closing watches, and requesting progress, does not disturb other watches, and
-        leaves no thread behind."""
+        """Interrupts while watches open, close and request progress do not disturb other watches,
+        and leave no thread behind."""
         steady = space.watch()
         numbers = iter(range(1 << 30))
         space.create(f"{next(numbers):05}")
-        collect(steady, 1)  # what it needs is there by now
+        collect(steady, 1)  # by now everything that it needs exists
         before = threading.active_count()
         opened: list[BackendWatch] = []
 
@@ -146,7 +146,8 @@ class InterruptTests(BackendSuite):
     def test_interrupted_compaction(
         self, backend: Backend, space: Keyspace, alone: None, error: _Error
     ) -> None:
-        """History is dropped or not; what is left can be read and compacted again (CMP-1)."""
+        """History is removed or not. The remaining history can be read and compacted again
+        (CMP-1)."""
         self.need(backend, Capability.COMPACTION)
         revisions = [space.create("a", b"0")]
 
@@ -171,7 +172,7 @@ class InterruptTests(BackendSuite):
 
 
 class _Elsewhere:
-    """Writes in another thread, and checks that reads in this one show what was acknowledged."""
+    """Writes in another thread, and checks that reads in this one show the acknowledged writes."""
 
     def __init__(self, backend: Backend, space: Keyspace) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""``BackendTests``, part: leases, and the time that is left to a key."""
+"""``BackendTests``, part: leases, and the remaining time of keys."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _names_of(space: Keyspace, keys: tuple[str, ...]) -> list[str]:
 
 
 class LeaseTests(BackendSuite):
-    """Leases hold many keys, and end by time or by hand. Times are lower bounds; the upper one is
-    patience."""
+    """Leases hold many keys, and end by time or by request. The tests check that none ends too
+    early, and wait patiently for an end that is due."""
 
     @pytest.fixture
     def leases(self, backend: Backend) -> Leases:
@@ -34,7 +34,7 @@ class LeaseTests(BackendSuite):
         return backend.leases()
 
     def test_unclaimed_leases(self, backend: Backend) -> None:
-        """Without LEASES the call raises Unsupported."""
+        """Without LEASES the calls raise Unsupported."""
         if self.claims(backend, Capability.LEASES):
             assert self.claims(backend, Capability.TRANSACTIONS), "keys are attached by them"
             pytest.skip("claims leases, which other tests check")
@@ -42,8 +42,7 @@ class LeaseTests(BackendSuite):
             backend.leases()
 
     def test_grant(self, backend: Backend, leases: Leases) -> None:
-        """A lease has the id that was asked for, or one that the store chooses, and takes no
-        revision."""
+        """A lease has the requested id, or one that the store chooses, and takes no revision."""
         before = backend.status().revision
         chosen = leases.grant(1000)
         named = leases.grant(5000, lease=chosen.id + 1)
@@ -157,7 +156,8 @@ class LeaseTests(BackendSuite):
         assert space.names(space.list().kvs) == ["again", "plain", "timed"]
 
     def test_expiry_of_a_lease(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """All keys are deleted in one revision, not too early, and the lease with them."""
+        """When a lease expires, all its keys are deleted in one revision, not too early, and the
+        lease is gone."""
         with space.watch(progress=False) as watch:
             began = time.monotonic()
             lease = leases.grant(1).id
@@ -174,7 +174,7 @@ class LeaseTests(BackendSuite):
             leases.keep_alive(lease)
 
     def test_keep_alive(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """A lease that is kept alive outlives its ttl; then it lasts for another ttl."""
+        """A lease that is kept alive outlives its TTL, and then lasts for another TTL."""
         lease = leases.grant(2)
         self.attach(backend, space, {"a": lease.id})
         began = time.monotonic()
@@ -193,7 +193,7 @@ class LeaseTests(BackendSuite):
     def test_one_key_expires_by_its_lease(
         self, backend: Backend, space: Keyspace, leases: Leases
     ) -> None:
-        """A key that had a ttl now lives as long as its lease."""
+        """A key that had a TTL and then got a lease lives as long as the lease."""
         space.create("a", ttl=1)
         space.create("timer", ttl=1)
         lease = leases.grant(1000).id
@@ -204,7 +204,7 @@ class LeaseTests(BackendSuite):
         assert space.find("a") is None
 
     def test_leases_are_one_object(self, backend: Backend, leases: Leases) -> None:
-        """Each call returns the same object, and extends no lease."""
+        """``leases`` returns the same object each time, and does not extend any lease."""
         lease = leases.grant(1000).id
         assert backend.leases(grace=1e6) is leases
         assert leases.get(lease).remaining <= 1000 + 1
@@ -217,8 +217,8 @@ class LeaseTests(BackendSuite):
         leases: Leases,
         open_backend: OpenBackend | None,
     ) -> None:
-        """A lease and its keys survive closing and opening the store; its holder gets the grace,
-        and its ttl does not start again."""
+        """A lease and its keys survive closing and opening the store. Its holder gets a grace
+        period, and its TTL does not start again."""
         self.need(backend, Capability.DURABLE)
         reopen = self.need_second(open_backend)
         lease, long = leases.grant(3).id, leases.grant(1000).id
@@ -242,7 +242,7 @@ class LeaseTests(BackendSuite):
         leases: Leases,
         open_backend: OpenBackend | None,
     ) -> None:
-        """Each handle has the leases of the other, and sees their changes."""
+        """Each handle sees the leases of the other, and their changes."""
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         with self.need_second(open_backend)() as second:
             others = second.leases()
@@ -260,7 +260,8 @@ class LeaseTests(BackendSuite):
                 leases.get(lease)
 
     def test_remaining_ttl(self, backend: Backend, space: Keyspace) -> None:
-        """None for a key that does not expire or does not exist; else the seconds that are left."""
+        """The remaining TTL is None for a key that does not expire or does not exist; otherwise it
+        is the remaining seconds."""
         if not self.claims(backend, Capability.REMAINING_TTL):
             with pytest.raises(Unsupported):
                 backend.remaining_ttl(space.key("a"))

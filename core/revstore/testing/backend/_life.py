@@ -33,16 +33,17 @@ from revstore.values import Capability, WatchEventType
 
 __all__ = ["LifeTests", "TtlTests"]
 
-#: Seconds after which a call hangs that was to end by its deadline, or by ``close``.
+#: Seconds after which a call that should have ended, by deadline or ``close``, counts as hanging.
 HANGS = 5.0
 
 
 class TtlTests(BackendSuite):
-    """How keys expire. Times are lower bounds; the upper one is patience."""
+    """How keys expire. The tests check that none expires too early, and wait patiently for those
+    that are due."""
 
     def test_expiry(self, backend: Backend, space: Keyspace) -> None:
-        """A key with a ttl is deleted by itself, not too early, at its own revision; watches see
-        the deletion with the last content (TTL-1, CREATE-5)."""
+        """A key with a TTL is deleted by the store, not too early, at a revision of its own.
+        Watches see the deletion with the last content (TTL-1, CREATE-5)."""
         self.need(backend, Capability.TTL)
         with space.watch(progress=False) as watch:
             began = time.monotonic()
@@ -78,7 +79,7 @@ class TtlTests(BackendSuite):
     def test_ttl_none_keeps_zero_removes_more_restarts(
         self, backend: Backend, space: Keyspace
     ) -> None:
-        """What an update does to the expiry (GU-12, OLD-12)."""
+        """An update with TTL None keeps the expiry, 0 removes it, n restarts it (GU-12, OLD-12)."""
         self.need(backend, Capability.TTL)
         for name in ("kept", "removed", "restarted", "given"):
             space.create(name, b"1", ttl=0 if name == "given" else 2)
@@ -101,7 +102,7 @@ class TtlTests(BackendSuite):
         assert space.names(space.list().kvs) == ["plain", "removed"]
 
     def test_keys_that_expire_together(self, backend: Backend, space: Keyspace) -> None:
-        """Of many keys each expires once, in complete revisions (TTL-6)."""
+        """Each of many keys expires once, and revisions are complete (TTL-6)."""
         self.need(backend, Capability.TTL)
         names = {f"k{number}" for number in range(20)}
         with space.watch() as watch:
@@ -114,7 +115,8 @@ class TtlTests(BackendSuite):
         assert space.list().kvs == ()
 
     def test_deleted_key_does_not_expire(self, backend: Backend, space: Keyspace) -> None:
-        """An expiry belongs to the key it was given to, not to a later one of the same name."""
+        """An expiry belongs to the key for which it was set, not to a later key of the same
+        name."""
         self.need(backend, Capability.TTL)
         space.create("a", b"1", ttl=1)
         space.delete("a")
@@ -136,10 +138,10 @@ class TtlTests(BackendSuite):
 
 
 class LifeTests(BackendSuite):
-    """Status, close, fork and what several handles share."""
+    """Status, ``close``, fork, and several handles on one store."""
 
     def test_status(self, backend: Backend, space: Keyspace) -> None:
-        """The status names the store and follows its writes (GET-9)."""
+        """The status identifies the store and follows its writes (GET-9)."""
         first = backend.status()
         written = space.create("a")
         second = backend.status()
@@ -166,7 +168,7 @@ class LifeTests(BackendSuite):
         assert backend.capabilities == before <= frozenset(Capability)
 
     def test_timeouts(self, backend: Backend, space: Keyspace) -> None:
-        """Every call that may take time takes a deadline, and answers within a generous one."""
+        """Every call that may take time takes a timeout, and ends within a generous one."""
         put = backend.put(space.key("a"), b"1", expected_revision=0, timeout=PATIENCE)
 
         assert put.succeeded
@@ -181,8 +183,8 @@ class LifeTests(BackendSuite):
 
     def test_deadlines(self, backend: Backend, space: Keyspace, stall: Stall | None) -> None:
         """While the store does not answer, calls end at their deadline with an error that says so,
-        and a poll returns nothing. Opening a watch, and requesting progress, does not wait.
-        Afterwards everything goes on."""
+        and a poll returns nothing. Opening a watch and requesting progress do not wait. Afterwards
+        everything works again."""
         if stall is None:
             pytest.skip("needs the fixture `stall`")
         created = space.create("a", b"1")
@@ -223,7 +225,7 @@ class LifeTests(BackendSuite):
                 call()
 
     def test_close_with_calls_under_way(self, backend: Backend, space: Keyspace) -> None:
-        """Calls that run during close finish or raise Closed, nothing else, and none hangs."""
+        """Calls that run during ``close`` finish or raise Closed and no other error. None hangs."""
 
         def work(index: int) -> None:
             if index == 0:
@@ -271,7 +273,7 @@ class LifeTests(BackendSuite):
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
         """A handle may be closed at any moment, even while other threads, switched at every line,
-        open and close its first watches: they go on or get Closed."""
+        open and close its first watches. These calls work or raise Closed."""
         before = set(threading.enumerate())
 
         def work(index: int) -> None:
@@ -295,15 +297,15 @@ class LifeTests(BackendSuite):
             wait_until(lambda: set(threading.enumerate()) <= before, "the threads end")
 
     def test_unclaimed_durability(self, backend: Backend) -> None:
-        """Shown as "no" by a skip, since there is no call to refuse."""
+        """A skip reports that the store is not durable, since there is no call to refuse."""
         for capability in (Capability.DURABLE, Capability.CROSS_PROCESS_WATCH):
             self.need(backend, capability)
 
     def test_durable(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Acknowledged writes are there after closing and opening again, with their revisions; no
-        revision is used twice (BASE-1)."""
+        """Acknowledged writes survive closing and opening again, with their revisions. No revision
+        is used twice (BASE-1)."""
         self.need(backend, Capability.DURABLE)
         reopen = self.need_second(open_backend)
         space.create("a", b"1")
@@ -325,7 +327,7 @@ class LifeTests(BackendSuite):
     def test_two_handles(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Two handles on one store see each other's writes at once in reads, and soon in watches,
+        """Two handles on one store see each other's writes at once in reads, soon in watches, and
         in one order."""
         if open_backend is None:
             pytest.skip("the store cannot be opened twice")
@@ -365,7 +367,7 @@ class LifeTests(BackendSuite):
 
 
 def _is_late(call: Callable[[], object]) -> bool:
-    """Return whether ``call`` ended because its time was over."""
+    """Return whether ``call`` ended because its deadline passed."""
     try:
         call()
     except (Timeout, OutcomeUnknown, Unreachable):

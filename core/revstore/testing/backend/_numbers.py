@@ -1,4 +1,4 @@
-"""``BackendTests``, part: numbers at the edges of their ranges, and what is no number."""
+"""``BackendTests``, part: numbers at the edges of their ranges, and values that are no numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TTL_MOST = (1 << 32) - 1
 #: No number of any range.
 _NONE: list[Any] = [-1, -_MOST - 2, _MOST + 1, 1 << 64, 10**5000, True, 1.0, math.nan, "1", b"1"]
 _NO_SECONDS: list[Any] = [math.nan, "1", True, 1j]
-#: In the range, and above every revision: at and around where stores and drivers change size.
+#: In the range and above every revision, around the sizes at which stores and drivers change.
 _FUTURE = [n + d for n in (1 << 42, 1 << 43, 1 << 53, _MOST - 1) for d in (-1, 0, 1)]
 
 #: Argument -> the calls that take it, with ``value`` in it.
@@ -64,7 +64,7 @@ def _compact(backend: Backend, timeout: Any) -> None:
 
 
 class NumberTests(BackendSuite):
-    """Each number is served, or refused with the same error by every backend."""
+    """Every backend accepts each number, or refuses it with the same error."""
 
     @pytest.mark.parametrize("name", _CALLS)
     def test_numbers_out_of_range(self, backend: Backend, space: Keyspace, name: str) -> None:
@@ -81,8 +81,8 @@ class NumberTests(BackendSuite):
             assert backend.status().revision == before
 
     def test_revisions_of_the_future(self, backend: Backend, space: Keyspace) -> None:
-        """A revision that the store has not reached is FutureRevision, up to the largest that fits
-        into 63 bits; a write that expects it loses; a watch from it waits."""
+        """A revision that the store has not reached is FutureRevision, up to the largest of 63
+        bits. A write that expects it loses, and a watch from it waits."""
         key = space.key("a")
         kept = space.create("a", b"1")
         read, count, page, compact = _CALLS["revision"]
@@ -135,8 +135,8 @@ class NumberTests(BackendSuite):
             assert caught.value.field == "timeout"
 
     def test_timeouts_of_poll(self, backend: Backend, space: Keyspace) -> None:
-        """Infinity waits until there is something; a negative number does not wait; NaN and values
-        that are not numbers are refused by name, and the watch goes on."""
+        """A poll with infinity waits until there is something; with a negative number it does not
+        wait. NaN and values that are not numbers are refused by name, and the watch goes on."""
         with backend.watch(space.prefix, recursive=True, after_revision=space.start) as watch:
             for value in _NO_SECONDS:
                 with pytest.raises(InvalidArgument) as caught:

@@ -17,10 +17,11 @@ __all__ = ["OperatorStepTests"]
 
 
 class OperatorStepTests(BackendSuite):
-    """What restores and migrations need of a store."""
+    """The operations on a store that restores and migrations need."""
 
     def test_raised_revision(self, backend: Backend, space: Keyspace, alone: None) -> None:
-        """Later writes are above it; the state, and the events that watches still owe, stay."""
+        """Later writes are above the raised revision. The state stays, and so do the events that
+        watches have yet to deliver."""
         if not self.claims(backend, Capability.RAISE_REVISION):
             with pytest.raises(Unsupported):
                 backend.raise_revision(5)
@@ -73,7 +74,8 @@ class OperatorStepTests(BackendSuite):
         assert backend.status().revision == before
 
     def test_fence(self, backend: Backend, space: Keyspace, alone: None) -> None:
-        """No write of any kind succeeds; reads and watches work; afterwards writes work again."""
+        """While the store is fenced, no write of any kind succeeds, but reads and watches work.
+        Afterwards writes work again."""
         if not self.claims(backend, Capability.FENCE):
             with pytest.raises(Unsupported):
                 backend.fence("why")
@@ -108,7 +110,7 @@ class OperatorStepTests(BackendSuite):
     def test_fence_holds_everybody(
         self, backend: Backend, space: Keyspace, alone: None, open_backend: OpenBackend | None
     ) -> None:
-        """Other handles are refused too, and those that are opened later."""
+        """A fence also refuses writes of other handles, including those opened later."""
         self.need(backend, Capability.FENCE)
         self.need(backend, Capability.CROSS_PROCESS_WATCH)
         reopen = self.need_second(open_backend)
@@ -124,7 +126,7 @@ class OperatorStepTests(BackendSuite):
         assert space.create("b") > space.read("a").revision
 
     def test_fence_reasons(self, backend: Backend, space: Keyspace) -> None:
-        """A fence has a reason."""
+        """A fence must have a reason."""
         self.need(backend, Capability.FENCE)
         for wrong in ("", None, 5, "\ud800"):
             with pytest.raises(InvalidArgument) as caught:

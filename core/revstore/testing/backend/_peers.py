@@ -1,5 +1,4 @@
-"""``BackendTests``, part: a server that is slow, silent, or away, for backends that have a
-server."""
+"""``BackendTests``, part: a server that is slow, silent or away, for backends with a server."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from revstore.testing.proxy import FaultyProxy
 
 __all__ = ["Peer", "PeerTests"]
 
-# Seconds that the calls of a test may take, and that they may be late.
+# How many seconds the calls of a test may take, and how many they may be late.
 _TIMEOUT, _LATE = 1.0, 2.0
 
 
@@ -31,8 +30,9 @@ class Peer:
 
 
 class PeerTests(BackendSuite):
-    """One deadline holds for the whole of a call, whatever the server does with it; what was not
-    acknowledged is reported as such; afterwards everything goes on, and watches have it all."""
+    """One deadline holds for a whole call, whatever the server does. A write without an
+    acknowledgement is reported as such. Afterwards everything works again, and watches miss
+    nothing."""
 
     @pytest.fixture
     def peer(self, backend: Backend) -> Peer | None:
@@ -54,7 +54,7 @@ class PeerTests(BackendSuite):
             yield far
 
     def test_a_slow_peer(self, space: Keyspace, far: Backend, proxy: FaultyProxy) -> None:
-        """Answers that come late or in pieces are right."""
+        """Answers that arrive late or in pieces are read correctly."""
         value = bytes(range(256)) * 400
         with _watch(space, far) as watch:
             proxy.delay = 0.05
@@ -73,8 +73,8 @@ class PeerTests(BackendSuite):
     def test_a_bad_peer(
         self, space: Keyspace, far: Backend, proxy: FaultyProxy, fault: str
     ) -> None:
-        """Every call ends at its deadline, even from many threads at once, and a write says its
-        outcome; once the server works again, everything goes on, and no watch lacks an event."""
+        """Every call ends at its deadline, even from many threads at once, and a write reports its
+        outcome. Once the server works again, so do the calls, and no watch lacks an event."""
         space.create("before")
         far.get(space.key("before"))
         written: dict[str, bool | None] = {}
@@ -119,8 +119,8 @@ def _break(proxy: FaultyProxy, fault: str) -> None:
 
 
 def _in_time(call: Callable[[], object]) -> bool | None:
-    """Return whether the call succeeded, None if nobody knows; fail if it took much longer than
-    allowed."""
+    """Return whether the call succeeded, or None if that is unknown; fail if it took much longer
+    than allowed."""
     start = time.monotonic()
     done: bool | None = False
     try:

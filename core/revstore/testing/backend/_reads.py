@@ -22,10 +22,10 @@ _ODD_ORDER = ["a", "a-b", "a/x", "a/x/y", "a0", "b", "z", "é", "ﬀ", "😀", "
 
 
 class ReadTests(BackendSuite):
-    """What reads show, now and at older revisions."""
+    """The results of reads, now and at older revisions."""
 
     def test_get_of_absent_key(self, backend: Backend, space: Keyspace) -> None:
-        """A missing key is None, together with the store's revision (GET-3)."""
+        """A missing key is None, with the store's revision (GET-3)."""
         created = space.create("ab")
         result = backend.get(space.key("a"))
 
@@ -85,7 +85,7 @@ class ReadTests(BackendSuite):
             assert backend.count(space.key(prefix)).count == len(expected)
 
     def test_empty_prefix_is_everything(self, backend: Backend, space: Keyspace) -> None:
-        """The prefix "" means the whole store."""
+        """The prefix "" matches all keys of the store."""
         before = backend.count("").count
         space.create("a")
         space.create("b")
@@ -113,7 +113,7 @@ class ReadTests(BackendSuite):
             assert space.names(space.list("b/", start=start).kvs) == expected
 
     def test_limit_and_remaining(self, space: Keyspace) -> None:
-        """A limit cuts the list; the answer says that more follow, and counts them if asked to
+        """A limit cuts the list. The answer says that more keys follow, and counts them on request
         (LIST-8, LIST-9)."""
         names = [f"k{number}" for number in range(5)]
         for name in names:
@@ -130,7 +130,8 @@ class ReadTests(BackendSuite):
                 assert space.list(limit=limit, start=names[start]).more is (left > 0)
 
     def test_limit_never_loses(self, space: Keyspace) -> None:
-        """Whether a backend pages or not, going on after ``more`` finds all (LIST-8, FIX-2)."""
+        """Whether or not a backend pages, reading on after ``more`` finds all keys (LIST-8,
+        FIX-2)."""
         names = [f"k{number:02}" for number in range(17)]
         for name in names:
             space.create(name)
@@ -193,8 +194,8 @@ class ReadTests(BackendSuite):
     def test_reads_show_what_others_were_told(
         self, backend: Backend, space: Keyspace, open_backend: OpenBackend | None
     ) -> None:
-        """Once a write is acknowledged, every later read of another handle, if there can be one,
-        shows it: status, get, list and count, and the revision they name (LIST-20, GET-9)."""
+        """Once a write is acknowledged, every later read of another handle shows it, if there can
+        be one: status, get, list and count, and the revision in their answers (LIST-20, GET-9)."""
         revision = space.create("a", b"0")
         with contextlib.ExitStack() as stack:
             # In a thread of its own: a backend may remember what each has written.
@@ -208,9 +209,9 @@ class ReadTests(BackendSuite):
                     assert told >= revision, f"turn {turn}: {told} was reported after {revision}"
 
     def test_a_long_list_is_whole(self, backend: Backend, space: Keyspace) -> None:
-        """However many keys and bytes there are, a list without a limit has them all, and one with
-        a limit says that more follow; the same holds for count, pages, and a watch that begins
-        before them (LIST-5, LIST-8, STAT-1)."""
+        """A list without a limit has all keys, however many and however large. A list with a limit
+        says that more follow. The same holds for count, pages, and a watch that begins before the
+        keys (LIST-5, LIST-8, STAT-1)."""
         total = self.many_keys
         names = [f"{number:06}" for number in range(total)]
         value = b"x" * 600
@@ -254,8 +255,8 @@ class ReadTests(BackendSuite):
             space.update("a", b"%d" % turn)
 
     def test_list_is_one_state(self, backend: Backend, space: Keyspace) -> None:
-        """A list shows one moment: of keys written in turn, none is ahead by more than the last
-        round (CACHE-18, BASE-4)."""
+        """A list shows one moment: of keys written in turn, none is more than one round ahead of
+        another (CACHE-18, BASE-4)."""
         names = [f"k{number}" for number in range(8)]
         for name in names:
             space.create(name, b"0")
@@ -328,7 +329,7 @@ class ReadTests(BackendSuite):
         assert backend.get(space.key("a"), revision=seen[0].revision).revision > seen[-1].revision
 
     def test_pages_of_the_past(self, backend: Backend, space: Keyspace) -> None:
-        """Pages pinned to one revision are that state, whatever is written meanwhile (FIX-2)."""
+        """Pages pinned to one revision show that state, whatever is written meanwhile (FIX-2)."""
         self.need(backend, Capability.HISTORICAL_READS)
         names = [f"k{number:02}" for number in range(10)]
         for name in names:
@@ -363,8 +364,8 @@ class ReadTests(BackendSuite):
                 assert revision <= caught.value.current < wanted
 
     def test_past_without_history(self, backend: Backend, space: Keyspace) -> None:
-        """A backend that does not claim HISTORICAL_READS says so, and reads at the current
-        revision."""
+        """A backend that does not claim HISTORICAL_READS raises Unsupported for a past revision,
+        and reads at the current one."""
         if self.claims(backend, Capability.HISTORICAL_READS):
             pytest.skip("claims historical-reads, which other tests check")
         revision = space.create("a")
@@ -392,7 +393,7 @@ def _told(handle: Backend, space: Keyspace) -> list[int]:
 
 
 def _pages(space: Keyspace) -> bool:
-    """Return whether the backend respects limits. It need not, but then a list is complete."""
+    """Return whether the backend respects limits. It need not, but then its lists are complete."""
     page, whole = space.list(limit=1), space.list()
     if page.kvs == whole.kvs:
         assert page.more is False

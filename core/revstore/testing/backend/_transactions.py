@@ -19,11 +19,11 @@ __all__ = ["TransactionTests"]
 
 
 class _Undo(Exception):
-    """What a body raises of its own."""
+    """An error that a body raises itself."""
 
 
 class TransactionTests(BackendSuite):
-    """What bodies see, what they write, and that all of it is one step."""
+    """Bodies read and write in one atomic step."""
 
     @pytest.fixture
     def txn(self, backend: Backend, space: Keyspace) -> Keyspace:
@@ -43,7 +43,8 @@ class TransactionTests(BackendSuite):
         assert ran == []
 
     def test_one_revision(self, backend: Backend, txn: Keyspace) -> None:
-        """All writes of a body have one revision, and come as one batch with the values before."""
+        """All writes of a body have one revision, and reach a watch as one batch with the previous
+        values."""
         txn.create("b", b"old")
         txn.create("c", b"old")
         before = {name: txn.read(name) for name in "bc"}
@@ -78,7 +79,8 @@ class TransactionTests(BackendSuite):
             assert [kv.value for kv in old.kvs] == [b"old", b"old"]
 
     def test_history_of_a_revision_of_many_keys(self, backend: Backend, txn: Keyspace) -> None:
-        """A watch from history delivers each such revision as a whole, to a prefix and to a key."""
+        """A watch from history delivers a revision of many keys as a whole, whether it watches a
+        prefix or one key."""
         first, second = (
             backend.transaction(
                 lambda seen, value=value: [  # type: ignore[misc]
@@ -150,7 +152,7 @@ class TransactionTests(BackendSuite):
             assert backend.status().revision == created
 
     def test_a_body_that_raises(self, backend: Backend, txn: Keyspace) -> None:
-        """Its exception undoes its writes and is its result; the other bodies are written."""
+        """A body's exception undoes its writes and is its result. The other bodies are written."""
 
         def torn(seen: Transaction) -> None:
             seen.put(txn.key("torn"), b"")
@@ -173,8 +175,8 @@ class TransactionTests(BackendSuite):
         assert backend.transactions([]) == []
 
     def test_a_key_is_written_once(self, backend: Backend, txn: Keyspace) -> None:
-        """A second write of a key in a body is refused by name, and undoes the body unless
-        caught."""
+        """A second write of a key in a body is refused by name. It undoes the body unless the body
+        catches the error."""
         txn.create("there")
 
         def twice(*steps: Any) -> Any:
@@ -198,7 +200,7 @@ class TransactionTests(BackendSuite):
         assert txn.read("there") == before
 
     def test_arguments_in_a_body(self, backend: Backend, txn: Keyspace) -> None:
-        """Arguments that no store could serve are refused as by the methods of the backend."""
+        """A body's methods refuse the same arguments as the methods of the backend."""
         key = txn.key("a")
         wrong: list[tuple[str, Any]] = [
             ("key", lambda seen: seen.get("")),
@@ -262,7 +264,7 @@ class TransactionTests(BackendSuite):
         assert last.kv.revision > revision
 
     def test_two_counters_move_as_one(self, backend: Backend, txn: Keyspace) -> None:
-        """Bodies in many threads lose no update, and nobody ever sees half of a body."""
+        """Bodies in many threads lose no update, and no reader ever sees half of a body."""
         names = ["left", "right"]
         for name in names:
             txn.create(name, b"0")
@@ -314,8 +316,8 @@ class TransactionTests(BackendSuite):
     def test_interrupted_bodies(
         self, backend: Backend, txn: Keyspace, error: Callable[[], BaseException]
     ) -> None:
-        """At whatever line a signal's handler raises, its exception comes out, and all keys of the
-        body are written or none."""
+        """A signal's handler may raise at any line. Its exception is raised from the call, and
+        either all keys of the body are written or none."""
         names = ["a", "b", "c"]
 
         def attempt() -> None:

@@ -44,7 +44,7 @@ PUT, DELETED = WatchEventType.PUT, WatchEventType.DELETED
 
 
 class BackendWatchTests(BackendSuite):
-    """What watches deliver."""
+    """The batches that watches deliver."""
 
     def test_watch_history_then_live(self, space: Keyspace) -> None:
         """A watch begins with the events after its revision, then goes on live (WATCH-2)."""
@@ -64,8 +64,8 @@ class BackendWatchTests(BackendSuite):
         ]
 
     def test_watch_events_carry_whole_key_values(self, space: Keyspace) -> None:
-        """kv and previous are what a read at that moment returned; the numbers show a creation
-        (WATCH-10)."""
+        """``kv`` and ``previous`` equal what a read at that moment returned, and the numbers show a
+        creation (WATCH-10)."""
         space.create("a", b"1")
         first = space.read("a")
         space.update("a", b"2")
@@ -81,7 +81,7 @@ class BackendWatchTests(BackendSuite):
         assert created == [True, False]
 
     def test_watch_start_revision(self, space: Keyspace) -> None:
-        """Exactly the events above ``after_revision`` come (WATCH-2)."""
+        """A watch delivers exactly the events above ``after_revision`` (WATCH-2)."""
         revisions = [space.create(f"k{number}") for number in range(5)]
         for index, after in enumerate(revisions[:-1]):
             with space.watch(after=after) as watch:
@@ -110,7 +110,7 @@ class BackendWatchTests(BackendSuite):
         assert found == expected
 
     def test_watch_exact_key(self, backend: Backend, space: Keyspace) -> None:
-        """If not recursive, a watch sees only its key, no sibling and no child (WATCH-12)."""
+        """A watch that is not recursive sees only its key, no sibling and no child (WATCH-12)."""
         with space.watch("a", recursive=False) as watch:
             _, *others = self.storable(backend, ("a", "a/b", "ab", "b"))
             for name in others:
@@ -140,13 +140,14 @@ class BackendWatchTests(BackendSuite):
         assert [event[1] for event in _short(space, events)] == expected
 
     def test_watch_empty_prefix(self, backend: Backend, space: Keyspace) -> None:
-        """Recursive on "" is the whole store."""
+        """A recursive watch of "" sees the whole store."""
         with backend.watch("", recursive=True, after_revision=space.start) as watch:
             created = space.create("a")
             poll_until(watch, lambda _at, found, _m: created in {e.kv.revision for e in found})
 
     def test_watch_position_resumes(self, space: Keyspace) -> None:
-        """A new watch at the position goes on without gap or repetition (WATCH-2)."""
+        """A new watch from the position of another one neither misses nor repeats anything
+        (WATCH-2)."""
         revisions = [space.create(f"k{number}") for number in range(6)]
         found: list[int] = []
         position = space.start
@@ -159,8 +160,8 @@ class BackendWatchTests(BackendSuite):
         assert position == revisions[-1]
 
     def test_watch_poll_zero_does_not_wait(self, space: Keyspace) -> None:
-        """poll(0) and a poll whose time passes return None, neither early nor much too late; the
-        watch lives on."""
+        """``poll(0)``, and a poll whose time passes, return None, neither early nor much too late.
+        The watch goes on."""
         with space.watch(progress=False) as watch:
 
             def work(_index: int) -> None:
@@ -217,8 +218,8 @@ class BackendWatchTests(BackendSuite):
         assert late == [revisions] * 20
 
     def test_watch_far_behind(self, space: Keyspace) -> None:
-        """Behind more writes than a store may remember, a watch has every event or raises
-        Compacted: it skips none silently (ERR-8, WATCH-28)."""
+        """A watch that is more writes behind than the store may remember has every event or raises
+        Compacted. It never skips any silently (ERR-8, WATCH-28)."""
         early = space.watch(progress=False)
 
         def write(index: int) -> list[int]:
@@ -268,7 +269,7 @@ class BackendWatchTests(BackendSuite):
                     assert watch.position >= outside
 
     def test_watch_progress_wakes_a_waiting_poll(self, backend: Backend, space: Keyspace) -> None:
-        """request_progress comes from any thread while another one is in poll."""
+        """``request_progress`` works from any thread while another one is in ``poll``."""
         self.need(backend, Capability.PROGRESS)
         with space.watch("quiet", progress=False) as watch:
 
@@ -303,7 +304,7 @@ class BackendWatchTests(BackendSuite):
             run_threads(4, work)
 
     def test_watch_progress_in_the_future(self, backend: Backend, space: Keyspace) -> None:
-        """A watch that begins in the future gets a mark when the store is there, not before; its
+        """A watch that begins in the future gets a mark once the store is there, not before. Its
         position does not fall (WATCH-20)."""
         self.need(backend, Capability.PROGRESS)
         ahead = backend.status().revision + 3
@@ -360,7 +361,8 @@ class BackendWatchTests(BackendSuite):
 
 
 def _closed_while_polling(close: Callable[[], None], *watches: BackendWatch) -> None:
-    """Poll in one thread each, close from another one, and expect ``Closed`` everywhere."""
+    """Poll in one thread for each watch, close from another thread, and expect ``Closed``
+    everywhere."""
 
     def work(index: int) -> None:
         if index == len(watches):

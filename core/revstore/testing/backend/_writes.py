@@ -20,7 +20,7 @@ _BAD_KEYS = ["", "\0", "/a\0b", "/a\0", "\ud800", "/a/\udfff"]
 
 
 class WriteTests(BackendSuite):
-    """What writes do, one at a time and many at once."""
+    """The effects of writes, one at a time and many at once."""
 
     def test_create_then_get(self, backend: Backend, space: Keyspace) -> None:
         """A created key has its value and numbers as written (CREATE-1, BASE-1)."""
@@ -37,7 +37,7 @@ class WriteTests(BackendSuite):
         assert found.kv.lease == 0
 
     def test_create_of_existing_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Expecting 0 on a key that exists writes nothing and returns the key (CREATE-3)."""
+        """A put that expects 0 on an existing key writes nothing and returns the key (CREATE-3)."""
         space.create("a", b"1")
         before = space.read("a")
         result = backend.put(space.key("a"), b"1", expected_revision=0)
@@ -72,7 +72,7 @@ class WriteTests(BackendSuite):
         assert space.read("a") == before
 
     def test_update_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Expecting a revision of a key that does not exist writes nothing (GU-10)."""
+        """A put that expects a revision of a missing key writes nothing (GU-10)."""
         created = space.create("gone")
         gone = space.delete("gone")
         for name in ("never", "gone"):
@@ -115,7 +115,7 @@ class WriteTests(BackendSuite):
         assert space.read("a") == before
 
     def test_delete_of_absent_key_loses(self, backend: Backend, space: Keyspace) -> None:
-        """Deleting an absent key loses without a KeyValue, and takes no revision (DEL-1,
+        """Deleting a missing key loses without a KeyValue, and takes no revision (DEL-1,
         BASE-3)."""
         created = space.create("a")
         deleted = space.delete("a")
@@ -134,7 +134,7 @@ class WriteTests(BackendSuite):
         assert space.find("a") is not None
 
     def test_create_again_after_delete(self, space: Keyspace) -> None:
-        """A key created again starts over (WATCH-12)."""
+        """A key that is created again starts with new numbers (WATCH-12)."""
         space.create("a", b"1")
         space.update("a", b"2")
         space.delete("a")
@@ -159,7 +159,8 @@ class WriteTests(BackendSuite):
         assert seen == ([1, 3, 1] if self.claims(backend, Capability.VERSIONS) else [0, 0, 0])
 
     def test_empty_store_is_at_revision_one(self, backend: Backend, space: Keyspace) -> None:
-        """A new store that promises this is at revision 1, and its first write takes 2 (BASE-2)."""
+        """A new store of a backend that promises this is at revision 1, and its first write takes 2
+        (BASE-2)."""
         if not self.starts_at_one:
             assert space.start > 0
             return
@@ -168,7 +169,7 @@ class WriteTests(BackendSuite):
         assert space.create("a") == 2
 
     def test_revisions_rise_over_the_whole_store(self, backend: Backend, space: Keyspace) -> None:
-        """One counter for all keys; each write takes a greater number (BASE-1, BASE-4)."""
+        """One counter serves all keys, and each write takes a greater number (BASE-1, BASE-4)."""
         taken = [space.start, space.create("a"), space.create("b"), space.update("a", b"2")]
         taken += [space.delete("b"), space.create("c")]
 
@@ -266,7 +267,8 @@ class WriteTests(BackendSuite):
         space.delete(beyond)
 
     def test_keys_need_no_slash_and_may_be_odd(self, backend: Backend, space: Keyspace) -> None:
-        """A backend knows no segments: dots, spaces, percent signs, any script (KEY-2)."""
+        """A backend knows no segments: keys may have dots, spaces, percent signs and any script
+        (KEY-2)."""
         names = [
             ".",
             "..",
@@ -304,7 +306,7 @@ class WriteTests(BackendSuite):
             assert all(r.current == stored for r in results if not r.succeeded)
 
     def test_nested_keys(self, backend: Backend, space: Keyspace) -> None:
-        """A key can exist beside others below it; without NESTED_KEYS the second of them is
+        """A key can exist together with keys below it. Without NESTED_KEYS the second of them is
         refused, and nothing is written (OLD-19)."""
         space.create("a", b"1")
         space.create("c/d", b"2")

@@ -81,7 +81,7 @@ class CachedPods(Pods):
             listed = self.list("none", resource_version="0", timeout=PATIENCE)
             if int(listed.resource_version) >= wanted:
                 return True
-            self.list("none", timeout=PATIENCE)  # asks for progress, where there is such a thing
+            self.list("none", timeout=PATIENCE)  # requests progress, if the store has it
             return False
 
         wait_until(there, f"the cache shows {wanted}")

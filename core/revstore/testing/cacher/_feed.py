@@ -149,10 +149,8 @@ class _ControlledChanges(Changes[Any]):
         self.inner.close()
 
     def _may_pass(self, end: float | None) -> bool:
-        """Wait until nothing is held back; return False if it still is at ``end``.
-
-        Raises: the error with which the feed was ended from outside.
-        """
+        """Wait until nothing is held back; return False if something still is at ``end``. If the
+        feed was ended from outside, raise that error."""
         owner = self._owner
         with owner.changed:
             left = None if end is None else max(0.0, end - time.monotonic())

@@ -29,14 +29,14 @@ __all__ = ["Asked", "CacherMachineBase", "asks", "names", "numbers"]
 _NAMES = [f"{space}/p{number}" for space in ("a", "ab", "b") for number in range(2)] + ["a/p0/x"]
 # The most events that one revision has: a log that is full drops whole revisions.
 _WIDEST = len(_NAMES)
-# More than any log keeps that may hold up to 64 events.
+# More events than a log of up to 64 events ever keeps.
 _BURST = 200
 
 #: Names of objects.
 names = st.sampled_from(_NAMES)
 _nodes = st.sampled_from(["", "n1", "n2"])
 _labels = st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["x", "y"]))
-#: Picks one of what there is.
+#: Picks one of several things by its number.
 numbers = st.integers(0, 1 << 16)
 
 
@@ -81,11 +81,11 @@ class CacherMachineBase(RuleBasedStateMachine):
         self.other = self.pods_of(other)
         self.expiring: set[str] = set()
         self.nodes = itertools.count()
-        #: How often the cache may have been rebuilt; the revision of the last time, and up to
-        #: where it was seen to be.
+        #: How often the cache may have been rebuilt, the store's revision at the last time, and the
+        #: revision that the cache was seen to show.
         self.fillings = self.floor = self.shown = 0
         self.compacted = 0
-        #: The feed is held back; compaction has overtaken it; so that it cannot go on.
+        #: Whether the feed is held back, was overtaken by compaction, and so cannot go on.
         self.held = self.overtaken = self.refills = False
 
     def open_backends(self) -> tuple[Backend, Backend]:
@@ -97,7 +97,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         Override it for stores that can do that."""
         raise NotImplementedError
 
-    #: Whether it can.
+    #: Whether the store can do that.
     can_expire = False
 
     def pods_of(self, backend: Backend) -> Pods:
@@ -133,7 +133,7 @@ class CacherMachineBase(RuleBasedStateMachine):
         cache = self.stack.enter_context(Cacher(config))
         cache.wait_ready()
         self.cached = CachedPods(cache, feed, self.backend, "/pods")
-        #: So many events the cache must remember.
+        #: How many events the cache must remember.
         self.kept = 1 << 30 if capacity is None else capacity - _WIDEST
         self.floor = self.shown = self.revision
         history = History(self.revision, before.history.now)

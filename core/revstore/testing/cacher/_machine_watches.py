@@ -63,13 +63,13 @@ class WatchRules(CacherMachineBase):
         if initial or (initial is None and start in ("", "0")):
             minimum = max(self.shown, int(version or self.revision))
             if minimum > (self.shown if self.held else self.revision):
-                return  # refused after a while: that is in the suite
+                return  # refused after a while, which the suite tests
         options = {
             "send_initial_events": initial,
             "allow_bookmarks": bookmarks,
             "progress_notify": progress,
         }
-        # Those that ask the same share what was worked out for one of them.
+        # Watches of one scope and selection share the computed events.
         for asked in several * (1 + twice):
             self.watch(self.ask(asked), version, minimum, tells=tells, **options)
 

@@ -43,7 +43,7 @@ class Replay:
         self.history = history
         self.ask = ask
         self.minimum = minimum
-        #: Up to where everything was shown; None while the initial state is outstanding.
+        #: The revision up to which all was shown; None while the initial state is outstanding.
         self.cursor: int | None = None
         #: How the watch ended.
         self.ended: StorageError | None = None

@@ -46,7 +46,7 @@ class CachedWatchTests(CacherSuite):
             scribe.scribble(6, seed=round_)
             now = str(cached.settle())
             named = {"now": now, "first": str(scribe.history.start)}
-            # Each twice: those that ask the same share what was worked out for one of them.
+            # Each twice: watches of one scope and selection share the computed events.
             for ask in (*asks, *asks):
                 at = named.get(version, version)
                 replays.append(self.replay(cached, scribe.history, ask, at, **options))

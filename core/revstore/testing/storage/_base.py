@@ -26,7 +26,7 @@ __all__ = ["FAR", "OpenStorage", "Pods", "Seed", "StorageSuite", "elsewhere"]
 #: given; closed after the test.
 OpenStorage = Callable[..., Storage[Any]]
 
-#: So many revisions ahead no store gets during a test.
+#: No store takes so many revisions during a test.
 FAR = 1 << 40
 
 _ROOT = "/registry"

@@ -149,7 +149,7 @@ class KeyTests(StorageSuite):
         assert [missing.value.key, exists.value.key] == [pods.key("a")] * 2
         assert pods.key("a") in str(missing.value)
 
-    # What all rest on
+    # Revisions and stored bytes
 
     def test_base_versions(self, pods: Pods, open_storage: OpenStorage) -> None:
         """One counter serves the whole store: each write takes a higher number, and an object's

@@ -131,7 +131,7 @@ class SuggestedUpdateTests(StorageSuite):
                 pods.key("a"), update, preconditions=right, suggestion=newer
             )
         assert pods.read("a") == updated
-        wrong = with_metadata(updated, uid="B")  # of the right version all the same
+        wrong = with_metadata(updated, uid="B")  # but of the right version
         again = pods.storage.guaranteed_update(
             pods.key("a"), NodeUpdate("n4"), preconditions=Preconditions(uid="A"), suggestion=wrong
         )

@@ -251,7 +251,7 @@ class ScopeTests(StorageSuite):
         end = f"{scope}/end" if recursive and scope else "end" if recursive else ""
         with pods.watch(scope, recursive=recursive, field_selector=selector) as watch:
             if end:
-                # A change that the watch shows whatever it selects closes the comparison.
+                # The last change is one that the watch shows whatever it selects.
                 created = pods.create(end, "fakeNode")
                 if predicate.matches(created):
                     expected.append(("ADDED", end, "fakeNode"))

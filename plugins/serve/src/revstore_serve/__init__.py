@@ -1,6 +1,6 @@
-"""Serves any revstore backend as an etcd v3 endpoint, for etcdctl, Kubernetes and other clients.
+"""Serve any revstore backend as an etcd v3 endpoint, for etcdctl, Kubernetes and other clients.
 
-Importing this module imports no gRPC; serving does.
+Importing this module does not import gRPC; serving does.
 """
 
 from __future__ import annotations

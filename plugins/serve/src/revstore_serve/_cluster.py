@@ -1,4 +1,5 @@
-"""Who answers: the header of every answer, and the calls about members, alarms and the server."""
+"""The member behind an endpoint: the header of every answer, and calls about members, alarms and
+status."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ _REASONS = {
 
 
 def unserved(service: str, method: str) -> Refused:
-    """Return what a method that is not served answers."""
+    """Return the error of a method that is not served."""
     if (service, method) == ("Auth", "Authenticate"):
         return Refused(*NOT_ENABLED)
     reason = _REASONS.get(f"{service}/{method}") or _REASONS[service]
@@ -38,7 +39,7 @@ def unserved(service: str, method: str) -> Refused:
 
 
 class Cluster:
-    """The one member that an endpoint is."""
+    """The one member of the cluster that an endpoint plays."""
 
     def __init__(self, backend: Backend, *, name: str, version: str, url: str) -> None:
         self._backend = backend
@@ -53,7 +54,8 @@ class Cluster:
         self.no_space = False
 
     def fill(self, response: Any, revision: int = 0) -> Any:
-        """Fill in an answer's header, and return the answer; revision 0: the one that is in it."""
+        """Fill in an answer's header, and return the answer. Revision 0 keeps the revision that is
+        in it."""
         header = response.header
         header.cluster_id = self.cluster_id
         header.member_id = self.member_id
@@ -125,7 +127,7 @@ class Cluster:
 
 
 def lacking(backend: Backend) -> list[Capability]:
-    """Return what a Kubernetes apiserver needs and a backend cannot do."""
+    """Return the abilities that a Kubernetes apiserver needs and a backend lacks."""
     needed = (
         Capability.HISTORICAL_READS,
         Capability.TRANSACTIONS,

@@ -68,8 +68,8 @@ def command(
 ) -> None:
     """Serve the store as an etcd v3 endpoint, to etcdctl, Kubernetes and every other client.
 
-    It runs until SIGTERM or Ctrl-C: calls under way are finished then. A second signal ends it at
-    once.
+    It runs until SIGTERM or Ctrl-C, and then finishes the calls under way. A second signal ends it
+    at once.
     """
     if not allow_plaintext and not is_own(listen):
         raise ConfigError("listen", listen, "an address of this machine only, or --allow-plaintext")
@@ -108,7 +108,8 @@ def is_own(listen: str) -> bool:
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first ends the wait, the second the process."""
+    """Handlers of SIGTERM and SIGINT: the first signal ends the wait, the second ends the
+    process."""
 
     def __init__(self) -> None:
         self._wake = Wake()

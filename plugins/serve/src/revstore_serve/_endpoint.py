@@ -143,8 +143,10 @@ class Endpoint:
         return lambda request: self._work(lambda: function(request))
 
     def stop(self, grace: float = 5.0) -> None:
-        """Stop serving: calls under way have ``grace`` seconds to finish. Idempotent; in a child
-        after a fork it does nothing, as the server is not there."""
+        """Stop serving; calls under way have ``grace`` seconds to finish. Idempotent.
+
+        In a child after a fork it does nothing, since the server is not there.
+        """
         if not self._open or os.getpid() != self._process:
             return
         self._open = False

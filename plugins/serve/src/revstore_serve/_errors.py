@@ -1,4 +1,4 @@
-"""Errors as etcd's clients know them: a code of gRPC and etcd's own text."""
+"""Errors as etcd's clients know them: a gRPC code and etcd's own text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Code(enum.Enum):
-    """The codes of gRPC that are used here, by their names."""
+    """The gRPC codes that are used here, by name."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -64,7 +64,7 @@ class Code(enum.Enum):
 
 
 class Refused(Exception):
-    """A call ends with this code and text."""
+    """A call that ends with this code and text."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -101,7 +101,7 @@ NOT_ENABLED: _Answer = (
 )
 STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
 
-# The first that fits.
+# The first class that fits an error decides.
 _OF_BACKEND: tuple[tuple[type[StorageError], _Answer], ...] = (
     (Compacted, COMPACTED),
     (FutureRevision, FUTURE_REVISION),
@@ -118,7 +118,7 @@ _OF_BACKEND: tuple[tuple[type[StorageError], _Answer], ...] = (
     (AccessDenied, (Code.PERMISSION_DENIED, "etcdserver: permission denied")),
     (ReadOnly, (Code.FAILED_PRECONDITION, "revstore: the store is read-only")),
 )
-# These say more than a text of etcd's could.
+# The texts of these errors say more than any text of etcd's.
 _AS_TOLD: tuple[tuple[type[StorageError], Code], ...] = (
     (InvalidKey, Code.INVALID_ARGUMENT),
     (TransactionTooLarge, Code.INVALID_ARGUMENT),
@@ -127,7 +127,7 @@ _AS_TOLD: tuple[tuple[type[StorageError], Code], ...] = (
 
 
 def refusal(error: Exception) -> Refused | None:
-    """Return what a client gets for an error of a backend; None: it is no error of a backend."""
+    """Return the error that a client gets for an error of a backend; None for any other error."""
     if isinstance(error, Refused):
         return error
     for kind, answer in _OF_BACKEND:

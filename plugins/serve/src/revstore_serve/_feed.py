@@ -1,4 +1,4 @@
-"""All changes of the store, by one watch of the backend, for the watches of all clients."""
+"""All changes of the store, from one watch of the backend, for the watches of all clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ __all__ = ["Feed", "Follower", "Listener"]
 
 _log = Log("revstore.serve")
 
-# How long, and in how many bytes, the latest events are kept; older ones are read from the store.
+# For how many seconds, and up to how many bytes, the log keeps events; older ones are read from the
+# store.
 _WINDOW = 75.0
 _MOST_BYTES = 64 << 20
 
@@ -31,35 +32,35 @@ class Follower(Protocol):
     """A watch of a client."""
 
     def note(self, number: int) -> None:
-        """Note that the log's event with that number concerns it."""
+        """Note that the log's event with that number concerns this watch."""
 
 
 class Listener(Protocol):
     """A client's stream of watches."""
 
     def wake(self) -> None:
-        """Look again: the feed has moved on."""
+        """Look again, since the feed has moved on."""
 
     def fail(self, error: Exception) -> None:
-        """End: events are missing, or no more will come."""
+        """End the stream, since events are missing or no more will come."""
 
 
 class Feed:
-    """A thread polls, and the loop takes all that came in one step. Everything else is the
-    loop's."""
+    """The log of all changes, filled by a thread that polls. The loop takes over all new events in
+    one step, and everything else here belongs to the loop."""
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         revision = backend.status().revision
         self.log: SharedLog[Entry] = SharedLog(floor=revision)
-        #: Every event up to it is in the log, or was.
+        #: Every event up to this revision is, or was, in the log.
         self.position = revision
         #: Why there is no feed any more.
         self.ended: Exception | None = None
         #: The watches of all clients, by keys.
         self.index: Index[Follower] = Index()
-        #: Who is woken when the position moves, once.
+        #: Listeners to wake, once, when the position moves.
         self.waiting: set[Listener] = set()
-        #: Who fails when it ends.
+        #: Listeners to fail when the feed ends.
         self.listeners: set[Listener] = set()
         self._loop = loop
         self._size = 0
@@ -73,14 +74,14 @@ class Feed:
         self._thread = start_thread(self._follow, "revstore-serve-feed")
 
     def ask(self) -> None:
-        """Have the position move to the store's revision soon."""
+        """Move the position to the store's revision soon."""
         if self._can_ask:
-            # An error of the watch is the thread's to see.
+            # The thread handles errors of the watch.
             with contextlib.suppress(BackendError, Closed):
                 self._watch.request_progress()
 
     async def reach(self, revision: int, seconds: float) -> None:
-        """Return when the position is at a revision, or after some seconds."""
+        """Return when the position has reached a revision, or after some seconds."""
         waiter = _Waiter(self._loop.create_future())
         self.listeners.add(waiter)
         try:
@@ -97,7 +98,7 @@ class Feed:
             self.waiting.discard(waiter)
 
     def close(self) -> None:
-        """End the thread, and all streams. Not on the loop."""
+        """End the thread, and all streams. Do not call it on the loop."""
         self._closed = True
         self._watch.close()
         self._thread.join()
@@ -154,14 +155,15 @@ class Feed:
             listener.wake()
 
     def _lose(self, revision: int) -> None:
-        """End all streams. Their clients begin others, which say what is missing."""
+        """End all streams. Clients open new ones, which report the missing events."""
         self._size, self.position = 0, revision
         self.log = self.log.without(len(self.log.items), revision)
         for listener in list(self.listeners):
             listener.fail(Unreachable("events of the store are missing"))
 
     def _trim(self) -> None:
-        """Drop what is too old or too much, some of it at a time, as each time costs a copy."""
+        """Drop events that are too old or too many. Drop several at a time, since each time costs a
+        copy."""
         items = self.log.items
         now = time.monotonic()
         if not items or (now - items[0].came < 1.25 * _WINDOW and self._size < 1.25 * _MOST_BYTES):

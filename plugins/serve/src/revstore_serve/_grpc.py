@@ -1,4 +1,4 @@
-"""gRPC: the only module that knows it. Handlers get messages and return messages, or bytes."""
+"""The only module that knows gRPC. Handlers get messages and return messages, or bytes."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Stream:
         self._writing = asyncio.Lock()
 
     async def read(self) -> Any:
-        """Return the client's next message; None: it sends no more."""
+        """Return the client's next message; None if it sends no more."""
         found = await self._context.read()
         return None if found is grpc.aio.EOF else found
 
     async def write(self, response: Any) -> None:
-        """Send a message, or the bytes of one; wait while the client does not read."""
+        """Send a message, or the bytes of one. Wait while the client does not read."""
         async with self._writing:
             await self._context.write(response)
 
@@ -86,7 +86,7 @@ class Transport:
         )
 
     async def start(self, address: str) -> int:
-        """Listen on an address, and return the port; 0 for a socket of the file system.
+        """Listen on an address, and return the port, which is 0 for a socket of the file system.
 
         Raises:
             OSError: nobody can listen there.
@@ -99,7 +99,8 @@ class Transport:
         return int(port)
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, end streams, and end the others that last ``grace`` seconds."""
+        """Accept no more calls, end streams, and end other calls that run longer than ``grace``
+        seconds."""
         if not self._ending.done():
             self._ending.set_result(None)
         await self._server.stop(grace)
@@ -155,7 +156,7 @@ def _refuse(refused: Refused) -> UnaryHandler:
 
 
 async def _abort(context: Any, method: Method, error: Exception) -> None:
-    """End a call with what an error means to clients."""
+    """End a call with the status that an error means to clients."""
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
     found = refusal(error)

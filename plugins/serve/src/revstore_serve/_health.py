@@ -1,4 +1,4 @@
-"""The health service of gRPC, which load balancers and probes ask."""
+"""gRPC's health service, for load balancers and probes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SERVING, _NOT_SERVING = 1, 2
 
 
 class Health:
-    """Whether the endpoint serves: it does until it is about to stop."""
+    """Whether the endpoint serves. It does until it is about to stop."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
@@ -28,7 +28,7 @@ class Health:
         await stream.write(self._answer())
 
     def stop(self) -> None:
-        """Say from now on that it does not serve."""
+        """Report from now on that the endpoint does not serve."""
         self._stopping.set()
 
     def _answer(self) -> Any:

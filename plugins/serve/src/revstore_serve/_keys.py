@@ -42,32 +42,35 @@ def _escaped(key: bytes) -> str:
 
 @attrs.frozen(slots=True)
 class KeyRange:
-    """The keys from ``first`` on and before ``end``; ``end`` None: without end. A request's key and
-    range_end say it: no range_end is the key alone, and a single NUL means no end."""
+    """The keys from ``first`` up to, but not including, ``end``; None means no end.
+
+    A request's key and range_end encode it: without a range_end it is the key alone, and a single
+    NUL means no end.
+    """
 
     first: bytes
     end: bytes | None
 
     @classmethod
     def of(cls, key: bytes, range_end: bytes) -> KeyRange:
-        """Return the range that a request names."""
+        """Return the range of a request."""
         if range_end == b"\0":
             return cls(key, None)
         return cls(key, range_end or key + b"\0")
 
     @property
     def single(self) -> bool:
-        """Whether it can hold one key only."""
+        """Whether the range can hold one key only."""
         return self.end == self.first + b"\0"
 
     @property
     def empty(self) -> bool:
-        """Whether it can hold no key."""
+        """Whether the range can hold no key."""
         return self.end is not None and self.end <= self.first
 
     @property
     def stem(self) -> bytes | None:
-        """The prefix after whose last key the range ends; None: it ends elsewhere."""
+        """The prefix after whose last key the range ends; None if it ends elsewhere."""
         if self.end is None:
             return b""
         if not self.end or self.end[-1] == 0:
@@ -77,7 +80,7 @@ class KeyRange:
 
     @property
     def prefix(self) -> bytes | None:
-        """The prefix whose keys are exactly the range's; None: it is no range of a prefix."""
+        """The prefix whose keys are exactly the range's; None if there is no such prefix."""
         stem = self.stem
         if stem is None or (self.end is None and self.first <= b"\0"):
             return stem
@@ -93,8 +96,8 @@ EVERYTHING = KeyRange(b"\0", None)
 
 @attrs.frozen(slots=True)
 class Span:
-    """Keys of the backend that one list finds: those with ``prefix``, from ``start`` on and before
-    ``end``; None: up to the last one with the prefix."""
+    """Keys of the backend that one list finds: those with ``prefix``, from ``start`` up to, but not
+    including, ``end``. None means all up to the last key with the prefix."""
 
     prefix: str
     start: str
@@ -138,7 +141,7 @@ def _escaped_span(keys: KeyRange) -> Span:
 
 
 def _common(first: str, last: str | None) -> str:
-    """Return the prefix that all keys between two share; a NUL, which no key has, is not in it."""
+    """Return the prefix that all keys between two share. A NUL, which no key has, is not in it."""
     if last is None:
         return ""
     length = 0
@@ -158,7 +161,7 @@ def _text_or_none(key: bytes) -> str | None:
 
 
 def least_text(bound: bytes) -> str | None:
-    """Return a text that is above every valid key below ``bound`` and not above any other; None:
+    """Return a text that is above every valid key below ``bound`` and not above any other; None if
     there is no valid key from ``bound`` on. It may end with a NUL."""
     head, nul, _ = bound.partition(b"\0")
     try:
@@ -188,5 +191,5 @@ def _next_text(valid: str, rest: bytes) -> str | None:
 
 
 def _character(number: int) -> str:
-    """Return the character with that number among all but the surrogates."""
+    """Return the character with that number among all characters except surrogates."""
     return chr(number if number < _SURROGATES.start else number + len(_SURROGATES))

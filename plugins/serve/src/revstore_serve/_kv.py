@@ -34,13 +34,14 @@ _PATIENCE = 5.0
 
 
 class InThread(Protocol):
-    """Runs a function that may wait, so that the loop does not."""
+    """Runs functions that may wait in a thread, so that the loop does not wait."""
 
     def __call__(self, function: Callable[[], Any], /) -> Awaitable[Any]: ...
 
 
 class KeyValues:
-    """``read`` runs what reads the store, ``work`` what may take long in any case."""
+    """The service KV. ``read`` runs functions that read the store, ``work`` those that may take
+    long on any store."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class KeyValues:
                 response = range_message(view, request)
                 break
             except Compacted:
-                # What is read now is read in several steps, all at the first one's revision.
+                # The latest state is read in several steps, all at the revision of the first.
                 if wanted or not view.revision:
                     raise
         current = view.current or self._backend.status().revision

@@ -23,10 +23,10 @@ _MOST_TTL = 9_000_000_000
 
 
 def granted_ttl(wanted: int) -> int:
-    """Return the seconds that a lease gets: etcd grants no less than its election may take.
+    """Return the seconds that a lease gets: etcd grants at least as many as its election may take.
 
     Raises:
-        Refused: it is too long.
+        Refused: the TTL is too long.
     """
     if wanted > _MOST_TTL:
         raise Refused(*LEASE_TTL)
@@ -34,20 +34,21 @@ def granted_ttl(wanted: int) -> int:
 
 
 class LeaseCalls:
-    """``work`` runs a call in a thread: a store on a disk writes for most of them."""
+    """The service Lease. ``work`` runs a call in a thread, since a store on a disk writes for most
+    of them."""
 
     def __init__(self, backend: Backend, cluster: Cluster, *, work: InThread) -> None:
         self._backend = backend
         self._cluster = cluster
         self._work = work
-        # From the start on, so that leases of a process that is gone expire.
+        # From the start on, so that leases of a process that has ended expire.
         self._leases: Leases | None = (
             backend.leases() if Capability.LEASES in backend.capabilities else None
         )
 
     @property
     def _of_store(self) -> Leases:
-        # Without LEASES this raises what says so.
+        # Without LEASES this raises the error that says so.
         return self._leases or self._backend.leases()
 
     async def grant(self, request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The events of all watches, as they go to clients, and which watches a key concerns."""
+"""The events of all watches, encoded for clients, and which watches a key concerns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVENTS = b"\x5a"
 
 
 class Entry:
-    """All events of one revision. Each is encoded once, for however many watches."""
+    """All events of one revision. Each is encoded once, however many watches there are."""
 
     __slots__ = ("_encoded", "came", "events", "keys", "revision", "size")
 
@@ -32,7 +32,7 @@ class Entry:
         self.events = batch.events
         self.keys = tuple(to_bytes(event.kv.key) for event in batch.events)
         self._encoded: dict[tuple[int, bool], bytes] = {}
-        #: About how many bytes it takes.
+        #: Its size in bytes, roughly.
         self.size = sum(map(_size, batch.events))
         self.came = time.monotonic()
 
@@ -60,7 +60,7 @@ def _event(key: bytes, event: WatchEvent, prev_kv: bool) -> Any:
 
 
 def _size(event: WatchEvent) -> int:
-    # The values come once as they are and once or twice encoded.
+    # The values are held once as they are, and once or twice encoded.
     before = len(event.previous.value) if event.previous else 0
     return 500 + 3 * (len(event.kv.key) + len(event.kv.value) + before)
 
@@ -75,8 +75,8 @@ def _varint(number: int) -> bytes:
 
 
 class Index(Generic[T]):
-    """Things by the ranges of keys that they are for. To find those of a key costs a look-up for
-    each length that a prefix has, and one for each range that is no prefix."""
+    """Things by the ranges of keys for which they were added. Finding those of a key costs a
+    look-up for each length of a prefix, and one for each range that is no prefix."""
 
     def __init__(self) -> None:
         self._exact: dict[bytes, dict[T, None]] = {}
@@ -84,7 +84,7 @@ class Index(Generic[T]):
         self._ranges: dict[T, KeyRange] = {}
 
     def add(self, keys: KeyRange, thing: T) -> None:
-        """Add a thing, which is for one range only."""
+        """Add a thing for a range. A thing has one range only."""
         prefix = keys.prefix
         if keys.single:
             self._exact.setdefault(keys.first, {})[thing] = None
@@ -108,7 +108,7 @@ class Index(Generic[T]):
             self._ranges.pop(thing, None)
 
     def find(self, key: bytes) -> Iterator[T]:
-        """Yield the things that a key concerns."""
+        """Yield the things whose ranges contain ``key``."""
         yield from self._exact.get(key, ())
         for length, prefixes in self._prefixes.items():
             yield from prefixes.get(key[:length], ())

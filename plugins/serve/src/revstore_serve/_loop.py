@@ -1,4 +1,4 @@
-"""The event loop that all endpoints of a process share: gRPC works badly with several."""
+"""The event loop that all endpoints of a process share, since gRPC works badly with several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _of_process: dict[int, asyncio.AbstractEventLoop] = {}
 
 
 def shared_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop. It runs in a thread of its own until the process ends, as gRPC keeps a
+    """Return the loop. It runs in a thread of its own until the process ends, since gRPC keeps a
     loop that it has once served."""
     with _lock:
         found = _of_process.get(os.getpid())

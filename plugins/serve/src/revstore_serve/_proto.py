@@ -134,8 +134,8 @@ _SCALARS = {
 
 @attrs.frozen
 class Method:
-    """A method of a service. ``service`` has its package; ``served`` False: it is refused with a
-    reason. ``streams`` says whether client and server send many messages."""
+    """A method of a service. ``service`` includes the package. If ``served`` is False, calls are
+    refused with a reason. ``streams`` says whether client and server send many messages."""
 
     service: str
     name: str
@@ -146,7 +146,8 @@ class Method:
 
 
 def _rows(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield package, name and rest of each declaration; indented lines belong to the one before."""
+    """Yield package, name and rest of each declaration. An indented line belongs to the one
+    before."""
     for row in text.strip().replace("\n    ", " ").splitlines():
         full, _, rest = row.partition(":")
         package, _, name = full.rpartition(".")
@@ -223,5 +224,5 @@ def _methods() -> Iterator[Method]:
             yield Method(f"{package}.{service}", name, request, response, streams, served)
 
 
-#: All methods that have an answer of their own, those too that are refused.
+#: All methods that have an answer of their own, including those that are refused.
 METHODS = tuple(_methods())

@@ -1,4 +1,4 @@
-"""Ranges: which keys a request asks for, in which order, and how many there are."""
+"""Ranges: which keys a request wants, in which order, and how many there are."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def find(
 def count_keys(view: View, keys: KeyRange) -> int:
     """Return how many keys a range has."""
     if keys.single or keys.empty:
-        # An empty range is read as well: its revision may be one that cannot be.
+        # An empty range is read as well, since its revision may be impossible.
         kv = view.get(to_text(keys.first))
         return int(kv is not None and not keys.empty)
     plain, escaped = spans(keys)
@@ -89,7 +89,7 @@ def count_keys(view: View, keys: KeyRange) -> int:
 
 @attrs.frozen
 class _Filters:
-    """The bounds that a request sets to revisions; 0: none."""
+    """The bounds that a request sets to revisions; 0 means no bound."""
 
     min_mod: int
     max_mod: int
@@ -109,8 +109,8 @@ class _Filters:
 
 
 def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
-    """Return what a range answers: keys, how many there are without filters and limit, and whether
-    the limit has cut some off."""
+    """Return the answer to a range: its keys, how many there are without filters and limit, and
+    whether the limit has cut some off."""
     keys = KeyRange.of(request.key, request.range_end)
     if request.count_only:
         return [], count_keys(view, keys), False
@@ -130,7 +130,7 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     )
     if filters:
         found = [keyed for keyed in found if filters.keep(keyed[1])]
-    # A target without an order sorts what the limit has left, as etcd does.
+    # A target without an order sorts only the keys within the limit, as etcd does.
     if request.sort_order != _NONE or request.sort_target != _KEY:
         found.sort(key=_SORT_BY[request.sort_target], reverse=request.sort_order == _DESCEND)
     more = 0 < limit < len(found)

@@ -49,13 +49,13 @@ _TxnResponse = message("TxnResponse")
 
 _NOTHING = KeyValue("", b"", 0)
 
-#: What ranges at a revision of the past have found, by their requests.
+#: The results of ranges at past revisions, by their requests.
 History = Mapping[bytes, Any]
 
 
 @attrs.frozen
 class Answer:
-    """What a body answers. Its own writes have the revision ``own`` in ``response``."""
+    """A body's answer. In ``response``, the body's own writes have the revision ``own``."""
 
     response: Any
     own: int
@@ -69,8 +69,8 @@ class Answer:
 
 
 class NeedsHistory(Exception):
-    """A transaction reads the past, which its body cannot: these ranges have to be read before it
-    is run again."""
+    """A transaction reads at past revisions, which its body cannot do. These ranges have to be read
+    before the body runs again."""
 
     def __init__(self, requests: list[Any]) -> None:
         super().__init__()
@@ -136,8 +136,11 @@ def _check_operations(request: Any, most: int) -> None:
 
 
 def _written(operations: Any) -> tuple[set[bytes], list[KeyRange]]:
-    """Return the keys that a branch may put and the ranges that it may delete; raise ``Refused``
-    if it may do both to a key, or put one twice."""
+    """Return the keys that a branch may put and the ranges that it may delete.
+
+    Raises:
+        Refused: it may do both to a key, or put one twice.
+    """
     deleted = [
         KeyRange.of(each.request_delete_range.key, each.request_delete_range.range_end)
         for each in operations
@@ -186,8 +189,8 @@ _RESULTS: tuple[Callable[[Any, Any], bool], ...] = (
 
 
 def compares(compare: Any, found: list[Keyed]) -> bool:
-    """Return whether a comparison holds for all keys found; without one, for zeros. A value is
-    equal or unequal to none that does not exist."""
+    """Return whether a comparison holds for all keys found; without a key, whether it holds for
+    zeros. The value of a missing key is neither equal nor unequal to any."""
     if not found and compare.target == _VALUE:
         return False
     if compare.target >= len(_TARGETS) or compare.result >= len(_RESULTS):
@@ -233,7 +236,8 @@ def txn_body(request: Any, history: History) -> Callable[[Transaction], Answer]:
 
 
 def _path(view: View, request: Any) -> list[bool]:
-    """Which branch is taken, by this and by each transaction nested in it, in their order."""
+    """Return which branch is taken, by this transaction and by each one nested in it, in
+    their order."""
     succeeded = all(
         compares(compare, find(view, KeyRange.of(compare.key, compare.range_end))[0])
         for compare in request.compare
@@ -286,8 +290,9 @@ class _Run:
         raise NeedsHistory(missing)
 
     def check_leases(self, puts: list[Any]) -> None:
-        """Raise ``LeaseNotFound`` if a put has a lease that is not there. Only where the body is to
-        raise an error in any case, which undoes what this writes to find out."""
+        """Raise ``LeaseNotFound`` if a put has a lease that does not exist. Call it only where the
+        body is to raise an error in any case, since finding out needs writes, which the error
+        undoes."""
         for each in puts:
             if each.lease:
                 self._body.put(to_text(each.key), b"", lease=each.lease)
@@ -361,7 +366,7 @@ class _Run:
 
 @attrs.frozen
 class _twice_is_refused:  # noqa: N801 - a context manager
-    """What a body may not do to a key that it has written is said in etcd's words."""
+    """Translate the error for a key that a body writes twice into etcd's words."""
 
     def __enter__(self) -> None:
         return None
@@ -372,7 +377,7 @@ class _twice_is_refused:  # noqa: N801 - a context manager
 
 
 def _renumber(response: Any, own: int, revision: int) -> None:
-    """Put the revision of the commit where an answer has the one that its body assumed."""
+    """Set the commit's revision where an answer has the revision that its body assumed."""
     for field, value in response.ListFields():
         if field.name in ("header", "kv", "prev_kv") or field.name.startswith("response_"):
             _renumber(value, own, revision)

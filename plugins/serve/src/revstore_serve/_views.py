@@ -13,19 +13,19 @@ from revstore_serve._keys import Span
 
 __all__ = ["AtRevision", "InTransaction", "View"]
 
-# Keys that are read at once where a range ends before its prefix does.
+# How many keys are read at once where a range ends before its prefix does.
 _PAGE = 1000
 
 
 class View(Protocol):
-    """Reads; all are of one state."""
+    """Reads of one state."""
 
     def get(self, key: str) -> KeyValue | None:
         """Read one key."""
 
     def page(self, span: Span, limit: int, *, keys_only: bool) -> tuple[list[KeyValue], int]:
-        """Return the first keys of a span, ``limit`` or more if there are so many (0: all), and how
-        many there are."""
+        """Return the first keys of a span and how many there are. It returns ``limit`` keys or
+        more, if there are so many; 0 means all."""
 
     def count(self, span: Span) -> int:
         """Return how many keys a span has."""
@@ -33,12 +33,13 @@ class View(Protocol):
 
 @attrs.define
 class AtRevision:
-    """A backend at ``revision``; 0: as it is at the first read, whose revision is kept."""
+    """The state of a backend at ``revision``. 0 means its state at the first read, whose revision
+    is kept."""
 
     backend: Backend
     revision: int
     linearizable: bool = True
-    #: The store's revision when it was read; 0: it is not known.
+    #: The store's revision when the view was read; 0 while it is unknown.
     current: int = 0
 
     def get(self, key: str) -> KeyValue | None:
@@ -96,8 +97,8 @@ class AtRevision:
 
 @attrs.frozen
 class InTransaction:
-    """What the body of a transaction sees. What the body wrote itself has the revision ``own``,
-    which is above all others."""
+    """The state that a transaction's body sees. Its own writes have the revision ``own``, which is
+    above all others."""
 
     body: Transaction
     own: int

@@ -35,14 +35,14 @@ _NO_ID = -1
 _DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 _EMPTY_RANGE = "mvcc: watcher range is empty"
 
-# Revisions that are looked through at once, and bytes of events in a response, which holds whole
-# revisions, unless the watch takes fragments.
+# How many revisions are looked through at once, and how many bytes of events a response has. A
+# response holds whole revisions, unless the watch accepts fragments.
 _MOST_REVISIONS = 1000
 _MOST_BYTES = 3 << 19
 # Seconds for which a watch that catches up waits for the store.
 _POLL = 0.05
 
-#: An event: its entry, and its number in it.
+#: An event: its entry, and its number in that entry.
 _Found = tuple[Entry, int]
 
 
@@ -84,7 +84,7 @@ class _Watch:
 
 class Watches:
     """The watches of all clients. ``interval``: seconds between two progress notifications of a
-    watch without events. ``read`` and ``work`` are as of ``KeyValues``."""
+    watch without events. ``read`` and ``work`` are those of ``KeyValues``."""
 
     def __init__(
         self,
@@ -115,14 +115,14 @@ class _WatchStream:
         self._stream = stream
         self._watches: dict[int, _Watch] = {}
         self._next_id = 0
-        # Those that follow the log, by keys; the others are catching up.
+        # The watches that follow the log, by keys; the others are catching up.
         self._following: Index[_Watch] = Index()
         self._catching_up: dict[_Watch, asyncio.Task[None]] = {}
-        # What is to be written before events.
+        # Responses to be written before events.
         self._outbox: deque[Any] = deque()
-        # The log's first event to look at; None: all were looked at that concern it.
+        # The log's first event to look at; None if all that concern the stream were looked at.
         self._pending: int | None = None
-        # The revisions that progress was asked for.
+        # The revisions for which progress was requested.
         self._asked: deque[int] = deque()
         self._ticker: asyncio.TimerHandle | None = None
         self._tick_due = False
@@ -141,16 +141,16 @@ class _WatchStream:
             for watch in list(self._watches.values()):
                 self._close(watch)
 
-    # What wakes it.
+    # Calls that wake the stream.
 
     def note(self, number: int) -> None:
-        """Note that the log's event with that number concerns it."""
+        """Note that the log's event with that number concerns a watch of the stream."""
         if self._pending is None or number < self._pending:
             self._pending = number
         self.wake()
 
     def wake(self) -> None:
-        """Look again what there is to do."""
+        """Look for new work."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -191,7 +191,8 @@ class _WatchStream:
         self.wake()
 
     def _notify(self) -> None:
-        """Tell each watch that wants to know how far it is, if it had no event for an interval."""
+        """Send a progress notification to each watch that wants one and had no event for an
+        interval."""
         for watch in self._watches.values():
             if not watch.notify or watch in self._catching_up:
                 continue
@@ -200,20 +201,20 @@ class _WatchStream:
             watch.quiet = True
 
     def _answer_progress(self) -> bool:
-        """Answer who asked for progress, if the answer is known; return whether it was."""
+        """Answer requests for progress, if the answer is known; return whether it was."""
         if not self._asked or self._catching_up:
             return False
         if self._feed.position < self._asked[0]:
             self._feed.waiting.add(self)
             return False
         self._asked.popleft()
-        # As etcd, no answer while a watch begins in the future: it would have seen less than that.
+        # As in etcd, no answer comes while a watch begins in the future: it has not seen that.
         if all(each.position <= self._feed.position for each in self._watches.values()):
             self._outbox.append(self._response(_NO_ID, self._feed.position))
         return True
 
     async def _deliver(self, start: int) -> None:
-        """Write the events from a number of the log on, for all watches."""
+        """Write the log's events from a number on, for all watches."""
         log = self._feed.log
         if start < log.base:
             self._pending = None
@@ -235,7 +236,7 @@ class _WatchStream:
             await self._send(watch, events, entries[-1].revision)
 
     async def _send(self, watch: _Watch, events: list[_Found], revision: int) -> None:
-        """Write events of a watch; everything up to ``revision`` has been looked through."""
+        """Write events of a watch, which has then seen everything up to ``revision``."""
         for part, more in _parts(events, watch):
             if watch.closed:
                 return
@@ -304,7 +305,7 @@ class _WatchStream:
         return self._next_id - 1
 
     def _follow(self, watch: _Watch) -> None:
-        """Have a watch follow the log from its position on, if that is still in it."""
+        """Let a watch follow the log from its position on, if the log still has that position."""
         if watch.position < self._feed.log.floor:
             self._catch_up(watch)
             return
@@ -315,8 +316,8 @@ class _WatchStream:
             self.note(number)
 
     async def _begin_at_compacted(self, watch: _Watch, compacted: int) -> None:
-        """Begin a watch at the compacted revision, whose puts can still be read. Without any, what
-        happened there is not known."""
+        """Begin a watch at the compacted revision, whose puts can still be read. If there are none,
+        its events are not known."""
         events = await self._service.work(lambda: self._events_of(compacted))
         if events is None:
             self._compacted(watch, compacted)
@@ -327,7 +328,7 @@ class _WatchStream:
             if key in watch.keys and watch.wants(events, number)
         ]
         if found:
-            # The stream has not told yet that the watch is there.
+            # The stream has not announced the watch yet.
             while self._outbox:
                 await self._stream.write(self._outbox.popleft())
             await self._send(watch, found, compacted)
@@ -375,9 +376,10 @@ class _WatchStream:
         self._catching_up[watch] = asyncio.create_task(self._read_past(watch))
 
     async def _read_past(self, watch: _Watch) -> None:
-        """Write a watch's events as the store tells them, until it is where the log begins."""
+        """Write a watch's events from the store, until the watch reaches the beginning of
+        the log."""
         work, backend = self._service.work, self._service.backend
-        # Without progress only a watch of everything gets on.
+        # Without progress marks, only a watch of all keys moves on.
         can_ask = Capability.PROGRESS in backend.capabilities
         key = to_text(watch.keys.first) if watch.keys.single and can_ask else ""
         past = await work(
@@ -413,12 +415,12 @@ def _notifies(watch: _Watch) -> bool:
 
 
 def _read_some(past: BackendWatch, *, can_ask: bool) -> list[Entry]:
-    """Return what a watch has, which may be nothing yet. In a thread."""
+    """Return a watch's next events, which may be none yet. Runs in a thread."""
     entries: list[Entry] = []
     size = 0
     batch = past.poll(_POLL)
     if batch is None and can_ask:
-        # It moves on by events of its own only, unless it is asked.
+        # Unless progress is requested, only its own events move the watch on.
         past.request_progress()
     while batch is not None:
         if batch.events:
@@ -431,8 +433,8 @@ def _read_some(past: BackendWatch, *, can_ask: bool) -> list[Entry]:
 
 
 def _parts(events: Sequence[_Found], watch: _Watch) -> Iterator[tuple[list[_Found], bool]]:
-    """Yield the events of each response, and whether more of a revision follow in another. A
-    revision is in one response, unless it is large and the watch takes fragments."""
+    """Yield the events of each response, and whether the next response has more of the same
+    revision. A revision is in one response, unless it is large and the watch accepts fragments."""
     part: list[_Found] = []
     size = 0
     for entry, index in events:

@@ -1,4 +1,5 @@
-"""The way of writes from the event loop to the backend: one thread, many bodies in a call."""
+"""The way of writes from the event loop to the backend: one thread that passes on many bodies in a
+call."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from revstore_serve._txn import Answer
 
 __all__ = ["Writes"]
 
-#: Bodies that go into one call. Those that come meanwhile go into the next.
+#: The most bodies in one call. Bodies that come meanwhile go into the next.
 _MOST = 256
 # Seconds that the end waits for writes that nobody waits for any more.
 _PATIENCE = 1.0
@@ -32,7 +33,8 @@ class _Waiting:
 
 
 class Writes:
-    """Hands bodies to ``Backend.transactions``, together all that wait while a call runs."""
+    """Passes bodies to ``Backend.transactions``, all those together that came while a call was
+    running."""
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
@@ -44,7 +46,7 @@ class Writes:
         self._thread = start_thread(self._run, "revstore-serve-writes")
 
     async def run(self, body: _Body) -> TransactionResult[Answer]:
-        """Run a body, and return its result or raise its error. On the loop."""
+        """Run a body, and return its result or raise its error. Call it on the loop."""
         if self._closed:
             raise Closed("the endpoint is closed")
         waiting = _Waiting(body, self._loop.create_future())
@@ -53,7 +55,7 @@ class Writes:
         return await waiting.done
 
     def close(self) -> None:
-        """End the thread once it has done what waits; go on without it if that takes long."""
+        """End the thread once it has run the waiting bodies."""
         self._closed = True
         self._wake.set()
         self._thread.join(_PATIENCE)
