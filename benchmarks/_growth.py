@@ -1,4 +1,4 @@
-"""How a cost grows with what there is: rows of it, and what they are judged by."""
+"""How a cost grows with the number of objects: the rows, and the bounds that judge them."""
 
 from __future__ import annotations
 

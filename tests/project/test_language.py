@@ -17,6 +17,8 @@ STUMBLES = re.compile(
 STUMBLES_OF_USERS = re.compile(
     STUMBLES.pattern
     + r"|\bwhom\b|\bone's own\b|\bcomes of\b|\b(?:is|are) told\b|\bstands for\b|\bno failure\b"
+    r"|\bas ever\b|\bso too\b|\bheld against\b|\bon the word of\b|\ball the same\b|\bstands in\b"
+    r"|\bwhat (?:there is|is there|is asked for|was asked for)\b|\bup to where\b"
     r"|(?<!, )\bwho (?:polls|waits|reads|asks|wants|iterates)\b",
     re.IGNORECASE,
 )

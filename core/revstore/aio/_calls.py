@@ -66,7 +66,7 @@ class Calls:
         return await _wrapped(self._submit(call))
 
     async def watch(self, call: Callable[[], Watch[T]]) -> AsyncWatch[T]:
-        """Return the watch that ``call`` opens; if cancelled meanwhile, close it."""
+        """Return the watch that ``call`` opens; close it if this is cancelled meanwhile."""
         return AsyncWatch(await _kept(self._submit(lambda: self._readable(call()))))
 
     async def close(self) -> None:

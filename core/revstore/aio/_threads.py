@@ -50,7 +50,7 @@ class ThreadedWatch(Generic[T]):
         return self._version
 
     def poll(self, _timeout: float = 0, /) -> tuple[Event[T], ...] | None:
-        """Return what the thread has found; do not wait."""
+        """Return the thread's findings; do not wait."""
         with self._lock:
             found, version = self._found, self._version
             if found is None:

@@ -49,7 +49,7 @@ class Cacher(Storage[T]):
     """A storage that follows another one and answers from memory what it can.
 
     Writes go to the storage; they are visible here once its feed has delivered them. Lists without
-    a resource version are consistent all the same: the cache asks the storage for its revision and
+    a resource version are consistent nevertheless: the cache asks the storage for its revision and
     waits until it has reached that; if this takes too long, the storage answers. Gets without a
     resource version go to the storage. A watch never delays another. A watch that falls behind what
     the log remembers ends with ``Expired``. A feed that breaks reconnects. If the store has
@@ -174,7 +174,7 @@ class Cacher(Storage[T]):
     def _caught_up(
         self, scope: str, plan: ListPlan, deadline: Deadline, *, plain_page: bool
     ) -> bool:
-        """Wait until the cache shows what is asked for; False if the storage must be asked."""
+        """Wait until the cache shows the requested revision; False if the storage must answer."""
         content = self._content
         recursive = scope.endswith("/")
         wanted = serve_list(plan, content.horizon(), recursive=recursive, plain_page=plain_page)
@@ -319,7 +319,7 @@ class Cacher(Storage[T]):
     def compact_revision(self, *, timeout: float | None = None) -> int:
         return self._open_storage().compact_revision(timeout=timeout)
 
-    # --- readiness and what there is to know -----------------------------------------------------
+    # --- readiness and counters ------------------------------------------------------------------
 
     def request_progress(self) -> None:
         self._content.check_open()

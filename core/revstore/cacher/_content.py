@@ -388,7 +388,7 @@ class Content(Generic[T]):
         drop_one_by_one(parts)
 
     def _apply(self, batch: ChangeBatch[T]) -> None:
-        """Add the changes of a revision, or note how far the store is."""
+        """Apply the changes of a revision, or note the revision that the store has reached."""
         loaded = [(change, self._with_attributes(_loaded(change))) for change in batch.changes]
         now = time.monotonic()
         generation, state, branch = self.generation, self.state, None

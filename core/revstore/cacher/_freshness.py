@@ -94,7 +94,7 @@ class Freshness:
         self._lock = threading.Lock()
 
     def wake(self, revision: float) -> None:
-        """Wake those who wait for ``revision`` or an earlier one."""
+        """Wake the readers that wait for ``revision`` or an earlier one."""
         if not self._waiting:  # a read that comes just now checks before it waits
             return
         with self._lock:

@@ -264,8 +264,7 @@ class Generation(Generic[T]):
                 concerned.append(bucket)
 
     def _concerned(self, entry: Entry[T]) -> list[Bucket[T]]:
-        """Return the buckets of an event; for a field or a label those of both values.
-        (CWATCH-6)"""
+        """Return the buckets of an event; for a field or a label, those of both its values."""
         found: list[Bucket[T]] = []
         scopes, labels = self._scopes, self._labels
         if scopes or labels:

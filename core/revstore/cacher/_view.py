@@ -409,7 +409,7 @@ class View(Generic[T]):
     def _stop(
         self, number: int, revision: int, found: list[Event[T]], error: CorruptObject
     ) -> Reading[T]:
-        """Return what came before the error, whole revisions only; the next call returns the
+        """Return the events before the error, whole revisions only; the next call returns the
         error."""
         segment = self._log.segment
         start = segment.after(revision - 1, revision_of)

@@ -120,7 +120,7 @@ class InitialEvents(Generic[T]):
 
 
 def _merged(found: Range[T], unreadable: Mapping[str, CorruptObject]) -> list[Any]:
-    """Return both in the order of their keys."""
+    """Return the events of both in the order of their keys."""
     rows: list[tuple[str, Any]] = list(zip(found.keys, found.objects, strict=True))
     rows += unreadable.items()
     rows.sort(key=itemgetter(0))

@@ -52,7 +52,7 @@ class Field:
 
 
 class ClassShape(Shape):
-    """An object in JSON with the fields of one class."""
+    """The shape of an object in JSON with the fields of one class."""
 
     def __init__(self, info: ClassInfo, notes: Notes) -> None:
         cls = dict if info.library == "typeddict" else info.cls

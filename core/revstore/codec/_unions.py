@@ -109,7 +109,7 @@ class _Chooser:
         self._choose_object = choose
 
     def choose(self, value: Any) -> Shape | None:
-        """Return the member for a JSON value, None if there is none."""
+        """Return the member for a JSON value, or None if no member fits."""
         kind = kind_of(value)
         if kind == "object" and self._choose_object is not None:
             return self._choose_object(value)
@@ -151,7 +151,8 @@ def _hashable(value: Any) -> tuple[str, Any]:
 
 
 def _common_tag(members: Sequence[Any]) -> str:
-    """Return the name of a field whose values differ between all members, "" if there is none."""
+    """Return the name of a field whose values differ between all members, or "" if there is no such
+    field."""
     for name in members[0].fields:
         others = [each.fields.get(name) for each in members]
         if any(each is None or each.shape.values is None for each in others):

@@ -84,7 +84,7 @@ def parse_url(
 
 
 class _Refused(Exception):
-    """The reason why a URL is refused: what was expected."""
+    """A URL is refused; the text names the expected form."""
 
 
 def _cleaned(text: str) -> str:

@@ -114,14 +114,7 @@ def only(name: str, found: Sequence[ResourceInfo]) -> ResourceInfo | None:
 
 
 def lookup(name: str, overrides: Overrides | None = None) -> ResourceInfo | None:
-    """Return the resource called ``name``, None if there is none.
-
-    The name is looked up by ``find`` in the table and in ``overrides``, the configuration's
-    ``resources``.
-
-    Raises:
-        InvalidArgument: several groups have a resource of that name.
-    """
+    """Return the resource called ``name``, or None if there is none of that name."""
     return only(name, find(name, known(overrides))) if overrides else _in_table(name)
 
 

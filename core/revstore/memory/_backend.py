@@ -246,7 +246,7 @@ class MemoryBackend(Backend):
                 self._shared.check()
                 try:
                     results.append(self._run(body))
-                except Exception as error:  # noqa: BLE001 - stands in the body's place
+                except Exception as error:  # noqa: BLE001 - the error is the body's result
                     let_out(error)
                     results.append(error)
         return results

@@ -167,8 +167,8 @@ class State:
         return {key: self._deadlines[key]}, _NOTHING
 
     def delete(self, keys: list[str], *, lease: int = 0) -> None:
-        """Note the deletion of existing keys, given in key order, in one revision, which ends
-        ``lease``."""
+        """Note that existing keys, given in key order, were deleted in one revision, which also
+        ends ``lease``."""
         revision = self.revision + 1
         events = [
             WatchEvent(WatchEventType.DELETED, KeyValue(key, b"", revision), self.current[key])

@@ -45,7 +45,7 @@ class Sizes:
             stats = self._storage.stats(timeout=deadline - now)
         except Closed:
             self.end()
-        except Exception as error:  # noqa: BLE001 - the others are scraped all the same
+        except Exception as error:  # noqa: BLE001 - the others are still scraped
             let_out(error)
             _log.warning("counting the objects for metrics failed: %s", text_of(error))
             self.objects = self.size = FAILED
@@ -81,7 +81,7 @@ class StoreSize:
             self.bytes = self._backend.size(timeout=deadline - now)
         except Closed:
             self.bytes = None
-        except Exception as error:  # noqa: BLE001 - the others are scraped all the same
+        except Exception as error:  # noqa: BLE001 - the others are still scraped
             let_out(error)
             _log.warning("asking a store for its size failed: %s", text_of(error))
             self.bytes = FAILED

@@ -1,4 +1,4 @@
-"""How the one plugin of a name is found, from metadata alone: nothing is imported."""
+"""Finding the one plugin of a name from metadata alone, without importing anything."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Watch(Closing, Generic[T]):
 
         0 does not wait, None waits without end. All events of one revision come in one answer,
         which may hold several revisions. Without a cache, None may also mean that the time passed
-        while a selector left out all changes; ``resource_version`` says how far the watch is.
+        while a selector left out all changes; ``resource_version`` shows the watch's progress.
         Without a cache the poll reads initial objects from the store, page by page. This takes as
         long as for a list, whatever ``timeout`` is, and ``close`` takes effect after it.
 

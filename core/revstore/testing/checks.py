@@ -234,7 +234,7 @@ class _Steps:
                 self._maybe.setdefault((each.key, mark), []).append(each)
 
     def of_key(self, kv: KeyValue) -> str:
-        """The step that wrote what is there, "" for none and if it is not known."""
+        """Return the step that wrote ``kv``; "" if none did or it is unknown."""
         return self._of(kv, kv.value)
 
     def of_event(self, event: WatchEvent) -> str:

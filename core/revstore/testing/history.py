@@ -58,9 +58,9 @@ class Operation:
     ``start`` and ``end`` are seconds of one monotonic clock; the call took effect between them,
     or not at all. ``end`` is infinite where the outcome is not known: the write may have landed,
     may land later, or never. ``succeeded`` is whether it changed the key, None if not known, False
-    for a read. ``revision`` is the answer's; ``current`` is the key as the answer shows it: of a
-    read or a refused write what is there, of a deletion what was removed, of a put in a transaction
-    what was there before, else None.
+    for a read. ``revision`` is the answer's; ``current`` is the key as the answer shows it: for a
+    read or a refused write the stored key, for a deletion the removed one, for a put in a
+    transaction the previous one, else None.
     ``transaction`` names the step that the operation is a part of, a transaction or the revocation
     of a lease; "" for a call that stands alone.
     """
@@ -150,10 +150,10 @@ def longest_stall(operations: Iterable[Operation]) -> float:
 
 
 class Recorder:
-    """Calls a backend and writes down what came of it.
+    """Calls a backend and records the outcomes.
 
     A call that raises an error of ``revstore.errors`` other than ``OutcomeUnknown`` did nothing,
-    says the contract, and is not recorded; the error is raised all the same.
+    says the contract, and is not recorded; the error is still raised.
     """
 
     def __init__(self, backend: Backend, history: History | None = None) -> None:

@@ -58,7 +58,7 @@ def run_under_strikes(
     signal's handler raises in its main thread, from which it must be called.
 
     The main thread writes to the same keys with ``backend``, and is interrupted within 10 ms, again
-    and again; SIGALRM is taken for it. Now and then it forks a child: that finds ``backend``
+    and again, by SIGALRM. Now and then it forks a child, which finds ``backend``
     closed, opens the store itself by ``reopen``, and writes. All of it is in the history; a write
     that was interrupted has no known outcome. ``plan.seed`` settles the moments.
 
@@ -135,7 +135,7 @@ def _is_interrupted(alarm: _Alarm, seconds: float, write: Callable[[], None]) ->
 
 
 def _write(plan: Workload, recorder: Recorder, choose: random.Random, who: str) -> None:
-    """Write over what is there; an interrupted write is recorded as one of unknown outcome."""
+    """Overwrite the key; an interrupted write is recorded as one of unknown outcome."""
     key = f"{plan.prefix}k{choose.randrange(plan.keys)}"
     kv = recorder.get(key).kv
     start, value = time.monotonic(), f"{who}-{choose.random()}".encode()

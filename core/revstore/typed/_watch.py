@@ -92,7 +92,7 @@ class _RawWatch:
         """Remember and return ``error`` as users know it; end the backend's watch."""
         if isinstance(error, Compacted):
             expired = Expired(
-                "the resource version is too old to watch: what came after it was compacted; "
+                "the resource version is too old to watch: the changes after it were compacted; "
                 "list again and watch from there",
                 key=self._scope.named,
                 resource_version=error.resource_version,

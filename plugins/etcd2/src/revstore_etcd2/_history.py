@@ -111,7 +111,7 @@ class Reader(Protocol):
         """Receive the next change."""
 
     def caught_up(self) -> None:
-        """Note that there are no more changes up to where the hub goes on."""
+        """Note that there are no more changes before the place where the hub goes on."""
 
     def end(self, error: StorageError) -> None:
         """Note that history cannot be read."""

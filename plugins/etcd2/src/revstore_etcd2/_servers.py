@@ -1,4 +1,4 @@
-"""Where the servers are, and what every request to them carries."""
+"""The addresses of the servers, and the headers of every request to them."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class Etcd2Watch(BackendWatch, Listener):
             raise self._failed
 
     def _next(self) -> WatchBatch | None:
-        """Return what comes next, which stays in its queue until ``poll`` has returned it."""
+        """Return the next batch, which stays in its queue until ``poll`` has returned it."""
         # These three are read in the reverse order of the writers.
         error, pushed, caught_up = self._error, self._pushed, self._caught_up
         event = self._first(self._past)

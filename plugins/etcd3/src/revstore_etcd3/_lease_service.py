@@ -89,7 +89,7 @@ class LeaseService:
         return tuple(sorted(_signed(each.ID) for each in response.members))
 
     def _look(self, method: Method, request: Any, deadline: float) -> Any:
-        """Ask about leases. A server answers from what it has, so that a linearizable read of the
+        """Ask about leases. A server answers from its own state, so that a linearizable read of the
         same server goes first, which waits until it has caught up."""
 
         def caught_up(server: Server) -> Callable[..., Any]:

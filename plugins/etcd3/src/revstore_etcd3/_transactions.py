@@ -166,7 +166,8 @@ class Transactions:
     def run(
         self, body: Callable[[Transaction], T], deadline: float
     ) -> TransactionResult[T] | Exception:
-        """Run ``body`` until its writes land; return what stands in its place if they do not."""
+        """Run ``body`` until its writes land. If they do not, return the error that takes
+        its place."""
         tries = 0
         try:
             while True:
@@ -178,7 +179,7 @@ class Transactions:
                 if time.monotonic() + pause >= deadline:
                     raise Timeout(f"other writers changed what the transaction read, {tries} times")
                 time.sleep(pause)
-        except Exception as error:  # noqa: BLE001 - stands in the body's place
+        except Exception as error:  # noqa: BLE001 - the error is the body's result
             let_out(error)
             return error
 

@@ -79,7 +79,7 @@ def command(
         raise Unsupported(
             missing[0],
             f"the store cannot do all that a Kubernetes apiserver needs; it lacks: "
-            f"{', '.join(missing)}; --allow-limited serves it all the same",
+            f"{', '.join(missing)}; --allow-limited serves it nevertheless",
         )
     ended = _Signals()
     with Endpoint(

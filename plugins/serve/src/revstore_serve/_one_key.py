@@ -66,7 +66,7 @@ def run_one_by_one(
     for body in bodies:
         try:
             results.append(_run(backend, body))
-        except Exception as error:  # noqa: BLE001 - stands in the body's place
+        except Exception as error:  # noqa: BLE001 - the error is the body's result
             results.append(error)
     return results
 

@@ -323,7 +323,11 @@ class _Run:
         return response
 
     def _kept(self, request: Any) -> KeyValue | None:
-        """Return what is there before a put that asks for it; raise ``Refused`` if it needs it."""
+        """Return the previous value for a put that asks for it.
+
+        Raises:
+            Refused: the put needs one, and the key does not exist.
+        """
         if not (request.ignore_value or request.ignore_lease or request.prev_kv):
             return None
         kv = self.view.get(to_text(request.key))

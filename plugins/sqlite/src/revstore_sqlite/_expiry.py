@@ -26,10 +26,10 @@ _BATCH = 1000
 
 
 def sweep_log(writer: Writer, deadline: float) -> bool:
-    """Delete what compaction left, in short transactions between those of others; return whether
-    this is done.
+    """Delete the remains of a compaction, in short transactions between those of others; return
+    whether that is done.
 
-    It stops at ``deadline``; any process goes on with it later.
+    It stops at ``deadline``, and any process goes on with it later.
     """
     while time.monotonic() < deadline:
         if not writer.submit(Sweep(_BATCH), max(_LOOK_EVERY, deadline - time.monotonic())):

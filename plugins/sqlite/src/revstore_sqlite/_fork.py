@@ -30,8 +30,8 @@ class Pausable(Protocol):
     """A user of connections."""
 
     def pause(self, deadline: float) -> bool:
-        """Start no use of a connection any more, and wait for those under way; return whether there
-        are none at ``deadline``."""
+        """Let no use of a connection begin any more, and wait for those under way; return whether
+        none is left at ``deadline``."""
 
     def paused(self) -> bool:
         """Return whether no connection is in use."""
@@ -75,7 +75,7 @@ class Turn:
 
 
 class _Fork:
-    """What happens around a fork. Only the forking thread uses what is not in ``users``."""
+    """The actions around a fork. Only the forking thread uses attributes other than ``users``."""
 
     def __init__(self) -> None:
         self.users: weakref.WeakSet[Pausable] = weakref.WeakSet()

@@ -224,7 +224,7 @@ def _version(raw: sqlite3.Connection, path: str, size: int) -> int:
 
 
 def _explain_access(path: str, error: Exception) -> None:
-    """Raise the error of the file's permissions, if they are the reason."""
+    """Raise an error about the file's permissions if they are the reason."""
     if not os.access(path, os.R_OK):
         raise AccessDenied(f"{path}: the file cannot be read: permission denied") from error
     if read_only_file_system(path) or not os.access(path, os.W_OK):

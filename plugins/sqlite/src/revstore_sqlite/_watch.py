@@ -79,7 +79,7 @@ class SQLiteWatch(BackendWatch, Listener):
         self._position, self._mark_owed, self._torn = position, owed, False; return batch  # noqa: E702  # fmt: skip
 
     def _rewind(self) -> None:
-        """Begin again after the last delivered batch, since the last poll was interrupted."""
+        """Go back to the last delivered batch, since the last poll was interrupted."""
         self._ready.clear()
         self._cursor = self._position
         with self._hub.lock:
@@ -177,7 +177,7 @@ class SQLiteWatch(BackendWatch, Listener):
         return self._cursor >= tail.end
 
     def _wait(self, deadline: float | None) -> bool:
-        """Wait for something to look at; return False if the deadline came first."""
+        """Wait for something to look at; return False if the deadline comes first."""
         with self._hub.lock:
             tail = self._hub.tail
             news = tail is None or tail.end > self._cursor or self._mark_due(tail.end)
