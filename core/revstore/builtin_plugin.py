@@ -34,4 +34,6 @@ def _json(object_type: type[Any]) -> Any:
 def _identity(config: StorageConfig) -> Any:
     from revstore.transform import IdentityTransformer
 
+    # Options without `transformer = ...` must not end in plain text.
+    config.typed_options({}, "transformer 'identity'", "transformer_options")
     return IdentityTransformer()

@@ -127,8 +127,9 @@ def revstore_codecs(register: Callable[[str, CodecFactory], None]) -> None:
 def revstore_transformers(register: Callable[[str, TransformerFactory], None]) -> None:
     """Call ``register(name, factory)`` for each value transformer that this plugin provides.
 
-    ``factory(config)`` returns a transformer. The name of the entry point must be among the names
-    registered.
+    ``factory(config)`` returns a transformer, or a ``ResourceTransformers`` if the transformer
+    depends on the resource; ``config.transformer_options`` holds the plugin's own options. The name
+    of the entry point must be among the names registered.
     """
 
 

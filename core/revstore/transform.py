@@ -3,9 +3,9 @@ encryption at rest (storage/value.Transformer)."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["IdentityTransformer", "Transformer"]
+__all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer"]
 
 _ENCRYPTED_PREFIX = b"k8s:enc:"
 
@@ -25,6 +25,15 @@ class Transformer(Protocol):
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
         """Return the bytes to store."""
+        ...
+
+
+@runtime_checkable
+class ResourceTransformers(Protocol):
+    """What a transformer's plugin returns if the transformer depends on the resource."""
+
+    def for_resource(self, resource: str) -> Transformer:
+        """Return the transformer of a resource such as "secrets" or "deployments.apps"."""
         ...
 
 

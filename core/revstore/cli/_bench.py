@@ -29,7 +29,7 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.kinds import ResourceInfo, for_prefix
-from revstore.plugins import load_transformer
+from revstore.plugins import open_transformer
 from revstore.transform import Transformer
 from revstore.values import KeyValue
 
@@ -276,7 +276,7 @@ class Bench:
             return None
         typical = kvs[len(kvs) // 2]
         codec = self._factory.resource_type(dict, info).codec
-        transformer = load_transformer(config.transformer)(config)
+        transformer = open_transformer(config, info.qualified)
         about = f"one of {info.qualified}, {len(typical.value)} bytes"
         made = _Sample(None, typical.value, about, codec, transformer, info, count, typical.key)
         try:
@@ -287,7 +287,7 @@ class Bench:
     def _made_up(self) -> _Sample:
         codec = self._factory.resource_type(dict, _INFO).codec
         config = self._config
-        transformer = load_transformer(config.transformer)(config)
+        transformer = open_transformer(config, _INFO.qualified)
         obj = _padded(1000)
         made = _Sample(obj, b"", "", codec, transformer)
         value = made.encoded(f"{self._own}absent", obj)

@@ -30,7 +30,9 @@ __all__ = [
 
 Layer = dict[tuple[str, ...], Given]
 
-_TABLES = ("options", "overrides", "resources")
+#: Tables whose names only a plugin knows.
+_OPTIONS = ("options", "transformer_options")
+_TABLES = (*_OPTIONS, "overrides", "resources")
 #: Variables with the prefix that do not configure a store.
 _OTHER_VARIABLES = frozenset(
     {
@@ -44,6 +46,7 @@ _OTHER_VARIABLES = frozenset(
 _PREFIX = "REVSTORE_"
 _FORMS = {
     "options": "REVSTORE_OPTIONS__NAME",
+    "transformer_options": "REVSTORE_TRANSFORMER_OPTIONS__NAME",
     "overrides": "REVSTORE_OVERRIDES__RESOURCE__NAME, where a known field's name stands last",
     "resources": "REVSTORE_RESOURCES__RESOURCE__NAME",
 }
@@ -122,7 +125,7 @@ def layer_of_table(table: Mapping[str, Any], origin: Origin) -> Layer:
             layer[key,] = Given(value, origin)
             continue
         for name, item in _table(value, key, origin).items():
-            if key == "options":
+            if key in _OPTIONS:
                 layer[key, name] = Given(item, origin)
                 continue
             for path, leaf in _flatten(_table(item, f"{key}.{name}", origin), key):
@@ -134,7 +137,7 @@ def layer_of_table(table: Mapping[str, Any], origin: Origin) -> Layer:
 def _flatten(table: Mapping[str, Any], parent: str) -> list[tuple[tuple[str, ...], Any]]:
     result: list[tuple[tuple[str, ...], Any]] = []
     for key, value in table.items():
-        if parent == "overrides" and key == "options" and isinstance(value, Mapping):
+        if parent == "overrides" and key in _OPTIONS and isinstance(value, Mapping):
             result += [((key, name), item) for name, item in value.items()]
         else:
             result.append(((key,), value))
@@ -150,13 +153,13 @@ def _table(value: Any, field: str, origin: Origin) -> Mapping[str, Any]:
 def _check_path(path: tuple[str, ...], origin: Origin, shown: str = "") -> None:
     """Refuse a path that no setting has. The values of options and resources are checked later."""
     rest = path[2:] if path[0] == "overrides" else path
-    known = [*PLAIN, "url", "options"]
+    known = [*PLAIN, "url", *_OPTIONS]
     if path[0] == "resources":
         leads = len(path) == 3
     elif len(rest) == 1:
         leads = rest[0] in PLAIN or rest[0] == "url"
     else:
-        leads = len(rest) == 2 and rest[0] == "options"
+        leads = len(rest) == 2 and rest[0] in _OPTIONS
     if leads:
         return
     if path[0] != "overrides":
@@ -189,7 +192,8 @@ def merge(below: Layer, above: Layer, *, under_code: bool = False) -> Layer:
     """Return ``below`` overridden by ``above``; a ``url`` in ``above`` is expanded.
 
     A URL says where the store is, so it hides the servers below it and their credentials (SF-4).
-    Options belong to one backend: those below are dropped if the backend changes. ``under_code``:
+    Options belong to one backend, or to one transformer: those below are dropped if it changes.
+    ``under_code``:
     ``above`` is a URL in code and ``below`` the environment, whose own URL is dropped, whose
     credentials are kept, and whose options are dropped only if it names another backend.
     """
@@ -202,8 +206,18 @@ def merge(below: Layer, above: Layer, *, under_code: bool = False) -> Layer:
     names_backend = any((name,) in below for name in ("url", *LOCATING))
     becomes_another = backend_of(below) != backend_of({**result, **above})
     if becomes_another and (names_backend or not under_code):
-        result = {path: given for path, given in result.items() if path[0] != "options"}
+        result = _without(result, "options")
+    if ("transformer",) in below and _transformer_of(below) != _transformer_of({**below, **above}):
+        result = _without(result, "transformer_options")
     return {**result, **above}
+
+
+def _without(layer: Layer, table: str) -> Layer:
+    return {path: given for path, given in layer.items() if path[0] != table}
+
+
+def _transformer_of(layer: Layer) -> object:
+    return check_field("transformer", layer["transformer",])
 
 
 def backend_of(layer: Layer) -> str:

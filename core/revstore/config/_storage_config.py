@@ -30,10 +30,14 @@ from revstore.secret import Secret
 __all__ = ["ResourceConfig", "Secret", "StorageConfig", "redact_url"]
 
 
-def _options(value: Any) -> FrozenMap[Any]:
+def _options(value: Any, field: str = "options") -> FrozenMap[Any]:
     if not isinstance(value, Mapping):
-        raise refuse("options", Given(value), "a mapping", secret=True)
+        raise refuse(field, Given(value), "a mapping", secret=True)
     return FrozenMap(value)
+
+
+def _transformer_options(value: Any) -> FrozenMap[Any]:
+    return _options(value, "transformer_options")
 
 
 def _overrides(value: Any) -> FrozenMap[FrozenMap[Any]]:
@@ -76,6 +80,10 @@ class StorageConfig(PlainFields):
     #: The backend's own options, raw; see ``revstore.plugins.validate_options``.
     options: Mapping[str, Any] = attrs.field(
         factory=FrozenMap, converter=_options, hash=False, metadata={Rule: Rule()}
+    )
+    #: The transformer's own options, raw; see ``typed_options``.
+    transformer_options: Mapping[str, Any] = attrs.field(
+        factory=FrozenMap, converter=_transformer_options, hash=False, metadata=_ABOVE
     )
     #: Fields that differ for a resource: by "events", "deployments.apps" or "*.apps". Besides
     #: the fields above a table may have ``url``.
@@ -186,8 +194,9 @@ class StorageConfig(PlainFields):
         layer: Layer = {
             (field,): Given(getattr(self, field), self.sources.get(field, CODE)) for field in PLAIN
         }
-        for key, value in self.options.items():
-            layer["options", key] = Given(value, self.sources.get(f"options.{key}", CODE))
+        for table in ("options", "transformer_options"):
+            for key, value in getattr(self, table).items():
+                layer[table, key] = Given(value, self.sources.get(f"{table}.{key}", CODE))
         for name in names:
             try:
                 layer = merge(layer, self._override_layer(name))
@@ -214,16 +223,19 @@ class StorageConfig(PlainFields):
         above = [each.name for each in attrs.fields(StorageConfig) if rule_of(each).above_backend]
         return attrs.evolve(self, **{name: getattr(plain, name) for name in above})
 
-    def typed_options(self, wanted: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """Return ``options`` with the types that ``wanted`` gives by name.
+    def typed_options(
+        self, wanted: Mapping[str, Any], what: str, table: str = "options"
+    ) -> dict[str, Any]:
+        """Return ``options``, or those of another ``table``, "transformer_options", with the types
+        that ``wanted`` gives by name.
 
         Raises:
             ConfigError: an option is not in ``wanted``, the options of ``what``, or has a value of
                 another type. It names ``options.NAME`` and the source.
         """
         values = {}
-        for name, value in self.options.items():
-            path = f"options.{name}"
+        for name, value in getattr(self, table).items():
+            path = f"{table}.{name}"
             origin = self.sources.get(path, CODE)
             if name not in wanted:
                 raise unknown_name(path, origin, wanted, f"option of {what}:")

@@ -24,7 +24,7 @@ from revstore.factory._resource_prefixes import resource_prefixes
 from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
-from revstore.plugins import load_codec, load_transformer, open_backend
+from revstore.plugins import load_codec, open_backend, open_transformer
 from revstore.registry import Registry
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
@@ -154,7 +154,7 @@ class StorageFactory(Closing):
             backend,
             resource_type,
             prefix=config.prefix,
-            transformer=load_transformer(config.transformer)(config)
+            transformer=open_transformer(config, info.qualified)
             if transformer is None
             else transformer,
             cache_size=config.deserialization_cache_size,

@@ -50,7 +50,7 @@ _RESERVED: dict[str, dict[str, str]] = {
     BACKENDS: BackendInfo.RESERVED,
     WRAPPERS: {"metrics": _CORE},
     CODECS: {"json": _CORE},
-    TRANSFORMERS: {"identity": _CORE},
+    TRANSFORMERS: {"identity": _CORE, "encryption": "revstore-encryption"},
     COMMANDS: {"serve": "revstore-serve"},
 }
 

@@ -33,6 +33,7 @@ from revstore.plugins._loading import (
 )
 from revstore.plugins._options import secrets_of, validate_options
 from revstore.raising import described, let_out
+from revstore.transform import ResourceTransformers, Transformer
 from revstore.values import Capability
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "load_command",
     "load_transformer",
     "open_backend",
+    "open_transformer",
     "register_backend",
     "run_doctor",
     "unregister_backend",
@@ -186,6 +188,13 @@ def load_transformer(name: str) -> TransformerFactory:
     """Return the factory of the value transformer ``name``; it raises the same errors as
     ``load_codec``."""
     return registrations(find_one(_find.TRANSFORMERS, name), "revstore_transformers")
+
+
+def open_transformer(config: StorageConfig, resource: str) -> Transformer:
+    """Return the value transformer of ``resource``, such as "secrets" or "deployments.apps"; raise
+    the same errors as ``load_codec``, and ``ConfigError`` for its options."""
+    made: Transformer | ResourceTransformers = load_transformer(config.transformer)(config)
+    return made.for_resource(resource) if isinstance(made, ResourceTransformers) else made
 
 
 def command_names() -> tuple[str, ...]:

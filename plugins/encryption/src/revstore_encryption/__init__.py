@@ -1,0 +1,27 @@
+"""Encryption at rest, as kube-apiserver does it: the same configuration file, the same stored
+bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from revstore.hooks import TransformerFactory, hookimpl
+
+if TYPE_CHECKING:
+    from revstore.config import StorageConfig
+    from revstore.transform import ResourceTransformers
+
+__all__ = ["revstore_transformers"]
+
+
+@hookimpl
+def revstore_transformers(register: Callable[[str, TransformerFactory], None]) -> None:
+    """Register "encryption"."""
+    register("encryption", _open)
+
+
+def _open(config: StorageConfig) -> ResourceTransformers:
+    from revstore_encryption._reload import open_transformers
+
+    return open_transformers(config)

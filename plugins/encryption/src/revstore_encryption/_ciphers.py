@@ -1,0 +1,111 @@
+"""The ciphers of one key each, byte for byte as kube-apiserver stores them after the prefix."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from revstore_encryption._errors import Undecryptable
+
+__all__ = ["AesCbc", "AesGcm", "Cipher", "Secretbox"]
+
+_CHANGED = "it was changed, or was encrypted with another key"
+_MOVED = "it was changed, belongs to another object, or was encrypted with another key"
+_SHORT = "it is too short"
+
+
+class Cipher(Protocol):
+    """Encrypts values with one key. ``context`` is the object's key in the store."""
+
+    def encrypt(self, data: bytes, context: bytes) -> bytes:
+        """Return what follows the prefix in the store."""
+        ...
+
+    def decrypt(self, data: bytes, context: bytes) -> bytes:
+        """Return the plain bytes.
+
+        Raises:
+            Undecryptable: they are not what ``encrypt`` returned for this key and this context.
+        """
+        ...
+
+
+class AesGcm:
+    """A random nonce of 12 bytes, then the ciphertext with its tag; authenticates the context."""
+
+    NONCE = 12
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def encrypt(self, data: bytes, context: bytes) -> bytes:
+        nonce = os.urandom(self.NONCE)
+        return nonce + self._aead.encrypt(nonce, data, context)
+
+    def decrypt(self, data: bytes, context: bytes) -> bytes:
+        try:
+            return self._aead.decrypt(data[: self.NONCE], data[self.NONCE :], context)
+        except InvalidTag:
+            raise Undecryptable(_MOVED) from None
+        except ValueError:  # a nonce that is too short
+            raise Undecryptable(_SHORT) from None
+
+
+class AesCbc:
+    """A random IV of 16 bytes, then the ciphertext with PKCS#7 padding; authenticates nothing."""
+
+    IV = 16
+
+    def __init__(self, key: bytes) -> None:
+        self._aes = AES(key)
+
+    def encrypt(self, data: bytes, context: bytes) -> bytes:
+        iv = os.urandom(self.IV)
+        padder = PKCS7(AES.block_size).padder()
+        encryptor = BlockCipher(self._aes, CBC(iv)).encryptor()
+        padded = padder.update(data) + padder.finalize()
+        return iv + encryptor.update(padded) + encryptor.finalize()
+
+    def decrypt(self, data: bytes, context: bytes) -> bytes:
+        iv, rest = data[: self.IV], data[self.IV :]
+        if not rest or len(rest) % self.IV:
+            raise Undecryptable("its length is none that this cipher produces")
+        decryptor = BlockCipher(self._aes, CBC(iv)).decryptor()
+        unpadder = PKCS7(AES.block_size).unpadder()
+        padded = decryptor.update(rest) + decryptor.finalize()
+        try:
+            return unpadder.update(padded) + unpadder.finalize()
+        except ValueError:
+            raise Undecryptable(_CHANGED) from None
+
+
+class Secretbox:
+    """A random nonce of 24 bytes, then the box: XSalsa20 with Poly1305. It authenticates the value,
+    but not the context."""
+
+    OVERHEAD = 24 + 16
+
+    def __init__(self, key: bytes) -> None:
+        from nacl.secret import SecretBox  # an extra of the distribution
+
+        self._box = SecretBox(key)
+
+    def encrypt(self, data: bytes, context: bytes) -> bytes:
+        return bytes(self._box.encrypt(data))
+
+    def decrypt(self, data: bytes, context: bytes) -> bytes:
+        from nacl.exceptions import CryptoError
+
+        if len(data) < self.OVERHEAD:
+            raise Undecryptable(_SHORT)
+        try:
+            return self._box.decrypt(data)
+        except CryptoError:
+            raise Undecryptable(_CHANGED) from None

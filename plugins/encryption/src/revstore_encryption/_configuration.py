@@ -1,0 +1,243 @@
+"""Kubernetes' EncryptionConfiguration: read from YAML, and refused wherever kube-apiserver refuses
+it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+import yaml
+
+from revstore.errors import ConfigError
+from revstore.secret import Secret
+
+__all__ = ["Configuration", "Key", "Provider", "read_configuration"]
+
+API_VERSION = "apiserver.config.k8s.io/v1"
+KIND = "EncryptionConfiguration"
+
+_AES_SIZES = (16, 24, 32)
+_SIZES = {"aesgcm": _AES_SIZES, "aescbc": _AES_SIZES, "secretbox": (32,)}
+_PROVIDERS = (*_SIZES, "identity")
+_WITHOUT_API = ("apiserveripinfo", "serviceipallocations", "servicenodeportallocations")
+
+
+@attrs.frozen
+class Key:
+    """A key of a provider; ``secret`` is in base64, of a length that fits the provider."""
+
+    name: str
+    secret: Secret
+
+    def reveal(self) -> bytes:
+        """Return the key's bytes."""
+        return base64.b64decode(self.secret.reveal())
+
+
+@attrs.frozen
+class Provider:
+    """An entry of ``providers``: aesgcm, aescbc, secretbox or identity, with its keys."""
+
+    kind: str
+    keys: tuple[Key, ...] = ()
+
+
+_IDENTITY = (Provider("identity"),)
+
+
+@attrs.frozen
+class Configuration:
+    """The providers of each resource, by (resource, group), either of which may be "*"."""
+
+    resources: dict[tuple[str, str], tuple[Provider, ...]]
+
+    def providers(self, resource: str) -> tuple[Provider, ...]:
+        """Return the providers of a resource such as "secrets" or "deployments.apps"; identity if
+        none are configured."""
+        name, _, group = resource.partition(".")
+        for each in ((name, group), ("*", group), ("*", "*")):
+            if each in self.resources:
+                return self.resources[each]
+        return _IDENTITY
+
+
+def read_configuration(path: str) -> Configuration:
+    """Read the file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not valid. The error names the place, and holds no
+            secret.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            "config", path, "a readable file", message=f"{path}: cannot be read: {reason}"
+        ) from error
+    return _configuration(_Place(path, "", _parsed(path, data)))
+
+
+def _parsed(path: str, data: bytes) -> Any:
+    try:
+        return yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or "it is not valid YAML"
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        # Not chained: the error quotes the document, and so perhaps a secret.
+        raise ConfigError("config", path, "YAML", message=f"{path}: {reason}{where}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML readers usually drop one."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                problem="a field's name is not a text", problem_mark=key_node.start_mark
+            )
+        key = loader.construct_object(key_node)
+        if key in result:
+            raise yaml.constructor.ConstructorError(
+                problem="a field is given twice", problem_mark=key_node.start_mark
+            )
+        result[key] = loader.construct_object(value_node, deep=True)
+    return result
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+@attrs.frozen
+class _Place:
+    """A value of the file, and where it is."""
+
+    file: str
+    path: str
+    value: Any
+
+    def refuse(self, expected: str, *, shown: str = "") -> NoReturn:
+        where = self.path or "the document"
+        text = f"{self.file}: {where}{' ' + shown if shown else ''}: expected {expected}"
+        raise ConfigError(self.path or "config", shown, expected, message=text)
+
+    def text(self) -> str:
+        if not isinstance(self.value, str) or not self.value:
+            self.refuse("a text")
+        return self.value
+
+    def fields(self, *known: str) -> dict[str, _Place]:
+        if not isinstance(self.value, dict):
+            self.refuse("a mapping")
+        for name in self.value:
+            if name not in known:
+                # The name only: a secret may stand under a mistyped one.
+                expected = f"one of {', '.join(known)}" if known else "no fields"
+                self.refuse(expected, shown=f"has the field {name!r}")
+        head = f"{self.path}." if self.path else ""
+        return {
+            name: _Place(self.file, f"{head}{name}", self.value[name])
+            for name in known
+            if self.value.get(name) is not None
+        }
+
+    def field(self, fields: dict[str, _Place], name: str) -> _Place:
+        if name not in fields:
+            self.refuse(f"the field {name!r}")
+        return fields[name]
+
+    def items(self) -> Iterator[_Place]:
+        if not isinstance(self.value, list) or not self.value:
+            self.refuse("a list with at least one entry")
+        for number, each in enumerate(self.value):
+            yield _Place(self.file, f"{self.path}[{number}]", each)
+
+
+def _configuration(document: _Place) -> Configuration:
+    fields = document.fields("apiVersion", "kind", "resources", "metadata")
+    for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        place = document.field(fields, name)
+        if place.value != wanted:
+            place.refuse(repr(wanted))
+    resources: dict[tuple[str, str], tuple[Provider, ...]] = {}
+    for entry in document.field(fields, "resources").items():
+        parts = entry.fields("resources", "providers")
+        names = list(map(_resource, entry.field(parts, "resources").items()))
+        _check_overlap(entry.field(parts, "resources"), names)
+        providers = tuple(map(_provider, entry.field(parts, "providers").items()))
+        for place, each in zip(entry.field(parts, "resources").items(), names, strict=True):
+            for mask in (("*", each[1]), ("*", "*")):
+                if mask in resources:
+                    earlier = ".".join(mask)
+                    place.refuse(f"no resource that {earlier!r} of an earlier entry covers")
+            resources[each] = resources.get(each, ()) + providers
+    return Configuration(resources)
+
+
+def _resource(place: _Place) -> tuple[str, str]:
+    text = place.text()
+    name, _, group = text.partition(".")
+    expected = ""
+    if text != text.lower():
+        expected = "a name without capital letters"
+    elif text == "*":
+        expected = "'*.' for the core group, or '*.*' for all resources"
+    elif text in _WITHOUT_API:
+        expected = "a resource that has an API"
+    elif group == "events.k8s.io":
+        expected = "'events', where these objects are stored"
+    elif group == "extensions":
+        expected = "another group: 'extensions' was removed"
+    elif group == "*" and name != "*":
+        expected = "one group: 'RESOURCE.GROUP'"
+    if expected:
+        place.refuse(expected, shown=repr(text))
+    return name, group
+
+
+def _check_overlap(place: _Place, names: list[tuple[str, str]]) -> None:
+    if len(set(names)) < len(names):
+        place.refuse("each resource once")
+    groups = [group for _, group in names]
+    for name, group in names:
+        if name == "*" and (groups.count(group) > 1 or (group == "*" and len(names) > 1)):
+            place.refuse("no resource that another one in the list covers")
+
+
+def _provider(place: _Place) -> Provider:
+    if isinstance(place.value, dict) and set(place.value) == {"kms"}:
+        place.refuse("another provider: kms is not supported")
+    fields = place.fields(*_PROVIDERS)
+    # "identity: {}" and "identity:" alone differ: nothing is no provider, as in Kubernetes.
+    if len(fields) != 1:
+        place.refuse(f"exactly one of {', '.join(_PROVIDERS)}")
+    ((kind, inner),) = fields.items()
+    if kind == "identity":
+        inner.fields()
+        return Provider(kind)
+    keys = inner.field(inner.fields("keys"), "keys").items()
+    return Provider(kind, tuple(_key(each, _SIZES[kind]) for each in keys))
+
+
+def _key(place: _Place, sizes: tuple[int, ...]) -> Key:
+    fields = place.fields("name", "secret")
+    name = place.field(fields, "name").text()
+    secret = place.field(fields, "secret")
+    text = "".join(secret.text().split("\n"))
+    try:
+        size = len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        size = -1
+    if size not in sizes:
+        wanted = " or ".join(map(str, sizes))
+        found = f"has {size} bytes" if size >= 0 else ""
+        secret.refuse(f"{wanted} bytes in base64", shown=found)
+    return Key(name, Secret(text))

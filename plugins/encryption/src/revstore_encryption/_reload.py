@@ -1,0 +1,113 @@
+"""The file of keys, which is read again when it changes, and the transformers that follow it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+
+import attrs
+
+from revstore.config import StorageConfig
+from revstore.errors import ConfigError
+from revstore.transform import Transformer
+from revstore_encryption._configuration import read_configuration
+from revstore_encryption._transformer import Transformers
+
+__all__ = ["KeyFile", "open_transformers"]
+
+_log = logging.getLogger("revstore.encryption")
+_TABLE = "transformer_options"
+
+
+def open_transformers(config: StorageConfig) -> KeyFile:
+    """Read the file that ``transformer_options.config`` names. Warn if others than its owner can
+    read it.
+
+    Raises:
+        ConfigError: an option is missing or unknown, the file is not valid, or a provider is not
+            installed.
+    """
+    wanted = {"config": str, "reload_interval": float}
+    options = config.typed_options(wanted, "transformer 'encryption'", _TABLE)
+    path = options.get("config", "")
+    if not path:
+        raise ConfigError(f"{_TABLE}.config", path, "the path of an EncryptionConfiguration")
+    file = KeyFile(path, options.get("reload_interval", 1.0))
+    exposed = _exposed(path)
+    if exposed:
+        warnings.warn(exposed, stacklevel=2)
+    return file
+
+
+class KeyFile:
+    """The transformers of a file of keys.
+
+    Calls look at most every ``interval`` seconds whether the file has changed. There is no thread,
+    and no lock that a fork could copy: two calls that see a change both read the file.
+    """
+
+    def __init__(self, path: str, interval: float) -> None:
+        self._path = path
+        self._interval = interval
+        self._next = time.monotonic() + interval
+        # Before the file is read: a change meanwhile is seen at the next look.
+        self._seen = _state(path)
+        self._transformers = Transformers(read_configuration(path))
+
+    def for_resource(self, resource: str) -> Transformer:
+        """Return the transformer of a resource such as "secrets" or "deployments.apps"."""
+        return _Following(self, resource)
+
+    def current(self, resource: str) -> Transformer:
+        """Return the transformer of a resource by the latest valid content of the file."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._interval
+            state = _state(self._path)
+            if state != self._seen:
+                self._read()
+                self._seen = state
+        return self._transformers.get(resource)
+
+    def _read(self) -> None:
+        try:
+            self._transformers = Transformers(read_configuration(self._path))
+        except ConfigError as error:
+            _log.warning("the keys stay as they were; the changed file is not valid: %s", error)
+            return
+        exposed = _exposed(self._path)
+        if exposed:
+            _log.warning("%s", exposed)
+
+
+@attrs.frozen
+class _Following:
+    """The ``Transformer`` of a resource by the latest keys."""
+
+    _file: KeyFile
+    _resource: str
+
+    def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+        return self._file.current(self._resource).transform_from_storage(data, context)
+
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        return self._file.current(self._resource).transform_to_storage(data, context)
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Return what differs once the file was changed or replaced; nothing if there is none."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _exposed(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # it was moved meanwhile
+        return ""
+    return f"encryption keys in {path!r} can be read by others: chmod 600" if mode & 0o077 else ""

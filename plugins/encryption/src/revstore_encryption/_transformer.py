@@ -1,0 +1,111 @@
+"""Value transformers from an EncryptionConfiguration, one for each resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from revstore.errors import ConfigError
+from revstore.transform import Transformer
+from revstore_encryption._ciphers import AesCbc, AesGcm, Cipher, Secretbox
+from revstore_encryption._configuration import Configuration, Provider
+from revstore_encryption._errors import Undecryptable
+
+__all__ = ["ProviderChain", "Transformers"]
+
+_CIPHERS: dict[str, Callable[[bytes], Cipher]] = {
+    "aesgcm": AesGcm,
+    "aescbc": AesCbc,
+    "secretbox": Secretbox,
+}
+_ENCRYPTED = b"k8s:enc:"
+
+
+class Transformers:
+    """The transformers of one configuration, by resource.
+
+    Raises:
+        ConfigError: a provider needs a library that is not installed.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._chains = {each: ProviderChain(each) for each in configuration.resources.values()}
+        self._by_name: dict[str, ProviderChain] = {}
+
+    def get(self, resource: str) -> Transformer:
+        """Return the transformer of a resource such as "secrets" or "deployments.apps"."""
+        found = self._by_name.get(resource)
+        if found is None:
+            providers = self._configuration.providers(resource)
+            found = self._chains.get(providers) or ProviderChain(providers)
+            self._by_name[resource] = found
+        return found
+
+
+@attrs.frozen
+class _Link:
+    """One key of one provider; identity has no cipher."""
+
+    prefix: bytes
+    cipher: Cipher | None
+    name: str
+
+
+class ProviderChain:
+    """A ``Transformer`` of several providers: the first key of the first one writes, all read.
+
+    What another than the first has written is stale.
+    """
+
+    def __init__(self, providers: tuple[Provider, ...]) -> None:
+        self._links = tuple(link for each in providers for link in _links(each))
+
+    def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+        failures = []
+        for number, link in enumerate(self._links):
+            if not data.startswith(link.prefix):
+                continue
+            if link.cipher is None:
+                if not data.startswith(_ENCRYPTED):
+                    return data, number > 0
+                continue
+            try:
+                return link.cipher.decrypt(data[len(link.prefix) :], context), number > 0
+            except Undecryptable as error:
+                # Two providers may have keys of one name, as in the middle of a rotation.
+                failures.append(f"the value cannot be decrypted by {link.name}: {error}")
+        raise Undecryptable("; ".join(failures) or _no_key(data))
+
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        first = self._links[0]
+        return data if first.cipher is None else first.prefix + first.cipher.encrypt(data, context)
+
+
+def _links(provider: Provider) -> Iterator[_Link]:
+    if provider.kind == "identity":
+        yield _Link(b"", None, "identity")
+    for key in provider.keys:
+        prefix = f"k8s:enc:{provider.kind}:v1:{key.name}:".encode()
+        cipher = _cipher(provider.kind, key.reveal())
+        yield _Link(prefix, cipher, f"{provider.kind}, key {key.name!r}")
+
+
+def _cipher(kind: str, key: bytes) -> Cipher:
+    try:
+        return _CIPHERS[kind](key)
+    except ImportError as error:
+        message = f"{kind} needs PyNaCl; try: pip install 'revstore-encryption[secretbox]'"
+        raise ConfigError("providers", kind, "an installed provider", message=message) from error
+
+
+def _no_key(data: bytes) -> str:
+    """Say who has written a value that no configured key can read."""
+    if not data.startswith(_ENCRYPTED):
+        return "the value is not encrypted, but the configuration has no identity provider for it"
+    parts = data[len(_ENCRYPTED) : 1024].split(b":", 3)
+    kind, key = parts[0][:64].decode(errors="replace"), ""
+    if len(parts) > 3:
+        key = f", key {parts[2].decode(errors='replace')!r}"
+    return f"the value was encrypted by {kind}{key}, which the configuration does not have"
