@@ -3,7 +3,7 @@ encryption at rest (storage/value.Transformer)."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 __all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer"]
 
@@ -28,7 +28,6 @@ class Transformer(Protocol):
         ...
 
 
-@runtime_checkable
 class ResourceTransformers(Protocol):
     """What a transformer's plugin returns if the transformer depends on the resource."""
 

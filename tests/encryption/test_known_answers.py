@@ -29,7 +29,7 @@ HERE = [each for each in ANSWERS if each["provider"] in KINDS]
 
 @pytest.mark.parametrize("answer", HERE)
 def test_values_of_kubernetes_are_read(keys, answer):
-    """What kube-apiserver has stored is read, and is not stale."""
+    """What kube-apiserver has stored is read, and is not stale (XF-6, XF-7)."""
     config = keys(document(provider(answer["provider"], ("key1", answer["secret"]))))
     secrets = open_transformer(config, "secrets")
     stored = base64.b64decode(answer["stored"])

@@ -276,6 +276,8 @@ HEAVY = [
     "pytest",
     "hypothesis",
     "etcd3",
+    "cryptography",
+    "nacl",
 ]
 
 
@@ -301,6 +303,7 @@ def test_every_entry_point_is_light():
         "revstore.metrics_plugin",
         "revstore_sqlite",
         "revstore_serve",
+        "revstore_encryption",
     ]
     for name in names:
         code = f"import sys, {name}; print(*sorted(set({HEAVY}) & set(sys.modules)))"

@@ -22,6 +22,7 @@ PACKAGES = {
     "revstore-etcd3": "revstore_etcd3/",
     "revstore-etcd2": "revstore_etcd2/",
     "revstore-serve": "revstore_serve/",
+    "revstore-encryption": "revstore_encryption/",
 }
 SOURCES = {
     "revstore": ROOT / "core" / "revstore",
@@ -29,6 +30,7 @@ SOURCES = {
     "revstore-etcd3": ROOT / "plugins" / "etcd3" / "src" / "revstore_etcd3",
     "revstore-etcd2": ROOT / "plugins" / "etcd2" / "src" / "revstore_etcd2",
     "revstore-serve": ROOT / "plugins" / "serve" / "src" / "revstore_serve",
+    "revstore-encryption": ROOT / "plugins" / "encryption" / "src" / "revstore_encryption",
 }
 
 

@@ -33,7 +33,6 @@ from revstore.plugins._loading import (
 )
 from revstore.plugins._options import secrets_of, validate_options
 from revstore.raising import described, let_out
-from revstore.transform import ResourceTransformers, Transformer
 from revstore.values import Capability
 
 __all__ = [
@@ -190,11 +189,11 @@ def load_transformer(name: str) -> TransformerFactory:
     return registrations(find_one(_find.TRANSFORMERS, name), "revstore_transformers")
 
 
-def open_transformer(config: StorageConfig, resource: str) -> Transformer:
-    """Return the value transformer of ``resource``, such as "secrets" or "deployments.apps"; raise
-    the same errors as ``load_codec``, and ``ConfigError`` for its options."""
-    made: Transformer | ResourceTransformers = load_transformer(config.transformer)(config)
-    return made.for_resource(resource) if isinstance(made, ResourceTransformers) else made
+def open_transformer(config: StorageConfig, resource: str) -> Any:
+    """Return the value transformer of ``resource``, such as "secrets" or "deployments.apps"; it
+    raises the same errors as ``load_codec``, and those of the plugin about its options."""
+    made = load_transformer(config.transformer)(config)
+    return made.for_resource(resource) if hasattr(made, "for_resource") else made
 
 
 def command_names() -> tuple[str, ...]:
