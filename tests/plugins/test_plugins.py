@@ -24,7 +24,14 @@ from revstore.errors import (
     InvalidArgument,
 )
 from revstore.memory import MemoryBackend
-from revstore.plugins import PluginState, list_backends, load_codec, load_transformer, open_backend
+from revstore.plugins import (
+    PluginState,
+    list_backends,
+    load_codec,
+    load_transformer,
+    open_backend,
+    open_transformer,
+)
 
 GOOD = """
 from revstore.backend import BackendInfo
@@ -598,13 +605,19 @@ PLACES = {
         HOOK.format("", "revstore_transformers(register)", "register('mine', made)")
         + "\ndef made(_): {fail}",
     ),
+    "for_resource": (
+        "transformers",
+        HOOK.format("", "revstore_transformers(register)", "register('mine', made)")
+        + "\nclass Made:\n    def for_resource(self, _): {fail}"
+        + "\ndef made(_): return Made()",
+    ),
     "revstore_commands": ("commands", HOOK.format("", "revstore_commands()", "{fail}")),
 }
 USES = {
     "backends": lambda: open_backend(config()).close(),
     "wrappers": lambda: open_backend(config("memory", wrappers=["mine"])).close(),
     "codecs": lambda: load_codec("mine")(dict),
-    "transformers": lambda: load_transformer("mine")(StorageConfig()),
+    "transformers": lambda: open_transformer(StorageConfig(transformer="mine"), "pods"),
     "commands": lambda: plugins.load_command("mine", []),
 }
 

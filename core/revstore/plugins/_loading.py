@@ -24,6 +24,7 @@ from revstore.values import Capability
 __all__ = [
     "PLUGIN_ERRORS",
     "broken",
+    "guarded",
     "implementation",
     "import_drivers",
     "load",
@@ -176,18 +177,25 @@ def registrations(found: Found, hook: str) -> Callable[..., Any]:
         raise broken(found, f"{hook} failed: {described(error)}") from error
     if found.name not in factories:
         raise broken(found, f"{hook} registered {_listed(factories)}, not {found.name!r}")
-    factory = factories[found.name]
+    return guarded(found, factories[found.name], "its factory")
 
-    def make(*args: Any) -> Any:
+
+def guarded(found: Found, function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """Return ``function`` of the plugin, so that its failure is one of the plugin.
+
+    The errors of ``revstore.errors`` come out unchanged.
+    """
+
+    def call(*args: Any) -> Any:
         try:
-            return factory(*args)
+            return function(*args)
         except (StorageError, MemoryError):
             raise
         except PLUGIN_ERRORS as error:
             let_out(error)
-            raise broken(found, f"its factory failed: {described(error)}") from error
+            raise broken(found, f"{what} failed: {described(error)}") from error
 
-    return make
+    return call
 
 
 def _listed(names: Iterable[str]) -> str:

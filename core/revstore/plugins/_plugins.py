@@ -25,6 +25,7 @@ from revstore.plugins._find import (
 from revstore.plugins._loading import (
     PLUGIN_ERRORS,
     broken,
+    guarded,
     implementation,
     import_drivers,
     load,
@@ -193,7 +194,10 @@ def open_transformer(config: StorageConfig, resource: str) -> Any:
     """Return the value transformer of ``resource``, such as "secrets" or "deployments.apps"; it
     raises the same errors as ``load_codec``, and those of the plugin about its options."""
     made = load_transformer(config.transformer)(config)
-    return made.for_resource(resource) if hasattr(made, "for_resource") else made
+    if not hasattr(made, "for_resource"):
+        return made
+    found = find_one(_find.TRANSFORMERS, config.transformer)
+    return guarded(found, made.for_resource, "its for_resource")(resource)
 
 
 def command_names() -> tuple[str, ...]:
