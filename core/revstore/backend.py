@@ -358,7 +358,7 @@ class Backend(Closing):
         ttl: int | None = 0,
         timeout: float | None = None,
     ) -> PutResult:
-        """Write ``value`` if the key's revision is ``expected_revision``; 0: if it does not exist.
+        """Write ``value`` if the key's revision is ``expected_revision``, 0 for no key.
 
         The step is atomic: of two writes that expect the same revision at most one succeeds. The
         other loses. This is a result, not an error, and holds the current KeyValue, so that no

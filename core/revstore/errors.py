@@ -372,7 +372,7 @@ class ReadOnly(BackendError):
 
 
 class IncompatibleStore(BackendError):
-    """What was opened is not a revstore store, or has a schema that this version does not know."""
+    """The opened store is not revstore's, or has a schema that this version does not know."""
 
 
 class CorruptStore(BackendError):

@@ -58,7 +58,7 @@ class Calls:
         self._guard = OpenGuard(self, what="storage", in_child=Calls._in_child)
 
     async def run(self, call: Callable[[], R]) -> R:
-        """Return or raise what ``call`` does.
+        """Return the result of ``call`` or raise its error.
 
         A call that is cancelled before its turn never runs. One that is cancelled later runs on,
         and its outcome is discarded.

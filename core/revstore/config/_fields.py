@@ -36,7 +36,7 @@ _COPIERS = ("auto", "share", "deep")
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """What is known about a field besides its type and default."""
+    """The rules of a field besides its type and default."""
 
     #: What was expected, "" if the value is allowed.
     check: Callable[[Any], str] = lambda value: ""

@@ -103,7 +103,7 @@ class _Core:
 def open_backend(config: StorageConfig) -> Backend:
     """Open the store that ``config`` describes.
 
-    What the backend raises on opening comes out.
+    Errors that the backend raises on opening are raised unchanged.
 
     Raises:
         BackendNotInstalled: no installed plugin provides the backend or a wrapper.

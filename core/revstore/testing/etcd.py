@@ -199,7 +199,7 @@ class EtcdServer:
         self._etcdctl("--endpoints", self.client_url, "snapshot", "save", path)
 
     def restore(self, path: str) -> None:
-        """Stop it, and put that copy in the place of its data, as a cluster of one."""
+        """Stop the server, and replace its data by that copy, as a cluster of one."""
         self.stop()
         shutil.rmtree(self._data, ignore_errors=True)
         self._etcdctl(

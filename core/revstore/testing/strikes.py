@@ -1,4 +1,4 @@
-"""Forks and signals while a workload runs: what the program around a store does to it."""
+"""Forks and signals while a workload runs, as a program around a store causes them."""
 
 from __future__ import annotations
 

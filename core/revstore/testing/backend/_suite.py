@@ -42,26 +42,26 @@ class BackendTests(
     """Subclass it as ``Test...`` and override the fixture ``backend``.
 
     ``backend`` yields an open store and closes it afterwards; a test may close it as well.
-    ``open_backend`` is a function that opens one more handle on the same store; it is needed
-    by what claims DURABLE or CROSS_PROCESS_WATCH. It is called while ``backend`` is open, in the
-    same process, and after it was closed.
-    ``stall`` is a function that keeps the store from answering while a ``with`` block lasts, as by
-    a lock held elsewhere or a server that was stopped; without it deadlines are not tried.
+    ``open_backend`` is a function that opens one more handle on the same store. A backend that
+    claims DURABLE or CROSS_PROCESS_WATCH needs it. It is called in the same process, while
+    ``backend`` is open and after it was closed.
+    ``stall`` is a function that keeps the store from answering while a ``with`` block lasts, for
+    instance by a lock held elsewhere or a stopped server. Without it deadlines are not tested.
     ``peer`` is a ``Peer``, for a store that is a server: its address, and a function that opens a
-    handle at another. Then the server is tried slow, dripping, silent and away.
-    ``wiped``, ``open_hasty``, ``refusal``, ``damage``, ``add_foreign`` and ``declared`` bring about
-    what else a store may come to; see ``ConditionTests`` for each.
-    The store need not be empty: all keys lie under a random prefix, and revisions are compared
-    with that at the test's start. Class attributes:
+    handle at another address. The tests then make the server slow, silent and unreachable.
+    ``wiped``, ``open_hasty``, ``refusal``, ``damage``, ``add_foreign`` and ``declared`` produce
+    other conditions of a store; see ``ConditionTests`` for each.
+    The store need not be empty: all keys lie under a random prefix, and tests compare revisions
+    with the one at their start. Class attributes:
 
-    - ``ephemeral = False``: others use the store too. Then nothing is compacted, and what the
-      tests wrote is deleted at their end.
-    - ``starts_at_one = True``: each test gets a new store, which must answer revision 1.
-    - ``large_value``: bytes of the largest value tried, 1 MiB unless the store takes less.
-    - ``many_keys``: keys of the longest list tried, 10,050: more than what servers and drivers
-      are apt to cut lists at.
-    - ``large_key``: bytes of the longest key tried, 1,024 unless the store takes less.
+    - ``ephemeral = False``: others use the store too. Then nothing is compacted, and the tests
+      delete at their end everything that they wrote.
+    - ``starts_at_one = True``: each test gets a new store, which must be at revision 1.
+    - ``large_value``: bytes of the largest value tested, 1 MiB unless the store takes less.
+    - ``many_keys``: keys of the longest list tested, 10,050, which is above the limits at which
+      servers and drivers usually cut lists.
+    - ``large_key``: bytes of the longest key tested, 1,024 unless the store takes less.
 
-    A capability that is claimed must work; of one that is not, the call must raise
-    ``Unsupported``. Tests of capabilities that are not claimed are skipped by name.
+    A capability that the backend claims must work. Without it, the calls that need it must raise
+    ``Unsupported``. Tests of capabilities that the backend does not claim are skipped by name.
     """

@@ -67,7 +67,7 @@ class MainThreadCalls:
         self._closed = False
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call ``work`` and return what it returns, or raise what it raises.
+        """Call ``work`` and return its result or raise its error.
 
         In the main thread a worker calls it. An exception of a signal handler then comes out at
         once, and the call runs on, but nobody waits for it.

@@ -246,7 +246,7 @@ class Client:
                 self._current = (self._current + 1) % len(self.servers)
 
     def credentials(self, server: Server, timeout: float) -> list[tuple[str, str]]:
-        """Return what goes with each request: a token, if there is a user."""
+        """Return the metadata of each request: a token, if there is a user."""
         if not self.user:
             return []
         with self._lock:
