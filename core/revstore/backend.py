@@ -169,7 +169,7 @@ class BackendWatch(Closing):
 
 
 class Transaction(abc.ABC):
-    """What the body of a transaction sees: the store at one revision, plus the body's own writes.
+    """The view of a transaction's body: the store at one revision, plus the body's own writes.
 
     It belongs to the thread that runs the body, and raises ``Closed`` once the body has returned.
     ``revstore.backend_tools.Overlay`` is an implementation that collects the writes; a backend adds
@@ -216,7 +216,7 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, key: str) -> KeyValue | None:
-        """Delete a key and return what it was; return None, and write nothing, if there is none.
+        """Delete a key and return its last KeyValue, or None, without a write, if it is missing.
 
         Raises:
             InvalidArgument: the body has put the key.
@@ -283,7 +283,7 @@ class Backend(Closing):
     @property
     @abc.abstractmethod
     def capabilities(self) -> frozenset[Capability]:
-        """What this open store can do: a subset of ``BackendInfo.capabilities``.
+        """The abilities of this open store: a subset of ``BackendInfo.capabilities``.
 
         It does not change while the store is open, needs no I/O, and works after ``close``.
         """
@@ -525,7 +525,7 @@ class NoOptions:
 
 @attrs.frozen(kw_only=True)
 class BackendInfo:
-    """What a plugin declares about its backend; creating one must not import the driver.
+    """A plugin's declaration of its backend; creating one must not import the driver.
 
     ``name`` is the ``type`` in the configuration, the URL scheme and the name of the entry point.
     ``capabilities`` is what the backend can do; an open store may do less.

@@ -1,4 +1,4 @@
-"""What one call of a storage spends its time on; the parts that it passes through note it.
+"""How one call of a storage spends its time; the parts that it passes through note it.
 
 Unless the storage is traced, nothing is noted, and this costs next to nothing; see
 ``revstore.tracing``.

@@ -34,7 +34,7 @@ _PATIENCE = 1.0
 
 @attrs.frozen
 class _Election:
-    """What one round passes on to the next.
+    """The data that one round passes on to the next.
 
     ``key_revision`` is the revision of the election key when last seen, 0 if it did not exist.
     ``noted`` is the store's revision at that moment, 0 before the first round. ``compacted`` is the

@@ -307,7 +307,7 @@ class Closed(StorageError):
 
 
 class BackendError(StorageError):
-    """What a backend raises; the driver's own error is chained as its cause."""
+    """An error of a backend; the driver's own error is chained as its cause."""
 
 
 class Compacted(BackendError):

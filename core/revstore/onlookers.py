@@ -27,7 +27,7 @@ else:
 def shown_to(
     what: str, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
 ) -> _R | None:
-    """Call ``function``, and return what it does; None if it raises, which is logged as a failure
+    """Call ``function``, and return its result; None if it raises, which is logged as a failure
     of ``what``.
 
     In the main thread, Ctrl-C and what a signal's handler raises go on, and all else that is no

@@ -1,4 +1,4 @@
-"""What the arguments of a list or a watch ask for, as pure functions."""
+"""Pure functions that interpret the arguments of a list or watch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ListPlan", "WatchPlan", "plan_list", "plan_watch"]
 
 
 class ListPlan(msgspec.Struct, frozen=True):
-    """What to read: the state at ``revision`` (0: the latest), from the key ``start`` on ("": the
+    """A read to make: the state at ``revision`` (0: the latest), from the key ``start`` on ("": the
     first key). The read is refused if the store has not reached ``minimum``. ``any_state`` allows
     a state that lags."""
 

@@ -14,7 +14,7 @@ __all__ = ["Preconditions"]
 
 @attrs.frozen(kw_only=True)
 class Preconditions:
-    """What must be true of the stored object; a field that is None is not checked.
+    """Conditions that the stored object must meet; a field that is None is not checked.
 
     ``resource_version`` is compared as a string.
     """

@@ -1,4 +1,4 @@
-"""What a storage and its cache must know about the objects of one resource."""
+"""The properties of one resource's objects that a storage and its cache must know."""
 
 from __future__ import annotations
 

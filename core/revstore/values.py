@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Capability(enum.StrEnum):
-    """What a backend may be able to do beyond the minimum.
+    """An ability that a backend may have beyond the minimum.
 
     All except the last two can be checked with a call. If the capability is claimed, the call must
     work; if not, it must raise ``Unsupported`` (``LOCAL_READS``: it must be served linearizably,

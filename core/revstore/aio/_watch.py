@@ -104,8 +104,8 @@ class AsyncWatch(AsyncClosing, Generic[T]):
 
     @property
     def resource_version(self) -> str:
-        """As ``Watch.resource_version``: a watch from here goes on after all that ``poll`` has
-        delivered.
+        """The same as ``Watch.resource_version``: a watch from here goes on after all that ``poll``
+        has delivered.
 
         If you leave an iteration in the middle for good, go on from the version of the last event
         that you have handled instead.

@@ -1,4 +1,4 @@
-"""What every backend needs besides its driver, so that no author has to write it.
+"""Parts that every backend needs besides its driver, so that no author has to write them.
 
 ======================== =========================================================================
 ``OpenGuard``            raises ``Closed`` after ``close``, and in a child after a fork

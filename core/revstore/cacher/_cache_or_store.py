@@ -15,8 +15,8 @@ CURRENT = -1
 
 @attrs.frozen
 class Horizon:
-    """What a cache can show: states from ``floor`` to ``revision``, once it is ``ready``. With
-    ``progress`` it soon reaches newer ones, even if nothing changes."""
+    """The states that a cache can show: those from ``floor`` to ``revision``, once it is ``ready``.
+    With ``progress`` it soon reaches newer ones, even if nothing changes."""
 
     floor: int
     revision: int

@@ -1,4 +1,4 @@
-"""What a cache holds, updated by its feed, and the answers from it."""
+"""The content of a cache, updated by its feed, and the answers from it."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ class EventLog(Generic[T]):
         self.held = 0
 
     def make_room(self, count: int, now: float) -> list[Entry[T]]:
-        """Drop what is superfluous once ``count`` more events are added, and return it, since
-        freeing it may take long."""
+        """Drop events that are superfluous once ``count`` more are added, and return them, since
+        freeing them may take long."""
         segment = self.segment
         length = len(segment.items) + count
         # An eighth is dropped at a time, so that an append moves only a few entries on average.

@@ -29,8 +29,8 @@ Index: TypeAlias = dict[Hashable, Tree[T]]
 
 
 class Attributes(Generic[T]):
-    """What objects are found by: labels, and the values of some fields. The functions are the
-    user's and may raise anything: the feed's thread calls them."""
+    """The attributes by which objects are found: labels, and the values of some fields. The
+    functions are the user's and may raise anything: the feed's thread calls them."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class PastPage(Generic[T]):
     limit: int
 
     def read(self) -> Range[T] | None:
-        """Return it; None if something could not be read then."""
+        """Return the range; None if an object could not be read at that time."""
         tree, unreadable = self.past.then()
         return None if unreadable else below(tree, self.past.prefix, self.start, self.limit)
 
@@ -272,7 +272,7 @@ class CacheState(Generic[T]):
         return self._lent(below(self._all, prefix, start, limit, named=named))
 
     def answer(self, question: Hashable) -> tuple[T, ...] | None:
-        """Return what was remembered for ``question`` since the last change."""
+        """Return the answer to ``question`` remembered since the last change."""
         return self._answers.get(question)
 
     def remember(self, question: Hashable, answer: tuple[T, ...]) -> None:

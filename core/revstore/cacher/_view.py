@@ -1,4 +1,4 @@
-"""What watches show of the shared log, computed once for all watches that ask the same."""
+"""The events of the shared log that watches show, computed once for all of the same selection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Numbers(msgspec.Struct, frozen=True):
 
 
 class Listener(Generic[T]):
-    """What a generation knows of a watch: its view, its position, and what it waits for."""
+    """The data that a generation keeps about a watch: its view, its position, and what it waits
+    for."""
 
     __slots__ = ("at", "closed", "pending", "progress", "replays", "timed", "told", "view", "wake")
 
@@ -419,7 +420,7 @@ class View(Generic[T]):
         return Reading(tuple(shown), min(number, start), int(shown[-1].resource_version))
 
     def _show(self, entry: Entry[T]) -> Event[T] | None:
-        """Return what is shown of an event. (WATCH-10)"""
+        """Return the event that a watch shows of one in the log. (WATCH-10)"""
         match = self._match
         if match is None:
             return entry.event
@@ -441,7 +442,7 @@ class View(Generic[T]):
         return None
 
     def _show_unreadable(self, entry: Entry[T]) -> Event[T]:
-        """Return what is shown of an object that cannot be read, or could not be."""
+        """Return the event about an object that cannot be read, or could not be."""
         item, error = entry.item, entry.error
         if error is not None:
             deleted = entry.type is EventType.DELETED

@@ -215,7 +215,7 @@ class CacheWatch(Listener[T], Watch[T]):
             self._generation.disarm(self)
 
     def _take(self) -> tuple[Event[T], ...]:
-        """Return what is available now; raise the error that ends the watch."""
+        """Return the available events; raise the error that ends the watch."""
         if self.pending or self._deadline is not None:
             events = self._first()
             if events:
@@ -239,7 +239,7 @@ class CacheWatch(Listener[T], Watch[T]):
         return self._bookmark() if self._interval else ()
 
     def _first(self) -> tuple[Event[T], ...]:
-        """Return what comes before the log."""
+        """Return the events before those of the log."""
         if self._error is not None and (self._failed or not self.closed):
             self._fail(self._error)
         if self._deadline is not None and time.monotonic() >= self._deadline:

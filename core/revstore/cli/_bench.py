@@ -1,4 +1,4 @@
-"""What limits a store: a measurement of a few seconds, under the store's real conditions."""
+"""The limits of a store: a measurement of a few seconds, under the store's real conditions."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ _REFUSALS = (AccessDenied, ReadOnly, Unsupported, NotReady)
 
 @attrs.frozen
 class Row:
-    """What was measured: the seconds that each of several attempts took, sorted; or in ``note`` why
-    it could not be measured."""
+    """The result of a measurement: the seconds that each of several attempts took, sorted; or in
+    ``note`` why it could not be measured."""
 
     name: str
     about: str = ""

@@ -133,7 +133,7 @@ def selection_options(command: F) -> F:
 
 
 def type_name(info: ResourceInfo) -> str:
-    """Return what comes before the name in `-o name`: "pod", "deployment.apps"."""
+    """Return the part before the name in `-o name`: "pod", "deployment.apps"."""
     return info.singular
 
 

@@ -1,4 +1,5 @@
-"""What all commands share: the chosen store, opened when first needed, and the exit code."""
+"""The parts that all commands share: the chosen store, opened when first needed, and the exit
+code."""
 
 from __future__ import annotations
 

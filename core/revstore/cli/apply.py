@@ -26,7 +26,10 @@ _LONG_WORK = 50
 @files_option(required=True)
 @scope_option(show_default=False, help="Namespace for objects that do not name one.")
 @click.option(
-    "-o", "--output", type=click.Choice(["name", "json", "yaml"]), help="Print this instead."
+    "-o",
+    "--output",
+    type=click.Choice(["name", "json", "yaml"]),
+    help="Print names only, or the stored objects.",
 )
 @store_options
 @pass_session

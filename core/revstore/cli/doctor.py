@@ -180,7 +180,7 @@ def _caches(session: Session) -> list[DoctorCheck]:
             detail = f"differs from the store at {report.first_difference}; please report this"
             checks.append(DoctorCheck(name=name, result=CheckResult.FAILED, detail=detail))
         if unreadable:
-            detail = f"{unreadable} objects cannot be read; get them to see which, and why"
+            detail = f"{unreadable} objects cannot be read; `revstore get` names them, and says why"
             checks.append(DoctorCheck(name=name, result=CheckResult.WARNING, detail=detail))
     if not checks:
         detail = f"{count} objects of {len(prefixes)} resources match the store"

@@ -14,7 +14,7 @@ __all__ = ["ClassShape", "Field", "Notes"]
 
 
 class Notes:
-    """What decoding of a class has found, in any thread, since the program began."""
+    """The findings of decoding a class, in any thread, since the program began."""
 
     met_unknown = False
 

@@ -1,4 +1,4 @@
-"""What a class of objects consists of, whichever library made the class."""
+"""The parts of a class of objects, whichever library made the class."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _KINDS = {
 
 
 class _Seen(threading.local):
-    """What decoding in this thread has found."""
+    """The findings of decoding in this thread."""
 
     unknown = False
 

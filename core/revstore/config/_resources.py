@@ -17,7 +17,7 @@ __all__ = ["ResourceConfig", "check_resource_name", "check_resources"]
 
 @attrs.frozen(kw_only=True)
 class ResourceConfig:
-    """What ``[resources.NAME]`` says about a kind that revstore does not know; NAME is its
+    """The settings of ``[resources.NAME]``, about a kind that revstore does not know; NAME is its
     lower-case plural, followed by a dot and the group if there is one: "widgets.example.com".
 
     ``namespaced`` None: an object is namespaced exactly if it has ``metadata.namespace``.

@@ -22,7 +22,7 @@ __all__ = [
 
 
 class ResourceOverride(Protocol):
-    """What the configuration says about a resource that the table lacks."""
+    """The configuration's settings of a resource that the table lacks."""
 
     @property
     def kind(self) -> str: ...

@@ -32,7 +32,7 @@ MAX_WEIGHT = 64 * 2**20
 
 
 class YamlFault(ValueError):
-    """What is wrong, and in which document (from 1) and line (from 1; 0 if unknown)."""
+    """An error, and in which document (from 1) and line (from 1; 0 if unknown)."""
 
     def __init__(self, document: int, line: int, reason: str) -> None:
         super().__init__(reason)

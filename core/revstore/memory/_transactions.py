@@ -15,7 +15,7 @@ __all__ = ["Body"]
 
 
 class Body(Overlay):
-    """What one body sees."""
+    """The view of one body."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state.revision)

@@ -82,7 +82,8 @@ class _Families:
 
 
 class Collector:
-    """What a Prometheus registry reads at each scrape; ``registry.unregister`` ends it.
+    """The collector that a Prometheus registry reads at each scrape; ``registry.unregister`` ends
+    it.
 
     A scrape reads all storages and caches that a factory has open at the time; those that are
     opened later are in the next scrape. Caches of one resource are reported as their sums, and one

@@ -34,8 +34,8 @@ _ORIGINAL_NAMES = {
 
 @attrs.frozen(slots=True)
 class Request:
-    """What distinguishes requests. ``group`` and ``resource`` are "" if there is no key, or the key
-    belongs to no resource."""
+    """The labels that distinguish requests. ``group`` and ``resource`` are "" if there is no key,
+    or the key belongs to no resource."""
 
     operation: str
     group: str

@@ -41,7 +41,7 @@ def _copier_of(kind: Any, codec: Any) -> Copier[Any]:
 
 
 class ApplyOutcome(enum.StrEnum):
-    """What ``apply`` has done: created the object, replaced it, or found it unchanged."""
+    """The outcome of ``apply``: it created the object, replaced it, or found it unchanged."""
 
     CREATED = "created"
     CONFIGURED = "configured"

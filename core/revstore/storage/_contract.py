@@ -1,4 +1,4 @@
-"""What a raw storage and a cached one both offer (storage.Interface)."""
+"""The interface that a raw storage and a cached one share (storage.Interface)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
 class EventType(enum.StrEnum):
-    """What happened to an object (watch.EventType). A BOOKMARK carries only a resource version.
+    """The kind of a change to an object (watch.EventType). A BOOKMARK carries only a resource
+    version.
 
     ERROR: the object cannot be read now. It comes only with ``even_if_corrupt``, and the watch goes
     on.
@@ -117,7 +118,7 @@ class ObjectList(Generic[T]):
 
 @attrs.frozen(slots=True)
 class ResponseMeta:
-    """What an update function learns about the stored object: its resource version, "" if there is
+    """Facts about the stored object for an update function: its resource version, "" if there is
     none yet, and whether it expires. None: this is unknown, since the object is the suggestion."""
 
     resource_version: str = ""
@@ -126,7 +127,7 @@ class ResponseMeta:
 
 @attrs.frozen(slots=True)
 class WithTTL(Generic[T]):
-    """What an update function returns to change the expiry too: 0 seconds removes it, n > 0
+    """The result of an update function that also changes the expiry: 0 seconds removes it, n > 0
     restarts it."""
 
     object: T

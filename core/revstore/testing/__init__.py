@@ -1,4 +1,4 @@
-"""What authors of backends test with (extra ``testing``): suites to subclass, and a model.
+"""Tests for authors of backends (extra ``testing``): suites to subclass, and a model.
 
 The suites are classes of pytest tests with fixtures to override. ``revstore.testing.model``
 has a Hypothesis state machine that compares a backend with a plain model; import it from there.

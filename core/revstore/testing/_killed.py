@@ -182,7 +182,8 @@ def _ask(
 
 
 class _Interrupted(TimeoutError):
-    """What the signal's handler raises: an ordinary exception, as timeouts of a task are."""
+    """The error that the signal's handler raises: an ordinary exception, as timeouts of a task
+    are."""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -37,7 +37,7 @@ class _Undone(Exception):
 
 @attrs.define
 class _Expected:
-    """What a body should see."""
+    """The view that a body should have."""
 
     state: dict[str, KeyValue]
     writes: list[PlainWrite] = attrs.field(factory=list)

@@ -163,7 +163,8 @@ def _at(revision: int | None) -> str:
 
 
 class _States:
-    """What acknowledged writes had left at a revision. ``unclear``: keys of which nobody knows."""
+    """The state that acknowledged writes had left at a revision. ``unclear``: keys of which nobody
+    knows."""
 
     def __init__(self, history: History) -> None:
         sure, maybe = _written(history)

@@ -61,7 +61,7 @@ class ConformanceReport:
 
     @property
     def failures(self) -> tuple[ConformanceResult, ...]:
-        """What failed."""
+        """The failed guarantees."""
         return tuple(each for each in self.results if each.outcome is Outcome.FAILED)
 
 

@@ -149,7 +149,7 @@ class EtcdServer:
             return False
 
     def log(self) -> str:
-        """Return what it has logged so far."""
+        """Return the server's log so far."""
         with open(os.path.join(self._folder, "log"), errors="replace") as file:
             return file.read()
 

@@ -11,7 +11,7 @@ __all__ = ["Faults", "again_and_again"]
 
 
 class Faults:
-    """What ``again_and_again`` has done: ``count`` is the number of faults so far."""
+    """The progress of ``again_and_again``: ``count`` is the number of faults so far."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class OperationType(enum.StrEnum):
-    """What was asked of one key."""
+    """The kind of a call about one key."""
 
     GET = "get"
     PUT = "put"
@@ -78,7 +78,7 @@ class Operation:
 
 
 class ReadingType(enum.StrEnum):
-    """What was asked of many keys, or of the store as a whole."""
+    """The kind of a call about many keys, or the store as a whole."""
 
     LIST = "list"
     COUNT = "count"
@@ -340,7 +340,7 @@ def _answered(asked: Operation, revision: int, *, succeeded: bool) -> Operation:
 
 
 class _RecordedBody(Transaction):
-    """What a body sees, and what it read and wrote of single keys."""
+    """A body's view, and its reads and writes of single keys."""
 
     def __init__(self, seen: Transaction, start: float, name: str) -> None:
         self._seen = seen

@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Interrupted(BaseException):
-    """What is raised by default: no ``except Exception`` stops it, as with KeyboardInterrupt."""
+    """The default error: no ``except Exception`` stops it, as with KeyboardInterrupt."""
 
 
 def code_below(*places: ModuleType | type) -> Callable[[CodeType], bool]:

@@ -34,13 +34,14 @@ _OF_FINALIZERS = ("close", "closed", "flush", "_close_conn", "_real_close", "_de
 
 
 class Struck(TimeoutError):
-    """What the signal's handler raises: an ordinary exception, as timeouts of a task are."""
+    """The error that the signal's handler raises: an ordinary exception, as timeouts of a task
+    are."""
 
 
 @attrs.define
 class Strikes:
-    """What was recorded, of children too; how many of them opened the store and wrote, and how many
-    calls of the main thread were interrupted."""
+    """The recorded history, of children too; how many of them opened the store and wrote, and how
+    many calls of the main thread were interrupted."""
 
     history: History
     children: int = 0

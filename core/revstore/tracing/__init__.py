@@ -1,4 +1,4 @@
-"""What calls spend their time on: a log of slow calls, and OpenTelemetry spans, if the
+"""How calls spend their time: a log of slow calls, and OpenTelemetry spans, if the
 configuration asks for them.
 
 ``slow_operation_threshold`` is a number of seconds. A call of a storage, cached or not, that takes

@@ -32,7 +32,7 @@ class Spans(Protocol):
 
 @attrs.frozen(eq=False)
 class Trace:
-    """What observes the calls of one storage.
+    """The observer of the calls of one storage.
 
     ``log_slow`` gets those that took ``threshold`` seconds or more, with their seconds and the
     class of their error. ``version_of`` reads the resource version of an object.

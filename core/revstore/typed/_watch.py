@@ -44,8 +44,8 @@ _HISTORY = Capability.HISTORICAL_READS
 
 @attrs.frozen
 class Scope:
-    """What to watch: ``key`` is the backend's; ``named`` is the key in errors, as the caller gave
-    it."""
+    """The scope of a watch: ``key`` is the backend's; ``named`` is the key in errors, as the caller
+    gave it."""
 
     key: str
     recursive: bool = attrs.field(kw_only=True, default=True)
@@ -263,7 +263,7 @@ class TypedWatch(Watch[T]):
         self._batch = self._raw.poll(timeout)
 
     def _show(self) -> tuple[Event[T], ...] | None:
-        """Return what is shown of the page or batch; None if there is none."""
+        """Return the events of the page or batch that the watch shows; None if there are none."""
         if self._page is not None:
             return self._initial(*self._page)
         batch = self._batch
@@ -411,7 +411,7 @@ class TypedChanges(Changes[T], Generic[T]):
         self._raw.in_child()
 
     def _show(self) -> ChangeBatch[T] | None:
-        """Return what comes next of the state or of the batch; None if there is nothing."""
+        """Return the next events of the state or the batch; None if there are none."""
         if self._state is not None:
             return self._initial(self._state)
         batch = self._batch

@@ -1,4 +1,4 @@
-"""What the parts of ``BackendTests`` share: attributes to set, fixtures to override."""
+"""The base of the parts of ``BackendTests``: attributes to set, fixtures to override."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of ``CacherTests`` share."""
+"""The base of the parts of ``CacherTests``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of ``StorageTests`` and ``WatchTests`` share."""
+"""The base of the parts of ``StorageTests`` and ``WatchTests``."""
 
 from __future__ import annotations
 

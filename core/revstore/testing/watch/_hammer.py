@@ -15,7 +15,7 @@ __all__ = ["WatchHammerTests"]
 
 
 class WatchHammerTests(StorageSuite):
-    """What holds under concurrency."""
+    """Guarantees that hold under concurrency."""
 
     def test_watch_hammer(self, pods: Pods) -> None:
         """Four watchers see each change of many writers once, in order, with the right previous

@@ -25,7 +25,7 @@ __all__ = ["StartTests"]
 
 
 class StartTests(StorageSuite):
-    """What a watch begins with."""
+    """How a watch begins."""
 
     @pytest.mark.parametrize("version", ["", "0"])
     def test_watch_from_nothing(self, pods: Pods, version: str) -> None:

@@ -1,4 +1,4 @@
-"""What a watch does after a broken connection: it opens a new stream and closes the gap.
+"""The recovery of a watch after a broken connection: it opens a new stream and closes the gap.
 
 Users notice only a delay. The changes between two streams are read from the server's history, one
 by one. Each attempt waits twice as long as the one before, and goes to the next server if there are

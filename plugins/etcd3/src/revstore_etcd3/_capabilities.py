@@ -1,4 +1,4 @@
-"""What an etcd cluster can do."""
+"""The capabilities of an etcd cluster."""
 
 from __future__ import annotations
 

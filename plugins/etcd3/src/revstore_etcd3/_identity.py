@@ -13,7 +13,7 @@ __all__ = ["StoreIdentity"]
 
 
 class StoreIdentity:
-    """What the answers' headers say about one store. Once another store has answered, every
+    """The facts about one store in the headers of answers. Once another store has answered, every
     ``check`` raises: the revisions that callers hold would have another meaning there."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a watch does after a broken connection: it opens the stream again where it broke off.
+"""The recovery of a watch after a broken connection: it opens the stream again where it broke off.
 
 Users notice only a delay. The new stream goes on at the revision that the last one had reached, at
 the next server if there are several. Each attempt waits twice as long as the one before. If the

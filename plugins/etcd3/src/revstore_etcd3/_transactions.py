@@ -45,7 +45,7 @@ Write = Callable[[Any, float, str, int], Any]
 
 
 class _Body(Overlay):
-    """What one run of a body sees: the store at the revision of its first read."""
+    """The view of one run of a body: the store at the revision of its first read."""
 
     def __init__(self, store: Transactions, deadline: float) -> None:
         super().__init__(0)

@@ -41,7 +41,7 @@ class _AtRevision(Overlay):
         ).kvs
 
     def change(self) -> Change | None:
-        """Return what is to be written, if anything.
+        """Return the write to make, if any.
 
         Raises:
             Unsupported: the write depends on more than its own key, or there are several.

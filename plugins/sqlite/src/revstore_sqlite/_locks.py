@@ -59,7 +59,8 @@ def identity_of(path: str) -> Identity | None:
 
 @attrs.define(eq=False)
 class _Held:
-    """What the process holds of one file. Guarded by ``process.guard``."""
+    """The descriptors and locks that the process holds of one file. Guarded by
+    ``process.guard``."""
 
     path: str
     connections: weakref.WeakSet[Closable] = attrs.field(factory=weakref.WeakSet)

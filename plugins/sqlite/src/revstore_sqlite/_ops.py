@@ -1,4 +1,4 @@
-"""What happens inside a write transaction: one operation's reads and writes."""
+"""The steps inside a write transaction: one operation's reads and writes."""
 
 from __future__ import annotations
 

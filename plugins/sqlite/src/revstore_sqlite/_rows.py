@@ -85,7 +85,8 @@ def header_of(row: Sequence[Any] | None, path: str) -> Header:
 
 
 def checksum(kv: KeyValue) -> int:
-    """Return what is stored beside a write: a CRC of key and value, and the fold of the numbers."""
+    """Return the checksum stored beside a write: a CRC of key and value, and the fold of the
+    numbers."""
     numbers = kv.revision + 3 * kv.create_revision + 5 * kv.version + 7 * kv.lease
     return (_crc(kv.key, kv.value) + numbers % FOLD) & 0xFFFFFFFF
 

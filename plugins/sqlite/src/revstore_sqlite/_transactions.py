@@ -24,7 +24,7 @@ MAX_VALUE = 1_000_000_000 - 1_000
 
 
 class _Body(Overlay):
-    """What one body sees: the state within the write transaction."""
+    """The view of one body: the state within the write transaction."""
 
     def __init__(self, txn: Transaction) -> None:
         super().__init__(txn.revision)
