@@ -75,32 +75,40 @@ def test_what_is_printed_can_be_applied_and_changes_nothing(revstore, pod, outpu
     assert exactly(everything(pod)["spec"]) in stored(revstore)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (1, True),
-        (1, 1.0),
-        (True, 1),
-        (0, False),
-        (0, -0.0),
-        (0.0, -0.0),
-        (1.0, 1),
-        ("1", 1),
-        (2**64, 2**64 + 1),
-        (float(2**64), 2**64),
-        (None, ""),
-        ([], {}),
-    ],
-)
-def test_edit_and_apply_see_every_change(revstore, pod, editor, old, new):
-    """Values that Python takes for equal, as 1 and true, are different ones."""
-    revstore.apply(pod("web", spec={"value": old}))
-    change = replacing(f"value: {yaml_of(old)}\n", f"value: {yaml_of(new)}\n")
+CHANGES = [
+    (1, True),
+    (1, 1.0),
+    (True, 1),
+    (0, False),
+    (0, -0.0),
+    (0.0, -0.0),
+    (1.0, 1),
+    ("1", 1),
+    (2**64, 2**64 + 1),
+    (float(2**64), 2**64),
+    (None, ""),
+    ([], {}),
+]
 
-    assert revstore.out("edit", "pod/web", EDITOR=editor(change)) == ["pod/web edited"]
-    assert exactly(revstore.json("get", "pod/web")["spec"]) == exactly({"value": new})
-    assert revstore.apply(pod("web", spec={"value": old})) == ["pod/web configured"]
-    assert exactly(revstore.json("get", "pod/web")["spec"]) == exactly({"value": old})
+
+def test_edit_and_apply_see_every_change(revstore, pod, editor):
+    """Values that Python takes for equal, as 1 and true, are different ones."""
+    old = [pod(f"p{n:02}", spec={"value": value}) for n, (value, _) in enumerate(CHANGES)]
+    new = [{"value": value} for _, value in CHANGES]
+    names = [f"pod/{each['metadata']['name']}" for each in old]
+    revstore.apply(*old)
+
+    for name, (before, after) in zip(names, CHANGES, strict=True):
+        change = replacing(f"value: {yaml_of(before)}\n", f"value: {yaml_of(after)}\n")
+        assert revstore.out("edit", name, EDITOR=editor(change)) == [f"{name} edited"]
+    assert specs(revstore) == exactly(new)
+    assert revstore.apply(*old) == [f"{name} configured" for name in names]
+    assert specs(revstore) == exactly([each["spec"] for each in old])
+
+
+def specs(revstore):
+    """Of all pods, in the order of their names."""
+    return exactly([each["spec"] for each in revstore.json("get", "pods")["items"]])
 
 
 def yaml_of(value):
