@@ -1,4 +1,4 @@
-"""Runs the real command in processes of its own."""
+"""Runs the command in processes of its own."""
 
 import json
 import os
@@ -10,9 +10,11 @@ import threading
 import time
 
 import pytest
+from tests.cli import forked
 
 PATIENCE = 30.0
 COMMAND = [sys.executable, "-m", "revstore"]
+STARTING = ("PYTHON", "LANG", "LC_")
 
 
 class Started:
@@ -91,16 +93,22 @@ class Revstore:
 
     def __call__(self, *arguments, code=0, stdin=None, timeout=PATIENCE, **env):
         """Run to the end, which must be with ``code``; what it printed and complained of."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**self.env, **env},
-            cwd=self.folder,
-            timeout=timeout,
-            check=False,
-        )
+        env = {**self.env, **env}
+        # What Python reads when it starts needs a start.
+        of_python = {name: value for name, value in env.items() if name.startswith(STARTING)}
+        if any(os.environ.get(name) != value for name, value in of_python.items()):
+            done = subprocess.run(
+                [*COMMAND, *arguments],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                env=env,
+                cwd=self.folder,
+                timeout=timeout,
+                check=False,
+            )
+        else:
+            done = forked.run(arguments, env, self.folder, stdin, timeout)
         assert "Traceback" not in done.stderr
         assert code == done.returncode, (done.stdout, done.stderr)
         return done
