@@ -12,7 +12,7 @@ import pytest
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
 from revstore.plugins import open_transformer
-from revstore_encryption._configuration import read_configuration
+from revstore_encryption._configuration import Kms, read_configuration
 
 from .conftest import OTHER, SECRET, document, provider, save
 
@@ -30,6 +30,11 @@ def keyed(kind: str = "aesgcm", **key: Any) -> Any:
     return document({kind: {"keys": [{"name": "key1", "secret": SECRET} | key]}})
 
 
+def kms(**fields: Any) -> Any:
+    good = {"apiVersion": "v2", "name": "vault", "endpoint": "unix:///run/kms.sock"}
+    return document({"kms": good | fields})
+
+
 def entries(*lists: tuple[str, ...]) -> Any:
     content = document(IDENTITY)
     content["resources"] = [{"resources": list(each), "providers": [IDENTITY]} for each in lists]
@@ -38,7 +43,7 @@ def entries(*lists: tuple[str, ...]) -> Any:
 
 FIRST = "resources[0].providers[0]"
 KEY = f"{FIRST}.aesgcm.keys[0]"
-ALL = "aesgcm, aescbc, secretbox, identity"
+ALL = "aesgcm, aescbc, secretbox, kms, identity"
 REFUSED = {
     "no mapping": ("just text", "the document: expected a mapping"),
     "no kind": (changed(lambda it: it.pop("kind")), "the document: expected the field 'kind'"),
@@ -138,6 +143,34 @@ REFUSED = {
         entries(("*.*",), ("secrets",)),
         "resources[1].resources[0]: expected no resource that '*.*' of an earlier entry covers",
     ),
+    "KMS 1": (
+        kms(apiVersion="v1"),
+        f"{FIRST}.kms.apiVersion: expected apiVersion 'v2': version 1 is not supported",
+    ),
+    "KMS 1 by default": (
+        kms(apiVersion=None),
+        f"{FIRST}.kms: expected apiVersion 'v2': version 1 is not supported",
+    ),
+    "cache of KMS 1": (kms(cachesize=5), f"{FIRST}.kms.cachesize: expected no value"),
+    "name with a colon": (kms(name="a:b"), f"{FIRST}.kms.name 'a:b': expected a name without ':'"),
+    "no endpoint": (kms(endpoint=None), f"{FIRST}.kms: expected the field 'endpoint'"),
+    "endpoint elsewhere": (
+        kms(endpoint="tcp://127.0.0.1:80"),
+        f"{FIRST}.kms.endpoint 'tcp://127.0.0.1:80': expected 'unix:///PATH'",
+    ),
+    "endpoint with a host": (
+        kms(endpoint="unix://run/kms.sock"),
+        f"{FIRST}.kms.endpoint 'unix://run/kms.sock': expected 'unix:///PATH'",
+    ),
+    "timeout": (
+        kms(timeout="3"),
+        f"{FIRST}.kms.timeout '3': expected a duration above 0, such as '3s'",
+    ),
+    "no time": (kms(timeout="0s"), f"{FIRST}.kms.timeout '0s': expected a duration above 0"),
+    "one plugin twice": (
+        document(*kms()["resources"][0]["providers"] * 2),
+        "resources[0].providers: expected another name than 'vault' for a kms",
+    ),
     "field twice": ("kind: A\nkind: B\n", "a field is given twice at line 2"),
     "no YAML": ("a: [" + SECRET, "expected ',' or ']', but got '<stream end>' at line 1"),
     "tag": ("!!python/name:os.system x", "could not determine a constructor for the tag"),
@@ -207,6 +240,18 @@ def test_a_resource_in_two_entries_has_the_providers_of_both(tmp_path):
     configuration = read_configuration(str(save(tmp_path / "keys.yaml", content)))
 
     assert [each.kind for each in configuration.providers("secrets")] == ["aesgcm", "identity"]
+
+
+def test_a_kms_plugin(tmp_path):
+    """Its socket is a path or an abstract name; a call may take 3 s unless the file says else."""
+    plain = read_configuration(str(save(tmp_path / "plain.yaml", kms())))
+    other = kms(endpoint="unix:///@vault", timeout="1m1.5s")
+    abstract = read_configuration(str(save(tmp_path / "abstract.yaml", other)))
+
+    (made,) = plain.providers("secrets")
+    assert made.kms == Kms("vault", "/run/kms.sock", 3.0)
+    (made,) = abstract.providers("secrets")
+    assert made.kms == Kms("vault", "@vault", 61.5)
 
 
 def test_json_is_read_too(tmp_path):

@@ -105,7 +105,7 @@ def test_the_built_page():
 
     assert lines.keys() == citations.ROWS.keys()
     assert "`tests/test_continue_token.py`: `test_tokens_come_back`" in lines["LIST-16"]
-    assert lines["XF-9"] == "[differs](differences.md)"
+    assert lines["ERR-10"] == "[differs](differences.md)"
     assert page.count("| row | behaviour | tests |") > 10
     assert "| row | behaviour |\n" not in page
 

@@ -28,8 +28,8 @@ class Cipher(Protocol):
         """Return what follows the prefix in the store."""
         ...
 
-    def decrypt(self, data: bytes, context: bytes) -> bytes:
-        """Return the plain bytes.
+    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+        """Return the plain bytes, and whether they are stale.
 
         Raises:
             Undecryptable: they are not what ``encrypt`` returned for this key and this context.
@@ -49,9 +49,9 @@ class AesGcm:
         nonce = os.urandom(self.NONCE)
         return nonce + self._aead.encrypt(nonce, data, context)
 
-    def decrypt(self, data: bytes, context: bytes) -> bytes:
+    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         try:
-            return self._aead.decrypt(data[: self.NONCE], data[self.NONCE :], context)
+            return self._aead.decrypt(data[: self.NONCE], data[self.NONCE :], context), False
         except InvalidTag:
             raise Undecryptable(_MOVED) from None
         except ValueError:  # a nonce that is too short
@@ -73,7 +73,7 @@ class AesCbc:
         padded = padder.update(data) + padder.finalize()
         return iv + encryptor.update(padded) + encryptor.finalize()
 
-    def decrypt(self, data: bytes, context: bytes) -> bytes:
+    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         iv, rest = data[: self.IV], data[self.IV :]
         if not rest or len(rest) % self.IV:
             raise Undecryptable("its length is none that this cipher produces")
@@ -81,7 +81,7 @@ class AesCbc:
         unpadder = PKCS7(AES.block_size).unpadder()
         padded = decryptor.update(rest) + decryptor.finalize()
         try:
-            return unpadder.update(padded) + unpadder.finalize()
+            return unpadder.update(padded) + unpadder.finalize(), False
         except ValueError:
             raise Undecryptable(_CHANGED) from None
 
@@ -100,12 +100,12 @@ class Secretbox:
     def encrypt(self, data: bytes, context: bytes) -> bytes:
         return bytes(self._box.encrypt(data))
 
-    def decrypt(self, data: bytes, context: bytes) -> bytes:
+    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         from nacl.exceptions import CryptoError
 
         if len(data) < self.OVERHEAD:
             raise Undecryptable(_SHORT)
         try:
-            return self._box.decrypt(data)
+            return self._box.decrypt(data), False
         except CryptoError:
             raise Undecryptable(_CHANGED) from None

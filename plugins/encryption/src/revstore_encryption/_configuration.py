@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,14 +17,16 @@ import yaml
 from revstore.errors import ConfigError
 from revstore.secret import Secret
 
-__all__ = ["Configuration", "Key", "Provider", "read_configuration"]
+__all__ = ["Configuration", "Key", "Kms", "Provider", "read_configuration"]
 
 API_VERSION = "apiserver.config.k8s.io/v1"
 KIND = "EncryptionConfiguration"
 
 _AES_SIZES = (16, 24, 32)
 _SIZES = {"aesgcm": _AES_SIZES, "aescbc": _AES_SIZES, "secretbox": (32,)}
-_PROVIDERS = (*_SIZES, "identity")
+_PROVIDERS = (*_SIZES, "kms", "identity")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|µs|ns|m|s)")
 _WITHOUT_API = ("apiserveripinfo", "serviceipallocations", "servicenodeportallocations")
 
 
@@ -39,11 +43,22 @@ class Key:
 
 
 @attrs.frozen
+class Kms:
+    """A plugin process of KMS v2: its name in stored values, the path of its socket ("@" and a name
+    for an abstract one), and the seconds that a call may take."""
+
+    name: str
+    path: str
+    timeout: float
+
+
+@attrs.frozen
 class Provider:
-    """An entry of ``providers``: aesgcm, aescbc, secretbox or identity, with its keys."""
+    """An entry of ``providers``: aesgcm, aescbc or secretbox with keys, kms, or identity."""
 
     kind: str
     keys: tuple[Key, ...] = ()
+    kms: Kms | None = None
 
 
 _IDENTITY = (Provider("identity"),)
@@ -168,11 +183,16 @@ def _configuration(document: _Place) -> Configuration:
         if place.value != wanted:
             place.refuse(repr(wanted))
     resources: dict[tuple[str, str], tuple[Provider, ...]] = {}
+    kms_names: set[str] = set()
     for entry in document.field(fields, "resources").items():
         parts = entry.fields("resources", "providers")
         names = list(map(_resource, entry.field(parts, "resources").items()))
         _check_overlap(entry.field(parts, "resources"), names)
         providers = tuple(map(_provider, entry.field(parts, "providers").items()))
+        for kms in (provider.kms for provider in providers if provider.kms is not None):
+            if kms.name in kms_names:
+                entry.field(parts, "providers").refuse(f"another name than {kms.name!r} for a kms")
+            kms_names.add(kms.name)
         for place, each in zip(entry.field(parts, "resources").items(), names, strict=True):
             for mask in (("*", each[1]), ("*", "*")):
                 if mask in resources:
@@ -213,8 +233,6 @@ def _check_overlap(place: _Place, names: list[tuple[str, str]]) -> None:
 
 
 def _provider(place: _Place) -> Provider:
-    if isinstance(place.value, dict) and set(place.value) == {"kms"}:
-        place.refuse("another provider: kms is not supported")
     fields = place.fields(*_PROVIDERS)
     # "identity: {}" and "identity:" alone differ: nothing is no provider, as in Kubernetes.
     if len(fields) != 1:
@@ -223,8 +241,38 @@ def _provider(place: _Place) -> Provider:
     if kind == "identity":
         inner.fields()
         return Provider(kind)
+    if kind == "kms":
+        return Provider(kind, kms=_kms(inner))
     keys = inner.field(inner.fields("keys"), "keys").items()
     return Provider(kind, tuple(_key(each, _SIZES[kind]) for each in keys))
+
+
+def _kms(place: _Place) -> Kms:
+    fields = place.fields("apiVersion", "name", "cachesize", "endpoint", "timeout")
+    version = fields.get("apiVersion")
+    if version is None or version.value != "v2":
+        (version or place).refuse("apiVersion 'v2': version 1 is not supported")
+    if "cachesize" in fields:
+        fields["cachesize"].refuse("no value: it is of version 1")
+    name = place.field(fields, "name")
+    if ":" in name.text():
+        name.refuse("a name without ':'", shown=repr(name.value))
+    endpoint = place.field(fields, "endpoint")
+    url = urllib.parse.urlsplit(endpoint.text())
+    path = url.path.removeprefix("/") if url.path.startswith("/@") else url.path
+    if url.scheme != "unix" or url.netloc or not path.strip("/@"):
+        endpoint.refuse("'unix:///PATH'", shown=repr(endpoint.value))
+    timeout = _seconds(fields["timeout"]) if "timeout" in fields else 3.0
+    return Kms(name.text(), path, timeout)
+
+
+def _seconds(place: _Place) -> float:
+    text = place.text()
+    parts = _DURATION.findall(text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not seconds:
+        place.refuse("a duration above 0, such as '3s'", shown=repr(text))
+    return seconds
 
 
 def _key(place: _Place, sizes: tuple[int, ...]) -> Key:

@@ -9,7 +9,7 @@ import attrs
 from revstore.errors import ConfigError
 from revstore.transform import Transformer
 from revstore_encryption._ciphers import AesCbc, AesGcm, Cipher, Secretbox
-from revstore_encryption._configuration import Configuration, Provider
+from revstore_encryption._configuration import Configuration, Kms, Provider
 from revstore_encryption._errors import Undecryptable
 
 __all__ = ["ProviderChain", "Transformers"]
@@ -72,7 +72,8 @@ class ProviderChain:
                     return data, number > 0
                 continue
             try:
-                return link.cipher.decrypt(data[len(link.prefix) :], context), number > 0
+                plain, stale = link.cipher.decrypt(data[len(link.prefix) :], context)
+                return plain, stale or number > 0
             except Undecryptable as error:
                 # Two providers may have keys of one name, as in the middle of a rotation.
                 failures.append(f"the value cannot be decrypted by {link.name}: {error}")
@@ -86,6 +87,9 @@ class ProviderChain:
 def _links(provider: Provider) -> Iterator[_Link]:
     if provider.kind == "identity":
         yield _Link(b"", None, "identity")
+    if provider.kms is not None:
+        prefix = f"k8s:enc:kms:v2:{provider.kms.name}:".encode()
+        yield _Link(prefix, _kms(provider.kms), f"kms, plugin {provider.kms.name!r}")
     for key in provider.keys:
         prefix = f"k8s:enc:{provider.kind}:v1:{key.name}:".encode()
         cipher = _cipher(provider.kind, key.reveal())
@@ -98,6 +102,15 @@ def _cipher(kind: str, key: bytes) -> Cipher:
     except ImportError as error:
         message = f"{kind} needs PyNaCl; try: pip install 'revstore-encryption[secretbox]'"
         raise ConfigError("providers", kind, "an installed provider", message=message) from error
+
+
+def _kms(kms: Kms) -> Cipher:
+    try:
+        from revstore_encryption._kms import cipher_of
+    except ImportError as error:
+        message = "kms needs grpcio; try: pip install 'revstore-encryption[kms]'"
+        raise ConfigError("providers", "kms", "an installed provider", message=message) from error
+    return cipher_of(kms)
 
 
 def _no_key(data: bytes) -> str:
