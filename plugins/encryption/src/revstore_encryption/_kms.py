@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import threading
 import time
 import uuid
@@ -132,8 +131,9 @@ class _Client:
                 )
                 return call(request(**fields), timeout=self._timeout)
         except grpc.RpcError as error:
-            code = re.sub("_", " ", error.code().name.lower())
-            raise KmsError(f"{method}: {code}: {(error.details() or '')[:200]}") from None
+            code = error.code().name.lower().replace("_", " ")
+            details = " ".join((error.details() or "").split())[:200]
+            raise KmsError(f"{method}: {code}: {details}") from None
 
 
 class KmsCipher:
