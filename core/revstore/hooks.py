@@ -9,7 +9,7 @@ group                 the entry point's name is     hooks called on it
 revstore.backends     config ``type``, URL scheme   revstore_backend, revstore_doctor
 revstore.wrappers     a name in config ``wrappers`` revstore_open_backend
 revstore.codecs       config ``codec``              revstore_codecs
-revstore.transformers config ``transformer``        revstore_transformers
+revstore.transformers config ``transformer``        revstore_transformers, revstore_doctor
 revstore.commands     the subcommand                revstore_commands
 ===================== ============================= =====================================
 
@@ -144,9 +144,10 @@ def revstore_commands(cli: Any) -> None:
 
 @hookspec
 def revstore_doctor(config: StorageConfig) -> Iterable[DoctorCheck]:  # type: ignore[empty-body]
-    """Check what this backend needs beyond an open store: file modes, driver versions, reachable
-    hosts.
+    """Check what this backend or transformer needs beyond an open store: file modes, driver
+    versions, reachable hosts.
 
-    It is called only for the plugin of the configured backend. It should not raise: an error is
-    shown as a failed check.
+    It is called only for the plugins of the configured backend and transformers; for those,
+    ``config`` has the transformer and its options alone. It should not raise: an error is shown as
+    a failed check.
     """

@@ -21,7 +21,7 @@ import pytest
 
 from revstore.errors import ConfigError, CorruptObject, InternalError
 from revstore.factory import StorageFactory
-from revstore.plugins import open_transformer
+from revstore.plugins import open_transformer, run_doctor
 from revstore_encryption import _kms
 from revstore_encryption._errors import Undecryptable
 from revstore_encryption._kms import KmsError
@@ -328,6 +328,18 @@ def test_a_child_after_a_fork(keys, kms):
             os._exit(status)
 
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_doctor_asks_the_plugin(keys, kms, plugin):
+    """Healthy or not, in each run."""
+    config, found = keys(document(kms)), []
+    for told in ({}, {"healthz": "sealed"}, {}):
+        plugin.tell(**told)
+        check = run_doctor(config)[-1]
+        found.append((check.name, str(check.result), check.detail))
+
+    well = ("kms myplugin", "ok", "")
+    assert found == [well, ("kms myplugin", "failed", "Status: not healthy: 'sealed'"), well]
 
 
 def test_without_the_extra(keys, kms, monkeypatch):

@@ -229,20 +229,48 @@ def load_command(name: str, cli: Any) -> None:
 
 
 def run_doctor(config: StorageConfig) -> tuple[DoctorCheck, ...]:
-    """Return the results of the checks of the configured backend's plugin.
+    """Return the results of the checks of the configured backend's plugin, then of the plugins of
+    the transformers, those of the overrides included.
 
-    It raises the plugin errors of ``open_backend``; an error in the plugin's checks is returned as
-    a failed check.
+    It raises the plugin errors of ``open_backend``; an error in a plugin's checks, or a transformer
+    that does not work, is returned as a failed check.
     """
     found = find_one(_find.BACKENDS, config.resolved_type)
     info, manager = load_backend(found)
+    checks: list[DoctorCheck] = []
     try:
-        answers = manager.hook.revstore_doctor(config=config)
-        return tuple(check for checks in answers for check in checks)
+        checks += _answers(manager, config)
     except PLUGIN_ERRORS as error:
         let_out(error)
-        detail = _shown(error, info, config)
-        return (DoctorCheck(name=found.name, result=CheckResult.FAILED, detail=detail),)
+        checks.append(_failed(found.name, _shown(error, info, config)))
+    for each in _transforming(config):
+        try:
+            checks += _answers(load(find_one(_find.TRANSFORMERS, each.transformer)), each)
+        except PLUGIN_ERRORS as error:
+            let_out(error)
+            checks.append(_failed(each.transformer, described(error)))
+    return tuple(checks)
+
+
+def _answers(manager: pluggy.PluginManager, config: StorageConfig) -> list[DoctorCheck]:
+    answers = manager.hook.revstore_doctor(config=config)
+    return [check for checks in answers for check in checks]
+
+
+def _failed(name: str, detail: str) -> DoctorCheck:
+    return DoctorCheck(name=name, result=CheckResult.FAILED, detail=detail)
+
+
+def _transforming(config: StorageConfig) -> list[StorageConfig]:
+    """Return a part of the configuration for each transformer with options of its own."""
+    found: list[StorageConfig] = []
+    for each in (config, *map(config.for_resource, config.overrides)):
+        own = StorageConfig(
+            transformer=each.transformer, transformer_options=each.transformer_options
+        )
+        if each.transformer != "identity" and own not in found:
+            found.append(own)
+    return found
 
 
 def _status(

@@ -3,22 +3,30 @@ bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from revstore.hooks import TransformerFactory, hookimpl
+from revstore.hooks import DoctorCheck, TransformerFactory, hookimpl
 
 if TYPE_CHECKING:
     from revstore.config import StorageConfig
     from revstore.transform import ResourceTransformers
 
-__all__ = ["revstore_transformers"]
+__all__ = ["revstore_doctor", "revstore_transformers"]
 
 
 @hookimpl
 def revstore_transformers(register: Callable[[str, TransformerFactory], None]) -> None:
     """Register "encryption"."""
     register("encryption", _open)
+
+
+@hookimpl
+def revstore_doctor(config: StorageConfig) -> Iterable[DoctorCheck]:
+    """Check the file of keys, and that the KMS plugins in it answer."""
+    from revstore_encryption._doctor import checks
+
+    return checks(config)
 
 
 def _open(config: StorageConfig) -> ResourceTransformers:

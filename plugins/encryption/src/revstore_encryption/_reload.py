@@ -15,7 +15,7 @@ from revstore.transform import Transformer
 from revstore_encryption._configuration import read_configuration
 from revstore_encryption._transformer import Transformers
 
-__all__ = ["KeyFile", "open_transformers"]
+__all__ = ["KeyFile", "exposure", "open_transformers", "read_options"]
 
 _log = logging.getLogger("revstore.encryption")
 _TABLE = "transformer_options"
@@ -29,16 +29,26 @@ def open_transformers(config: StorageConfig) -> KeyFile:
         ConfigError: an option is missing or unknown, the file is not valid, or a provider is not
             installed.
     """
+    path, interval = read_options(config)
+    file = KeyFile(path, interval)
+    exposed = exposure(path)
+    if exposed:
+        warnings.warn(exposed, stacklevel=2)
+    return file
+
+
+def read_options(config: StorageConfig) -> tuple[str, float]:
+    """Return the path of the file of keys, and how often it is looked at.
+
+    Raises:
+        ConfigError: an option is missing or unknown.
+    """
     wanted = {"config": str, "reload_interval": float}
     options = config.typed_options(wanted, "transformer 'encryption'", _TABLE)
     path = options.get("config", "")
     if not path:
         raise ConfigError(f"{_TABLE}.config", path, "the path of an EncryptionConfiguration")
-    file = KeyFile(path, options.get("reload_interval", 1.0))
-    exposed = _exposed(path)
-    if exposed:
-        warnings.warn(exposed, stacklevel=2)
-    return file
+    return path, options.get("reload_interval", 1.0)
 
 
 class KeyFile:
@@ -77,7 +87,7 @@ class KeyFile:
         except ConfigError as error:
             _log.warning("the keys stay as they were; the changed file is not valid: %s", error)
             return
-        exposed = _exposed(self._path)
+        exposed = exposure(self._path)
         if exposed:
             _log.warning("%s", exposed)
 
@@ -105,7 +115,8 @@ def _state(path: str) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _exposed(path: str) -> str:
+def exposure(path: str) -> str:
+    """Return a warning if others than the file's owner can read it, else ""."""
     try:
         mode = os.stat(path).st_mode
     except OSError:  # it was moved meanwhile
