@@ -83,8 +83,8 @@ REFUSED = {
         document(provider("aesgcm")),
         f"{FIRST}.aesgcm.keys: expected a list with at least one entry",
     ),
-    "key without a name": (keyed(name=""), f"{KEY}.name: expected a text"),
-    "name that is a number": (keyed(name=1), f"{KEY}.name: expected a text"),
+    "key without a name": (keyed(name=""), f"{KEY}.name: expected a string"),
+    "name that is a number": (keyed(name=1), f"{KEY}.name: expected a string"),
     "key without a secret": (keyed(secret=None), f"{KEY}: expected the field 'secret'"),
     "no base64": (
         keyed(secret="?" + SECRET),

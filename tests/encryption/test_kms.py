@@ -205,7 +205,7 @@ def test_a_plugin_in_trouble(secrets, plugin, trouble, caplog, monkeypatch):
         real = time.monotonic
         monkeypatch.setattr(_kms.time, "monotonic", lambda: real() + 200)
         assert secrets.transform_from_storage(stored, KEY) == (b"text", False)
-        with pytest.raises(KmsError, match=f"plugin 'myplugin' gives no key to write: {said}"):
+        with pytest.raises(KmsError, match=f"plugin 'myplugin' has no key for writes: {said}"):
             secrets.transform_to_storage(b"text", KEY)
 
         if trouble == "dead":
@@ -225,7 +225,7 @@ def test_a_list_does_not_wait_for_each_value(secrets, plugin, monkeypatch):
 
     secrets = open_again(secrets)
     for each in stored:
-        with pytest.raises(ValueError, match=r"its key, of key id sha256:[0-9a-f]{16}, is not to"):
+        with pytest.raises(ValueError, match=r"its key, of key id sha256:[0-9a-f]{16}, is unava"):
             secrets.transform_from_storage(each, KEY)
 
     assert plugin.calls() == ["Decrypt"]
@@ -298,7 +298,7 @@ def test_a_store(keys, kms, plugin, tmp_path, monkeypatch):
         for registry in registries:
             with pytest.raises(CorruptObject, match=r"kms, plugin 'myplugin'.*Decrypt: unav"):
                 registry.get("a", namespace="default")
-        with pytest.raises(InternalError, match="'myplugin' gives no key to write: Status: unav"):
+        with pytest.raises(InternalError, match="'myplugin' has no key for writes: Status: unav"):
             registries[0].create({"metadata": {"name": "b", "namespace": "default"}})
         plugin.start()
         deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""The ciphers of one key each, byte for byte as kube-apiserver stores them after the prefix."""
+"""Ciphers, each with one key, whose output equals that of kube-apiserver after the prefix."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class Cipher(Protocol):
     """Encrypts values with one key. ``context`` is the object's key in the store."""
 
     def encrypt(self, data: bytes, context: bytes) -> bytes:
-        """Return what follows the prefix in the store."""
+        """Encrypt plain bytes; return the bytes that follow the prefix in the store."""
         ...
 
     def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        """Return the plain bytes, and whether they are stale.
+        """Return the plain bytes, and whether the value is stale.
 
         Raises:
-            Undecryptable: they are not what ``encrypt`` returned for this key and this context.
+            Undecryptable: the value was changed, or was encrypted with another key, or, if the
+                cipher authenticates it, for another context.
         """
         ...
 

@@ -1,5 +1,4 @@
-"""Kubernetes' EncryptionConfiguration: read from YAML, and refused wherever kube-apiserver refuses
-it."""
+"""The reader of Kubernetes' EncryptionConfiguration, which refuses what kube-apiserver refuses."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ class Key:
 @attrs.frozen
 class Kms:
     """A plugin process of KMS v2: its name in stored values, the path of its socket ("@" and a name
-    for an abstract one), and the seconds that a call may take."""
+    for an abstract socket), and the seconds that a call may take."""
 
     name: str
     path: str
@@ -84,8 +83,8 @@ def read_configuration(path: str) -> Configuration:
     """Read the file.
 
     Raises:
-        ConfigError: it cannot be read, or is not valid. The error names the place, and holds no
-            secret.
+        ConfigError: the file cannot be read, or is not valid. The error names the place in the
+            file, and contains no secret.
     """
     try:
         data = Path(path).read_bytes()
@@ -109,7 +108,7 @@ def _parsed(path: str, data: bytes) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML readers usually drop one."""
+    """A loader that refuses duplicate keys in a mapping. YAML readers usually drop one of them."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -117,7 +116,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(
-                problem="a field's name is not a text", problem_mark=key_node.start_mark
+                problem="a field's name is not a string", problem_mark=key_node.start_mark
             )
         key = loader.construct_object(key_node)
         if key in result:
@@ -146,7 +145,7 @@ class _Place:
 
     def text(self) -> str:
         if not isinstance(self.value, str) or not self.value:
-            self.refuse("a text")
+            self.refuse("a string that is not empty")
         return self.value
 
     def fields(self, *known: str) -> dict[str, _Place]:
@@ -154,7 +153,7 @@ class _Place:
             self.refuse("a mapping")
         for name in self.value:
             if name not in known:
-                # The name only: a secret may stand under a mistyped one.
+                # The name only: the value of a mistyped field may be a secret.
                 expected = f"one of {', '.join(known)}" if known else "no fields"
                 self.refuse(expected, shown=f"has the field {name!r}")
         head = f"{self.path}." if self.path else ""
@@ -234,7 +233,7 @@ def _check_overlap(place: _Place, names: list[tuple[str, str]]) -> None:
 
 def _provider(place: _Place) -> Provider:
     fields = place.fields(*_PROVIDERS)
-    # "identity: {}" and "identity:" alone differ: nothing is no provider, as in Kubernetes.
+    # As in Kubernetes, "identity: {}" is a provider, and "identity:" with no value is not.
     if len(fields) != 1:
         place.refuse(f"exactly one of {', '.join(_PROVIDERS)}")
     ((kind, inner),) = fields.items()
@@ -253,7 +252,7 @@ def _kms(place: _Place) -> Kms:
     if version is None or version.value != "v2":
         (version or place).refuse("apiVersion 'v2': version 1 is not supported")
     if "cachesize" in fields:
-        fields["cachesize"].refuse("no value: it is of version 1")
+        fields["cachesize"].refuse("no value: only version 1 of KMS has this field")
     name = place.field(fields, "name")
     if ":" in name.text():
         name.refuse("a name without ':'", shown=repr(name.value))

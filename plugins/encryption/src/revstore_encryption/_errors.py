@@ -1,4 +1,4 @@
-"""Why a stored value cannot be decrypted, in words that name the provider and the key."""
+"""The error for a stored value that cannot be decrypted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Undecryptable"]
 
 
 class Undecryptable(ValueError):
-    """A stored value cannot be decrypted. The text holds nothing of the value.
+    """A stored value cannot be decrypted. The text contains no part of the value.
 
-    A storage raises it as the cause of ``CorruptObject``, which names the object's key.
+    A storage chains it as the cause of ``CorruptObject``, which names the object's key.
     """

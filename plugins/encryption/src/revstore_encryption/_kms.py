@@ -27,9 +27,9 @@ _log = logging.getLogger("revstore.encryption")
 
 #: Seconds between two calls of Status.
 STATUS_INTERVAL = 60.0
-#: Seconds after a failure until a write calls the plugin again, or a read for the same seed.
+#: Seconds after a failure until a write, or a read of the same seed, calls the plugin again.
 RETRY_INTERVAL = 3.0
-#: Seconds for which a seed writes after the last Status that confirmed its key id.
+#: Seconds for which a seed encrypts new values after the last Status that confirmed its key id.
 SEED_LIFETIME = 180.0
 
 _SEED = 1  # encryptedDEKSourceType; 0: the source is the key itself
@@ -45,12 +45,12 @@ _OPTIONS = [
 
 
 class KmsError(Exception):
-    """The plugin process did not do what was asked; the text says why."""
+    """The plugin process failed or gave an invalid answer; the text has the reason."""
 
 
 @attrs.frozen
 class _Wrapped:
-    """A seed, or a key, as the plugin has wrapped it: what is stored beside each value."""
+    """A seed, or a key, wrapped by the plugin. Each stored value contains it."""
 
     source: bytes
     key_id: str
@@ -58,7 +58,7 @@ class _Wrapped:
     kind: int
 
     def check(self) -> None:
-        """Refuse what Kubernetes would not read.
+        """Refuse a wrapped seed that Kubernetes could not read.
 
         Raises:
             ValueError: a part is missing or too long.
@@ -98,7 +98,7 @@ class _Seed:
 
 @attrs.frozen
 class _State:
-    """What writes: a seed, and until when it does so without a new Status."""
+    """The seed for new values. Without a new Status, it is used until ``expires``."""
 
     wrapped: _Wrapped
     seed: _Seed
@@ -106,8 +106,8 @@ class _State:
 
 
 class _Client:
-    """The plugin process. Each call has a connection of its own: calls are few, and an idle
-    connection would have to be closed, and would suffer from a fork."""
+    """The client of a plugin process. Each call opens its own connection: calls are few, and an
+    idle connection would have to be closed, and would break at a fork."""
 
     def __init__(self, kms: Kms) -> None:
         self._target = f"unix:{kms.path}" if kms.path[0] == "/" else f"unix-abstract:{kms.path[1:]}"
@@ -139,8 +139,8 @@ class _Client:
 class KmsCipher:
     """The keys of one KMS plugin.
 
-    It has no thread: a call that finds that the last Status is a minute old makes the next one.
-    Reads need the plugin only for seeds that they have not met, and writes for a first seed, and
+    It has no thread: a call makes the next Status if the last one is a minute old. Reads need the
+    plugin only for seeds that are new to this process. Writes need it for their first seed, and
     when the plugin's key id changes.
     """
 
@@ -167,7 +167,7 @@ class KmsCipher:
             self._refresh(RETRY_INTERVAL, wait=True)
             state = self._state
         if state is None or time.monotonic() > state.expires:
-            raise KmsError(f"the kms plugin {self._name!r} gives no key to write: {self._failure}")
+            raise KmsError(f"the kms plugin {self._name!r} has no key for writes: {self._failure}")
         wrapped = state.wrapped
         stored: bytes = message("EncryptedObject")(
             encryptedData=state.seed.encrypt(data, context),
@@ -219,15 +219,15 @@ class KmsCipher:
                 why = str(error)
             except ValueError:
                 why = "Decrypt: the plugin returned a key of a wrong length"
-            # A list of many such values does not wait once for each.
+            # A list of many such values waits once, not once for each.
             self._refused[wrapped] = time.monotonic() + RETRY_INTERVAL, why
-        raise Undecryptable(f"its key, of key id {_shown(wrapped.key_id)}, is not to be had: {why}")
+        raise Undecryptable(f"its key, of key id {_shown(wrapped.key_id)}, is unavailable: {why}")
 
     def _refresh(self, interval: float, *, wait: bool = False) -> None:
-        """Call Status if the last call was ``interval`` seconds ago; a failure is kept."""
+        """Call Status if the last call is at least ``interval`` seconds old; keep its failure."""
         if time.monotonic() - self._asked < interval and not wait:
             return
-        # Bounded, in case that an interrupt has left the lock behind.
+        # Bounded, since an interrupted call may have left the lock held.
         if not acquire(self._lock, self._client.longest if wait else 0):
             return
         try:
@@ -267,7 +267,7 @@ class KmsCipher:
         except ValueError as error:
             raise KmsError(f"Encrypt: {error}") from None
         if wrapped.key_id != status.key_id:
-            raise KmsError("Encrypt: the key id is another than that of Status")
+            raise KmsError("Encrypt: the key id differs from that of Status")
         seed = _Seed(key)
         self._openers[wrapped] = seed
         return _State(wrapped, seed, expires)
@@ -278,8 +278,8 @@ def _shown(key_id: str) -> str:
     return f"sha256:{hashlib.sha256(key_id.encode()).hexdigest()[:16]}"
 
 
-#: All resources, and the file before and after a change, share the seeds of a plugin. By process: a
-#: child after a fork has its own.
+#: All resources, and the file before and after a change, share the seeds of a plugin. The key has
+#: the process id, since a child after a fork needs its own cipher.
 _ciphers: dict[tuple[int, Kms], KmsCipher] = {}
 
 

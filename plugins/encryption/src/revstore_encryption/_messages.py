@@ -1,7 +1,7 @@
 """The messages of KMS v2 and of its stored values.
 
-They are declared here by name, number and type, in a descriptor pool of their own: other modules of
-a process may have them in protobuf's default pool.
+This module declares them by name, number and type, in its own descriptor pool: other modules of the
+process may have them in protobuf's default pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The file of keys, which is read again when it changes, and the transformers that follow it."""
+"""The file of keys, which is read again when it changes, and the transformers that use it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TABLE = "transformer_options"
 
 
 def open_transformers(config: StorageConfig) -> KeyFile:
-    """Read the file that ``transformer_options.config`` names. Warn if others than its owner can
-    read it.
+    """Read the file that ``transformer_options.config`` names. Warn if users other than its owner
+    can read it.
 
     Raises:
         ConfigError: an option is missing or unknown, the file is not valid, or a provider is not
@@ -54,8 +54,8 @@ def read_options(config: StorageConfig) -> tuple[str, float]:
 class KeyFile:
     """The transformers of a file of keys.
 
-    Calls look at most every ``interval`` seconds whether the file has changed. There is no thread,
-    and no lock that a fork could copy: two calls that see a change both read the file.
+    Calls check whether the file has changed, at most once in ``interval`` seconds. There is no
+    thread, and no lock that a fork could copy: two calls that see a change both read the file.
     """
 
     def __init__(self, path: str, interval: float) -> None:
@@ -71,7 +71,7 @@ class KeyFile:
         return _Following(self, resource)
 
     def current(self, resource: str) -> Transformer:
-        """Return the transformer of a resource by the latest valid content of the file."""
+        """Return the resource's transformer with the keys of the file's latest valid content."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._interval
@@ -94,7 +94,7 @@ class KeyFile:
 
 @attrs.frozen
 class _Following:
-    """The ``Transformer`` of a resource by the latest keys."""
+    """The ``Transformer`` of a resource, which uses the latest keys."""
 
     _file: KeyFile
     _resource: str
@@ -107,7 +107,7 @@ class _Following:
 
 
 def _state(path: str) -> tuple[int, ...]:
-    """Return what differs once the file was changed or replaced; nothing if there is none."""
+    """Return a value that differs after the file was changed or replaced; () without a file."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):

@@ -54,9 +54,10 @@ class _Link:
 
 
 class ProviderChain:
-    """A ``Transformer`` of several providers: the first key of the first one writes, all read.
+    """A ``Transformer`` of several providers.
 
-    What another than the first has written is stale.
+    The first key of the first provider encrypts; all keys decrypt. A value that another key than
+    the first encrypted is stale.
     """
 
     def __init__(self, providers: tuple[Provider, ...]) -> None:
@@ -114,7 +115,7 @@ def _kms(kms: Kms) -> Cipher:
 
 
 def _no_key(data: bytes) -> str:
-    """Say who has written a value that no configured key can read."""
+    """Return the message for a value that no configured key can decrypt."""
     if not data.startswith(_ENCRYPTED):
         return "the value is not encrypted, but the configuration has no identity provider for it"
     parts = data[len(_ENCRYPTED) : 1024].split(b":", 3)
