@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from revstore_encryption._errors import Undecryptable
 
-__all__ = ["AesCbc", "AesGcm", "Cipher", "Secretbox"]
+__all__ = ["ENCRYPTED", "AesCbc", "AesGcm", "Cipher", "Identity", "Secretbox"]
+
+#: What all values begin with that a cipher has written.
+ENCRYPTED = b"k8s:enc:"
 
 _CHANGED = "it was changed, or was encrypted with another key"
 _MOVED = "it was changed, belongs to another object, or was encrypted with another key"
@@ -28,8 +31,10 @@ class Cipher(Protocol):
         """Encrypt plain bytes; return the bytes that follow the prefix in the store."""
         ...
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        """Return the plain bytes, and whether the value is stale.
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
+        """Decrypt ``data`` from the offset ``at`` on; return the plain bytes, and whether the value
+        is stale.
+
 
         Raises:
             Undecryptable: the value was changed, or was encrypted with another key, or, if the
@@ -38,21 +43,33 @@ class Cipher(Protocol):
         ...
 
 
+class Identity:
+    """Plain text. It refuses to read what a cipher has written."""
+
+    def encrypt(self, data: bytes, context: bytes) -> bytes:
+        return data
+
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
+        if data.startswith(ENCRYPTED):
+            raise Undecryptable("it is encrypted")
+        return data, False
+
+
 class AesGcm:
     """A random nonce of 12 bytes, then the ciphertext with its tag; authenticates the context."""
 
-    NONCE = 12
-
     def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
+        aead = AESGCM(key)
+        self._encrypt, self._decrypt = aead.encrypt, aead.decrypt
 
     def encrypt(self, data: bytes, context: bytes) -> bytes:
-        nonce = os.urandom(self.NONCE)
-        return nonce + self._aead.encrypt(nonce, data, context)
+        nonce = os.urandom(12)
+        return nonce + self._encrypt(nonce, data, context)
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
         try:
-            return self._aead.decrypt(data[: self.NONCE], data[self.NONCE :], context), False
+            split = at + 12
+            return self._decrypt(data[at:split], data[split:], context), False
         except InvalidTag:
             raise Undecryptable(_MOVED) from None
         except ValueError:  # a nonce that is too short
@@ -74,8 +91,8 @@ class AesCbc:
         padded = padder.update(data) + padder.finalize()
         return iv + encryptor.update(padded) + encryptor.finalize()
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        iv, rest = data[: self.IV], data[self.IV :]
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
+        iv, rest = data[at : at + self.IV], data[at + self.IV :]
         if not rest or len(rest) % self.IV:
             raise Undecryptable("its length is none that this cipher produces")
         decryptor = BlockCipher(self._aes, CBC(iv)).decryptor()
@@ -101,12 +118,12 @@ class Secretbox:
     def encrypt(self, data: bytes, context: bytes) -> bytes:
         return bytes(self._box.encrypt(data))
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
         from nacl.exceptions import CryptoError
 
-        if len(data) < self.OVERHEAD:
+        if len(data) - at < self.OVERHEAD:
             raise Undecryptable(_SHORT)
         try:
-            return self._box.decrypt(data), False
+            return self._box.decrypt(data[at:]), False
         except CryptoError:
             raise Undecryptable(_CHANGED) from None

@@ -92,8 +92,9 @@ class _Seed:
         info = os.urandom(_INFO_SIZE)
         return info + self._derived(info).encrypt(data, context)
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        return self._derived(data[:_INFO_SIZE]).decrypt(data[_INFO_SIZE:], context)
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
+        split = at + _INFO_SIZE
+        return self._derived(data[at:split]).decrypt(data, split, context)
 
 
 @attrs.frozen
@@ -178,9 +179,9 @@ class KmsCipher:
         ).SerializeToString(deterministic=True)
         return stored
 
-    def decrypt(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+    def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
         try:
-            found = message("EncryptedObject").FromString(data)
+            found = message("EncryptedObject").FromString(data[at:])
             wrapped = _Wrapped(
                 found.encryptedDEKSource,
                 found.keyID,
@@ -192,7 +193,7 @@ class KmsCipher:
             why = "its envelope is damaged" if isinstance(error, DecodeError) else str(error)
             raise Undecryptable(why) from None
         opener = self._openers.get(wrapped) or self._unwrap(wrapped)
-        plain, _ = opener.decrypt(found.encryptedData, context)
+        plain, _ = opener.decrypt(found.encryptedData, 0, context)
         self._refresh(STATUS_INTERVAL)
         state = self._state
         stale = state is not None and (

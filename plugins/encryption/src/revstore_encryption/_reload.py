@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import warnings
-
-import attrs
+from time import monotonic
 
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
@@ -61,29 +59,28 @@ class KeyFile:
     def __init__(self, path: str, interval: float) -> None:
         self._path = path
         self._interval = interval
-        self._next = time.monotonic() + interval
+        #: When a call must ``look``, by ``time.monotonic``.
+        self.next_look = monotonic() + interval
         # Before the file is read: a change meanwhile is seen at the next look.
         self._seen = _state(path)
-        self._transformers = Transformers(read_configuration(path))
+        #: Those of the latest valid content.
+        self.transformers = Transformers(read_configuration(path))
 
     def for_resource(self, resource: str) -> Transformer:
         """Return the transformer of a resource such as "secrets" or "deployments.apps"."""
         return _Following(self, resource)
 
-    def current(self, resource: str) -> Transformer:
-        """Return the resource's transformer with the keys of the file's latest valid content."""
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._interval
-            state = _state(self._path)
-            if state != self._seen:
-                self._read()
-                self._seen = state
-        return self._transformers.get(resource)
+    def look(self) -> None:
+        """Read the file if it has changed."""
+        self.next_look = monotonic() + self._interval
+        state = _state(self._path)
+        if state != self._seen:
+            self._read()
+            self._seen = state
 
     def _read(self) -> None:
         try:
-            self._transformers = Transformers(read_configuration(self._path))
+            self.transformers = Transformers(read_configuration(self._path))
         except ConfigError as error:
             _log.warning("the keys stay as they were; the changed file is not valid: %s", error)
             return
@@ -92,18 +89,32 @@ class KeyFile:
             _log.warning("%s", exposed)
 
 
-@attrs.frozen
 class _Following:
     """The ``Transformer`` of a resource, which uses the latest keys."""
 
-    _file: KeyFile
-    _resource: str
+    def __init__(self, file: KeyFile, resource: str) -> None:
+        self._file = file
+        self._resource = resource
+        self._found = file.transformers, file.transformers.get(resource)
 
     def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        return self._file.current(self._resource).transform_from_storage(data, context)
+        file, found = self._file, self._found
+        if monotonic() >= file.next_look or found[0] is not file.transformers:
+            found = self._follow()
+        return found[1].transform_from_storage(data, context)
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
-        return self._file.current(self._resource).transform_to_storage(data, context)
+        file, found = self._file, self._found
+        if monotonic() >= file.next_look or found[0] is not file.transformers:
+            found = self._follow()
+        return found[1].transform_to_storage(data, context)
+
+    def _follow(self) -> tuple[Transformers, Transformer]:
+        if monotonic() >= self._file.next_look:
+            self._file.look()
+        transformers = self._file.transformers
+        found = self._found = transformers, transformers.get(self._resource)
+        return found
 
 
 def _state(path: str) -> tuple[int, ...]:
