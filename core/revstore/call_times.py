@@ -1,6 +1,6 @@
-"""How one call of a storage spends its time; the parts that it passes through note it.
+"""The time that one call of a storage spends in each part; the parts record it.
 
-Unless the storage is traced, nothing is noted, and this costs next to nothing; see
+Unless the storage is traced, nothing is recorded, which costs next to nothing; see
 ``revstore.tracing``.
 """
 

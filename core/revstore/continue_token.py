@@ -26,8 +26,8 @@ _MAX_LENGTH = 64 * 1024
 
 @attrs.frozen
 class ContinueToken:
-    """Where a list goes on: ``start`` is the whole key; ``revision`` is that of the first page, or
-    -1 for the current one."""
+    """The position at which a list continues: ``start`` is the whole key; ``revision`` is that of
+    the first page, or -1 for the current one."""
 
     start: str
     revision: int

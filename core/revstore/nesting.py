@@ -1,4 +1,4 @@
-"""How deeply stored JSON may be nested: a fixed limit, lower than the interpreter's own."""
+"""The limit of nesting in stored JSON: a fixed depth, lower than the interpreter's own."""
 
 from __future__ import annotations
 

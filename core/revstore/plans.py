@@ -72,7 +72,7 @@ def plan_list(
 
 
 class WatchPlan(msgspec.Struct, frozen=True):
-    """How a watch begins.
+    """The plan for the beginning of a watch.
 
     With ``initial`` it begins with all objects of a state not older than ``revision``, else with
     the changes after ``revision``, where 0 is now. ``latest``: no resource version was given, and
@@ -90,7 +90,7 @@ class WatchPlan(msgspec.Struct, frozen=True):
 
     @property
     def needs_empty_object(self) -> bool:
-        """Whether bookmarks are certain to come."""
+        """True if bookmarks are certain to come."""
         return self.end_bookmark or self.progress
 
 

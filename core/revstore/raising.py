@@ -1,5 +1,5 @@
-"""How errors are raised: with the key of the call, more than once, and out of blocks that catch
-them for a caller."""
+"""Tools to raise errors: with the key of the call, more than once, and out of blocks that catch
+errors on behalf of a caller."""
 
 from __future__ import annotations
 

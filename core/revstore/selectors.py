@@ -276,7 +276,7 @@ def _default_fields(obj: Any) -> Callable[[str], str]:
 
 @attrs.frozen
 class SelectionPredicate(Generic[T]):
-    """Which objects a list or watch shows: label AND field selector (storage.SelectionPredicate).
+    """The objects that a list or watch has: label AND field selector (storage.SelectionPredicate).
     Attributes are computed only for selectors that are not empty. ``fields`` returns an object's
     value at a field path, by default at any dotted path in it."""
 
@@ -299,7 +299,7 @@ class SelectionPredicate(Generic[T]):
 
     @property
     def empty(self) -> bool:
-        """Whether every object matches."""
+        """True if every object matches."""
         return self.label.empty and self.field.empty
 
     def matches(self, obj: T) -> bool:

@@ -1,4 +1,4 @@
-"""How threads of this package and of backends start, and wake each other."""
+"""Tools to start threads, and to wake them, for this package and for backends."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Transformer(Protocol):
 
 
 class ResourceTransformers(Protocol):
-    """What a transformer's plugin returns if the transformer depends on the resource."""
+    """The transformers of a plugin that has a different one for each resource."""
 
     def for_resource(self, resource: str) -> Transformer:
         """Return the transformer of a resource such as "secrets" or "deployments.apps"."""

@@ -48,7 +48,7 @@ def format_resource_version(revision: int) -> str:
 
 
 class Versioner(Protocol[T]):
-    """How the resource version of one type of object is read and written (storage.Versioner)."""
+    """The reader and writer of the resource version in one type of object (storage.Versioner)."""
 
     def object_resource_version(self, obj: T) -> int:
         """Return the object's version, 0 if it has none.

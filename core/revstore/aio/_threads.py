@@ -93,7 +93,7 @@ class ThreadedWatch(Generic[T]):
 
     @property
     def running(self) -> bool:
-        """Whether its thread has not ended yet."""
+        """True until its thread has ended."""
         return self._thread.is_alive()
 
     def join(self) -> None:

@@ -1,4 +1,4 @@
-"""Which keys a watch or a range covers."""
+"""The matching of keys with a watch or a range."""
 
 from __future__ import annotations
 

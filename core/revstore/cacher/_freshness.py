@@ -1,4 +1,4 @@
-"""How a read waits until the cache is new enough for it. (CACHE-10, CACHE-11)"""
+"""The wait of a read until the cache is fresh enough for it. (CACHE-10, CACHE-11)"""
 
 from __future__ import annotations
 

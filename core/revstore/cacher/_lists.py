@@ -1,4 +1,4 @@
-"""How the answer to a list is found in a cache's state."""
+"""Answers to lists from a cache's state."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ class View(Generic[T]):
 
     @property
     def _empty(self) -> bool:
-        """Whether it has no selector."""
+        """True if the view has no selector."""
         return self._label.empty and self._field.empty
 
     def _numbers(self, cursor: int, head: int) -> list[int] | range:

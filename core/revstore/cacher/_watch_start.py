@@ -1,4 +1,4 @@
-"""Where a watch begins: with the cache's state, or at a position in its event log."""
+"""The start of a watch: the cache's state, or a position in its event log."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 @attrs.frozen
 class WatchStart(Generic[T]):
-    """Where a watch begins: at the log's ``cursor``, with changes above ``revision``, after the
-    ``initial`` events; or with an ``error``. ``ahead``: at the cursor the log had not reached
-    ``revision``, so that there may be events to leave out."""
+    """The start of a watch: first the ``initial`` events, then the log's events from ``cursor`` on
+    that are above ``revision``; or an ``error``. ``ahead``: the log had not reached ``revision`` at
+    the cursor, so that the watch may have to skip events."""
 
     cursor: int
     revision: int

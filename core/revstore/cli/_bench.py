@@ -133,7 +133,7 @@ class Bench:
 
     @property
     def summary(self) -> str:
-        """What limits writes, or reads if no write was possible, in one sentence."""
+        """One sentence about the limit of writes, or of reads if no write was possible."""
         median = {row.name: row.median for row in self.rows if row.seconds}
         kind, request = ("Writes", "put") if "put" in median else ("Reads", "get")
         if request not in median:

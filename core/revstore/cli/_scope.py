@@ -1,4 +1,4 @@
-"""Which objects a command is about: "pods,services", "pod web", "pod/web svc/db", "all"."""
+"""The objects that a command selects: "pods,services", "pod web", "pod/web svc/db", "all"."""
 
 from __future__ import annotations
 

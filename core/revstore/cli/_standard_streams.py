@@ -20,8 +20,8 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class Output(io.RawIOBase):
-    """What is written to a descriptor. The first failure is kept in ``error``. Everything written
-    after it is dropped, so that nothing fails a second time, in particular not at exit."""
+    """A writer to a descriptor, which keeps its first failure in ``error``. It drops all later
+    output, so that nothing fails a second time, in particular not at exit."""
 
     def __init__(self, descriptor: int, *, keep_going: bool = False) -> None:
         self._descriptor = descriptor

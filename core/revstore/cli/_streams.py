@@ -1,4 +1,4 @@
-"""How ``get -w`` and ``watch`` follow changes."""
+"""The part of ``get -w`` and ``watch`` that follows changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Query", "follow"]
 
 @attrs.frozen
 class Query:
-    """Which objects of a resource are selected."""
+    """The selection of objects of a resource."""
 
     selector: str = ""
     field_selector: str = ""

@@ -1,4 +1,4 @@
-"""How the objects of a class are written in JSON."""
+"""The JSON form of the objects of a class."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Field:
 
     @property
     def unset(self) -> bool:
-        """Whether the field may have no value at all."""
+        """True if the field may be without a value."""
         return self.value is UNSET
 
     def is_empty(self, value: Any) -> bool:
@@ -74,7 +74,7 @@ class ClassShape(Shape):
 
     @property
     def has_all_fields(self) -> bool:
-        """Whether every field is an attribute that is stored whatever its value."""
+        """True if every field is an attribute that is always stored."""
         constant = any(field.constant or field.unset for field in self.fields.values())
         return not (self.info.omit_empty or constant or self.info.library == "typeddict")
 

@@ -1,4 +1,4 @@
-"""How the values of one annotation are written in JSON."""
+"""The JSON form of the values of one annotation."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class TypedCodec(Generic[T]):
 
     @property
     def met_unknown(self) -> bool:
-        """Whether any object of this class was stored with unknown fields."""
+        """True if a stored object of this class was found to have unknown fields."""
         return self._shape.notes.met_unknown
 
     def forget_unknown(self) -> None:

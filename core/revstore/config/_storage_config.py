@@ -67,7 +67,7 @@ _ABOVE = {Rule: Rule(above_backend=True)}
 
 @attrs.frozen(kw_only=True)
 class StorageConfig(PlainFields):
-    """Where objects are stored, and how (storagebackend.Config). All times are in seconds.
+    """The description of a store (storagebackend.Config). All times are in seconds.
 
     The backend's own ``options`` are checked when the store is opened, since only the plugin knows
     them. Equal configs have the same hash; ``repr`` shows no secret.
@@ -173,7 +173,7 @@ class StorageConfig(PlainFields):
 
     @property
     def tls_enabled(self) -> bool:
-        """Whether connections use TLS: https in ``server_list``, or any of the three files."""
+        """True if connections use TLS: https in ``server_list``, or one of the three files."""
         return bool(self.key_file or self.cert_file or self.ca_file) or any(
             server.startswith("https://") for server in self.server_list
         )

@@ -1,4 +1,4 @@
-"""How raw values from files, variables, URLs and callers become typed values, or are refused."""
+"""Conversion of raw values from files, variables, URLs and callers to typed values."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _EXPECTED = {
 
 @attrs.frozen
 class Origin:
-    """Where a value came from. ``label`` is shown in errors: a file's name, a variable, "URL". With
-    ``text`` each value from there is a string, to be parsed as the field's type."""
+    """The source of a value. Errors show ``label``: a file's name, a variable, "URL". With
+    ``text``, each value from the source is a string, to be parsed as the field's type."""
 
     label: str = ""
     text: bool = False

@@ -1,4 +1,4 @@
-"""Which resources a store holds."""
+"""The search for the resources that a store holds."""
 
 from __future__ import annotations
 

@@ -105,12 +105,12 @@ _KIND = re.compile("[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?")
 
 
 def is_kind(text: str) -> bool:
-    """Whether an object may be of this kind, or a class have this name."""
+    """Return True if the text can be the kind of an object or the name of a class."""
     return bool(_KIND.fullmatch(text)) or text.isidentifier()
 
 
 def is_resource(text: str) -> bool:
-    """Whether objects may be of this resource: a plural, and its group behind a dot."""
+    """Return True if the text can be a resource: a plural, or a plural, a dot and a group."""
     plural, dot, group = text.partition(".")
     return (
         text == text.lower()

@@ -28,7 +28,7 @@ class ResourceInfo:
 
     @property
     def prefix(self) -> str:
-        """Where its keys start, below the store's prefix: "/pods", "/example.com/widgets"."""
+        """The beginning of its keys, below the store's prefix: "/pods", "/example.com/widgets"."""
         if not self.group or _GROUP_OF.get(self.resource) == self.group:
             return f"/{self.resource}"
         # "/apps/widgets" would be among the keys of a resource "apps" of the core group. No name of

@@ -64,7 +64,7 @@ class LeaseTable:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next lease expires."""
+        """The time at which the next lease expires."""
         return min((lease.deadline for lease in self._leases.values()), default=None)
 
     def due(self, now: float) -> list[int]:

@@ -228,7 +228,7 @@ class State:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next key expires, by the backend's clock; None if none does. May be early."""
+        """The next expiry of a key by the backend's clock, or earlier; None if no key expires."""
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float, limit: int) -> list[str]:

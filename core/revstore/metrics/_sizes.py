@@ -1,5 +1,4 @@
-"""How many objects there are and how large they are, and the size of a store, read now and then.
-(STAT-3)"""
+"""The number and size of objects, and the size of a store, read at intervals. (STAT-3)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the declarations of installed distributions are read, one by one: a broken one affects no
+"""The declarations of installed distributions, read one by one: a broken one affects no
 other."""
 
 from __future__ import annotations

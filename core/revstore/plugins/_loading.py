@@ -1,4 +1,4 @@
-"""How one plugin is imported, with its errors caught, and called through pluggy.
+"""The import of one plugin, whose errors are caught, and its calls through pluggy.
 
 Every load has its own plugin manager, which holds this one plugin and is dropped afterwards. So two
 backends can be open at once (to migrate) without interfering, a plugin that fails leaves nothing

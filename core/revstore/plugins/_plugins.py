@@ -56,7 +56,7 @@ __all__ = [
 
 
 class PluginState(enum.StrEnum):
-    """Whether an installed plugin works."""
+    """The state of an installed plugin."""
 
     OK = "ok"
     BROKEN = "broken"

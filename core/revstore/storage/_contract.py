@@ -81,7 +81,7 @@ class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
     @property
     def initial_events_end(self) -> bool:
-        """Whether this is the bookmark after the last initial event. (WATCH-16)"""
+        """True if this is the bookmark after the last initial event. (WATCH-16)"""
         if self.type is not EventType.BOOKMARK:
             return False
         annotations = metadata_value(self.object, "annotations") or {}

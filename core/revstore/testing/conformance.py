@@ -1,4 +1,4 @@
-"""How a program runs the conformance suite against an open store, without writing a test."""
+"""The conformance suite for programs: it runs against an open store, without any test code."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ConformanceReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
+        """True if nothing failed."""
         return not self.failures
 
     @property

@@ -126,8 +126,8 @@ class EtcdServer:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it reports so now; a member without a leader does not. With TLS: whether it is
-        up."""
+        """True if the member reports now that it is healthy; a member without a leader does not.
+        With TLS: true if the member is up."""
         if self.client_url.startswith("https"):
             host, port = self.address.split(":")
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
@@ -141,7 +141,7 @@ class EtcdServer:
 
     @property
     def is_leader(self) -> bool:
-        """Whether it takes itself for the leader of its cluster. Not available with TLS."""
+        """True if the member says that it leads its cluster. Not available with TLS."""
         try:
             with urllib.request.urlopen(f"{self.client_url}/metrics", timeout=1) as answer:
                 return b"\netcd_server_is_leader 1\n" in answer.read()

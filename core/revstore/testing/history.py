@@ -104,9 +104,9 @@ class Reading:
 
 @attrs.define(kw_only=True)
 class WatchRecord:
-    """What one watch was opened for and what it delivered, batches in the order of their coming.
-    ``told`` is the highest position that it named. ``error`` is what ended it, None if it was
-    closed."""
+    """The arguments of one watch, and the batches that it delivered, in order of arrival. ``told``
+    is the highest position that it reported. ``error`` is the error that ended it, or None if it
+    was closed."""
 
     key: str
     recursive: bool

@@ -1,4 +1,4 @@
-"""Which keys a storage accepts, and what they are in the backend. (KEY-1 to KEY-8)"""
+"""The check of a storage's keys, and their translation to keys of the backend. (KEY-1 to KEY-8)"""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Lister(Generic[T]):
 
     @property
     def _hopeless(self) -> bool:
-        """Whether the list will raise an error that names no further objects. (LIST-24)"""
+        """True if the list will raise an error that names no further objects. (LIST-24)"""
         return not self._even_if_corrupt and len(self._corrupt) >= _MAX_CORRUPT
 
     def _check_minimum(self, revision: int) -> None:

@@ -156,8 +156,8 @@ class ObjectReader(Generic[T]):
 
     @property
     def met_unknown(self) -> bool:
-        """Whether any bytes had fields that the type does not know: then an object alone does not
-        determine what was stored."""
+        """True if any stored bytes had fields that the type does not know. An object alone then
+        does not determine its stored bytes."""
         return bool(getattr(self._codec, "met_unknown", False))
 
     def read_back(self, key: str, data: bytes) -> T:

@@ -14,7 +14,7 @@ __all__ = ["CompactionTests"]
 
 
 class CompactionTests(BackendSuite):
-    """What compaction removes, and what it keeps."""
+    """The effects of compaction: the history that it removes, and the state that it keeps."""
 
     def test_unclaimed_compaction(self, backend: Backend, space: Keyspace) -> None:
         """A backend without COMPACTION refuses it."""

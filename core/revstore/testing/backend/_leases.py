@@ -156,7 +156,7 @@ class LeaseTests(BackendSuite):
         assert space.names(space.list().kvs) == ["again", "plain", "timed"]
 
     def test_expiry_of_a_lease(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
-        """When a lease expires, all its keys are deleted in one revision, not too early, and the
+        """If a lease expires, all its keys are deleted in one revision, not too early, and the
         lease is gone."""
         with space.watch(progress=False) as watch:
             began = time.monotonic()

@@ -38,7 +38,7 @@ HANGS = 5.0
 
 
 class TtlTests(BackendSuite):
-    """How keys expire. The tests check that none expires too early, and wait patiently for those
+    """The expiry of keys. The tests check that no key expires too early, and wait long for keys
     that are due."""
 
     def test_expiry(self, backend: Backend, space: Keyspace) -> None:

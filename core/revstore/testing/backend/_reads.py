@@ -130,8 +130,8 @@ class ReadTests(BackendSuite):
                 assert space.list(limit=limit, start=names[start]).more is (left > 0)
 
     def test_limit_never_loses(self, space: Keyspace) -> None:
-        """Whether or not a backend pages, reading on after ``more`` finds all keys (LIST-8,
-        FIX-2)."""
+        """A reader that goes on while ``more`` is true finds all keys, even if the backend does not
+        page (LIST-8, FIX-2)."""
         names = [f"k{number:02}" for number in range(17)]
         for name in names:
             space.create(name)

@@ -172,7 +172,7 @@ class CorruptTests(StorageSuite):
 
 
 class TransformerTests(StorageSuite):
-    """What the storage does with a transformer."""
+    """The use of a transformer by the storage."""
 
     @pytest.fixture
     def transformer(self) -> MarkingTransformer:

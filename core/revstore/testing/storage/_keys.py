@@ -62,7 +62,7 @@ def _refusals(storage: Storage[Pod], key: str) -> dict[str, str]:
 
 
 class KeyTests(StorageSuite):
-    """Which keys are legal, and which keys the backend gets for them."""
+    """The legal keys, and the keys that the backend gets for them."""
 
     def test_key_empty(self, storage: Storage[Pod]) -> None:
         """Every method refuses "" and "/" before it looks at any other argument (KEY-1, KEY-6)."""

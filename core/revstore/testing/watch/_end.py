@@ -36,7 +36,7 @@ def _closed_while_polling(close: Callable[[], None], watches: list[Watch[Pod]]) 
 
 
 class EndTests(StorageSuite):
-    """How ``close`` and timeouts end a watch."""
+    """The end of a watch by ``close`` and by timeouts."""
 
     def test_watch_close(self, pods: Pods) -> None:
         """After ``close`` every poll raises Closed, whether or not events are pending, and

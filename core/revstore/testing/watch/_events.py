@@ -19,7 +19,7 @@ __all__ = ["EventTests", "ScopeTests"]
 
 
 class EventTests(StorageSuite):
-    """Which event shows which change."""
+    """The type and content of the event for each change."""
 
     def test_event_types(self, pods: Pods) -> None:
         """A creation is ADDED, an overwrite MODIFIED, a deletion DELETED; an object created again
@@ -197,7 +197,7 @@ _SCOPES = [("", True), ("t1", True), ("t1/t1-foo", False), ("t1-cluster", False)
 
 
 class ScopeTests(StorageSuite):
-    """Which keys a watch covers."""
+    """The keys that a watch covers."""
 
     def test_scope_of_a_namespace(self, backend: Backend, pods: Pods) -> None:
         """Below "ns" means below "ns/", not "ns-bad/" (WATCH-9, KEY-5)."""

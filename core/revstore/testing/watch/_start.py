@@ -25,7 +25,7 @@ __all__ = ["StartTests"]
 
 
 class StartTests(StorageSuite):
-    """How a watch begins."""
+    """The beginning of a watch."""
 
     @pytest.mark.parametrize("version", ["", "0"])
     def test_watch_from_nothing(self, pods: Pods, version: str) -> None:

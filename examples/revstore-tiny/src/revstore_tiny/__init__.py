@@ -8,7 +8,7 @@ from revstore.values import Capability
 
 @attrs.frozen
 class TinyOptions:
-    """What [options] may hold: a default each, and a type that text can be turned into."""
+    """The fields of [options]. Each has a default, and a type that can be parsed from text."""
 
     max_value: int = 8_000_000
 

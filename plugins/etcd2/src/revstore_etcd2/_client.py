@@ -95,7 +95,7 @@ class Client:
 
     @property
     def servers(self) -> int:
-        """How many servers there are."""
+        """The number of servers."""
         return len(self._servers)
 
     def call(

@@ -131,7 +131,7 @@ class Connection(http.client.HTTPConnection):
 
     @property
     def is_stale(self) -> bool:
-        """Whether anything has come since the last answer: the end, or unrequested data."""
+        """True if anything has come since the last answer: the end, or unrequested data."""
         if self.sock is None:
             return True
         try:

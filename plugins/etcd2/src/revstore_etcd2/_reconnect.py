@@ -58,7 +58,7 @@ class Reconnecting(abc.ABC):
     @property
     @abc.abstractmethod
     def _is_needed(self) -> bool:
-        """Whether there is a watch that needs the changes."""
+        """Return True if a watch needs the changes."""
 
     @abc.abstractmethod
     def _rest(self) -> None:

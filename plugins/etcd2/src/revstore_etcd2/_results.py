@@ -1,4 +1,4 @@
-"""How the backend interprets answers, and which arguments it refuses."""
+"""The backend's interpretation of answers, and its checks of arguments."""
 
 from __future__ import annotations
 

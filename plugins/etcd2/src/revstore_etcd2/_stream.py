@@ -58,12 +58,12 @@ class Stream:
 
     @property
     def half_closed(self) -> bool:
-        """Whether the server was asked to end the body, and so had nothing to send."""
+        """True if the server was asked to end the body, and so had nothing to send."""
         return self._connection.timed.half_closed
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the body marks its end, and does not merely stop."""
+        """True if the body marks its end, and does not merely stop."""
         return bool(self._response.chunked)
 
     def limit(self, seconds: float) -> None:

@@ -52,8 +52,8 @@ class OpenStream:
 
 
 class _Gate:
-    """Which threads are in grpc, and whether a fork needs it empty. The sets are changed and copied
-    in single steps of the interpreter."""
+    """The threads that are in grpc, and the forks that need grpc to be empty. The sets are changed
+    and copied in single steps of the interpreter."""
 
     def __init__(self) -> None:
         self.after_in_child()

@@ -1,4 +1,4 @@
-"""Which store answers, and up to which revision it was seen: a replacement is noticed."""
+"""The identity of the store, and its highest known revision, so that a replacement is noticed."""
 
 from __future__ import annotations
 

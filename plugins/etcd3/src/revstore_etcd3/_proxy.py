@@ -1,4 +1,4 @@
-"""Which proxy grpc uses from the environment: none for servers on this machine."""
+"""The proxy that grpc uses from the environment: none for servers on this machine."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Stream:
 
     @property
     def paused(self) -> bool:
-        """Whether it was ended for a fork, and for no other reason."""
+        """True if the stream was ended for a fork, and for no other reason."""
         return self._open.paused
 
     def batches(self) -> Iterator[list[Batch]]:

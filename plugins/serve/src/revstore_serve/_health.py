@@ -14,7 +14,7 @@ _SERVING, _NOT_SERVING = 1, 2
 
 
 class Health:
-    """Whether the endpoint serves. It does until it is about to stop."""
+    """The health of the endpoint: it serves until it is about to stop."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()

@@ -60,12 +60,12 @@ class KeyRange:
 
     @property
     def single(self) -> bool:
-        """Whether the range can hold one key only."""
+        """True if the range can hold one key only."""
         return self.end == self.first + b"\0"
 
     @property
     def empty(self) -> bool:
-        """Whether the range can hold no key."""
+        """True if the range can hold no key."""
         return self.end is not None and self.end <= self.first
 
     @property

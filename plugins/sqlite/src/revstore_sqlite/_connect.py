@@ -66,10 +66,10 @@ def patiently(step: Callable[[], T], path: str, deadline: float, stop: threading
 
 
 class Cutoff:
-    """When the statements of a connection are cut off: at ``deadline``, and once ``stop`` is set.
+    """The end of a connection's statements: at ``deadline``, and once ``stop`` is set.
 
-    ``failure`` is what a signal's handler raised during the check. SQLite's callback cannot let it
-    out, so the caller of the statement raises it.
+    ``failure`` is the exception that a signal's handler raised during the check. SQLite's callback
+    cannot raise it, so the caller of the statement does.
     """
 
     __slots__ = ("deadline", "failure", "stop")
@@ -143,11 +143,12 @@ class Link:
 
 @attrs.define(eq=False)
 class StoreFile:
-    """Where the store is and how to connect to it.
+    """The place of a store, and the way to connect to it.
 
-    ``path`` is the given name, ``real`` the file that it led to; ``-wal`` and ``-shm`` are beside
-    that. ``immutable`` is for a store on a read-only file system: nobody can write it, so sqlite
-    may read it without locks and without the -shm file, which it could not create there.
+    ``path`` is the given name, and ``real`` the file to which it led; ``-wal`` and ``-shm`` are
+    beside ``real``. ``immutable`` is for a store on a read-only file system: nobody can write it,
+    so sqlite may read it without locks and without the -shm file, which it could not create
+    there.
     """
 
     path: str

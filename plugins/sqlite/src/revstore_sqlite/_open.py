@@ -1,4 +1,4 @@
-"""How a file is opened: it is created, recognised, and given its layout."""
+"""The opening of a file: it is created or recognised, and given its layout."""
 
 from __future__ import annotations
 

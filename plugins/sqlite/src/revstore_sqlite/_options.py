@@ -30,7 +30,7 @@ def _check_synchronous(_: object, __: object, value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class SQLiteOptions:
-    """How a sqlite store is opened.
+    """The options of a sqlite store.
 
     ``path``: the file, created with mode 0600 if it does not exist; its folder must exist. A
     relative path starts at the working folder at the moment of opening.

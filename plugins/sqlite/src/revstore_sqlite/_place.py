@@ -1,4 +1,4 @@
-"""Where a store is: what the file system allows, and the modes of the files beside it."""
+"""The place of a store: what the file system allows, and the modes of the files beside it."""
 
 from __future__ import annotations
 
