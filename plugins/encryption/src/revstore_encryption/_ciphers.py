@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from revstore.raising import let_out
 from revstore_encryption._errors import Undecryptable
 
 __all__ = ["ENCRYPTED", "AesCbc", "AesGcm", "Cipher", "Identity", "Secretbox"]
@@ -72,7 +73,8 @@ class AesGcm:
             return self._decrypt(data[at:split], data[split:], context), False
         except InvalidTag:
             raise Undecryptable(_MOVED) from None
-        except ValueError:  # a nonce that is too short
+        except ValueError as error:  # a nonce that is too short
+            let_out(error)
             raise Undecryptable(_SHORT) from None
 
 
@@ -100,7 +102,8 @@ class AesCbc:
         padded = decryptor.update(rest) + decryptor.finalize()
         try:
             return unpadder.update(padded) + unpadder.finalize(), False
-        except ValueError:
+        except ValueError as error:
+            let_out(error)
             raise Undecryptable(_CHANGED) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import attrs
 import yaml
 
 from revstore.errors import ConfigError
+from revstore.raising import let_out
 from revstore.secret import Secret
 
 __all__ = ["Configuration", "Key", "Kms", "Provider", "read_configuration"]
@@ -89,6 +89,7 @@ def read_configuration(path: str) -> Configuration:
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
+        let_out(error)
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             "config", path, "a readable file", message=f"{path}: cannot be read: {reason}"
@@ -100,6 +101,7 @@ def _parsed(path: str, data: bytes) -> Any:
     try:
         return yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
+        let_out(error)
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or "it is not valid YAML"
         where = f" at line {mark.line + 1}" if mark is not None else ""
@@ -281,7 +283,8 @@ def _key(place: _Place, sizes: tuple[int, ...]) -> Key:
     text = "".join(secret.text().split("\n"))
     try:
         size = len(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
+    except ValueError as error:
+        let_out(error)
         size = -1
     if size not in sizes:
         wanted = " or ".join(map(str, sizes))

@@ -15,6 +15,7 @@ import attrs
 import grpc
 from google.protobuf.message import DecodeError
 
+from revstore.raising import let_out
 from revstore.threads import acquire
 from revstore_encryption._ciphers import AesGcm
 from revstore_encryption._configuration import Kms
@@ -190,6 +191,7 @@ class KmsCipher:
             )
             wrapped.check()
         except (DecodeError, ValueError) as error:
+            let_out(error)
             why = "its envelope is damaged" if isinstance(error, DecodeError) else str(error)
             raise Undecryptable(why) from None
         opener = self._openers.get(wrapped) or self._unwrap(wrapped)
@@ -218,7 +220,8 @@ class KmsCipher:
                 return opener
             except KmsError as error:
                 why = str(error)
-            except ValueError:
+            except ValueError as error:
+                let_out(error)
                 why = "Decrypt: the plugin returned a key of a wrong length"
             # A list of many such values waits once, not once for each.
             self._refused[wrapped] = time.monotonic() + RETRY_INTERVAL, why
@@ -266,6 +269,7 @@ class KmsCipher:
         try:
             wrapped.check()
         except ValueError as error:
+            let_out(error)
             raise KmsError(f"Encrypt: {error}") from None
         if wrapped.key_id != status.key_id:
             raise KmsError("Encrypt: the key id differs from that of Status")

@@ -9,6 +9,7 @@ from time import monotonic
 
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
+from revstore.raising import let_out
 from revstore.transform import Transformer
 from revstore_encryption._configuration import read_configuration
 from revstore_encryption._transformer import Transformers
@@ -121,7 +122,8 @@ def _state(path: str) -> tuple[int, ...]:
     """Return a value that differs after the file was changed or replaced; () without a file."""
     try:
         stat = os.stat(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        let_out(error)
         return ()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
@@ -130,6 +132,7 @@ def exposure(path: str) -> str:
     """Return a warning if others than the file's owner can read it, else ""."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:  # it was moved meanwhile
+    except OSError as error:  # it was moved meanwhile
+        let_out(error)
         return ""
     return f"encryption keys in {path!r} can be read by others: chmod 600" if mode & 0o077 else ""
