@@ -212,6 +212,56 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_CA = """
+[ca]
+default_ca = own
+[own]
+new_certs_dir = .
+database = index
+rand_serial = yes
+default_md = sha256
+policy = any
+copy_extensions = copy
+unique_subject = no
+[any]
+commonName = supplied
+"""
+_PAST = ("-startdate", "20200101000000Z", "-enddate", "20210101000000Z")
+_FUTURE = ("-startdate", "20900101000000Z", "-enddate", "20910101000000Z")
+
+
+@pytest.fixture(scope="session")
+def odd_certificates(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with certificates of the tests' ca that are out of date, and a server's that
+    signed itself."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "ca.cnf").write_text(_CA)
+    (folder / "index").touch()
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name, dates in (("past", _PAST), ("future", _FUTURE)):
+        openssl(
+            *("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            *("-subj", f"/CN={name}", *names),
+        )
+        openssl(
+            *("ca", "-batch", "-notext", "-config", "ca.cnf", "-in", f"{name}.csr"),
+            *("-out", f"{name}.pem", *dates),
+            *("-cert", f"{certificates}/ca.pem", "-keyfile", f"{certificates}/ca.key"),
+        )
+    openssl(
+        *("req", "-x509", *key, "-keyout", "self.key", "-out", "self.pem", "-days", "2"),
+        *("-subj", "/CN=self", *names),
+    )
+    for each in folder.glob("*.key"):
+        each.chmod(0o600)
+    return folder
+
+
 def make_environment(folder: Path) -> str:
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=120)
     return str(folder / "env" / "bin" / "python")

@@ -117,56 +117,6 @@ def test_tls_over_a_slow_line(secured, fields_for):
             assert backend.get("/slow", timeout=PATIENCE).kv.value == b"x"
 
 
-CA = """
-[ca]
-default_ca = own
-[own]
-new_certs_dir = .
-database = index
-rand_serial = yes
-default_md = sha256
-policy = any
-copy_extensions = copy
-unique_subject = no
-[any]
-commonName = supplied
-"""
-PAST = ("-startdate", "20200101000000Z", "-enddate", "20210101000000Z")
-FUTURE = ("-startdate", "20900101000000Z", "-enddate", "20910101000000Z")
-
-
-@pytest.fixture(scope="module")
-def odd_certificates(certificates, tmp_path_factory):
-    """A folder with certificates of the tests' ca that are out of date, and a server's that
-    signed itself."""
-    folder = tmp_path_factory.mktemp("odd")
-    (folder / "ca.cnf").write_text(CA)
-    (folder / "index").touch()
-
-    def openssl(*words):
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    names = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
-    for name, dates in (("past", PAST), ("future", FUTURE)):
-        openssl(
-            *("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            *("-subj", f"/CN={name}", *names),
-        )
-        openssl(
-            *("ca", "-batch", "-notext", "-config", "ca.cnf", "-in", f"{name}.csr"),
-            *("-out", f"{name}.pem", *dates),
-            *("-cert", f"{certificates}/ca.pem", "-keyfile", f"{certificates}/ca.key"),
-        )
-    openssl(
-        *("req", "-x509", *key, "-keyout", "self.key", "-out", "self.pem", "-days", "2"),
-        *("-subj", "/CN=self", *names),
-    )
-    for each in folder.glob("*.key"):
-        each.chmod(0o600)
-    return folder
-
-
 @contextmanager
 def serving(binary, certificate, *more):
     """A server with that certificate."""

@@ -24,11 +24,13 @@ STORES = ("memory", "sqlite")
 class Client:
     """Calls methods by their names, as in "KV/Range"."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.address = address
-        self._channel = grpc.insecure_channel(
-            address, options=[("grpc.use_local_subchannel_pool", 1)]
-        )
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._calls = {}
         for method in METHODS:
             kind = "_".join("stream" if each else "unary" for each in method.streams)
@@ -134,12 +136,12 @@ def etcd() -> Iterator[EtcdServer]:
 
 
 @pytest.fixture
-def new_client() -> Iterator[Callable[[str], Client]]:
+def new_client() -> Iterator[Callable[..., Client]]:
     """Opens clients; all are closed afterwards."""
     opened = []
 
-    def new_client(address: str) -> Client:
-        opened.append(Client(address))
+    def new_client(address: str, credentials: grpc.ChannelCredentials | None = None) -> Client:
+        opened.append(Client(address, credentials))
         return opened[-1]
 
     yield new_client

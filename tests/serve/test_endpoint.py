@@ -391,6 +391,7 @@ def test_a_second_signal_ends_the_command_at_once(process, tmp_path, new_client)
     ("words", "text"),
     [
         (["--listen", "0.0.0.0:0"], "--allow-plaintext"),
+        (["--cert-file", "/none.pem", "--key-file", "/none.key"], "/none.pem"),
         (["--store", "etcd2://127.0.0.1:1"], "--allow-limited"),
     ],
 )

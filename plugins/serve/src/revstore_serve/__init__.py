@@ -5,6 +5,7 @@ Importing this module does not import gRPC; serving does.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from revstore.backend import Backend
@@ -23,6 +24,11 @@ def serve(
     name: str = "revstore",
     version: str = "3.6.11",
     progress_interval: float = 5.0,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    client_ca_file: str | None = None,
+    allowed_cn: Collection[str] = (),
+    allowed_san: Collection[str] = (),
 ) -> Endpoint:
     """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
     manager as well. Its ``address`` says where.
@@ -33,13 +39,27 @@ def serve(
     backend stays open. One without the capability TRANSACTIONS refuses what writes several keys, or
     writes one by what another is; one without LEASES refuses leases.
 
+    ``cert_file`` and ``key_file``, paths of PEM files, make it TLS: the server's certificate, with
+    those of intermediate authorities after it, and its private key. With ``client_ca_file``, the
+    authorities of clients, a client needs a certificate of theirs; with ``allowed_cn`` or
+    ``allowed_san`` it also needs one of these names, as its common name or among its alternative
+    names. New connections use the files as they are then; a change that is not valid is logged,
+    and the files before it stay in use.
+
     Raises:
+        ConfigError: an option of TLS lacks another, or its file cannot be used.
         OSError: nobody can listen at ``listen``.
     """
     from revstore_serve._endpoint import Endpoint
+    from revstore_serve._tls import tls_from
 
     return Endpoint(
-        backend, listen=listen, name=name, version=version, progress_interval=progress_interval
+        backend,
+        listen=listen,
+        name=name,
+        version=version,
+        progress_interval=progress_interval,
+        tls=tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san),
     )
 
 

@@ -14,6 +14,7 @@ from revstore.errors import ConfigError, Unsupported
 from revstore.threads import Wake
 from revstore_serve._cluster import lacking
 from revstore_serve._endpoint import Endpoint
+from revstore_serve._tls import tls_from
 
 __all__ = ["command"]
 
@@ -44,9 +45,34 @@ __all__ = ["command"]
     help="Seconds between the progress notifications of a watch without events.",
 )
 @click.option(
+    "--cert-file",
+    metavar="PATH",
+    help="Serve TLS with this certificate; the file is read again when it changes.",
+)
+@click.option("--key-file", metavar="PATH", help="The private key of --cert-file.")
+@click.option(
+    "--client-ca-file",
+    metavar="PATH",
+    help="Serve only clients with a certificate of these authorities.",
+)
+@click.option(
+    "--allowed-cn",
+    multiple=True,
+    metavar="NAME",
+    help="Serve only clients with this common name in their certificate, or a name of "
+    "--allowed-san. May be repeated.",
+)
+@click.option(
+    "--allowed-san",
+    multiple=True,
+    metavar="NAME",
+    help="Serve only clients with this alternative name in their certificate, or a name of "
+    "--allowed-cn. May be repeated.",
+)
+@click.option(
     "--allow-plaintext",
     is_flag=True,
-    help="Listen on other addresses than this machine's own, without encryption or passwords.",
+    help="Without TLS, listen on other addresses than this machine's own.",
 )
 @click.option(
     "--allow-limited",
@@ -63,6 +89,11 @@ def command(
     name: str,
     etcd_version: str,
     progress_interval: float,
+    cert_file: str | None,
+    key_file: str | None,
+    client_ca_file: str | None,
+    allowed_cn: tuple[str, ...],
+    allowed_san: tuple[str, ...],
     allow_plaintext: bool,
     allow_limited: bool,
 ) -> None:
@@ -71,8 +102,10 @@ def command(
     It runs until SIGTERM or Ctrl-C, and then finishes the calls under way. A second signal ends it
     at once.
     """
-    if not allow_plaintext and not is_own(listen):
-        raise ConfigError("listen", listen, "an address of this machine only, or --allow-plaintext")
+    tls = tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san)
+    if not (tls or allow_plaintext or is_own(listen)):
+        expected = "an address of this machine only, or --cert-file, or --allow-plaintext"
+        raise ConfigError("listen", listen, expected)
     backend = session.factory.backend()
     missing = lacking(backend)
     if missing and not allow_limited:
@@ -89,6 +122,7 @@ def command(
         name=name,
         version=etcd_version,
         progress_interval=progress_interval,
+        tls=tls,
     ) as endpoint:
         click.echo(f"Serving {backend.status().server} at {endpoint.address}.")
         ended.wait()

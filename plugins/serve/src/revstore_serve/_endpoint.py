@@ -18,6 +18,7 @@ from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
 from revstore_serve._loop import shared_loop
 from revstore_serve._proto import Method, message
+from revstore_serve._tls import Tls
 from revstore_serve._watches import Watches
 from revstore_serve._writes import Writes
 
@@ -42,6 +43,7 @@ class Endpoint:
         version: str,
         advertise: str = "",
         progress_interval: float = 5.0,
+        tls: Tls | None = None,
     ) -> None:
         """Start serving; return once clients can connect.
 
@@ -55,6 +57,7 @@ class Endpoint:
         self._loop = shared_loop()
         self._health = Health()
         self._interval = progress_interval
+        self._tls = tls
         self._writes = Writes(backend, self._loop)
         self._feed: Feed | None = None
         self._open = True
@@ -114,11 +117,12 @@ class Endpoint:
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,
         }
-        self._transport = Transport(unary, streams, _refused)
+        self._transport = Transport(unary, streams, _refused, self._tls)
         port = await self._listen(listen)
         if port:
             self.address = f"{listen.rpartition(':')[0]}:{port}"
-        cluster.url = cluster.url or f"http://{self.address}"
+        scheme = "http" if self._tls is None else "https"
+        cluster.url = cluster.url or f"{scheme}://{self.address}"
 
     async def _listen(self, address: str) -> int:
         if not address.startswith("unix:"):

@@ -37,6 +37,7 @@ __all__ = [
     "LEASE_PROVIDED",
     "LEASE_TTL",
     "NOT_ENABLED",
+    "PERMISSION_DENIED",
     "STOPPED",
     "TOO_LARGE",
     "TOO_MANY_OPERATIONS",
@@ -99,6 +100,7 @@ NOT_ENABLED: _Answer = (
     Code.FAILED_PRECONDITION,
     "etcdserver: authentication is not enabled",
 )
+PERMISSION_DENIED: _Answer = (Code.PERMISSION_DENIED, "etcdserver: permission denied")
 STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
 
 # The first class that fits an error decides.
@@ -115,7 +117,7 @@ _OF_BACKEND: tuple[tuple[type[StorageError], _Answer], ...] = (
     (Closed, STOPPED),
     (CorruptStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
     (IncompatibleStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
-    (AccessDenied, (Code.PERMISSION_DENIED, "etcdserver: permission denied")),
+    (AccessDenied, PERMISSION_DENIED),
     (ReadOnly, (Code.FAILED_PRECONDITION, "revstore: the store is read-only")),
 )
 # The texts of these errors say more than any text of etcd's.

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 
 from revstore.backend_tools import Log
-from revstore_serve._errors import STOPPED, Code, Refused, refusal
+from revstore_serve._errors import PERMISSION_DENIED, STOPPED, Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
+from revstore_serve._tls import Pem, Tls
 
 __all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
 
@@ -52,6 +53,7 @@ class Stream:
 UnaryHandler = Callable[[Any], Awaitable[Any]]
 #: It gets the first request, if the client sends only one, else None.
 StreamHandler = Callable[[Any, Stream], Awaitable[None]]
+_Call = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Transport:
@@ -62,9 +64,11 @@ class Transport:
         unary: Mapping[str, UnaryHandler],
         streams: Mapping[str, StreamHandler],
         refused: Callable[[Method], Refused],
+        tls: Tls | None = None,
     ) -> None:
         """Serve the methods that have handlers, by names as "KV/Range"; ``refused`` says what
-        the methods answer that are not served."""
+        the methods answer that are not served. Without ``tls``, connections are plaintext."""
+        self._tls = tls
         self._server = grpc.aio.server(options=_OPTIONS)
         self._ending = asyncio.get_running_loop().create_future()
         services: dict[str, dict[str, Any]] = {}
@@ -75,9 +79,9 @@ class Transport:
             if name in streams:
                 handler = self._stream_handler(method, streams[name])
             elif name in unary:
-                handler = _unary_handler(method, unary[name])
+                handler = self._unary_handler(method, unary[name])
             elif not method.served:
-                handler = _unary_handler(method, _refuse(refused(method)))
+                handler = self._unary_handler(method, _refuse(refused(method)))
             else:
                 continue
             services.setdefault(method.service, {})[method.name] = handler
@@ -92,7 +96,10 @@ class Transport:
             OSError: nobody can listen there.
         """
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
@@ -126,21 +133,55 @@ class Transport:
             else grpc.unary_stream_rpc_method_handler
         )
         return make(
-            call, request_deserializer=method.request.FromString, response_serializer=_serialized
+            self._admitting(call),
+            request_deserializer=method.request.FromString,
+            response_serializer=_serialized,
         )
 
+    def _unary_handler(self, method: Method, handler: UnaryHandler) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                return await handler(request)
+            except Exception as error:  # noqa: BLE001 - every error has an answer
+                await _abort(context, method, error)
 
-def _unary_handler(method: Method, handler: UnaryHandler) -> Any:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            return await handler(request)
-        except Exception as error:  # noqa: BLE001 - every error has an answer
-            await _abort(context, method, error)
+        return grpc.unary_unary_rpc_method_handler(
+            self._admitting(call),
+            request_deserializer=method.request.FromString,
+            response_serializer=_serialized,
+        )
 
-    return grpc.unary_unary_rpc_method_handler(
-        call,
-        request_deserializer=method.request.FromString,
-        response_serializer=_serialized,
+    def _admitting(self, call: _Call) -> _Call:
+        """Return a call that refuses clients whose certificate has other names."""
+        tls = self._tls
+        if tls is None or not tls.selective:
+            return call
+
+        async def admitting(request: Any, context: Any) -> Any:
+            found = context.auth_context()
+            kinds = ("x509_common_name", "x509_subject_alternative_name")
+            if not tls.admits(
+                *([name.decode(errors="replace") for name in found.get(kind, ())] for kind in kinds)
+            ):
+                code, text = PERMISSION_DENIED
+                await context.abort(grpc.StatusCode[code.name], text)
+            return await call(request, context)
+
+        return admitting
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Return credentials that each new connection takes from the files as they are then."""
+
+    def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.client_ca)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        pem = tls.changed()
+        return None if pem is None else configuration(pem)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(tls.first), fetch, tls.first.client_ca is not None
     )
 
 
