@@ -15,12 +15,13 @@ def stored(revstore):
         return [(kv.key, kv.value) for kv in backend.list("").kvs]
 
 
+@pytest.mark.timeout(400)
 def test_a_store_in_use_is_left_as_it_was(revstore):
     """The whole suite on a sqlite file with objects: all passes, nothing of the user's is touched,
     nothing is left behind."""
     revstore.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mine"}})
     before = stored(revstore)
-    done = revstore("conformance", timeout=110)
+    done = revstore("conformance", timeout=380)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[0] == ["GUARANTEES", "PASS", "FAIL", "UNSUPPORTED", "NOT", "RUN"]
     rows, reasons = rows[1:17], done.stdout.splitlines()[17:]

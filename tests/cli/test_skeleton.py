@@ -66,9 +66,8 @@ def test_a_new_backend_lives_and_goes(wheels, tmp_path):
     assert "acme" in run(*revstore, "plugins", "check", "acme", cwd=tmp_path)
     suite = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", source / "tests"]
     assert " passed" in run(python, *suite, cwd=tmp_path)
-    report = json.loads(
-        run(*revstore, "conformance", "acme://", "--json", "--histories", "1", cwd=tmp_path)
-    )
+    some = ["conformance", "acme://", "--json", "--histories", "1", "--only", "create or update"]
+    report = json.loads(run(*revstore, *some, cwd=tmp_path))
     assert report["passed"]
     assert "No resources" in run(*revstore, "--store", "acme://", "get", "pods", cwd=tmp_path)
     run(python, *pip, "uninstall", "--yes", "revstore-acme")

@@ -207,8 +207,8 @@ def forked_write(path: str, seed: str) -> None:
 
     signal.signal(signal.SIGALRM, interrupt)
     with open_store(path) as backend:
-        threading.Thread(target=write_one, args=(backend, seed, "p"), daemon=True).start()
         tell("ready")
+        threading.Thread(target=write_one, args=(backend, seed, "p"), daemon=True).start()
         for number in range(1_000_000):
             child = os.fork()
             if not child:
