@@ -252,7 +252,11 @@ def test_the_command(certificates, new_client):
     for field, path in own(certificates).items():
         files += [f"--{field.replace('_', '-')}", path]
     command = [*COMMAND, "--listen", "0.0.0.0:0", *files]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
         port = process.stdout.readline().removesuffix(".\n").rpartition(":")[2]
         client = new_client(f"127.0.0.1:{port}", credentials(certificates, "client"))
         assert client.call("KV/Put", key=b"a").header.revision == 2
