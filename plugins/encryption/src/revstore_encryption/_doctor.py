@@ -19,7 +19,7 @@ def checks(config: StorageConfig) -> Iterator[DoctorCheck]:
     try:
         path, _ = read_options(config)
         configuration = read_configuration(path)
-        Transformers(configuration)  # what it needs is installed
+        Transformers(configuration)  # raises if a library is missing
     except ConfigError as error:
         yield DoctorCheck(name="encryption", result=CheckResult.FAILED, detail=str(error))
         return
