@@ -1,4 +1,4 @@
-"""Copiers: what the reader of a shared object receives (runtime.ObjectCopier).
+"""Copiers: each decides how a reader receives a shared object (runtime.ObjectCopier).
 
 Objects that nobody can change are shared; others are copied. ``default_copier`` chooses by the
 type.

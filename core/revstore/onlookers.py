@@ -42,7 +42,7 @@ def shown_to(
 
 
 class Log(_Adapter):
-    """A logger whose handlers, filters and formatters may raise what they will."""
+    """A logger whose handlers, filters and formatters may raise any exception."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name), {})

@@ -32,7 +32,7 @@ def plan_list(
     limit: int,
     continue_token: str,
 ) -> ListPlan:
-    """Return what the arguments of a list ask for (storage.ValidateListOptions; LISTRV-1 to 16).
+    """Return the plan for these arguments of a list (storage.ValidateListOptions; LISTRV-1 to 16).
 
     Raises:
         InvalidArgument: ``limit`` is no whole number from 0 to 2^63 - 1, ``resource_version_match``
@@ -101,7 +101,7 @@ def plan_watch(
     allow_bookmarks: bool,
     progress_notify: bool,
 ) -> WatchPlan:
-    """Return what the arguments of a watch ask for (cacher.Watch, etcd3.Watch; WATCH-1 to WATCH-4).
+    """Return the plan for arguments of a watch (cacher.Watch, etcd3.Watch; WATCH-1 to WATCH-4).
 
     Raises:
         InvalidResourceVersion: ``resource_version`` is not a number.

@@ -37,7 +37,7 @@ class ResourceTransformers(Protocol):
 
 
 class IdentityTransformer:
-    """Stores bytes unchanged; refuses to read what an encrypting transformer has written."""
+    """Stores bytes unchanged; refuses to read values of an encrypting transformer."""
 
     def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         if data.startswith(_ENCRYPTED_PREFIX):

@@ -114,7 +114,7 @@ def test_a_signal_keeps_what_the_editor_saves_beside(revstore, pod, tmp_path, ed
     code, (line,) = edit.interrupt(signal.SIGTERM)
 
     assert code == 143
-    assert line.endswith(f"is in {path.parent}")
+    assert line.endswith(f"are in {path.parent}")
     assert path.with_name("object.yaml.swp").exists()
 
 

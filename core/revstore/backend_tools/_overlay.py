@@ -87,7 +87,7 @@ class Overlay(Transaction):
             self._over = True
 
     def changes(self) -> list[Change]:
-        """Return what the body wrote, in key order, each key once."""
+        """Return the changes that the body wrote, in key order, each key once."""
         return [self._changes[key] for key in sorted(self._changes)]
 
     @property

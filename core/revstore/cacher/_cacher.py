@@ -46,7 +46,7 @@ _NO_DEADLINE = Deadline(None, "")
 
 
 class Cacher(Storage[T]):
-    """A storage that follows another one and answers from memory what it can.
+    """A storage that follows another storage, and answers from memory if it can.
 
     Writes go to the storage; they are visible here once its feed has delivered them. Lists without
     a resource version are consistent nevertheless: the cache asks the storage for its revision and

@@ -131,7 +131,7 @@ class Content(Generic[T]):
         return 0 if generation is None else generation.revision
 
     def horizon(self) -> Horizon:
-        """Return what the cache can show now."""
+        """Return the content that the cache can show now."""
         generation = self.generation
         progress = self._freshness.trusted
         if generation is None:

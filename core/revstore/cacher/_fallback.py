@@ -47,7 +47,7 @@ class Fallbacks:
         self._running: set[_Flight] = set()
 
     def run(self, key: Hashable, read: Callable[[], R], deadline: Deadline) -> R:
-        """Return what ``read`` returns, perhaps to several callers; equal keys mean equal reads.
+        """Return the result of ``read``, perhaps to several callers; equal keys mean equal reads.
 
         Raises:
             Timeout: there is no turn by the deadline.

@@ -217,7 +217,7 @@ class Generation(Generic[T]):
         _call(told)
 
     def end(self, error: StorageError) -> None:
-        """End every watch with ``error``, after what is in the log."""
+        """End every watch with ``error``, after the events in the log."""
         told: list[Callable[[], None]] = []
         with self._lock:
             self.ended = error

@@ -1,4 +1,4 @@
-"""The objects that a cache holds now, in key order, and what they were shortly before."""
+"""The objects that a cache holds now, in key order, and their recent states."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class _Overlay(dict[Any, V | None]):
         self[key] = None
 
     def before(self) -> dict[Any, V | None]:
-        """Return what the dict has at the keys that are changed."""
+        """Return the items of the dict at the changed keys."""
         return {key: self._base.get(key) for key in self}
 
     def sort_out(self) -> None:
@@ -355,7 +355,7 @@ class CacheState(Generic[T]):
         return (self._labels, *self._fields)
 
     def _lent(self, found: Range[V]) -> Range[V]:
-        """Return the same range; what it shares with the state must no longer be changed."""
+        """Return the same range. Data that it shares with the state must no longer be changed."""
         if found.shared:
             self._owner = object()
         return found

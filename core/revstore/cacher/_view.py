@@ -330,7 +330,7 @@ class View(Generic[T]):
         return reading
 
     def read_after(self, cursor: int, head: int, revision: int) -> Reading[T]:
-        """Read as ``read`` does, but only what is above ``revision``."""
+        """Read as ``read`` does, but only events above ``revision``."""
         return self._read(cursor, head, revision)
 
     def _read_label(self, cursor: int, head: int) -> Reading[T] | None:

@@ -283,7 +283,7 @@ class CacheWatch(Listener[T], Watch[T]):
             self._generation.terminated()
             self._fail(
                 Expired(
-                    "the watch fell behind what the cache remembers; list again and watch from "
+                    "the watch fell behind the history in the cache; list again and watch from "
                     "there",
                     resource_version=str(self._generation.revision),
                 )

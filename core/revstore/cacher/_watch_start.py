@@ -38,7 +38,7 @@ class WatchStart(Generic[T]):
 
 
 def start_after(generation: Generation[T], revision: int) -> WatchStart[T]:
-    """Begin with what comes after ``revision``, 0: now. Call it under the cache's lock. (HIST-4)"""
+    """Begin with changes after ``revision``, 0: now. Call it under the cache's lock. (HIST-4)"""
     segment = generation.log.segment
     revision = revision or generation.revision
     error = None

@@ -1,4 +1,4 @@
-"""Cells of a table from what an object holds, whatever its shape."""
+"""Cells of a table from the contents of an object of any shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: one line, what to do, and an exit code."""
+"""Errors as the command line shows them: one line, advice for the user, and an exit code."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def concerns_one_object(error: StorageError) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the error, and what to do about it, without line breaks."""
+    """Return the error, and advice for the user, without line breaks."""
     if isinstance(error, click.UsageError):
         where = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
         text = error.format_message().rstrip(".") + where

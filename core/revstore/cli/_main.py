@@ -23,10 +23,10 @@ __all__ = ["run"]
 # Here, so that the list of commands imports none of them.
 _COMMANDS = {
     "apply": "Create or change objects from files.",
-    "conformance": "Test what a store guarantees.",
+    "conformance": "Test the guarantees of a store.",
     "compact": "Discard the history up to a revision.",
     "delete": "Delete objects by name, file or selector.",
-    "doctor": "Check the store and what it needs.",
+    "doctor": "Check the store and its plugins.",
     "edit": "Change an object in an editor.",
     "get": "Show objects.",
     "plugins": "List and check the installed backends, or start a new one.",

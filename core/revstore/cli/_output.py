@@ -137,7 +137,7 @@ def print_found(
     labels: bool = False,
     headers: bool = True,
 ) -> None:
-    """Print what was found; ``single`` says that exactly one object was asked for by name."""
+    """Print the objects; ``single``: the user named exactly one object."""
     if output in ("json", "yaml"):
         objects = [with_type(each.target.info, obj) for each in found for obj in each.objects]
         if single and not objects:

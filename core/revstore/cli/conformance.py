@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("conformance", short_help="Test what a store guarantees.")
+@click.command("conformance", short_help="Test the guarantees of a store.")
 @click.argument("url", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print each guarantee as JSON.")
 @click.option(
@@ -88,7 +88,7 @@ def command(
 
 
 def _print(report: ConformanceReport, outcomes: list[str]) -> None:
-    """Print a line for each group, then why some were not tried, then what failed."""
+    """Print a line for each group, then the reasons for tests that did not run, then failures."""
     groups: dict[str, Counter[str]] = {}
     for each in report.results:
         groups.setdefault(each.group, Counter())[str(each.outcome)] += 1

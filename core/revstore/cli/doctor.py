@@ -24,7 +24,7 @@ __all__ = ["command"]
 _CHECK_TIMEOUT = 120.0
 
 
-@click.command("doctor", short_help="Check the store and what it needs.")
+@click.command("doctor", short_help="Check the store and its plugins.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "-o",
@@ -34,7 +34,7 @@ _CHECK_TIMEOUT = 120.0
     help="Output format.  [default: table]",
 )
 @click.option(
-    "--bench", is_flag=True, help="Measure for a few seconds what limits the store's speed."
+    "--bench", is_flag=True, help="Measure for a few seconds which part limits the store's speed."
 )
 @store_options
 @pass_session

@@ -125,7 +125,7 @@ def _written_by_user(path: Path, text: str) -> str:
         others = len(list(path.parent.iterdir())) > 1
     except OSError:
         others = True
-    return f"what your editor has saved is in {path.parent}" if others else ""
+    return f"the files that your editor saved are in {path.parent}" if others else ""
 
 
 def _run_editor(path: Path) -> None:

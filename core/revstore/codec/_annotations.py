@@ -62,7 +62,7 @@ def _locals_of(cls: type[Any]) -> dict[str, Any]:
 
 
 def _bindings(cls: type[Any]) -> dict[type[Any], dict[Any, Any]]:
-    """Return what the type variables of each base class mean in ``cls``."""
+    """Return the types that ``cls`` gives to the type variables of each base class."""
     found: dict[type[Any], dict[Any, Any]] = {}
 
     def visit(owner: type[Any], known: Mapping[Any, Any]) -> None:

@@ -169,7 +169,7 @@ def _json_name(name: str, annotation: Any, metadata: Any = ()) -> str:
 
 
 def _annotated(cls: type[Any], name: str, given: Any, metadata: Any) -> Any:
-    """Return the annotation of a field, plus what its metadata says."""
+    """Return the annotation of a field, together with the settings in its metadata."""
     annotation = resolve(cls, name, given)
     key = metadata.get("list_key") if isinstance(metadata, Mapping) else None
     return typing.Annotated[annotation, ListKey(str(key))] if key else annotation

@@ -142,7 +142,7 @@ def _text_map(shape: Shape) -> bool:
 
 
 def _return_filled(source: _Source, fields: list[Field]) -> None:
-    """Leave out what is empty, as Kubernetes does."""
+    """Leave out empty values, as Kubernetes does."""
     source.add(1, "d = {}")
     for field_name, index in sorted((field.json_name, at) for at, field in enumerate(fields)):
         field = fields[index]
@@ -186,7 +186,7 @@ def _typeddict_encoder(shape: ClassShape) -> Callable[[Any], Any]:
 
 
 def _slots(shape: ClassShape) -> dict[str, Any]:
-    """Return what the class has under the name of each field."""
+    """Return the class attribute under the name of each field."""
     mro = shape.info.cls.__mro__
     return {
         field.name: next((vars(base)[field.name] for base in mro if field.name in vars(base)), None)

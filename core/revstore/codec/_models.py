@@ -1,4 +1,4 @@
-"""Models of pydantic: what they hold besides their fields, and how they are rebuilt."""
+"""Models of pydantic: their contents besides fields, and the way to rebuild them."""
 
 from __future__ import annotations
 

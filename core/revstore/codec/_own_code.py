@@ -1,4 +1,4 @@
-"""Guards against what a class's own code does to the values that were stored."""
+"""Guards of stored values against changes by a class's own code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_code(encode: Callable[[Any], Any], shape: ClassShape) -> Callable[[Any]
 
 
 def is_code(slot: Any) -> bool:
-    """Return whether setting the field runs code, from what the class has under its name."""
+    """Return whether setting the field runs code, judged by the class attribute of its name."""
     return hasattr(type(slot), "__set__") and not isinstance(slot, types.MemberDescriptorType)
 
 

@@ -75,7 +75,7 @@ class Shape:
 
 
 class PlainShape(Shape):
-    """``Any``: what JSON gives back unchanged."""
+    """``Any``: the values that JSON preserves unchanged."""
 
     mutable = True
     levels = math.inf

@@ -26,7 +26,7 @@ _TYPE_META = frozenset(["apiVersion", "kind"])
 
 
 class DictCodec:
-    """JSON for Kubernetes-shaped dicts. What comes back equals what went in; keys are sorted."""
+    """JSON for Kubernetes-shaped dicts. A decoded dict equals the encoded one; keys are sorted."""
 
     def encode(self, obj: dict[str, Any]) -> bytes:
         """Return the bytes.

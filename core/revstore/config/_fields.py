@@ -1,4 +1,4 @@
-"""The plain fields of a configuration: types, defaults, and what each allows beyond its type."""
+"""The plain fields of a configuration: their types, defaults, and limits on their values."""
 
 from __future__ import annotations
 

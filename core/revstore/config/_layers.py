@@ -1,4 +1,4 @@
-"""Layers of configuration: what one source sets, by path, and how one layer overrides another.
+"""Layers of configuration: the values of one source, by path, and their order of precedence.
 
 A path is a tuple of names, ("prefix",), ("options", "poll_interval") or ("overrides",
 "deployments.apps", "url"), because the name of a resource may have dots.

@@ -13,7 +13,7 @@ BLANKS = " \t\r\n\v\f"
 
 
 class Unseen(ValueError):
-    """A text holds something invisible or unintended; the error says what was expected instead."""
+    """A text contains invisible or unintended characters; the error has the expected form."""
 
 
 def clean(text: str) -> str:

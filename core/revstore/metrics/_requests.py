@@ -134,7 +134,7 @@ class _Resources:
 
 @attrs.define(eq=False, slots=False)
 class _MeasuredWatch(BackendWatch):
-    """A watch that counts what its owner polls."""
+    """A watch that counts the events and bookmarks that its owner polls."""
 
     _watch: BackendWatch
     _tally: _Tally

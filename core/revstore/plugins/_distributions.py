@@ -43,7 +43,7 @@ def normal(distribution: str) -> str:
 
 
 def declared(group: str) -> Iterator[Declared | Unreadable]:
-    """Yield what is declared in ``group``, in the order of the path.
+    """Yield the declarations in ``group``, in the order of the path.
 
     If there are several copies of a distribution, the first counts, as for imports. Folders that an
     interrupted pip leaves behind (``~name``), and those without a name, are skipped.

@@ -190,7 +190,7 @@ def strict() -> bool:
 
 
 def trace(text: str) -> None:
-    """Report on standard error what is done with plugins, if REVSTORE_TRACE_PLUGINS is set."""
+    """Report each step with plugins on standard error, if REVSTORE_TRACE_PLUGINS is set."""
     if _flag("REVSTORE_TRACE_PLUGINS"):
         sys.stderr.write(f"revstore plugins: {text}\n")
 

@@ -41,7 +41,10 @@ def validate_options(info: BackendInfo, config: StorageConfig) -> Any:
         raise ConfigError(error.field, error.value, error.expected, message=message) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            "options", "", f"what backend {info.name!r} takes", message=f"options: {error}"
+            "options",
+            "",
+            f"options of backend {info.name!r}",
+            message=f"options: {error}",
         ) from error
 
 

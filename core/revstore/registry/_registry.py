@@ -50,7 +50,7 @@ class ApplyOutcome(enum.StrEnum):
 
 @attrs.frozen(slots=True)
 class ApplyResult(Generic[T]):
-    """The object as it is stored now, and what ``apply`` has done."""
+    """The object as it is stored now, and the action that ``apply`` took."""
 
     object: T
     outcome: ApplyOutcome

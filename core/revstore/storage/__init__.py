@@ -1,4 +1,4 @@
-"""The contract of typed storage: what a raw store and a cached one both offer (storage.Interface).
+"""The contract of typed storage, which raw and cached storages fulfil (storage.Interface).
 
 Keys here are *logical*: "/pods/default/web". A storage adds the configured prefix by itself and
 accepts only keys under its resource prefix. Every method may be called from many threads.

@@ -300,7 +300,7 @@ class TypedWatch(Watch[T]):
         return tuple(event for event in found if event is not None)
 
     def _map(self, event: WatchEvent) -> Event[T] | None:
-        """Return what this watch shows of a change. (WATCH-10, WATCH-11)"""
+        """Return the event that this watch shows for a change. (WATCH-10, WATCH-11)"""
         kv, previous = event.kv, event.previous
         tolerant = self._even_if_corrupt
         after: T | None = None
@@ -331,7 +331,7 @@ class TypedWatch(Watch[T]):
         return None
 
     def _added(self, kv: KeyValue) -> Event[T] | None:
-        """Return what this watch shows of an object of the state that it begins with."""
+        """Return the event that this watch shows for an object of its initial state."""
         try:
             obj = self._objects.decode(kv)
         except CorruptObject as error:

@@ -193,7 +193,7 @@ class Etcd2Backend(Backend):
             if answer.node is not None:
                 before = answer.prev_node
                 if before is None or before.modified_index != expected_revision:
-                    why = "the server does not say what it deleted"
+                    why = "the server's answer does not show which node was deleted"
                     raise OutcomeUnknown(key, expected_revision, why)
                 return DeleteResult(True, answer.node.modified_index, key_value(before, key))
             lost = self._loser(answer, key, expected_revision, deadline)

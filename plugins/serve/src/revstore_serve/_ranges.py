@@ -138,7 +138,7 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
 
 
 def kv_message(key: bytes, kv: KeyValue, *, keys_only: bool = False) -> Any:
-    """Return a key and what is stored as etcd's message."""
+    """Return a key and its stored value as etcd's message."""
     return _KeyValueMessage(
         key=key,
         create_revision=kv.create_revision,

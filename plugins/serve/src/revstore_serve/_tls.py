@@ -28,7 +28,7 @@ class Pem(NamedTuple):
 
 
 class Tls:
-    """The server's certificate, and how clients show who they are."""
+    """The server's certificate, and the check of clients' certificates."""
 
     def __init__(
         self,
