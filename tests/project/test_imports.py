@@ -267,6 +267,7 @@ def run(code: str) -> str:
 HEAVY = [
     "sqlalchemy",
     "grpc",
+    "h11",
     "click",
     "rich",
     "yaml",

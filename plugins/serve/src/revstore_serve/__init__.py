@@ -21,6 +21,7 @@ def serve(
     backend: Backend,
     *,
     listen: str = "127.0.0.1:0",
+    http: str | None = None,
     name: str = "revstore",
     version: str = "3.6.11",
     progress_interval: float = 5.0,
@@ -33,11 +34,13 @@ def serve(
     """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
     manager as well. Its ``address`` says where.
 
-    ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``name`` is the
-    member's. ``version`` is the version of etcd that clients see. ``progress_interval``: seconds
-    after which a watch without events gets a progress notification, if it asked for that. The
-    backend stays open. One without the capability TRANSACTIONS refuses what writes several keys, or
-    writes one by what another is; one without LEASES refuses leases.
+    ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``http``, also
+    "host:port", opens a second listener for probes and metrics; it needs the extra ``http``, and
+    ``http_address`` says where it is. ``name`` is the member's. ``version`` is the version of etcd
+    that clients see. ``progress_interval``: seconds after which a watch without events gets a
+    progress notification, if it asked for that. The backend stays open. One without the capability
+    TRANSACTIONS refuses what writes several keys, or writes one by what another is; one without
+    LEASES refuses leases.
 
     ``cert_file`` and ``key_file``, paths of PEM files, make it TLS: the server's certificate, with
     those of intermediate authorities after it, and its private key. With ``client_ca_file``, the
@@ -47,8 +50,9 @@ def serve(
     and the files before it stay in use.
 
     Raises:
-        ConfigError: an option of TLS lacks another, or its file cannot be used.
-        OSError: nobody can listen at ``listen``.
+        ConfigError: an option of TLS lacks another, or its file cannot be used; or ``http`` is no
+            address, or its library is not installed.
+        OSError: nobody can listen at ``listen`` or ``http``.
     """
     from revstore_serve._endpoint import Endpoint
     from revstore_serve._tls import tls_from
@@ -56,6 +60,7 @@ def serve(
     return Endpoint(
         backend,
         listen=listen,
+        http=http,
         name=name,
         version=version,
         progress_interval=progress_interval,

@@ -44,7 +44,8 @@ class Cluster:
     def __init__(self, backend: Backend, *, name: str, version: str, url: str) -> None:
         self._backend = backend
         self._name = name
-        self._version = version
+        #: The version of etcd that clients see.
+        self.version = version
         store_id = backend.status().store_id
         self.cluster_id = _number(store_id)
         self.member_id = _number(f"{store_id}/{name}")
@@ -80,7 +81,7 @@ class Cluster:
         status = self._backend.status()
         size = self._backend.size() or 0
         response = message("StatusResponse")(
-            version=self._version,
+            version=self.version,
             dbSize=size,
             dbSizeInUse=size,
             leader=self.member_id,

@@ -28,6 +28,11 @@ __all__ = ["command"]
     help="host:port, or unix:PATH.",
 )
 @click.option(
+    "--http",
+    metavar="ADDRESS",
+    help="host:port of a second listener, for probes and metrics.",
+)
+@click.option(
     "--advertise", default="", metavar="URL", help="Where clients reach it, if not at --listen."
 )
 @click.option("--name", default="revstore", show_default=True, help="The name of the member.")
@@ -85,6 +90,7 @@ def command(
     session: Session,
     *,
     listen: str,
+    http: str | None,
     advertise: str,
     name: str,
     etcd_version: str,
@@ -103,9 +109,10 @@ def command(
     at once.
     """
     tls = tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san)
-    if not (tls or allow_plaintext or is_own(listen)):
-        expected = "an address of this machine only, or --cert-file, or --allow-plaintext"
-        raise ConfigError("listen", listen, expected)
+    for field, address in (("listen", listen), ("http", http)):
+        if not (address is None or tls or allow_plaintext or is_own(address)):
+            expected = "an address of this machine only, or --cert-file, or --allow-plaintext"
+            raise ConfigError(field, address, expected)
     backend = session.factory.backend()
     missing = lacking(backend)
     if missing and not allow_limited:
@@ -118,13 +125,15 @@ def command(
     with Endpoint(
         backend,
         listen=listen,
+        http=http,
         advertise=advertise,
         name=name,
         version=etcd_version,
         progress_interval=progress_interval,
         tls=tls,
     ) as endpoint:
-        click.echo(f"Serving {backend.status().server} at {endpoint.address}.")
+        second = f", and HTTP at {endpoint.http_address}" if http else ""
+        click.echo(f"Serving {backend.status().server} at {endpoint.address}{second}.")
         ended.wait()
 
 

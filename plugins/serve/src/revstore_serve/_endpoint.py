@@ -12,11 +12,13 @@ from revstore.backend import Backend
 from revstore.threads import slices
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._feed import Feed
-from revstore_serve._grpc import Transport
+from revstore_serve._grpc import Transport, UnaryHandler
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
 from revstore_serve._loop import shared_loop
+from revstore_serve._metrics import Counts, Metrics
+from revstore_serve._pages import Pages, http_server
 from revstore_serve._proto import Method, message
 from revstore_serve._tls import Tls
 from revstore_serve._watches import Watches
@@ -39,6 +41,7 @@ class Endpoint:
         backend: Backend,
         *,
         listen: str,
+        http: str | None = None,
         name: str,
         version: str,
         advertise: str = "",
@@ -48,7 +51,8 @@ class Endpoint:
         """Start serving; return once clients can connect.
 
         Raises:
-            OSError: nobody can listen at ``listen``.
+            OSError: nobody can listen at ``listen`` or ``http``.
+            ConfigError: ``http`` is no address, or its library is not installed.
         """
         self._backend = backend
         self._cluster = Cluster(backend, name=name, version=version, url=advertise)
@@ -64,9 +68,12 @@ class Endpoint:
         self._process = os.getpid()
         #: Where clients connect: "host:port", or "unix:path".
         self.address = listen
+        #: Where the second listener is, "host:port"; None if there is none.
+        self.http_address: str | None = None
+        self._counts = Counts()
         try:
             self._feed = Feed(backend, self._loop)
-            self._run(self._start(listen, self._feed))
+            self._run(self._start(listen, http, self._feed))
         except BaseException:
             self.stop(0)
             raise
@@ -79,7 +86,7 @@ class Endpoint:
                 break
         return future.result()
 
-    async def _start(self, listen: str, feed: Feed) -> None:
+    async def _start(self, listen: str, http: str | None, feed: Feed) -> None:
         kv = KeyValues(
             self._backend, self._cluster, self._writes, feed, read=self._read, work=self._work
         )
@@ -117,12 +124,33 @@ class Endpoint:
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,
         }
-        self._transport = Transport(unary, streams, _refused, self._tls)
+        unary = {name: self._counts.unary(name, each) for name, each in unary.items()}
+        counted = {name: self._counts.stream(name, each) for name, each in streams.items()}
+        self._transport = Transport(unary, counted, _refused, self._tls)
         port = await self._listen(listen)
         if port:
             self.address = f"{listen.rpartition(':')[0]}:{port}"
         scheme = "http" if self._tls is None else "https"
         cluster.url = cluster.url or f"{scheme}://{self.address}"
+        if http is not None:
+            await self._start_http(http, unary["KV/Range"], watches, leases)
+
+    async def _start_http(
+        self, address: str, range_: UnaryHandler, watches: Watches, leases: LeaseCalls
+    ) -> None:
+        server, host = http_server(
+            address,
+            Pages(
+                cluster=self._cluster,
+                health=self._health,
+                range=range_,
+                metrics=Metrics(self._backend, self._cluster, self._counts, watches, leases),
+                work=self._work,
+            ),
+            self._tls,
+        )
+        self._http = server
+        self.http_address = f"{host}:{await server.start(address)}"
 
     async def _listen(self, address: str) -> int:
         if not address.startswith("unix:"):
@@ -168,8 +196,8 @@ class Endpoint:
         self._health.stop()
 
     async def _stop(self, grace: float) -> None:
-        if hasattr(self, "_transport"):
-            await self._transport.stop(grace)
+        listeners = [getattr(self, name, None) for name in ("_transport", "_http")]
+        await asyncio.gather(*(each.stop(grace) for each in listeners if each is not None))
 
     def __enter__(self) -> Self:
         return self

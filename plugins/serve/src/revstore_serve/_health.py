@@ -27,10 +27,15 @@ class Health:
         await self._stopping.wait()
         await stream.write(self._answer())
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the endpoint is about to stop."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """Report from now on that the endpoint does not serve."""
         self._stopping.set()
 
     def _answer(self) -> Any:
-        status = _NOT_SERVING if self._stopping.is_set() else _SERVING
+        status = _NOT_SERVING if self.stopping else _SERVING
         return message("HealthCheckResponse", "grpc.health.v1")(status=status)

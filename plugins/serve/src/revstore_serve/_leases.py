@@ -51,6 +51,10 @@ class LeaseCalls:
         # Without LEASES this raises the error that says so.
         return self._leases or self._backend.leases()
 
+    def count(self) -> int | None:
+        """Return how many leases there are; None if the store has no leases."""
+        return None if self._leases is None else len(self._leases.list())
+
     async def grant(self, request: Any) -> Any:
         ttl = granted_ttl(request.TTL)
 

@@ -70,6 +70,23 @@ class Tls:
         self._seen, self._problem = state, ""
         return found
 
+    def context(self) -> ssl.SSLContext:
+        """Return a server's context of the files as they are now, for the standard library.
+
+        Raises:
+            OSError: a file is missing, or does not fit the others.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A resumed session would keep the certificates of before.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+        context.load_cert_chain(self._files["cert_file"], self._files["key_file"], password="")
+        if "client_ca_file" in self._files:
+            context.load_verify_locations(cafile=self._files["client_ca_file"])
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
     def admits(self, common_names: Collection[str], alternative_names: Collection[str]) -> bool:
         """Return whether a client may call whose certificate has these names."""
         return not (

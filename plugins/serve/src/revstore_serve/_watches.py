@@ -102,10 +102,21 @@ class Watches:
         self.interval = interval
         self.read = read
         self.work = work
+        self.streams: set[_WatchStream] = set()
 
     async def serve(self, _: Any, stream: Stream) -> None:
         """Serve a client's stream until it ends."""
-        await _WatchStream(self, stream).run()
+        served = _WatchStream(self, stream)
+        self.streams.add(served)
+        try:
+            await served.run()
+        finally:
+            self.streams.discard(served)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return the numbers of streams, of watches, and of watches that catch up."""
+        found = [each.counts() for each in self.streams]
+        return len(found), sum(each[0] for each in found), sum(each[1] for each in found)
 
 
 class _WatchStream:
@@ -140,6 +151,10 @@ class _WatchStream:
             reader.cancel()
             for watch in list(self._watches.values()):
                 self._close(watch)
+
+    def counts(self) -> tuple[int, int]:
+        """Return the numbers of watches, and of those that catch up."""
+        return len(self._watches), len(self._catching_up)
 
     # Calls that wake the stream.
 
