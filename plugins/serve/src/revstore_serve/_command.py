@@ -30,7 +30,7 @@ __all__ = ["command"]
 @click.option(
     "--http",
     metavar="ADDRESS",
-    help="host:port of a second listener, for probes and metrics.",
+    help="host:port of a second listener, for probes, metrics and the JSON gateway.",
 )
 @click.option(
     "--advertise", default="", metavar="URL", help="Where clients reach it, if not at --listen."

@@ -12,6 +12,7 @@ from revstore.backend import Backend
 from revstore.threads import slices
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._feed import Feed
+from revstore_serve._gateway import Gateway
 from revstore_serve._grpc import Transport, UnaryHandler
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
@@ -133,18 +134,23 @@ class Endpoint:
         scheme = "http" if self._tls is None else "https"
         cluster.url = cluster.url or f"{scheme}://{self.address}"
         if http is not None:
-            await self._start_http(http, unary["KV/Range"], watches, leases)
+            await self._start_http(http, unary, watches, leases)
 
     async def _start_http(
-        self, address: str, range_: UnaryHandler, watches: Watches, leases: LeaseCalls
+        self,
+        address: str,
+        unary: dict[str, UnaryHandler],
+        watches: Watches,
+        leases: LeaseCalls,
     ) -> None:
         server, host = http_server(
             address,
             Pages(
                 cluster=self._cluster,
                 health=self._health,
-                range=range_,
+                range=unary["KV/Range"],
                 metrics=Metrics(self._backend, self._cluster, self._counts, watches, leases),
+                gateway=Gateway(unary, self._work),
                 work=self._work,
             ),
             self._tls,

@@ -1,4 +1,4 @@
-"""The pages of the second listener: health, version and metrics."""
+"""The pages of the second listener: health, version, metrics, and those of the gateway."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import attrs
 from revstore.errors import ConfigError, StorageError
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import STOPPED, Refused, refusal
+from revstore_serve._gateway import Gateway
 from revstore_serve._grpc import UnaryHandler
 from revstore_serve._health import Health
 from revstore_serve._kv import InThread
@@ -63,12 +64,19 @@ class Pages:
     health: Health
     range: UnaryHandler
     metrics: Metrics
+    gateway: Gateway
     work: InThread
 
     async def answer(self, request: Request, chunks: Chunks) -> Reply | None:
         """Answer a request."""
         from revstore_serve._http import Reply
 
+        if request.path.startswith("/v3/"):
+            if request.path not in self.gateway:
+                return Reply(404, b"Not Found\n", _TEXT)
+            if request.method != "POST":
+                return Reply(405, b"Method Not Allowed\n", _TEXT)
+            return await self.gateway.answer(request, chunks)
         pages: dict[str, _Page] = {
             "/health": self._health,
             "/livez": self._live,

@@ -20,12 +20,13 @@ __all__ = ["METHODS", "Method", "message"]
 _MESSAGES = """
 mvccpb.KeyValue: key 1 bytes, create_revision 2 int64, mod_revision 3 int64, version 4 int64,
     value 5 bytes, lease 6 int64
-mvccpb.Event: type 1 #mvccpb.EventType, kv 2 mvccpb.KeyValue, prev_kv 3 mvccpb.KeyValue
+mvccpb.Event: type 1 #mvccpb.Event.EventType, kv 2 mvccpb.KeyValue, prev_kv 3 mvccpb.KeyValue
 etcdserverpb.ResponseHeader: cluster_id 1 uint64, member_id 2 uint64, revision 3 int64,
     raft_term 4 uint64
 etcdserverpb.RangeRequest: key 1 bytes, range_end 2 bytes, limit 3 int64, revision 4 int64,
-    sort_order 5 #SortOrder, sort_target 6 #SortTarget, serializable 7 bool, keys_only 8 bool,
-    count_only 9 bool, min_mod_revision 10 int64, max_mod_revision 11 int64,
+    sort_order 5 #RangeRequest.SortOrder, sort_target 6 #RangeRequest.SortTarget,
+    serializable 7 bool, keys_only 8 bool, count_only 9 bool,
+    min_mod_revision 10 int64, max_mod_revision 11 int64,
     min_create_revision 12 int64, max_create_revision 13 int64
 etcdserverpb.RangeResponse: header 1 ResponseHeader, kvs 2 *mvccpb.KeyValue, more 3 bool,
     count 4 int64
@@ -40,7 +41,7 @@ etcdserverpb.RequestOp: request.request_range 1 RangeRequest, request.request_pu
 etcdserverpb.ResponseOp: response.response_range 1 RangeResponse,
     response.response_put 2 PutResponse, response.response_delete_range 3 DeleteRangeResponse,
     response.response_txn 4 TxnResponse
-etcdserverpb.Compare: result 1 #CompareResult, target 2 #CompareTarget, key 3 bytes,
+etcdserverpb.Compare: result 1 #Compare.CompareResult, target 2 #Compare.CompareTarget, key 3 bytes,
     target_union.version 4 int64, target_union.create_revision 5 int64,
     target_union.mod_revision 6 int64, target_union.value 7 bytes, target_union.lease 8 int64,
     range_end 64 bytes
@@ -52,8 +53,8 @@ etcdserverpb.WatchRequest: request_union.create_request 1 WatchCreateRequest,
     request_union.cancel_request 2 WatchCancelRequest,
     request_union.progress_request 3 WatchProgressRequest
 etcdserverpb.WatchCreateRequest: key 1 bytes, range_end 2 bytes, start_revision 3 int64,
-    progress_notify 4 bool, filters 5 *#FilterType, prev_kv 6 bool, watch_id 7 int64,
-    fragment 8 bool
+    progress_notify 4 bool, filters 5 *#WatchCreateRequest.FilterType, prev_kv 6 bool,
+    watch_id 7 int64, fragment 8 bool
 etcdserverpb.WatchCancelRequest: watch_id 1 int64
 etcdserverpb.WatchProgressRequest:
 etcdserverpb.WatchResponse: header 1 ResponseHeader, watch_id 2 int64, created 3 bool,
@@ -75,7 +76,7 @@ etcdserverpb.Member: ID 1 uint64, name 2 string, peerURLs 3 *string, clientURLs 
     isLearner 5 bool
 etcdserverpb.MemberListRequest: linearizable 1 bool
 etcdserverpb.MemberListResponse: header 1 ResponseHeader, members 2 *Member
-etcdserverpb.AlarmRequest: action 1 #AlarmAction, memberID 2 uint64, alarm 3 #AlarmType
+etcdserverpb.AlarmRequest: action 1 #AlarmRequest.AlarmAction, memberID 2 uint64, alarm 3 #AlarmType
 etcdserverpb.AlarmMember: memberID 1 uint64, alarm 2 #AlarmType
 etcdserverpb.AlarmResponse: header 1 ResponseHeader, alarms 2 *AlarmMember
 etcdserverpb.StatusRequest:
@@ -92,19 +93,19 @@ etcdserverpb.AuthStatusRequest:
 etcdserverpb.AuthStatusResponse: header 1 ResponseHeader, enabled 2 bool, authRevision 3 uint64
 etcdserverpb.Unserved:
 grpc.health.v1.HealthCheckRequest: service 1 string
-grpc.health.v1.HealthCheckResponse: status 1 #ServingStatus
+grpc.health.v1.HealthCheckResponse: status 1 #HealthCheckResponse.ServingStatus
 """
 
 _ENUMS = """
-mvccpb.EventType: PUT DELETE
-etcdserverpb.SortOrder: NONE ASCEND DESCEND
-etcdserverpb.SortTarget: KEY VERSION CREATE MOD VALUE
-etcdserverpb.CompareResult: EQUAL GREATER LESS NOT_EQUAL
-etcdserverpb.CompareTarget: VERSION CREATE MOD VALUE LEASE
-etcdserverpb.FilterType: NOPUT NODELETE
-etcdserverpb.AlarmAction: GET ACTIVATE DEACTIVATE
+mvccpb.Event.EventType: PUT DELETE
+etcdserverpb.RangeRequest.SortOrder: NONE ASCEND DESCEND
+etcdserverpb.RangeRequest.SortTarget: KEY VERSION CREATE MOD VALUE
+etcdserverpb.Compare.CompareResult: EQUAL GREATER LESS NOT_EQUAL
+etcdserverpb.Compare.CompareTarget: VERSION CREATE MOD VALUE LEASE
+etcdserverpb.WatchCreateRequest.FilterType: NOPUT NODELETE
+etcdserverpb.AlarmRequest.AlarmAction: GET ACTIVATE DEACTIVATE
 etcdserverpb.AlarmType: NONE NOSPACE CORRUPT
-grpc.health.v1.ServingStatus: UNKNOWN SERVING NOT_SERVING SERVICE_UNKNOWN
+grpc.health.v1.HealthCheckResponse.ServingStatus: UNKNOWN SERVING NOT_SERVING SERVICE_UNKNOWN
 """
 
 # package, service: methods. "~" before a method: the client sends a stream; after it: the server
@@ -156,7 +157,7 @@ def _rows(text: str) -> Iterator[tuple[str, str, str]]:
 
 def _files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
     files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-    for package, _, _ in [*_rows(_MESSAGES), *_rows(_ENUMS)]:
+    for package, _, _ in _rows(_MESSAGES):
         name = f"revstore_serve/{package}.proto"
         files[package] = descriptor_pb2.FileDescriptorProto(
             name=name, package=package, syntax="proto3"
@@ -180,7 +181,7 @@ def _declare(file: descriptor_pb2.FileDescriptorProto, name: str, fields: str) -
         else:
             field.type = _Field.TYPE_ENUM if kind.startswith("#") else _Field.TYPE_MESSAGE
             kind = kind.removeprefix("#")
-            field.type_name = f".{kind}" if "." in kind else f".{file.package}.{kind}"
+            field.type_name = f".{kind}" if kind[0].islower() else f".{file.package}.{kind}"
         if union:
             if union not in unions:
                 unions.append(union)
@@ -192,11 +193,15 @@ def _pool() -> descriptor_pool.DescriptorPool:
     files = _files()
     for package, name, fields in _rows(_MESSAGES):
         _declare(files[package], name, fields)
-    for package, name, values in _rows(_ENUMS):
-        enum = files[package].enum_type.add(name=name)
+    for scope, name, values in _rows(_ENUMS):
+        if scope in files:
+            enum = files[scope].enum_type.add(name=name)
+        else:
+            package, _, parent = scope.rpartition(".")
+            (found,) = (each for each in files[package].message_type if each.name == parent)
+            enum = found.enum_type.add(name=name)
         for number, value in enumerate(values.split()):
-            # Values of enums beside each other share one scope.
-            enum.value.add(name=f"{name}_{value}", number=number)
+            enum.value.add(name=value, number=number)
     pool = descriptor_pool.DescriptorPool()
     for file in files.values():
         pool.Add(file)

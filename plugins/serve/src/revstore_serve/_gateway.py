@@ -1,0 +1,163 @@
+"""The JSON gateway of etcd: methods by paths, messages as proto3 JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
+
+from revstore.backend_tools import Log
+from revstore_serve._errors import Code, Refused, refusal
+from revstore_serve._grpc import UnaryHandler
+from revstore_serve._kv import InThread
+from revstore_serve._proto import METHODS
+
+if TYPE_CHECKING:
+    from revstore_serve._http import Chunks, Reply, Request
+
+__all__ = ["Gateway"]
+
+_log = Log("revstore.serve")
+
+_PATHS = {
+    "/v3/kv/range": "KV/Range",
+    "/v3/kv/put": "KV/Put",
+    "/v3/kv/deleterange": "KV/DeleteRange",
+    "/v3/kv/txn": "KV/Txn",
+    "/v3/kv/compaction": "KV/Compact",
+    "/v3/lease/grant": "Lease/LeaseGrant",
+    "/v3/lease/revoke": "Lease/LeaseRevoke",
+    "/v3/kv/lease/revoke": "Lease/LeaseRevoke",
+    "/v3/lease/timetolive": "Lease/LeaseTimeToLive",
+    "/v3/kv/lease/timetolive": "Lease/LeaseTimeToLive",
+    "/v3/lease/leases": "Lease/LeaseLeases",
+    "/v3/kv/lease/leases": "Lease/LeaseLeases",
+    "/v3/cluster/member/list": "Cluster/MemberList",
+    "/v3/maintenance/status": "Maintenance/Status",
+}
+
+_MESSAGES = {
+    f"{each.service.rpartition('.')[2]}/{each.name}": each.request
+    for each in METHODS
+    if each.service.startswith("etcdserverpb.")
+}
+
+#: gRPC's number of each code, and the HTTP status that etcd's gateway gives it since 3.5.
+_CODES = {
+    Code.INVALID_ARGUMENT: (3, 400),
+    Code.DEADLINE_EXCEEDED: (4, 504),
+    Code.NOT_FOUND: (5, 404),
+    Code.PERMISSION_DENIED: (7, 403),
+    Code.RESOURCE_EXHAUSTED: (8, 429),
+    Code.FAILED_PRECONDITION: (9, 400),
+    Code.OUT_OF_RANGE: (11, 400),
+    Code.UNIMPLEMENTED: (12, 501),
+    Code.INTERNAL: (13, 500),
+    Code.UNAVAILABLE: (14, 503),
+    Code.DATA_LOSS: (15, 500),
+}
+
+# Larger messages are turned into JSON in a thread.
+_LARGE = 64 << 10
+
+
+class Gateway:
+    """Answers requests by the handlers of gRPC."""
+
+    def __init__(
+        self,
+        unary: Mapping[str, UnaryHandler],
+        work: InThread,
+    ) -> None:
+        self._unary = unary
+        self._work = work
+
+    def __contains__(self, path: str) -> bool:
+        return path in _PATHS
+
+    async def answer(self, request: Request, chunks: Chunks) -> Reply | None:
+        """Answer a request for one of the paths."""
+        from revstore_serve._http import Reply
+
+        name = _PATHS[request.path]
+        try:
+            found = next(_messages(name, request.body), None) or _MESSAGES[name]()
+            response = await self._unary[name](found)
+            text = await self._json(response)
+        except Exception as error:  # noqa: BLE001 - every error has an answer
+            refused = _refused(name, error)
+            number, status = _CODES[refused.code]
+            failure = {"error": refused.text, "message": refused.text, "code": number}
+            return Reply(status, _dumped(failure))
+        return Reply(200, text)
+
+    async def _json(self, response: Any) -> bytes:
+        def convert() -> bytes:
+            return _dumped(json_format.MessageToDict(response, preserving_proto_field_name=True))
+
+        if response.ByteSize() < _LARGE:
+            return convert()
+        found: bytes = await self._work(convert)
+        return found
+
+
+def _messages(name: str, body: bytes) -> Iterator[Any]:
+    """Yield the messages of a body.
+
+    Raises:
+        Refused: a message cannot be read.
+    """
+    kind = _MESSAGES[name]
+    decoder = json.JSONDecoder()
+    try:
+        text = body.decode().strip()
+        while text:
+            found, end = decoder.raw_decode(text)
+            text = text[end:].lstrip()
+            if not isinstance(found, dict | None):
+                raise TypeError(f"a message is an object, not {type(found).__name__}")
+            yield json_format.ParseDict(_known(found or {}, kind.DESCRIPTOR), kind())
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(Code.INVALID_ARGUMENT, " ".join(str(error).split())) from error
+
+
+def _known(found: Any, descriptor: Any) -> Any:
+    """Return an object without fields that the message does not have. The parser could ignore
+    these, but would then ignore unknown names of enums too.
+
+    Raises:
+        ValueError: bytes are not in base64. The parser would leave out what it does not know.
+    """
+    if not isinstance(found, dict):
+        return found
+    known = {}
+    for name, value in found.items():
+        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+        if field is None:
+            continue
+        if field.type == field.TYPE_BYTES and isinstance(value, str):
+            base64.b64decode(value, validate=True)
+        if field.message_type is None:
+            known[name] = value
+        elif isinstance(value, list):
+            known[name] = [_known(each, field.message_type) for each in value]
+        else:
+            known[name] = _known(value, field.message_type)
+    return known
+
+
+def _refused(name: str, error: Exception) -> Refused:
+    """Return the error that a client gets."""
+    found = refusal(error)
+    if found is None:
+        _log.error("%s failed", name, exc_info=error)
+        method = name.rpartition("/")[2]
+        found = Refused(Code.INTERNAL, f"revstore: {type(error).__name__} in {method}")
+    return found
+
+
+def _dumped(found: Any) -> bytes:
+    return json.dumps(found, separators=(",", ":")).encode()
