@@ -35,13 +35,12 @@ def serve(
     manager as well. Its ``address`` says where.
 
     ``listen`` is "host:port", with port 0 for any that is free, or "unix:path". ``http``, also
-    "host:port", opens a second listener for probes, metrics and the JSON
-    gateway; it needs the extra ``http``, and
-    ``http_address`` says where it is. ``name`` is the member's. ``version`` is the version of etcd
-    that clients see. ``progress_interval``: seconds after which a watch without events gets a
-    progress notification, if it asked for that. The backend stays open. One without the capability
-    TRANSACTIONS refuses what writes several keys, or writes one by what another is; one without
-    LEASES refuses leases.
+    "host:port", opens a second listener for probes, metrics and the JSON gateway; it needs the
+    extra ``http``, and ``http_address`` says where it is. ``name`` is the member's. ``version`` is
+    the version of etcd that clients see. ``progress_interval``: seconds after which a watch without
+    events gets a progress notification, if it asked for that. The backend stays open. One without
+    the capability TRANSACTIONS refuses what writes several keys, or writes one by what another is;
+    one without LEASES refuses leases.
 
     ``cert_file`` and ``key_file``, paths of PEM files, make it TLS: the server's certificate, with
     those of intermediate authorities after it, and its private key. With ``client_ca_file``, the

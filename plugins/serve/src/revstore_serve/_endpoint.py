@@ -13,7 +13,7 @@ from revstore.threads import slices
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._feed import Feed
 from revstore_serve._gateway import Gateway
-from revstore_serve._grpc import Transport, UnaryHandler
+from revstore_serve._grpc import StreamHandler, Transport, UnaryHandler
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
@@ -134,12 +134,13 @@ class Endpoint:
         scheme = "http" if self._tls is None else "https"
         cluster.url = cluster.url or f"{scheme}://{self.address}"
         if http is not None:
-            await self._start_http(http, unary, watches, leases)
+            await self._start_http(http, unary, counted, watches, leases)
 
     async def _start_http(
         self,
         address: str,
         unary: dict[str, UnaryHandler],
+        streams: dict[str, StreamHandler],
         watches: Watches,
         leases: LeaseCalls,
     ) -> None:
@@ -150,7 +151,7 @@ class Endpoint:
                 health=self._health,
                 range=unary["KV/Range"],
                 metrics=Metrics(self._backend, self._cluster, self._counts, watches, leases),
-                gateway=Gateway(unary, self._work),
+                gateway=Gateway(unary, streams, self._work),
                 work=self._work,
             ),
             self._tls,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
 from revstore.backend_tools import Log
 from revstore_serve._errors import Code, Refused, refusal
-from revstore_serve._grpc import UnaryHandler
+from revstore_serve._grpc import StreamHandler, UnaryHandler
 from revstore_serve._kv import InThread
 from revstore_serve._proto import METHODS
 
@@ -35,12 +36,14 @@ _PATHS = {
     "/v3/kv/lease/timetolive": "Lease/LeaseTimeToLive",
     "/v3/lease/leases": "Lease/LeaseLeases",
     "/v3/kv/lease/leases": "Lease/LeaseLeases",
+    "/v3/lease/keepalive": "Lease/LeaseKeepAlive",
+    "/v3/watch": "Watch/Watch",
     "/v3/cluster/member/list": "Cluster/MemberList",
     "/v3/maintenance/status": "Maintenance/Status",
 }
 
-_MESSAGES = {
-    f"{each.service.rpartition('.')[2]}/{each.name}": each.request
+_METHODS = {
+    f"{each.service.rpartition('.')[2]}/{each.name}": each
     for each in METHODS
     if each.service.startswith("etcdserverpb.")
 }
@@ -70,9 +73,11 @@ class Gateway:
     def __init__(
         self,
         unary: Mapping[str, UnaryHandler],
+        streams: Mapping[str, StreamHandler],
         work: InThread,
     ) -> None:
         self._unary = unary
+        self._streams = streams
         self._work = work
 
     def __contains__(self, path: str) -> bool:
@@ -83,16 +88,39 @@ class Gateway:
         from revstore_serve._http import Reply
 
         name = _PATHS[request.path]
+        if name in self._streams:
+            return await self._serve(name, request, chunks)
         try:
-            found = next(_messages(name, request.body), None) or _MESSAGES[name]()
+            found = next(_messages(name, request.body), None) or _METHODS[name].request()
             response = await self._unary[name](found)
             text = await self._json(response)
         except Exception as error:  # noqa: BLE001 - every error has an answer
-            refused = _refused(name, error)
-            number, status = _CODES[refused.code]
-            failure = {"error": refused.text, "message": refused.text, "code": number}
-            return Reply(status, _dumped(failure))
+            return _failure(_refused(name, error))
         return Reply(200, text)
+
+    async def _serve(self, name: str, request: Request, chunks: Chunks) -> Reply | None:
+        """Answer with a line for each message. The client's messages are all in the body."""
+        from revstore_serve._http import Reply
+
+        try:
+            requests = list(_messages(name, request.body))
+            stream = _JsonStream(requests, _METHODS[name].response, chunks, self._json)
+            await self._streams[name](None, stream)
+        except ConnectionError:
+            raise  # nobody is there to be answered
+        except Exception as error:  # noqa: BLE001 - every error has an answer
+            refused = _refused(name, error)
+            if not chunks.begun:
+                return _failure(refused)
+            number, status = _CODES[refused.code]
+            failure = {
+                "grpc_code": number,
+                "http_code": status,
+                "message": refused.text,
+                "http_status": HTTPStatus(status).phrase,
+            }
+            await chunks.write(_dumped({"error": failure}) + b"\n")
+        return None if chunks.begun else Reply(200, b"")
 
     async def _json(self, response: Any) -> bytes:
         def convert() -> bytes:
@@ -104,13 +132,38 @@ class Gateway:
         return found
 
 
+class _JsonStream:
+    """A stream whose answers are lines of JSON."""
+
+    def __init__(
+        self,
+        requests: Iterable[Any],
+        response: Any,
+        chunks: Chunks,
+        convert: Callable[[Any], Awaitable[bytes]],
+    ) -> None:
+        self._requests = iter(requests)
+        self._response = response
+        self._chunks = chunks
+        self._convert = convert
+
+    async def read(self) -> Any:
+        return next(self._requests, None)
+
+    async def write(self, response: Any) -> None:
+        if isinstance(response, bytes):
+            response = self._response.FromString(response)
+        text = await self._convert(response)
+        await self._chunks.write(b'{"result":' + text + b"}\n")
+
+
 def _messages(name: str, body: bytes) -> Iterator[Any]:
     """Yield the messages of a body.
 
     Raises:
         Refused: a message cannot be read.
     """
-    kind = _MESSAGES[name]
+    kind = _METHODS[name].request
     decoder = json.JSONDecoder()
     try:
         text = body.decode().strip()
@@ -157,6 +210,14 @@ def _refused(name: str, error: Exception) -> Refused:
         method = name.rpartition("/")[2]
         found = Refused(Code.INTERNAL, f"revstore: {type(error).__name__} in {method}")
     return found
+
+
+def _failure(refused: Refused) -> Reply:
+    from revstore_serve._http import Reply
+
+    number, status = _CODES[refused.code]
+    failure = {"error": refused.text, "message": refused.text, "code": number}
+    return Reply(status, _dumped(failure))
 
 
 def _dumped(found: Any) -> bytes:

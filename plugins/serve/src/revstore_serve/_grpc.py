@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -31,21 +31,27 @@ _OPTIONS = [
 ]
 
 
-class Stream:
+class Stream(Protocol):
     """A call in which the server, and perhaps the client, sends many messages."""
 
+    async def read(self) -> Any:
+        """Return the client's next message; None if it sends no more."""
+
+    async def write(self, response: Any) -> None:
+        """Send a message, or the bytes of one. Wait while the client does not read."""
+
+
+class _GrpcStream:
     def __init__(self, context: Any) -> None:
         self._context = context
         # gRPC sends one message at a time.
         self._writing = asyncio.Lock()
 
     async def read(self) -> Any:
-        """Return the client's next message; None if it sends no more."""
         found = await self._context.read()
         return None if found is grpc.aio.EOF else found
 
     async def write(self, response: Any) -> None:
-        """Send a message, or the bytes of one. Wait while the client does not read."""
         async with self._writing:
             await self._context.write(response)
 
@@ -115,7 +121,7 @@ class Transport:
     def _stream_handler(self, method: Method, handler: StreamHandler) -> Any:
         async def call(request: Any, context: Any) -> None:
             first = None if method.streams[0] else request
-            task = asyncio.ensure_future(handler(first, Stream(context)))
+            task = asyncio.ensure_future(handler(first, _GrpcStream(context)))
             try:
                 await asyncio.wait({task, self._ending}, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
