@@ -9,6 +9,8 @@ import re
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -238,6 +240,35 @@ def test_tls(certificates, tmp_path):
             fetch(address, "/livez", context=mine)
 
 
+def test_the_command():
+    """It says where it listens, and ends with open connections; other machines need TLS."""
+    command = [sys.executable, "-m", "revstore", "serve", "--store", "memory://", "--listen", ANY]
+    wrong = subprocess.Popen([*command, "--http", "0.0.0.0:0"], stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, "--http", ANY], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().rstrip(".\n").rpartition(" ")[2]
+            connection = http.client.HTTPConnection(address, timeout=20)
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().read() == b"ok\n"
+            process.terminate()
+            assert process.wait(20) == 0
+            connection.close()
+        finally:
+            process.kill()
+    _, err = wrong.communicate(timeout=20)
+    assert (wrong.returncode, "invalid http" in err) == (2, True), err
+
+
+def test_a_port_in_use():
+    """Nothing goes on listening if one of the two addresses is taken."""
+    with (
+        served() as endpoint,
+        MemoryBackend() as backend,
+        pytest.raises(OSError, match=endpoint.http_address.partition(":")[2]),
+    ):
+        serve(backend, http=endpoint.http_address)
+
+
 @pytest.mark.parametrize("address", ["", "80", "a:b", ":80", "127.0.0.1:70000"])
 def test_no_address(address):
     with MemoryBackend() as backend, pytest.raises(ConfigError, match="host:port"):
@@ -245,7 +276,7 @@ def test_no_address(address):
 
 
 def test_without_the_library(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "h11", None)
-    monkeypatch.delitem(__import__("sys").modules, "revstore_serve._http", raising=False)
+    monkeypatch.setitem(sys.modules, "h11", None)
+    monkeypatch.delitem(sys.modules, "revstore_serve._http", raising=False)
     with MemoryBackend() as backend, pytest.raises(ConfigError, match=re.escape("[http]")):
         serve(backend, http=ANY)
