@@ -202,9 +202,9 @@ def _is_of_half_made_file(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def unreported(kind: type[BaseException]) -> Iterator[list[type[BaseException]]]:
-    """Have finalizers report no exception of ``kind`` that a signal's handler raised in them, and
-    of which they let nothing out, while the block lasts, but list it; nor those of half-made
-    files."""
+    """Collect in the list the exceptions of ``kind`` that finalizers drop while the block lasts, in
+    place of Python's report. A signal's handler raised them. What finalizers of half-made files
+    raise is dropped."""
     dropped: list[type[BaseException]] = []
 
     def unraisable(found: Any) -> None:
