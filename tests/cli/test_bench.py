@@ -135,6 +135,8 @@ def test_an_interrupt_at_any_line_leaves_nothing():
     assert count > 100
 
 
+# A file of Python's own that was just being opened has nobody who could close it.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.slow
 def test_a_signal_at_any_moment_leaves_nothing(tmp_path):
     with StorageFactory(f"sqlite:///{tmp_path}/x.db") as factory:

@@ -43,6 +43,8 @@ HARMLESS = {
     "revstore_etcd2/_reconnect.py Reconnecting._follow": _OWN_THREAD,
     "revstore_etcd3/_stream.py _events": _WORDS_ONLY,
     "revstore_etcd3/_watch.py _History._read": _OWN_THREAD,
+    "revstore_serve/_feed.py Feed.reach": _OWN_THREAD,
+    "revstore_serve/_watches.py _WatchStream._read_past": _OWN_THREAD,
     "revstore_sqlite/_place.py network_file_system": "the file closes with its last reference",
     "revstore_sqlite/_reader.py Reader.events.<locals>.query": "the caller closes the connection",
     "revstore_sqlite/_rows.py key_values": "the caller closes the connection",

@@ -34,7 +34,7 @@ def test_keys_expire_when_the_clock_says_so(memory_backend, fake_clock):
     ]
     fake_clock.advance(3600)
     assert memory_backend.list("/").kvs == ()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_a_factory_in_memory(memory_factory, memory_backend, fake_clock):

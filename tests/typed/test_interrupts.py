@@ -162,7 +162,7 @@ def test_an_interrupted_opening_or_close_of_watches(storage: Store) -> None:
         check_free(storage)
 
     assert interrupt_every_line(attempt, where=where, after=after, visits=1) > 50
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize("pages", [1, 10], ids=["paged", "whole"])

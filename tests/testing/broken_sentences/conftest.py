@@ -33,7 +33,7 @@ def assert_shown():
 
     def assert_shown(fault, guarantees):
         found = set()
-        for seed in range(5):
+        for seed in range(25):
             with fault() as backend:
                 plan = Workload(prefix="/t/", seed=seed, writers=3, watchers=2, turns=200, keys=2)
                 history = plan.run(lambda _, backend=backend: backend)

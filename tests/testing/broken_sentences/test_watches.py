@@ -329,5 +329,5 @@ HISTORY_FAULTS = [
     ("fault", "guarantees"), HISTORY_FAULTS, ids=lambda each: getattr(each, "__name__", "")
 )
 def test_a_history_shows_it(assert_shown, fault, guarantees):
-    """By the check that names it, in one of five workloads."""
+    """By the check that names it, in one of a few workloads."""
     assert_shown(fault, guarantees)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ import attrs
 import grpc
 from google.protobuf.message import DecodeError
 
+from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.threads import acquire
 from revstore_encryption._ciphers import AesGcm
@@ -24,7 +24,7 @@ from revstore_encryption._messages import message
 
 __all__ = ["KmsCipher", "KmsError", "cipher_of"]
 
-_log = logging.getLogger("revstore.encryption")
+_log = Log("revstore.encryption")
 
 #: Seconds between two calls of Status.
 STATUS_INTERVAL = 60.0

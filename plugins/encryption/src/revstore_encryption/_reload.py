@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from time import monotonic
 
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
+from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.transform import Transformer
 from revstore_encryption._configuration import read_configuration
@@ -16,7 +16,7 @@ from revstore_encryption._transformer import Transformers
 
 __all__ = ["KeyFile", "exposure", "open_transformers", "read_options"]
 
-_log = logging.getLogger("revstore.encryption")
+_log = Log("revstore.encryption")
 _TABLE = "transformer_options"
 
 
