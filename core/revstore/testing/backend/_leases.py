@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,6 +68,38 @@ class LeaseTests(BackendSuite):
             for lease in (chosen, named):
                 leases.revoke(lease.id)
         assert not {chosen.id, named.id} & set(leases.list())
+
+    def test_lease_ids_of_every_size(
+        self, backend: Backend, space: Keyspace, leases: Leases
+    ) -> None:
+        """An id may be any integer of 64 bits but 0; keys with such a lease are read as they were
+        written."""
+        ids = [
+            sign * (random.getrandbits(bits) | 1 << bits)
+            for bits in (31, 60, 62)
+            for sign in (1, -1)
+        ]
+        try:
+            for lease in ids:
+                assert leases.grant(1000, lease=lease).id == lease
+            written = [
+                backend.transaction(
+                    lambda seen, lease=lease: seen.put(space.key(f"{lease}"), b"x", lease=lease)
+                )
+                for lease in ids
+            ]
+            assert all(each.wrote for each in written)
+            found = {kv.key: kv for kv in space.list().kvs}
+            for lease in ids:
+                kv = found[space.key(f"{lease}")]
+                assert (kv.lease, kv.value, kv.damaged) == (lease, b"x", False)
+                assert space.find(f"{lease}") == kv
+                assert backend.transaction(lambda seen, kv=kv: seen.get(kv.key)).value == kv
+                assert leases.get(lease, keys=True).keys == (kv.key,)
+        finally:
+            for lease in ids:
+                with contextlib.suppress(LeaseNotFound):
+                    leases.revoke(lease)
 
     def test_unknown_leases(self, backend: Backend, space: Keyspace, leases: Leases) -> None:
         """Every call on an unknown lease raises LeaseNotFound; attaching a key to it writes

@@ -103,8 +103,10 @@ def _crc(table: str, written: str) -> str:
     """Return what the CRC of key and value must be for the numbers of a row of ``table``, by the
     checksum in its log entry ``written``; see ``_rows.checksum``."""
     revision, created, version, lease = _numbers(table)
-    fold = f"({revision} + 3 * {created} + 5 * {version} + 7 * {lease}) % {FOLD}"
-    return f"({written}.checksum - {fold}) & 4294967295"
+    # The id of a lease is any integer of 64 bits, of which 7 would be too many; sqlite's remainder
+    # has the sign of the dividend.
+    numbers = f"({revision} + 3 * {created} + 5 * {version} + 7 * ({lease} % {FOLD}))"
+    return f"({written}.checksum - ({numbers} % {FOLD} + {FOLD}) % {FOLD}) & 4294967295"
 
 
 def _columns(*texts: str) -> list[ColumnElement[Any]]:
