@@ -49,6 +49,38 @@ def test_serving_leaves_nothing_behind(new_client):
             assert [kv.value for kv in answer.kvs] == [b"1"]
 
 
+def test_a_damaged_value_is_refused(new_client, tmp_path):
+    """It is never given out, compared, or kept; the key can be replaced and deleted."""
+    path = tmp_path / "served.db"
+    with open_store("sqlite", tmp_path) as backend:
+        for key in ("a", "b"):
+            backend.put(key, b"as it was", expected_revision=0)
+    path.write_bytes(path.read_bytes().replace(b"as it was", b"as it is!", 1))
+    with open_store("sqlite", tmp_path) as backend, serve(backend) as endpoint:
+        client = new_client(endpoint.address)
+        damaged = next(kv.key for kv in backend.list("").kvs if kv.damaged)
+        key = damaged.encode()
+        every = {"key": b"\0", "range_end": b"\0"}
+        compare = message("Compare")(key=key, target=3, value=b"as it is!")
+        for name, fields in (
+            ("KV/Range", {"key": key}),
+            ("KV/Range", every),
+            ("KV/Range", {"key": key, "revision": 3}),
+            ("KV/Put", {"key": key, "ignore_value": True}),
+            ("KV/Put", {"key": key, "value": b"new", "prev_kv": True}),
+            ("KV/DeleteRange", {"key": key, "prev_kv": True}),
+            ("KV/Txn", {"compare": [compare]}),
+        ):
+            wanted = "DATA_LOSS", f"revstore: the value of {damaged!r} is damaged"
+            assert client.error(name, **fields) == wanted, (name, fields)
+        assert client.call("KV/Range", **every, keys_only=True).count == 2
+        assert client.call("KV/Range", **every, count_only=True).count == 2
+        client.call("KV/Put", key=key, value=b"new")
+        assert {kv.value for kv in client.call("KV/Range", **every).kvs} == {b"as it was", b"new"}
+        assert client.error("KV/Range", key=key, revision=3)[0] == "DATA_LOSS"
+        assert client.call("KV/DeleteRange", key=key).deleted == 1
+
+
 def test_who_cannot_listen_leaves_nothing_behind():
     with MemoryBackend() as backend, serve(backend) as endpoint:
         before = threading.active_count()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from revstore.backend import Backend, Leases
+from revstore.backend import Backend, Leases, Transaction
 from revstore.errors import InvalidArgument, LeaseExists, LeaseNotFound, Unsupported
 from revstore.testing._support import Keyspace, collect, poll_until, wait_until
 from revstore.testing.backend._base import BackendSuite, OpenBackend
@@ -82,19 +82,20 @@ class LeaseTests(BackendSuite):
         try:
             for lease in ids:
                 assert leases.grant(1000, lease=lease).id == lease
-            written = [
-                backend.transaction(
-                    lambda seen, lease=lease: seen.put(space.key(f"{lease}"), b"x", lease=lease)
-                )
-                for lease in ids
-            ]
-            assert all(each.wrote for each in written)
+
+            def attach(lease: int) -> Callable[[Transaction], object]:
+                return lambda seen: seen.put(space.key(f"{lease}"), b"x", lease=lease)
+
+            def look(key: str) -> Callable[[Transaction], object]:
+                return lambda seen: seen.get(key)
+
+            assert all(backend.transaction(attach(lease)).wrote for lease in ids)
             found = {kv.key: kv for kv in space.list().kvs}
             for lease in ids:
                 kv = found[space.key(f"{lease}")]
                 assert (kv.lease, kv.value, kv.damaged) == (lease, b"x", False)
                 assert space.find(f"{lease}") == kv
-                assert backend.transaction(lambda seen, kv=kv: seen.get(kv.key)).value == kv
+                assert backend.transaction(look(kv.key)).value == kv
                 assert leases.get(lease, keys=True).keys == (kv.key,)
         finally:
             for lease in ids:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from revstore.values import KeyValue
-from revstore_serve._errors import EMPTY_KEY, INVALID_SORT, Refused
+from revstore_serve._errors import EMPTY_KEY, INVALID_SORT, Code, Refused
 from revstore_serve._keys import KeyRange, spans, to_bytes, to_text
 from revstore_serve._proto import message
 from revstore_serve._views import View
@@ -22,6 +22,7 @@ __all__ = [
     "find_range",
     "kv_message",
     "range_message",
+    "value_of",
 ]
 
 _KeyValueMessage = message("KeyValue", "mvccpb")
@@ -137,6 +138,17 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     return (found[:limit] if more else found), count, more
 
 
+def value_of(kv: KeyValue) -> bytes:
+    """Return a stored value.
+
+    Raises:
+        Refused: the value is not what was written: the store found it damaged.
+    """
+    if kv.damaged:
+        raise Refused(Code.DATA_LOSS, f"revstore: the value of {kv.key!r} is damaged")
+    return kv.value
+
+
 def kv_message(key: bytes, kv: KeyValue, *, keys_only: bool = False) -> Any:
     """Return a key and its stored value as etcd's message."""
     return _KeyValueMessage(
@@ -144,7 +156,7 @@ def kv_message(key: bytes, kv: KeyValue, *, keys_only: bool = False) -> Any:
         create_revision=kv.create_revision,
         mod_revision=kv.revision,
         version=kv.version,
-        value=b"" if keys_only else kv.value,
+        value=b"" if keys_only else value_of(kv),
         lease=kv.lease,
     )
 

@@ -26,7 +26,7 @@ from revstore_serve._errors import (
 )
 from revstore_serve._keys import KeyRange, to_text
 from revstore_serve._proto import message
-from revstore_serve._ranges import Keyed, check_range, find, kv_message, range_message
+from revstore_serve._ranges import Keyed, check_range, find, kv_message, range_message, value_of
 from revstore_serve._views import InTransaction, View
 
 __all__ = [
@@ -175,7 +175,7 @@ _TARGETS: tuple[Callable[[KeyValue], Any], ...] = (
     lambda kv: kv.version,
     lambda kv: kv.create_revision,
     lambda kv: kv.revision,
-    lambda kv: kv.value,
+    value_of,
     lambda kv: kv.lease,
 )
 _WANTED = ("version", "create_revision", "mod_revision", "value", "lease")
@@ -337,7 +337,7 @@ class _Run:
 
     def put(self, request: Any) -> Any:
         before = self._kept(request)
-        value = before.value if request.ignore_value and before else request.value
+        value = value_of(before) if request.ignore_value and before else request.value
         keep = request.ignore_lease
         with _twice_is_refused():
             self._body.put(
