@@ -77,7 +77,9 @@ def test_acknowledged_writes_survive_kills_of_forked_processes(
         for process in processes:
             os.killpg(process.pid, signal.SIGKILL)
         for process in processes:
-            output, errors = process.communicate(timeout=60)
+            # From the buffer that readline filled, which communicate would skip.
+            output, errors = process.stdout.read(), process.stderr.read()
+            process.wait()
             assert errors == ""
             for line in output.split("\n")[:-1]:
                 kind, revision, key, value = line.split("\t")
