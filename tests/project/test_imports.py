@@ -60,6 +60,7 @@ LAYERS = {
     "factory": ["factory"],
     "metrics": ["metrics"],
     "manifests": ["manifests"],
+    "operations": ["operations"],
     "cli": ["cli", "__main__"],
     "testing": ["testing"],
     "package": ["__init__"],
@@ -145,6 +146,18 @@ MAY_IMPORT = {
         "factory",
     ],
     "manifests": ["errors", "kinds"],
+    "operations": [
+        "errors",
+        "values",
+        "backend",
+        "objects",
+        "storage",
+        "resource type",
+        "kinds",
+        "registry",
+        "factory",
+        "manifests",
+    ],
 }
 
 
