@@ -49,6 +49,27 @@ def test_serving_leaves_nothing_behind(new_client):
             assert [kv.value for kv in answer.kvs] == [b"1"]
 
 
+def test_streams_learn_why_they_end(new_client):
+    """However little time calls have to finish."""
+    with MemoryBackend() as backend, serve(backend) as endpoint:
+        client = new_client(endpoint.address)
+        streams = []
+        for number in range(20):
+            watch = client.watch()
+            watch.create(b"a")
+            streams.append(watch.next)
+            requests = queue.SimpleQueue()
+            requests.put(message("LeaseKeepAliveRequest")(ID=number))
+            kept = client.stream("Lease/LeaseKeepAlive", iter(requests.get, None))
+            assert next(kept).TTL == 0
+            streams.append(kept.next)
+        endpoint.stop(0)
+        for stream in streams:
+            with pytest.raises(grpc.RpcError) as caught:
+                stream()
+            assert caught.value.details() == "etcdserver: server stopped"
+
+
 def test_a_damaged_value_is_refused(new_client, tmp_path):
     """It is never given out, compared, or kept; the key can be replaced and deleted."""
     path = tmp_path / "served.db"

@@ -12,9 +12,11 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
+import grpc
 import pytest
 from tests.serve.conftest import open_store
 
@@ -153,21 +155,77 @@ def test_metrics(kind, tmp_path, new_client, etcd):
 def test_what_is_no_request():
     """Each ends its own connection with a reason, and others do not notice."""
     long = b"x" * (3 << 20)
+    post = b"POST / HTTP/1.1\r\nHost: a\r\n"
     with served() as endpoint:
         address = endpoint.http_address
         for data, status in (
             (b"nothing\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\n\r\n", 400),  # without a host
             (b"GET /" + long[:200000] + b" HTTP/1.1\r\n\r\n", 431),
-            (
-                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + long[:2100000],
-                413,
-            ),
+            (post + b"Content-Length: 3000000\r\n\r\n" + long[:3000000], 413),
+            # It is not worth sending: so the client learns before it does.
+            (post + b"Content-Length: 3000000\r\nExpect: 100-continue\r\n\r\n", 413),
+            (post + b"Transfer-Encoding: chunked\r\n\r\n300000\r\n" + long + b"\r\n0\r\n\r\n", 413),
             (b"POST / HTTP/1.1\r\nHost: a\r\nOrigin: b\r\nConnection: close\r\n\r\n", 403),
         ):
-            with contextlib.suppress(ConnectionResetError):
-                assert raw(address, data).startswith(f"HTTP/1.1 {status} ".encode()), status
+            assert raw(address, data).startswith(f"HTTP/1.1 {status} ".encode()), status
         assert fetch(address, "/livez")[0] == 200
+
+
+def test_a_client_that_never_stops_sending(monkeypatch):
+    """The rest of a refused request is dropped only for a while."""
+    monkeypatch.setattr("revstore_serve._http._LINGER", 0.2)
+    with served() as endpoint:
+        host, port = endpoint.http_address.split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    connection.sendall(b"x" * 65536)
+
+
+def test_keys_are_counted_now_and_then(monkeypatch):
+    """Counting takes a hundredth of the time, however often the page is read."""
+    monkeypatch.setattr("revstore_serve._metrics._REST", 1e9)
+    with MemoryBackend() as backend, served(backend) as endpoint:
+        keys = "etcd_debugging_mvcc_keys_total"
+        assert metrics(endpoint.http_address)[keys] == 0
+        backend.put("a", b"", expected_revision=0)
+        found = metrics(endpoint.http_address)
+        assert (found[keys], found["etcd_debugging_mvcc_current_revision"]) == (0, 2)
+
+
+def test_too_many_connections(new_client):
+    """One more than allowed is closed at once, on both listeners; the next may come once one has
+    gone."""
+    with served(max_connections=2) as endpoint:
+        clients = [new_client(endpoint.address) for _ in range(3)]
+        for client in clients[:2]:
+            client.call("KV/Put", key=b"a")
+        assert clients[2].error("KV/Put", key=b"a")[0] == "UNAVAILABLE"
+        clients[0].close()
+        retried(lambda: new_client(endpoint.address).call("KV/Put", key=b"a"), grpc.RpcError)
+        one = [http.client.HTTPConnection(endpoint.http_address, timeout=20) for _ in range(2)]
+        for connection in one:
+            connection.request("GET", "/livez")
+            assert connection.getresponse().read() == b"ok\n"
+        assert raw(endpoint.http_address, b"") == b""
+        one[0].close()
+        retried(lambda: fetch(endpoint.http_address, "/livez"), OSError)
+        for connection in one:
+            connection.close()
+
+
+def retried(call, failure, seconds=20.0):
+    """Call again until it does not fail."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except failure:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def test_several_requests_of_a_connection():

@@ -197,6 +197,22 @@ def test_a_certificate_of_an_intermediate_authority(pki, new_client):
             pytest.fail("a client without TLS got an answer")
 
 
+def test_a_key_that_only_some_clients_accept(pki, new_client, caplog):
+    """gRPC's library in C, unlike that in Go, knows no keys of Ed25519: who serves one is told."""
+    key = ("-newkey", "ed25519", "-nodes", "-keyout", "ed.key", "-out", "ed.pem", "-days", "2")
+    names = ("-subj", "/CN=ed", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = ["openssl", "req", "-x509", *key, *names]
+    subprocess.run(command, cwd=pki, check=True, capture_output=True)
+    with served(**own(pki, "ed")) as endpoint:
+        (line,) = (record.getMessage() for record in caplog.records)
+        assert f"{pki}/ed.key" in line
+        assert not connects(new_client, endpoint, credentials(pki, ca="ed"))
+        etcdctl = etcdctl_of("3.4")
+        got = etcdctl(f"https://{endpoint.address}", "--cacert", f"{pki}/ed.pem", "get", "a")
+        got.communicate(timeout=20)
+        assert got.returncode == 0
+
+
 def unusable(pki, odd):
     """Options, and what their error says."""
     fits, ca = own(pki), {"client_ca_file": f"{pki}/ca.pem"}

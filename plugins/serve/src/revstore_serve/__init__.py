@@ -25,6 +25,7 @@ def serve(
     name: str = "revstore",
     version: str = "3.6.11",
     progress_interval: float = 5.0,
+    max_connections: int | None = None,
     cert_file: str | None = None,
     key_file: str | None = None,
     client_ca_file: str | None = None,
@@ -38,9 +39,10 @@ def serve(
     "host:port", opens a second listener for probes, metrics and the JSON gateway; it needs the
     extra ``http``, and ``http_address`` says where it is. ``name`` is the member's. ``version`` is
     the version of etcd that clients see. ``progress_interval``: seconds after which a watch without
-    events gets a progress notification, if it asked for that. The backend stays open. One without
-    the capability TRANSACTIONS refuses what writes several keys, or writes one by what another is;
-    one without LEASES refuses leases.
+    events gets a progress notification, if it asked for that. ``max_connections``: how many each
+    listener accepts; by default, as many as the limit of open files leaves room for. The backend
+    stays open. One without the capability TRANSACTIONS refuses what writes several keys, or writes
+    one by what another is; one without LEASES refuses leases.
 
     ``cert_file`` and ``key_file``, paths of PEM files, make it TLS: the server's certificate, with
     those of intermediate authorities after it, and its private key. With ``client_ca_file``, the
@@ -64,6 +66,7 @@ def serve(
         name=name,
         version=version,
         progress_interval=progress_interval,
+        max_connections=max_connections,
         tls=tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san),
     )
 

@@ -50,6 +50,12 @@ __all__ = ["command"]
     help="Seconds between the progress notifications of a watch without events.",
 )
 @click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help="How many connections each listener accepts, if not as many as the limit of open files "
+    "leaves room for.",
+)
+@click.option(
     "--cert-file",
     metavar="PATH",
     help="Serve TLS with this certificate; the file is read again when it changes.",
@@ -95,6 +101,7 @@ def command(
     name: str,
     etcd_version: str,
     progress_interval: float,
+    max_connections: int | None,
     cert_file: str | None,
     key_file: str | None,
     client_ca_file: str | None,
@@ -130,6 +137,7 @@ def command(
         name=name,
         version=etcd_version,
         progress_interval=progress_interval,
+        max_connections=max_connections,
         tls=tls,
     ) as endpoint:
         second = f", and HTTP at {endpoint.http_address}" if http else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Self, TypeVar
@@ -32,6 +33,8 @@ T = TypeVar("T")
 # Reads of these take microseconds, so that a thread would only cost time.
 _LOCAL = frozenset({"memory", "sqlite"})
 _THREADS = 4
+_FILES_OF_STORE = 150
+_UNLIMITED = 2**31 - 1
 
 
 class Endpoint:
@@ -47,6 +50,7 @@ class Endpoint:
         version: str,
         advertise: str = "",
         progress_interval: float = 5.0,
+        max_connections: int | None = None,
         tls: Tls | None = None,
     ) -> None:
         """Start serving; return once clients can connect.
@@ -63,6 +67,7 @@ class Endpoint:
         self._health = Health()
         self._interval = progress_interval
         self._tls = tls
+        self._most_connections = max_connections or _most_connections(1 if http is None else 2)
         self._writes = Writes(backend, self._loop)
         self._feed: Feed | None = None
         self._open = True
@@ -127,7 +132,9 @@ class Endpoint:
         }
         unary = {name: self._counts.unary(name, each) for name, each in unary.items()}
         counted = {name: self._counts.stream(name, each) for name, each in streams.items()}
-        self._transport = Transport(unary, counted, _refused, self._tls)
+        self._transport = Transport(
+            unary, counted, _refused, self._tls, most_connections=self._most_connections
+        )
         port = await self._listen(listen)
         if port:
             self.address = f"{listen.rpartition(':')[0]}:{port}"
@@ -155,6 +162,7 @@ class Endpoint:
                 work=self._work,
             ),
             self._tls,
+            self._most_connections,
         )
         self._http = server
         self.http_address = f"{host}:{await server.start(address)}"
@@ -204,13 +212,26 @@ class Endpoint:
 
     async def _stop(self, grace: float) -> None:
         listeners = [getattr(self, name, None) for name in ("_transport", "_http")]
-        await asyncio.gather(*(each.stop(grace) for each in listeners if each is not None))
+        ends = (each.stop(grace) for each in listeners if each is not None)
+        # One that fails must not cut the other short.
+        for result in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _most_connections(listeners: int) -> int:
+    """Return how many connections each listener may have: together they leave some of the files
+    that a process may open for the store, as etcd does."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return _UNLIMITED
+    return max(files - _FILES_OF_STORE, files // 2) // listeners
 
 
 def _refused(method: Method) -> Any:

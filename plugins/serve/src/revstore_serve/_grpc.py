@@ -18,6 +18,8 @@ __all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
 _log = Log("revstore.serve")
 
 _LARGEST_MESSAGE = 2 << 20
+# Seconds that streams have to end with a reason, even if other calls have none.
+_PATIENCE = 1.0
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
@@ -71,12 +73,16 @@ class Transport:
         streams: Mapping[str, StreamHandler],
         refused: Callable[[Method], Refused],
         tls: Tls | None = None,
+        *,
+        most_connections: int,
     ) -> None:
         """Serve the methods that have handlers, by names as "KV/Range"; ``refused`` says what
         the methods answer that are not served. Without ``tls``, connections are plaintext."""
         self._tls = tls
-        self._server = grpc.aio.server(options=_OPTIONS)
+        limit = ("grpc.max_allowed_incoming_connections", most_connections)
+        self._server = grpc.aio.server(options=[*_OPTIONS, limit])
         self._ending = asyncio.get_running_loop().create_future()
+        self._streams: set[asyncio.Task[Any]] = set()
         services: dict[str, dict[str, Any]] = {}
         for method in METHODS:
             name = f"{method.service.rpartition('.')[2]}/{method.name}"
@@ -112,15 +118,24 @@ class Transport:
         return int(port)
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls, end streams, and end other calls that run longer than ``grace``
+        """End streams, accept no more calls, and end other calls that run longer than ``grace``
         seconds."""
         if not self._ending.done():
             self._ending.set_result(None)
-        await self._server.stop(grace)
+        # Once gRPC has begun to stop, it may end a stream without the reason.
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=max(grace, _PATIENCE))
+        await self._server.stop(max(end - loop.time(), 0))
 
     def _stream_handler(self, method: Method, handler: StreamHandler) -> Any:
         async def call(request: Any, context: Any) -> None:
             first = None if method.streams[0] else request
+            own = asyncio.current_task()
+            assert own is not None
+            self._streams.add(own)
+            own.add_done_callback(self._streams.discard)
             task = asyncio.ensure_future(handler(first, _GrpcStream(context)))
             try:
                 await asyncio.wait({task, self._ending}, return_when=asyncio.FIRST_COMPLETED)

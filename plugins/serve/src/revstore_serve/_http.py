@@ -29,6 +29,8 @@ _LARGEST_HEAD = 16 << 10
 _IDLE = 75.0
 _PATIENCE = 10.0
 _READING = 30.0
+# Seconds for which the rest of a request is read and dropped once it was refused.
+_LINGER = 5.0
 _PIECE = 64 << 10
 
 _JSON = "application/json"
@@ -79,10 +81,12 @@ Page = Callable[[Request, Chunks], Awaitable[Reply | None]]
 
 
 class HttpServer:
-    """A listener. ``page`` answers all requests."""
+    """A listener. ``page`` answers all requests. Connections beyond ``most_connections`` are
+    closed at once."""
 
-    def __init__(self, page: Page, tls: Tls | None) -> None:
+    def __init__(self, page: Page, tls: Tls | None, most_connections: int) -> None:
         self.page = page
+        self._most_connections = most_connections
         # Each side of the endpoint looks for changes of the files itself.
         self._tls = copy.copy(tls)
         self._context = None if tls is None else tls.context()
@@ -131,6 +135,9 @@ class HttpServer:
         connection.context = self._context
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._most_connections:
+            writer.close()
+            return
         connection = _Connection(self, reader, writer)
         task = asyncio.current_task()
         assert task is not None
@@ -187,6 +194,7 @@ class _Connection:
                 found = await self._receive()
             except _Broken as broken:
                 await self._reply(_plain(broken.status))
+                await self._linger()
                 return
             if found is None:
                 return
@@ -229,6 +237,7 @@ class _Connection:
                         self._http.receive_data(data)
                     elif isinstance(event, h11.Request):
                         head = event
+                        _refuse_large(event)
                     elif isinstance(event, h11.Data):
                         body += event.data
                         if len(body) > _LARGEST_BODY:
@@ -288,6 +297,17 @@ class _Connection:
             await self.send(h11.Data(bytes(view[start : start + _PIECE])))
         await self.send(h11.EndOfMessage())
 
+    async def _linger(self) -> None:
+        """Drop what the client still sends: a connection that is closed with data unread is reset,
+        and the client may then never see the reply."""
+        self._idle = True
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while await self._reader.read(_PIECE):
+                    pass
+
     async def send(self, event: h11.Event) -> None:
         """Write a part of an answer, and wait while the client does not read.
 
@@ -315,6 +335,14 @@ def split(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise ConfigError("http", address, "host:port")
     return host.strip("[]"), int(port)
+
+
+def _refuse_large(head: h11.Request) -> None:
+    """Raise ``_Broken`` if a request's head announces a body that is too large."""
+    if any(
+        name == b"content-length" and int(value) > _LARGEST_BODY for name, value in head.headers
+    ):
+        raise _Broken(413)
 
 
 def _head(status: int, kind: str, *more: tuple[str, str]) -> h11.Response:

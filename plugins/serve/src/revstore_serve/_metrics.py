@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,10 @@ from revstore_serve._proto import METHODS
 from revstore_serve._watches import Watches
 
 __all__ = ["Counts", "Metrics"]
+
+# A store may have to look at each key to count them. After a count there is none for so many times
+# as long as it took.
+_REST = 100
 
 _PREFIXES = {
     each.service.rpartition(".")[2] if each.service.startswith("etcd") else each.service: (
@@ -98,6 +103,9 @@ class Metrics:
         self._counts = counts
         self._watches = watches
         self._leases = leases
+        self._keys = 0
+        self._lease_count: int | None = None
+        self._due = 0.0
 
     def of_store(self) -> list[tuple[str, float]]:
         """Return the gauges that are read from the store. Runs in a thread.
@@ -105,22 +113,32 @@ class Metrics:
         Raises:
             BackendError: the store does not answer.
         """
+        self._recount()
         status = self._backend.status()
         size = self._backend.size()
         found: list[tuple[str, float]] = [
             ("etcd_debugging_mvcc_current_revision", status.revision),
             ("etcd_debugging_mvcc_compact_revision", status.compacted_revision),
-            ("etcd_debugging_mvcc_keys_total", self._backend.count("").count),
+            ("etcd_debugging_mvcc_keys_total", self._keys),
         ]
         if size is not None:
             found += [
                 ("etcd_mvcc_db_total_size_in_bytes", size),
                 ("etcd_mvcc_db_total_size_in_use_in_bytes", size),
             ]
-        leases = self._leases.count()
-        if leases is not None:
-            found.append(("revstore_serve_leases", leases))
+        if self._lease_count is not None:
+            found.append(("revstore_serve_leases", self._lease_count))
         return found
+
+    def _recount(self) -> None:
+        """Count keys and leases, unless the time for that has not come."""
+        start = time.monotonic()
+        if start < self._due:
+            return
+        self._keys = self._backend.count("").count
+        self._lease_count = self._leases.count()
+        end = time.monotonic()
+        self._due = end + _REST * (end - start)
 
     def text(self, of_store: list[tuple[str, float]] | None) -> str:
         """Return the page; without the gauges of the store, it says that there is no leader."""

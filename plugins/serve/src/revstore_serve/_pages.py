@@ -31,7 +31,9 @@ _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def http_server(address: str, pages: Pages, tls: Tls | None) -> tuple[HttpServer, str]:
+def http_server(
+    address: str, pages: Pages, tls: Tls | None, most_connections: int
+) -> tuple[HttpServer, str]:
     """Return a server of the pages that does not listen yet, and the host of the address.
 
     Raises:
@@ -45,7 +47,7 @@ def http_server(address: str, pages: Pages, tls: Tls | None) -> tuple[HttpServer
         expected = "nothing without h11; try: pip install 'revstore-serve[http]'"
         raise ConfigError("http", address, expected) from error
     split(address)
-    return HttpServer(pages.answer, tls), address.rpartition(":")[0]
+    return HttpServer(pages.answer, tls, most_connections), address.rpartition(":")[0]
 
 
 _Page = Callable[[], Awaitable[tuple[int, str, str]]]

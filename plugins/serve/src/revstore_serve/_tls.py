@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import ssl
 import time
 from collections.abc import Collection
@@ -17,6 +19,9 @@ __all__ = ["Pem", "Tls", "tls_from"]
 _log = Log("revstore.serve")
 
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_* of OpenSSL
+
+# The algorithms Ed25519 and Ed448, as they stand in a key in DER.
+_EDWARDS = re.compile(rb"\x30\x05\x06\x03\x2b\x65[\x70\x71]")
 
 
 class Pem(NamedTuple):
@@ -102,6 +107,12 @@ class Tls:
         _check_pair(self._files["cert_file"], self._files["key_file"])
         if "client_ca_file" in self._files:
             _check_authorities(self._files["client_ca_file"])
+        if _is_edwards(content["key_file"]):
+            _log.warning(
+                "only clients written in Go can connect: the key in %r is of Ed25519 or Ed448, "
+                "which the gRPC library of other languages does not accept",
+                self._files["key_file"],
+            )
         return Pem(content["cert_file"], content["key_file"], content.get("client_ca_file"))
 
 
@@ -151,6 +162,12 @@ def _content(field: str, path: str) -> bytes:
     if b"-----BEGIN" not in data:
         raise ConfigError(field, path, "a PEM file")
     return data
+
+
+def _is_edwards(key: bytes) -> bool:
+    """Return whether a valid private key is of a kind that gRPC's C library does not accept."""
+    text = key.partition(b"-----BEGIN PRIVATE KEY-----")[2].partition(b"-----END")[0]
+    return _EDWARDS.search(base64.b64decode(text)[:32]) is not None
 
 
 def _check_pair(cert_file: str, key_file: str) -> None:
