@@ -415,7 +415,7 @@ def test_the_command_serves_until_a_signal(process, number, new_client):
 def accepts(address: str) -> bool:
     """Whether somebody listens there."""
     host, port = address.split(":")
-    with contextlib.suppress(ConnectionRefusedError):
+    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
         socket.create_connection((host, int(port)), 1).close()
         return True
     return False
