@@ -6,16 +6,12 @@ memory.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.serve.conftest import STORES, open_store
+from tests.serve.processes import Served
 
 from revstore.backend import Backend
 from revstore.config import StorageConfig
@@ -32,43 +28,12 @@ pytestmark = pytest.mark.slow
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 
 
-class Served:
-    """``revstore serve`` in a process of its own, which can be halted."""
-
-    def __init__(self, store: str) -> None:
-        command = [sys.executable, "-m", "revstore", "serve", "--listen", "127.0.0.1:0"]
-        self._process = subprocess.Popen(
-            [*command, "--store", store], stdout=subprocess.PIPE, text=True
-        )
-        line = self._process.stdout.readline()
-        self.address = line.strip().removesuffix(".").rpartition(" ")[2]
-
-    @contextlib.contextmanager
-    def halted(self) -> Iterator[None]:
-        """Stop the process for as long as the block lasts."""
-        self._process.send_signal(signal.SIGSTOP)
-        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        deadline = time.monotonic() + 20
-        while os.waitid(os.P_PID, self._process.pid, flags) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 @pytest.fixture(scope="module", params=STORES)
 def served(request, tmp_path_factory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     store = "memory://" if request.param == "memory" else f"sqlite:///{folder}/served.db"
-    served = Served(store)
-    yield served
-    served.close()
+    with Served(store) as served:
+        yield served
 
 
 class OnEndpoint:
