@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from revstore.cacher import Cacher, CacherConfig, _content, _ordered
+from revstore.cacher import Cacher, CacherConfig, _content, _generation, _ordered
 from revstore.memory import MemoryBackend
 from revstore.testing.cacher._base import INDEXED
 from revstore.testing.clock import FakeClock
@@ -127,3 +128,39 @@ def test_watches_and_earlier_revisions_have_all_of_it(
         items += then.items
     names = sorted(f"ns-{number % 4}/p{number:03}" for number in range(COUNT))
     assert [each.metadata.name for each in items] == [name.partition("/")[2] for name in names]
+
+
+def test_a_watch_that_begins_while_a_revision_is_sorted_in_is_told(
+    cache: Cacher[Any], fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bucket is new, and the event is in a slice before it."""
+    monkeypatch.setattr(_generation, "_SLICE", 50)
+    version = str(cache.current_revision())
+    generation = cache._content.generation
+    assert generation is not None
+    opened: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    class Between:
+        """The generation's lock; the watch begins when the first slice is in."""
+
+        lock, first = generation._lock, True
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+            if self.first and generation.shown[0] < generation.log.segment.end:
+                self.first = False
+                watch = cache.watch("/pods", resource_version=version, label_selector="own=4")
+                watch.on_readable(lambda: told.put(None))
+                assert told.empty()
+                opened.put(watch)
+
+    monkeypatch.setattr(generation, "_lock", Between())
+    fake_clock.advance(61)
+    with opened.get(timeout=20) as watch:
+        told.get(timeout=20)
+        (event,) = watch.poll(0)
+    assert event.object.metadata.name == "p004"

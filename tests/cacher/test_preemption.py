@@ -28,6 +28,7 @@ from revstore.testing.cacher._replay import Replay
 from revstore.testing.preemption import preempted
 from revstore.testing.storage._parts import Pod, pod
 from revstore.typed import TypedStorage
+from revstore.watch_selector import WatchSelector
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +168,54 @@ def test_the_log_has_no_gap_under_preemption():
     finished = [each for each in followed if not each.expired]
     assert len(finished) == 2 * len(_ASKS)
     assert {int(each.answers[-1][1]) for each in finished} == {history.last}
+
+
+def often_where_callbacks_wait(code: CodeType) -> float:
+    """Most lines between a poll's look at the log and the feed's look at the watch."""
+    return 0.5 if code.co_name in ("_poll_plain", "publish", "take", "arm") else 0.0
+
+
+def test_a_watch_polled_only_when_it_is_called_misses_nothing_under_preemption():
+    """Each event is the last one that comes before the next is waited for."""
+    asks = [Ask("/pods"), Ask("/pods", selection=SELECTIONS[1]), Ask("/pods/a")]
+    with MemoryBackend() as backend:
+        storage = TypedStorage(backend, ResourceType(Pod, "/pods"))
+        config = CacherConfig(
+            storage=storage, resource_type=ResourceType(Pod, "/pods"), indexed_fields=INDEXED
+        )
+        with Cacher(config) as cache, WatchSelector() as selector:
+            cache.wait_ready()
+            seen, first = [0] * 12, threading.Event()
+            watches = [cache.watch(asks[n % 3].key, **asks[n % 3].options) for n in range(12)]
+            for number, watch in enumerate(watches):
+                selector.add(watch, number)
+
+            def work(index: int) -> None:
+                if index == 0:
+                    while min(seen) < 400:
+                        for watch, number in selector.select(PATIENCE):
+                            seen[number] += len(watch.poll(0) or ())
+                            first.set()
+                    return
+                for count in range(400):  # every second one comes while the one before is polled
+                    new = pod("a/p", "n1", labels={"app": "x", "count": str(count)})
+                    storage.guaranteed_update(
+                        "/pods/a/p", lambda *_, new=new: new, ignore_not_found=True
+                    )
+                    if count % 2:
+                        wait_until(
+                            lambda n=count: min(seen) > n, "an event that nobody was called for"
+                        )
+                        first.clear()
+                    else:
+                        assert first.wait(PATIENCE)
+
+            with preempted(1, often_where_callbacks_wait) as preemption:
+                run_threads(2, work)
+            assert preemption.switches > 400
+            for watch in watches:
+                watch.close()
+            assert seen == [400] * 12
 
 
 class TwoFields(_event_log.EventLog):

@@ -33,6 +33,8 @@ _FIRST_RETRY = 0.05
 _LAST_RETRY = 5.0
 # Seconds between two checks for watches that are due a bookmark.
 _TICK = 1.0
+# Once this many changes have come meanwhile, they are applied before the next ones are taken.
+_TOGETHER = 64
 
 
 class Feed(Generic[T]):
@@ -166,8 +168,9 @@ class Feed(Generic[T]):
         """Yield the revision reached after each batch, until an error."""
         with self._connected(after) as changes:
             ticked = time.monotonic()
+            came: list[ChangeBatch[T]] = []
             while True:
-                batch = changes.poll(_TICK)
+                batch = came.pop(0) if came else changes.poll(_TICK)
                 now = time.monotonic()
                 if now >= ticked + _TICK:
                     ticked = now
@@ -183,6 +186,30 @@ class Feed(Generic[T]):
                 self._apply(batch)  # a mark that says nothing new may have been requested
                 after = batch.revision
                 yield after
+                came = came or _came_meanwhile(changes)
+
+
+def _came_meanwhile(changes: Changes[T]) -> list[ChangeBatch[T]]:
+    """Return what can be had without waiting: the changes of several revisions as one batch, since
+    most of the cost is per batch, and a mark if one follows."""
+    together: list[Change[T]] = []
+    revision = 0
+    marks: list[ChangeBatch[T]] = []
+    while not marks and len(together) < _TOGETHER:
+        try:
+            batch = changes.poll(0)
+        except BaseException:
+            if not together:
+                raise
+            break  # the next poll raises it again
+        if batch is None:
+            break
+        if batch.changes:
+            together += batch.changes
+            revision = batch.revision
+        else:
+            marks.append(batch)
+    return [ChangeBatch(revision, tuple(together)), *marks] if together else marks
 
 
 def _typed(error: BaseException) -> StorageError:

@@ -61,6 +61,8 @@ class Generation(Generic[T]):
         self._lock = threading.Lock()
         # What new buckets know: nothing has happened from there on.
         self._fresh = Numbers(log.segment.end, ())
+        # The views that came while entries were sorted in, slice by slice.
+        self._late: list[View[T]] = []
         # Its views look at the whole log.
         self._everything: Bucket[T] = Bucket(self._fresh, {}, "")
         self._scopes: dict[str, Bucket[T]] = {}
@@ -102,10 +104,18 @@ class Generation(Generic[T]):
             view = homes[0].find(key)
             if view is None:
                 view = View(
-                    log, scope, predicate, buckets, self._config, even_if_corrupt=even_if_corrupt
+                    log,
+                    scope,
+                    predicate,
+                    buckets,
+                    self._config,
+                    head=self.shown[0],
+                    even_if_corrupt=even_if_corrupt,
                 )
                 for bucket in homes:
                     bucket.enter(view)
+                if self._fresh.floor > self.shown[0]:  # its bucket may be too late for events
+                    self._late.append(view)
             watch.view = view
             # On one line: an interrupt comes before it or after it.
             held = log.held + watch.replays
@@ -124,7 +134,7 @@ class Generation(Generic[T]):
     def release(self, watch: Listener[T]) -> Callable[[], None] | None:
         """Close a watch, and forget it and what served only it.
 
-        Return the callback that is to be called if it was waiting, until ``disarm`` removes that.
+        Return the callback that is to be called if it waits, until ``disarm`` removes that.
         """
         with self._lock:
             view = watch.view
@@ -146,19 +156,20 @@ class Generation(Generic[T]):
             return told
 
     def arm(self, watch: Listener[T], callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, as soon as there may be something beyond the watch's cursor."""
+        """Call ``callback`` as soon as there may be something beyond the watch's cursor, and after
+        the poll that finds it again, until ``disarm``."""
         with self._lock:
-            if (
-                self.shown[0] <= watch.at[0]
-                and self.ended is None
-                and not watch.pending
-                and not (watch.progress and watch.told < self.marked)
-            ):
+            if self.ended is None and not watch.closed:
                 if watch.view is not None:
                     watch.view.arm(watch, callback)
-                if watch.progress:
-                    self._progress[watch] = callback
-                return
+                if (
+                    self.shown[0] <= watch.at[0]
+                    and not watch.pending
+                    and not (watch.progress and watch.told < self.marked)
+                ):
+                    if watch.progress:
+                        self._progress[watch] = callback
+                    return
         _call([callback])
 
     def disarm(self, watch: Listener[T]) -> None:
@@ -182,7 +193,7 @@ class Generation(Generic[T]):
         with self._lock:
             while self._timers and self._timers[0][0] <= now:
                 watch = heappop(self._timers)[2]
-                callback = None if watch.view is None else watch.view.disarm(watch)
+                callback = None if watch.view is None else watch.view.waiting(watch)
                 if callback is not None:
                     told.append(callback)
                 self._idle_timers -= watch.closed
@@ -206,10 +217,15 @@ class Generation(Generic[T]):
             number = self.shown[0]
             if entries:
                 self._sort_in(entries[sorted_in:] if sorted_in else entries, sorted_in, concerned)
-                self._everything.take(told)
+            head = number + len(entries)
+            self.shown = head, revision
+            if entries:
+                self._everything.take(told, head)
                 for bucket in concerned:
-                    bucket.take(told)
-            self.shown = number + len(entries), revision
+                    bucket.take(told, head)
+                for view in self._late:
+                    view.take(told, head)
+                self._late.clear()
             if self.asked and not entries:  # the store's answer
                 self.asked, self.marked = False, revision
                 told.extend(self._progress.values())
@@ -223,13 +239,11 @@ class Generation(Generic[T]):
             self.ended = error
             views = {view: None for bucket in self._buckets() for view in bucket.views}
             for view in views:
-                armed = view.armed
-                view.take(told)
-                view.armed = armed  # until all callbacks have run, which may be interrupted
+                told += view.callbacks()
             self._timers.clear()
             self._progress.clear()
         _call(told)
-        with self._lock:
+        with self._lock:  # not before: the calls may be interrupted
             for view in views:
                 view.armed = None
 

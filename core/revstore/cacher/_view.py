@@ -58,7 +58,8 @@ class Listener(Generic[T]):
         self.told = position
         #: Whether bookmarks report the store's progress.
         self.progress = progress
-        #: The callback for its view, if it waits. Guarded by the generation's lock.
+        #: The callback for its view, if its view has only this one. Guarded by the generation's
+        #: lock.
         self.wake: Callback | None = None
         #: Whether a poll finds something besides what the log has.
         self.pending = False
@@ -131,13 +132,13 @@ class Bucket(Generic[T]):
             cut = bisect_left(numbers, base)
             self.known = Numbers(numbers[cut - 1] + 1, numbers[cut:])
 
-    def take(self, told: list[Callback]) -> None:
-        """Add the callbacks of the watches that wait, which then no longer wait."""
-        if self._view is not None and self._view.armed is not None:
-            self._view.take(told)
+    def take(self, told: list[Callback], head: int) -> None:
+        """Add the callbacks of watches that wait for an event; there are some up to ``head``."""
+        if self._view is not None:
+            self._view.take(told, head)
         if self._others is not None:
             for view in self._others.values():
-                view.take(told)
+                view.take(told, head)
 
     def between(self, cursor: int, head: int) -> list[int] | range:
         """Return the numbers of the events that may concern it: of all events, before its first
@@ -234,6 +235,7 @@ class View(Generic[T]):
         "armed",
         "buckets",
         "config",
+        "head",
         "memo",
         "scope",
         "users",
@@ -247,6 +249,7 @@ class View(Generic[T]):
         buckets: Bucket[T] | tuple[LabelBucket[T], ...] | None,
         config: CacherConfig[T],
         *,
+        head: int,
         even_if_corrupt: bool = False,
     ) -> None:
         self._label, self._field = predicate.label, predicate.field
@@ -256,9 +259,14 @@ class View(Generic[T]):
         self.scope = scope
         self.config = config
         self.users = 0  # guarded by the generation's lock
-        #: The watches that wait for the next event, guarded by the generation's lock: one, whose
-        #: callback ``wake`` is, or many.
+        #: The watches that have a callback, guarded by the generation's lock: one, whose callback
+        #: ``wake`` is, or many.
         self.armed: Listener[T] | dict[Listener[T], Callback] | None = None
+        #: The end of the log at the latest event that may concern it. A watch that has read up to
+        #: there waits for the next event; the callback of one that has not was called already.
+        #: Written under the generation's lock, after ``Generation.shown`` and before ``at`` of any
+        #: watch is read, so that a poll that looks at it after setting ``at`` misses nothing.
+        self.head = head
         self._log = log
         self._pure = is_pure(predicate, config.indexed_fields)
         # Created when needed: many views only ever wait.
@@ -290,33 +298,42 @@ class View(Generic[T]):
             assert armed.wake is not None
             self.armed = {armed: armed.wake, watch: callback}
 
-    def disarm(self, watch: Listener[T]) -> Callback | None:
-        """Remove and return the callback of ``arm``, if it has not been called meanwhile."""
-        callback, armed = self.waiting(watch), self.armed
+    def disarm(self, watch: Listener[T]) -> None:
+        """Remove the callback of ``arm``."""
+        armed = self.armed
         if isinstance(armed, dict):
             armed.pop(watch, None)
-        elif callback is not None:
+        elif armed is watch:
             self.armed = None
         watch.wake = None  # the function of a selector refers to the watch
-        return callback
 
     def waiting(self, watch: Listener[T]) -> Callback | None:
-        """Return the callback of ``arm``."""
+        """Return the callback of ``arm``, if it has not been called since the last poll."""
         armed = self.armed
+        if watch.at[0] < self.head:
+            return None
         if isinstance(armed, dict):
             return armed.get(watch)
         return watch.wake if armed is watch else None
 
-    def take(self, told: list[Callback]) -> None:
-        """Add the callbacks of the watches that wait, which then no longer wait."""
+    def take(self, told: list[Callback], head: int) -> None:
+        """Add the callbacks of the watches that wait for an event; there are some up to ``head``.
+
+        These callbacks are not called again before a poll.
+        """
+        before, self.head = self.head, head
         armed = self.armed
-        if armed is None:
-            return
-        self.armed = None
         if isinstance(armed, dict):
-            told.extend(armed.values())
-        elif armed.wake is not None:
+            told += [callback for watch, callback in armed.items() if watch.at[0] >= before]
+        elif armed is not None and armed.wake is not None and armed.at[0] >= before:
             told.append(armed.wake)
+
+    def callbacks(self) -> list[Callback]:
+        """Return the callbacks of all watches."""
+        armed = self.armed
+        if isinstance(armed, dict):
+            return [*armed.values()]
+        return [] if armed is None or armed.wake is None else [armed.wake]
 
     def read(self, cursor: int, head: int) -> Reading[T]:
         """Read the log from ``cursor`` up to ``head``, which has been published."""

@@ -47,6 +47,7 @@ class CacheWatch(Listener[T], Watch[T]):
         "_initial_at",
         "_interval",
         "_periodic",
+        "_replaced",
         "_resource_type",
         "plain",
     )
@@ -81,6 +82,8 @@ class CacheWatch(Listener[T], Watch[T]):
         self._deadline = deadline
         self._bookmark_due = self._next_bookmark()
         self._callback: Callable[[], None] | None = None
+        # Whether the generation may not have the callback, as while a poll waits.
+        self._replaced = False
         #: Whether polls look at nothing but the log.
         self.plain = False
 
@@ -105,11 +108,14 @@ class CacheWatch(Listener[T], Watch[T]):
             raise
 
     def on_readable(self, callback: Callable[[], None] | None) -> None:
+        self._replace_callback()
         self._callback = callback
-        if callback is None:
-            self._generation.disarm(self)
-        else:
+        if callback is not None:
             self._arm(callback)
+            return
+        self._generation.disarm(self)
+        self._replaced = False
+        self.settle()
 
     def close(self) -> None:
         told = self._generation.release(self)
@@ -123,6 +129,7 @@ class CacheWatch(Listener[T], Watch[T]):
         self.pending = self._initial is not None or self._error is not None
         self.plain = not (
             self.pending
+            or self._replaced
             or self._after
             or self._interval
             or self._deadline is not None
@@ -152,7 +159,7 @@ class CacheWatch(Listener[T], Watch[T]):
             if reading.events and reading.cursor == head:
                 try:
                     self.at = shown
-                    if self._callback is not None:
+                    if view.head > head and self._callback is not None:  # meanwhile
                         generation.arm(self, self._callback)
                     return reading.events
                 except BaseException:
@@ -193,8 +200,16 @@ class CacheWatch(Listener[T], Watch[T]):
             ) = noted
             self.settle()
 
+    def _replace_callback(self) -> None:
+        """Have the next poll give the callback to the generation again."""
+        self._replaced = True
+        self.plain = False
+
     def _arm(self, callback: Callable[[], None]) -> None:
         self._generation.arm(self, callback)
+        if self._replaced:
+            self._replaced = False
+            self.settle()
         due = self._due()
         if due is not None and not self.timed:
             self._generation.call_at(due, self)
@@ -207,6 +222,8 @@ class CacheWatch(Listener[T], Watch[T]):
         """Wait until there may be something to deliver, or until ``end``."""
         waiter = Wake()
         moments = [each for each in (end, self._due()) if each is not None]
+        if self._callback is not None:
+            self._replace_callback()
         try:
             self._generation.arm(self, waiter.set)
             left = max(0.0, min(moments) - time.monotonic()) if moments else None
