@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ import revstore_etcd2
 from revstore.errors import Closed
 from revstore.testing._support import PATIENCE, collect, promptly
 from revstore.testing.interrupts import code_below, interrupt_by_signal, interrupt_every_line
+from revstore_etcd2._http import Response
 
 WHERE = code_below(revstore_etcd2)
 
@@ -193,3 +197,11 @@ def test_children_of_multiprocessing(backend, open_store, server):
         assert [id(each) for each in backend._client._servers[0].idle] == before
         write(backend, "/i/e")
         collect(watch, 1)
+
+
+def test_an_answer_whose_creation_was_interrupted_goes_without_a_word(monkeypatch):
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    Response.__new__(Response)
+    gc.collect()
+    assert said == []

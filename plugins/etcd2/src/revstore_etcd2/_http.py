@@ -82,10 +82,17 @@ class TimedTlsSocket(_Timed, ssl.SSLSocket):
     """The class that a context needs as its ``sslsocket_class``."""
 
 
+class Response(http.client.HTTPResponse):
+    """An answer that can be dropped even if a signal handler interrupted its ``__init__``."""
+
+    fp = None  # type: ignore[assignment]
+
+
 class Connection(http.client.HTTPConnection):
     """One connection to a server; it connects when it is created, and never again."""
 
     auto_open = 0
+    response_class = Response
 
     def __init__(
         self, host: str, port: int, context: ssl.SSLContext | None, *, deadline: float
