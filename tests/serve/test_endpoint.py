@@ -363,33 +363,6 @@ def test_what_kubernetes_asks(client):
     stream.close()
 
 
-@pytest.mark.skipif(LONG == 1, reason="takes a minute: REVSTORE_TEST_LONG=2 runs it")
-@pytest.mark.timeout(200)
-def test_an_idle_watch_of_a_client_that_pings_lives_on(new_client):
-    """etcd lets clients ask each 5 s whether the connection lives; by itself gRPC ends it then."""
-    with MemoryBackend() as backend, serve(backend) as endpoint:
-        options = [
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.max_pings_without_data", 0),
-        ]
-        with grpc.insecure_channel(endpoint.address, options=options) as channel:
-            watch = channel.stream_stream(
-                "/etcdserverpb.Watch/Watch",
-                request_serializer=message("WatchRequest").SerializeToString,
-                response_deserializer=message("WatchResponse").FromString,
-            )
-            requests = queue.SimpleQueue()
-            answers = watch(iter(requests.get, None))
-            requests.put(message("WatchRequest")(create_request={"key": b"a"}))
-            assert next(answers).created
-            time.sleep(60)  # this is about time
-            new_client(endpoint.address).call("KV/Put", key=b"a")
-            assert len(next(answers).events) == 1
-            answers.cancel()
-            requests.put(None)
-
-
 COMMAND = [sys.executable, "-m", "revstore", "serve", "--listen", "127.0.0.1:0"]
 
 
