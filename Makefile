@@ -44,7 +44,7 @@ $(STAMP): $(METADATA)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
-	    -e '.[cli,testing,metrics,tracing]' $(foreach cfg,$(DISTRIBUTIONS),-e $(dir $(cfg)))
+	    -e '.[cli,testing,metrics,tracing,zstd]' $(foreach cfg,$(DISTRIBUTIONS),-e $(dir $(cfg)))
 	@touch $@
 
 demo: $(STAMP)

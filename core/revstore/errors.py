@@ -27,6 +27,9 @@ already catches. The corresponding Kubernetes error is in brackets.
     |- NotReady                        cache is initialising              [429]
     |- WatchClosed                     watch ended; resume from its version
     |- Closed                          the object was closed by its owner
+    |- InvalidBackup (ValueError)      a file is no whole, unaltered backup
+    |- StoreInUse                      a target has keys, or another operation is unfinished in it
+    |- StoresDiffer                    what was written is not what was read
     |- BackendError                    what a Backend raises besides InvalidKey and Closed
     |  |- Compacted                    revision below the compacted one
     |  |- FutureRevision               read at a revision that is not yet
@@ -74,6 +77,7 @@ __all__ = [
     "IncompatibleStore",
     "InternalError",
     "InvalidArgument",
+    "InvalidBackup",
     "InvalidContinueToken",
     "InvalidKey",
     "InvalidObject",
@@ -91,6 +95,8 @@ __all__ = [
     "ReadOnly",
     "ResourceVersionSet",
     "StorageError",
+    "StoreInUse",
+    "StoresDiffer",
     "Timeout",
     "TooLargeResourceVersion",
     "TransactionTooLarge",
@@ -304,6 +310,25 @@ class WatchClosed(StorageError):
 
 class Closed(StorageError):
     """The storage, backend or watch was closed, or is used in a child after a fork."""
+
+
+class InvalidBackup(StorageError, ValueError):
+    """The file ``path`` is not a backup that this version of revstore can read, or it was cut or
+    altered; nothing was written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StoreInUse(StorageError):
+    """An operation needs an empty store, or one in which no other operation is unfinished; nothing
+    was written. ``key`` is what was found there."""
+
+
+class StoresDiffer(StorageError):
+    """After an operation the target is not equal to the source; ``key`` is the first difference."""
 
 
 class BackendError(StorageError):

@@ -6,6 +6,29 @@ at any line, and goes on when it is called again.
 
 from __future__ import annotations
 
+from revstore.operations._backup import BackupResult, backup, backup_to
+from revstore.operations._compare import Difference
+from revstore.operations._file import BackupReader, Compression, Header, Record
 from revstore.operations._progress import OnProgress, Progress
+from revstore.operations._restore import RestoreResult, open_backup, restore
+from revstore.operations._target import Merge
+from revstore.operations._verify import Verification, verify
 
-__all__ = ["OnProgress", "Progress"]
+__all__ = [
+    "BackupReader",
+    "BackupResult",
+    "Compression",
+    "Difference",
+    "Header",
+    "Merge",
+    "OnProgress",
+    "Progress",
+    "Record",
+    "RestoreResult",
+    "Verification",
+    "backup",
+    "backup_to",
+    "open_backup",
+    "restore",
+    "verify",
+]

@@ -221,6 +221,14 @@ class Etcd2Backend(Backend):
             Capability.COMPACTION, "etcd v2 compacts by itself: it keeps 1,000 changes"
         )
 
+    def remaining_ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        """Read it as in the contract; v2 counts whole seconds, rounded up."""
+        check_get(key, 0)
+        _, node = self._read(key, True, self._deadline(timeout))
+        if node is None or node.dir or not node.expiration:
+            return None
+        return float(max(0, node.ttl))
+
     def close(self) -> None:
         with self._guard.closing():
             if not self._guard.inherited:

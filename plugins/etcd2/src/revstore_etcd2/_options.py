@@ -13,6 +13,7 @@ __all__ = ["CAPABILITIES", "Etcd2Options"]
 CAPABILITIES = frozenset(
     {
         Capability.TTL,
+        Capability.REMAINING_TTL,
         Capability.LOCAL_READS,
         Capability.DURABLE,
         Capability.CROSS_PROCESS_WATCH,

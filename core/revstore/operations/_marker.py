@@ -1,0 +1,89 @@
+"""The key that says that an operation is unfinished in a store.
+
+Its name is no object's, since a segment with a dot is a group, and a group needs a resource and a
+name after it. So no reader of objects sees it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from revstore.backend import Backend
+from revstore.errors import StoreInUse
+
+__all__ = ["Marker", "clear_marker", "is_marker", "marker_key", "read_marker", "set_marker"]
+
+_NAME = "/revstore.unfinished"
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is unfinished.
+
+    ``operation`` is a word such as "restore", ``source`` says from what, and ``began`` when, in RFC
+    3339. ``details`` are whatever a repetition of the operation must have in common with it.
+    ``text`` explains the key to people who find it.
+    """
+
+    operation: str
+    source: str
+    began: str
+    details: dict[str, str]
+    text: str = (
+        "This store is incomplete: an operation that fills it is unfinished. Run it again, and "
+        "this key disappears."
+    )
+
+
+def marker_key(prefix: str) -> str:
+    """Return the key of the marker for an operation on keys with ``prefix``.
+
+    It is below the first segment, which is outside the keys of any resource.
+    """
+    parts = prefix.split("/")
+    return "/".join(parts[: 2 if prefix.startswith("/") else 1]) + _NAME
+
+
+def is_marker(key: str) -> bool:
+    """Return whether ``key`` is that of a marker."""
+    return key.endswith(_NAME) and key.count("/") <= 2
+
+
+def read_marker(backend: Backend, prefix: str, *, timeout: float | None = None) -> Marker | None:
+    """Return the marker, None if there is none.
+
+    Raises:
+        StoreInUse: it cannot be read.
+    """
+    key = marker_key(prefix)
+    kv = backend.get(key, timeout=timeout).kv
+    if kv is None:
+        return None
+    try:
+        return msgspec.json.decode(kv.value, type=Marker)
+    except msgspec.DecodeError as error:
+        message = f"{key!r} says that an operation is unfinished, but not which"
+        raise StoreInUse(message, key=key) from error
+
+
+def set_marker(
+    backend: Backend, prefix: str, marker: Marker, *, timeout: float | None = None
+) -> None:
+    """Write the marker.
+
+    Raises:
+        StoreInUse: another operation has begun.
+    """
+    key = marker_key(prefix)
+    value = msgspec.json.encode(marker)
+    put = backend.put(key, value, expected_revision=0, timeout=timeout)
+    if not put.succeeded:
+        raise StoreInUse("another operation fills this store", key=key)
+
+
+def clear_marker(backend: Backend, prefix: str, *, timeout: float | None = None) -> None:
+    """Delete the marker, if it is there."""
+    key = marker_key(prefix)
+    kv = backend.get(key, timeout=timeout).kv
+    while kv is not None:
+        deleted = backend.delete(key, expected_revision=kv.revision, timeout=timeout)
+        kv = None if deleted.succeeded else deleted.kv

@@ -1,0 +1,243 @@
+"""A store filled from a backup."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import attrs
+import msgspec
+
+from revstore.backend import Backend
+from revstore.errors import Compacted, InvalidArgument, StoreInUse, StoresDiffer
+from revstore.operations._backup import denied
+from revstore.operations._compare import differences, records_of
+from revstore.operations._file import BackupReader, Record
+from revstore.operations._marker import (
+    Marker,
+    clear_marker,
+    marker_key,
+    read_marker,
+    set_marker,
+)
+from revstore.operations._progress import Meter, OnProgress
+from revstore.operations._target import BATCH, Merge, Target
+from revstore.values import Capability
+
+__all__ = ["RestoreResult", "open_backup", "restore"]
+
+#: How far a restored store's revision is above that of its backup: clients may have seen the
+#: revisions of writes that came after the backup.
+BUMP = 1_000_000_000
+_HIGHEST = (1 << 43) - 1
+
+
+@attrs.frozen
+class RestoreResult:
+    """What a restore did.
+
+    Of ``keys`` in the backup it wrote ``written``; the others were there. ``resumed`` says that it
+    finished an earlier one. ``backup_revision`` is that of the old store, ``revision`` that of the
+    restored one. ``old_versions_expire`` says that a client gets ``Expired`` for each resource
+    version up to ``backup_revision``; otherwise the store may take one for its own.
+    """
+
+    keys: int
+    written: int
+    resumed: bool
+    backup_revision: int
+    revision: int
+    old_versions_expire: bool
+
+
+def open_backup(
+    path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+) -> BackupReader:
+    """Open and check the backup in the file ``path``.
+
+    Raises:
+        InvalidBackup: it was cut or altered, is not a backup, or is one of an unknown version.
+        OSError: the file cannot be read.
+        Unsupported: it is compressed by zstd, and zstandard is not installed.
+    """
+    file = open(path, "rb")  # noqa: SIM115 - the reader closes it
+    try:
+        size = os.fstat(file.fileno()).st_size
+        meter = Meter(on_progress, "checking", size)
+        reader = BackupReader(file, os.fspath(path), on_bytes=meter.add)
+        meter.finish()
+    except BaseException:
+        file.close()
+        raise
+    return reader
+
+
+def restore(
+    backend: Backend,
+    source: BackupReader,
+    *,
+    prefix: str | None = None,
+    merge: Merge | None = None,
+    leases: bool = True,
+    bump: int | None = None,
+    bump_by_writes: bool = False,
+    timeout: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> RestoreResult:
+    """Write the keys of a backup to a store, and compare the two.
+
+    ``prefix`` restricts it to some of the keys; None means all of the backup. The store must have
+    no keys with this prefix, unless ``merge`` says what happens to keys that both have. After an
+    interruption the same call goes on. Until then a key that ends in "/revstore.unfinished", which
+    no reader of objects sees, says that the store is incomplete. Without ``leases``, keys that
+    shared a lease get a ttl each.
+
+    At the end the store's revision is raised to ``bump`` above that of the backup, by default a
+    billion, and lower ones are compacted, so that clients of the old store get ``Expired``. A store
+    without RAISE_REVISION gets there by writes, one for each revision, and only with
+    ``bump_by_writes``; ``bump`` is then 0 by default.
+
+    Raises:
+        StoreInUse: the store has keys, or another operation is unfinished in it.
+        StoresDiffer: others have changed the store meanwhile.
+        InvalidArgument: the backup does not have all keys with ``prefix``.
+        AccessDenied: the user may not use all keys with ``prefix``.
+        Unsupported: the store cannot hold a key, such as one that expires.
+        ValueTooLarge: the store does not take a value.
+    """
+    if prefix is None:
+        prefix = source.header.prefix
+    if not prefix.startswith(source.header.prefix):
+        expected = f"a prefix that begins with {source.header.prefix!r}, as the backup's"
+        raise InvalidArgument("prefix", prefix, expected)
+    work = _Restore(
+        backend, source, prefix, None if merge is None else Merge(merge), timeout, on_progress
+    )
+    with denied(prefix):
+        resumed = work.begin()
+        written = work.write(resumed=resumed, leases=leases)
+        keys = work.compare(resumed=resumed)
+        expire = work.move_on(bump, by_writes=bump_by_writes)
+        clear_marker(backend, prefix, timeout=timeout)
+        revision = backend.status(timeout=timeout).revision
+    return RestoreResult(keys, written, resumed, source.header.revision, revision, expire)
+
+
+@attrs.frozen
+class _Restore:
+    backend: Backend
+    source: BackupReader
+    prefix: str
+    merge: Merge | None
+    timeout: float | None
+    on_progress: OnProgress | None
+    began: float = attrs.field(factory=time.monotonic)
+
+    def begin(self) -> bool:
+        """Mark the store as incomplete; return whether an earlier restore had begun."""
+        details = {"prefix": self.prefix, "merge": self.merge or ""}
+        found = read_marker(self.backend, self.prefix, timeout=self.timeout)
+        if found is not None:
+            ours = ("restore", self.source.sha256, details)
+            if (found.operation, found.source, found.details) == ours:
+                return True
+            message = (
+                f"the store is incomplete: the operation {found.operation!r} from {found.source}, "
+                f"begun at {found.began} with {found.details}, is unfinished; run it again, or "
+                "choose an empty store"
+            )
+            raise StoreInUse(message, key=marker_key(self.prefix))
+        if self.merge is None:
+            first = self.backend.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout)
+            for kv in first.kvs:
+                message = (
+                    f"the store is not empty: it has {kv.key!r}; choose an empty one, or say what "
+                    "happens to keys that both have (merge: skip or overwrite)"
+                )
+                raise StoreInUse(message, key=kv.key)
+        now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+        marker = Marker("restore", self.source.sha256, now.isoformat(timespec="seconds"), details)
+        set_marker(self.backend, self.prefix, marker, timeout=self.timeout)
+        return False
+
+    def write(self, *, resumed: bool, leases: bool) -> int:
+        """Write the keys; return the number of those that were not there."""
+        # What was written before an interruption is only written again where it differs.
+        merge = Merge.OVERWRITE if resumed and self.merge is None else self.merge
+        target = Target(self.backend, merge=merge, leases=leases, timeout=self.timeout)
+        meter = Meter(self.on_progress, "writing", self.source.count)
+        records = self._records()
+        while batch := list(islice(records, BATCH)):
+            target.write(batch)
+            meter.add(len(batch))
+        meter.finish()
+        return target.written
+
+    def compare(self, *, resumed: bool) -> int:
+        """Check that the store holds the backup's keys; return their number."""
+        keys = 0
+        meter = Meter(self.on_progress, "comparing", self.source.count)
+        target = records_of(self.backend, self.prefix, ttl=False, timeout=self.timeout)
+        for what, left, right in differences(self._records(), target, ttl=False):
+            if left is not None:
+                keys += 1
+                meter.add()
+            if not what or (self.merge is not None and what == "extra"):
+                continue
+            if self.merge is Merge.SKIP and what != "missing":
+                continue
+            if what == "missing" and left is not None and self._may_have_expired(left, resumed):
+                continue
+            found = left or right
+            assert found is not None
+            message = f"the store differs from the backup: {found.key!r}: {what}"
+            raise StoresDiffer(message, key=found.key)
+        meter.finish()
+        return keys
+
+    def _may_have_expired(self, record: Record, resumed: bool) -> bool:
+        if record.ttl is None:
+            return False
+        # If it was written before an interruption, nobody knows when.
+        return resumed or time.monotonic() - self.began >= record.ttl
+
+    def move_on(self, bump: int | None, *, by_writes: bool) -> bool:
+        """Raise the revision and compact; return whether all old resource versions expire."""
+        before = self.source.header.revision
+        abilities = self.backend.capabilities
+        if Capability.RAISE_REVISION in abilities:
+            wanted = min(before + (BUMP if bump is None else bump), _HIGHEST)
+            self.backend.raise_revision(wanted, timeout=self.timeout)
+        elif by_writes:
+            self._write_up_to(before + (bump or 0))
+        if Capability.COMPACTION not in abilities:
+            return False
+        revision = self.backend.status(timeout=self.timeout).revision
+        # After an interruption, this may have been done already.
+        with contextlib.suppress(Compacted):
+            self.backend.compact(revision, timeout=self.timeout)
+        return revision >= before
+
+    def _write_up_to(self, wanted: int) -> None:
+        """Write the marker until the store is at the revision ``wanted``."""
+        key = marker_key(self.prefix)
+        got = self.backend.get(key, timeout=self.timeout)
+        kv, revision = got.kv, got.revision
+        meter = Meter(self.on_progress, "raising the revision", wanted, done=min(revision, wanted))
+        while kv is not None and revision < wanted:
+            put = self.backend.put(
+                key, kv.value, expected_revision=kv.revision, timeout=self.timeout
+            )
+            if not put.succeeded:
+                raise StoreInUse("another operation fills this store", key=key)
+            meter.add(put.revision - revision)
+            revision = put.revision
+            kv = msgspec.structs.replace(kv, revision=revision)
+        meter.finish()
+
+    def _records(self) -> Iterator[Record]:
+        return (each for each in self.source.records() if each.key.startswith(self.prefix))

@@ -1,0 +1,221 @@
+"""Writing many keys to a store: in transactions where it has them, else one by one."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+
+from revstore.backend import Backend, Leases, Transaction
+from revstore.errors import (
+    KeyExists,
+    LeaseExists,
+    LeaseNotFound,
+    OutcomeUnknown,
+    TransactionTooLarge,
+    Unsupported,
+    ValueTooLarge,
+)
+from revstore.operations._file import Record
+from revstore.values import Capability, KeyValue
+
+__all__ = ["BATCH", "Merge", "Target"]
+
+#: How many keys to give to ``Target.write`` at a time, at most.
+BATCH = 500
+
+_MAX_TTL = (1 << 32) - 1
+# An etcd server takes 128 operations and 1.5 MiB by default.
+_KEYS, _BYTES = 100, 1 << 20
+
+
+class Merge(enum.StrEnum):
+    """What to do with a key that the target already has: leave it, or write the other value."""
+
+    SKIP = "skip"
+    OVERWRITE = "overwrite"
+
+
+class Target:
+    """A store that is being filled."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        merge: Merge | None = None,
+        leases: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Fill ``backend``.
+
+        Without ``merge`` no other key is there: every key is created. Without ``leases`` each key
+        that shares a lease gets a ttl of its own. ``timeout`` is in seconds, for each request.
+        """
+        self.backend = backend
+        self.merge = merge
+        #: How many keys were written.
+        self.written = 0
+        self._timeout = timeout
+        self._leases: Leases | None = None
+        self._has_leases = Capability.LEASES in backend.capabilities
+        self._keep = leases and self._has_leases
+        self._granted: dict[int, int] = {}
+        # Whether a ttl is a lease in this store too, as in etcd. Then it is granted here, since the
+        # store may share one among keys of nearly the same ttl.
+        self._ttl_is_lease: bool | None = None if self._has_leases else False
+        self._of_ttl: dict[int, int] = {}
+        self._together = Capability.TRANSACTIONS in backend.capabilities
+        self._size = _KEYS
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records, of different keys.
+
+        What was written before is found again, so that a repetition after an error does no harm.
+
+        Raises:
+            KeyExists: without ``merge``, a key is there that others have written.
+            Unsupported: a key expires, and the store has no TTL; or it needs NESTED_KEYS.
+            ValueTooLarge: the store does not take a value.
+        """
+        self._of_ttl.clear()
+        if self._ttl_is_lease is None:
+            records = self._find_out(records)
+        if not self._together:
+            for each in records:
+                self._put(each)
+            return
+        at = 0
+        while at < len(records):
+            batch = self._batch(records, at)
+            try:
+                self._write_batch(batch)
+            except TransactionTooLarge as error:
+                if len(batch) == 1:
+                    raise ValueTooLarge(str(error), key=batch[0].key) from error
+                self._size = max(1, len(batch) // 2)
+                continue
+            at += len(batch)
+
+    def _batch(self, records: Sequence[Record], at: int) -> Sequence[Record]:
+        size, end = 0, at
+        while end < len(records) and end - at < self._size:
+            size += len(records[end].key) + len(records[end].value)
+            if size > _BYTES and end > at:
+                break
+            end += 1
+        return records[at:end]
+
+    def _write_batch(self, batch: Sequence[Record], *, again: bool = False) -> None:
+        expiries = [self._expiry(each) for each in batch]
+
+        def body(transaction: Transaction) -> int:
+            written = 0
+            for each, (ttl, lease) in zip(batch, expiries, strict=True):
+                if self.merge is not None or again:
+                    current = transaction.get(each.key)
+                    if self._is_done(each, current):
+                        continue
+                transaction.put(each.key, each.value, ttl=ttl, lease=lease)
+                written += 1
+            return written
+
+        try:
+            result = self.backend.transaction(body, timeout=self._timeout)
+        except OutcomeUnknown:
+            if again:
+                raise
+            self._write_batch(batch, again=True)
+        except LeaseNotFound:
+            # It has expired since it was granted.
+            if again:
+                raise
+            self._granted.clear()
+            self._of_ttl.clear()
+            self._write_batch(batch, again=True)
+        else:
+            self.written += result.value
+
+    def _put(self, each: Record) -> None:
+        """Write one key of a store without transactions."""
+        current: KeyValue | None = None
+        if self.merge is not None:
+            current = self.backend.get(each.key, timeout=self._timeout).kv
+        ttl, _ = self._expiry(each)
+        while not self._is_done(each, current):
+            if current is not None and self.merge is None:
+                raise KeyExists(each.key)
+            try:
+                put = self.backend.put(
+                    each.key,
+                    each.value,
+                    expected_revision=current.revision if current else 0,
+                    ttl=ttl,
+                    timeout=self._timeout,
+                )
+            except OutcomeUnknown:
+                current = self.backend.get(each.key, timeout=self._timeout).kv
+                continue
+            if put.succeeded:
+                self.written += 1
+                return
+            current = put.current
+
+    def _is_done(self, each: Record, current: KeyValue | None) -> bool:
+        if current is None:
+            return False
+        if self.merge is Merge.SKIP:
+            return True
+        return current.value == each.value and bool(current.lease) == (each.ttl is not None)
+
+    def _expiry(self, each: Record) -> tuple[int, int]:
+        """Return the ttl and the lease to write a key with."""
+        if each.ttl is None:
+            return 0, 0
+        seconds = min(max(1, math.ceil(each.ttl)), _MAX_TTL)
+        if Capability.TTL not in self.backend.capabilities:
+            raise Unsupported(Capability.TTL, f"{each.key!r} expires, and the store has no ttl")
+        if each.lease and self._keep:
+            if each.lease not in self._granted:
+                self._granted[each.lease] = self._grant(seconds, each.lease)
+            return 0, self._granted[each.lease]
+        if self._ttl_is_lease:
+            if seconds not in self._of_ttl:
+                self._of_ttl[seconds] = self._grant(seconds, 0)
+            return 0, self._of_ttl[seconds]
+        return seconds, 0
+
+    def _grant(self, seconds: int, lease: int) -> int:
+        leases = self._open_leases()
+        try:
+            return leases.grant(seconds, lease=lease, timeout=self._timeout).id
+        except LeaseExists:
+            # From before an interruption, or this is the store that the keys came from.
+            return lease
+
+    def _open_leases(self) -> Leases:
+        if self._leases is None:
+            self._leases = self.backend.leases(timeout=self._timeout)
+        return self._leases
+
+    def _find_out(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Write the first key with a ttl of its own, and look at its lease; return the others."""
+        for at, each in enumerate(records):
+            if each.ttl is None or (each.lease and self._keep):
+                continue
+            before = self.written
+            self._ttl_is_lease = False
+            self._write_batch([each]) if self._together else self._put(each)
+            if self.written == before:
+                self._ttl_is_lease = None  # the key was there, perhaps without expiry
+                continue
+            kv = self.backend.get(each.key, timeout=self._timeout).kv
+            if kv is not None and kv.lease > _MAX_TTL:
+                self._ttl_is_lease = kv.lease in self._open_leases().list(timeout=self._timeout)
+            if self._ttl_is_lease:
+                # Once more, with the exact ttl.
+                merge, self.merge = self.merge, None
+                self._write_batch([each])
+                self.merge, self.written = merge, before + 1
+            return [*records[:at], *records[at + 1 :]]
+        return records

@@ -1,0 +1,72 @@
+"""Real stores, which are empty at the beginning of each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from revstore.backend import Backend
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
+from revstore.testing.etcd import EtcdServer
+from revstore.testing.fixtures import etcd_binary
+
+KINDS = ("memory", "sqlite", "etcd3", "etcd2")
+
+
+@pytest.fixture(scope="session")
+def etcd_of_operations() -> Iterator[EtcdServer]:
+    """A server of both APIs."""
+    with EtcdServer(etcd_binary(), enable_v2=True) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def url_of(request, tmp_path: Path) -> Callable[..., str]:
+    """``url_of(kind, name)`` is the URL of an empty store; all of etcd are one."""
+
+    def url_of(kind: str, name: str = "store") -> str:
+        if kind == "memory":
+            return "memory://"
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/{name}.db"
+        url = f"{kind}://{request.getfixturevalue('etcd_of_operations').address}"
+        with open_backend(StorageConfig.from_url(url)) as backend:
+            empty(backend)
+        return url
+
+    return url_of
+
+
+@pytest.fixture
+def open_store(url_of) -> Iterator[Callable[..., Backend]]:
+    """``open_store(kind, name)`` opens an empty store; all are closed afterwards."""
+    opened: list[Backend] = []
+
+    def open_store(kind: str, name: str = "store") -> Backend:
+        opened.append(open_backend(StorageConfig.from_url(url_of(kind, name))))
+        return opened[-1]
+
+    yield open_store
+    for backend in opened:
+        backend.close()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> str:
+    """Each kind of store."""
+    return request.param
+
+
+@pytest.fixture
+def store(kind, open_store) -> Backend:
+    """An empty store of each kind."""
+    return open_store(kind)
+
+
+def empty(backend: Backend) -> None:
+    """Delete everything."""
+    for kv in backend.list("", keys_only=True).kvs:
+        backend.delete(kv.key, expected_revision=kv.revision)
