@@ -31,6 +31,7 @@ def serve(
     client_ca_file: str | None = None,
     allowed_cn: Collection[str] = (),
     allowed_san: Collection[str] = (),
+    users_file: str | None = None,
 ) -> Endpoint:
     """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
     manager as well. Its ``address`` says where.
@@ -51,13 +52,17 @@ def serve(
     names. New connections use the files as they are then; a change that is not valid is logged,
     and the files before it stay in use.
 
+    With ``users_file``, a TOML file of users, calls need the token of one, or his certificate, and
+    his rights to their keys. It is read again when it changes.
+
     Raises:
-        ConfigError: an option of TLS lacks another, or its file cannot be used; or ``http`` is no
-            address, or its library is not installed.
+        ConfigError: an option of TLS lacks another, or its file or that of users cannot be used;
+            or ``http`` is no address, or its library is not installed.
         OSError: nobody can listen at ``listen`` or ``http``.
     """
     from revstore_serve._endpoint import Endpoint
     from revstore_serve._tls import tls_from
+    from revstore_serve._users import Users
 
     return Endpoint(
         backend,
@@ -68,6 +73,7 @@ def serve(
         progress_interval=progress_interval,
         max_connections=max_connections,
         tls=tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san),
+        users=None if users_file is None else Users(users_file),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from revstore.backend import Backend
 from revstore.values import Capability
-from revstore_serve._errors import COMPACTED, FUTURE_REVISION, NOT_ENABLED, Code, Refused
+from revstore_serve._errors import COMPACTED, FUTURE_REVISION, Code, Refused
 from revstore_serve._keys import EVERYTHING
 from revstore_serve._proto import message
 from revstore_serve._ranges import find
@@ -22,7 +22,7 @@ _GET, _ACTIVATE, _DEACTIVATE = range(3)
 
 _REASONS = {
     "Cluster": "this endpoint is one member, and its store decides how it is replicated",
-    "Auth": "users and roles are not managed by this endpoint",
+    "Auth": "users and their rights are in a file of this endpoint",
     "KV/RangeStream": "a range is answered in one message; use Range",
     "Maintenance/Snapshot": "the store is no etcd database: copy it by its own means",
     "Maintenance/MoveLeader": "this endpoint is the only member",
@@ -32,8 +32,6 @@ _REASONS = {
 
 def unserved(service: str, method: str) -> Refused:
     """Return the error of a method that is not served."""
-    if (service, method) == ("Auth", "Authenticate"):
-        return Refused(*NOT_ENABLED)
     reason = _REASONS.get(f"{service}/{method}") or _REASONS[service]
     return Refused(Code.UNIMPLEMENTED, f"revstore: {method} is not supported: {reason}")
 

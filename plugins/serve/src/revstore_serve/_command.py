@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+import sys
 from types import FrameType
 
 import click
@@ -15,8 +16,22 @@ from revstore.threads import Wake
 from revstore_serve._cluster import lacking
 from revstore_serve._endpoint import Endpoint
 from revstore_serve._tls import tls_from
+from revstore_serve._users import Users, hashed
 
 __all__ = ["command"]
+
+
+def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise click.UsageError("an empty password")
+    click.echo(hashed(password))
+    context.exit()
 
 
 @click.command("serve", short_help="Serve the store as an etcd v3 endpoint.")
@@ -81,6 +96,21 @@ __all__ = ["command"]
     "--allowed-cn. May be repeated.",
 )
 @click.option(
+    "--users-file",
+    metavar="PATH",
+    help="Serve only users of this TOML file, within their rights; the file is read again when it "
+    "changes.",
+)
+@click.option(
+    "--hash-password",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_hash_password,
+    help="Ask for a password, or read it from the standard input, print its hash for the file of "
+    "users, and exit.",
+)
+@click.option(
     "--allow-plaintext",
     is_flag=True,
     help="Without TLS, listen on other addresses than this machine's own.",
@@ -107,6 +137,7 @@ def command(
     client_ca_file: str | None,
     allowed_cn: tuple[str, ...],
     allowed_san: tuple[str, ...],
+    users_file: str | None,
     allow_plaintext: bool,
     allow_limited: bool,
 ) -> None:
@@ -120,6 +151,7 @@ def command(
         if not (address is None or tls or allow_plaintext or is_own(address)):
             expected = "an address of this machine only, or --cert-file, or --allow-plaintext"
             raise ConfigError(field, address, expected)
+    users = None if users_file is None else Users(users_file)
     backend = session.factory.backend()
     missing = lacking(backend)
     if missing and not allow_limited:
@@ -139,6 +171,7 @@ def command(
         progress_interval=progress_interval,
         max_connections=max_connections,
         tls=tls,
+        users=users,
     ) as endpoint:
         second = f", and HTTP at {endpoint.http_address}" if http else ""
         click.echo(f"Serving {backend.status().server} at {endpoint.address}{second}.")

@@ -12,9 +12,11 @@ from typing import Any, Self, TypeVar
 from revstore.backend import Backend
 from revstore.threads import slices
 from revstore_serve._cluster import Cluster, unserved
+from revstore_serve._errors import NOT_ENABLED, Refused
 from revstore_serve._feed import Feed
 from revstore_serve._gateway import Gateway
-from revstore_serve._grpc import StreamHandler, Transport, UnaryHandler
+from revstore_serve._grpc import StreamHandler, Transport
+from revstore_serve._guard import Guard
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
@@ -23,6 +25,7 @@ from revstore_serve._metrics import Counts, Metrics
 from revstore_serve._pages import Pages, http_server
 from revstore_serve._proto import Method, message
 from revstore_serve._tls import Tls
+from revstore_serve._users import Users
 from revstore_serve._watches import Watches
 from revstore_serve._writes import Writes
 
@@ -52,6 +55,7 @@ class Endpoint:
         progress_interval: float = 5.0,
         max_connections: int | None = None,
         tls: Tls | None = None,
+        users: Users | None = None,
     ) -> None:
         """Start serving; return once clients can connect.
 
@@ -67,6 +71,7 @@ class Endpoint:
         self._health = Health()
         self._interval = progress_interval
         self._tls = tls
+        self._users = users
         self._most_connections = max_connections or _most_connections(1 if http is None else 2)
         self._writes = Writes(backend, self._loop)
         self._feed: Feed | None = None
@@ -122,18 +127,29 @@ class Endpoint:
             "Maintenance/Defragment": self._reading(cluster.defragment),
             "Maintenance/Hash": self._working(cluster.hash),
             "Maintenance/HashKV": self._working(cluster.hash_kv),
-            "Auth/AuthStatus": self._reading(_auth_status(cluster)),
+            "Auth/Authenticate": _not_enabled,
+            "Auth/AuthStatus": self._reading(_auth_status(cluster, self._users)),
             "grpc.health.v1.Health/Check": self._health.check,
         }
-        streams = {
+        streams: dict[str, StreamHandler] = {
             "Watch/Watch": watches.serve,
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,
         }
+        if self._users is not None:
+            guard = Guard(self._users, cluster, leases, read=self._read, work=self._work)
+            unary["Auth/Authenticate"] = guard.authenticate
+            unary = {name: guard.unary(name, each) for name, each in unary.items()}
+            streams = {name: guard.stream(name, each) for name, each in streams.items()}
         unary = {name: self._counts.unary(name, each) for name, each in unary.items()}
         counted = {name: self._counts.stream(name, each) for name, each in streams.items()}
         self._transport = Transport(
-            unary, counted, _refused, self._tls, most_connections=self._most_connections
+            unary,
+            counted,
+            _refused,
+            self._tls,
+            most_connections=self._most_connections,
+            identify=self._users is not None,
         )
         port = await self._listen(listen)
         if port:
@@ -141,29 +157,18 @@ class Endpoint:
         scheme = "http" if self._tls is None else "https"
         cluster.url = cluster.url or f"{scheme}://{self.address}"
         if http is not None:
-            await self._start_http(http, unary, counted, watches, leases)
-
-    async def _start_http(
-        self,
-        address: str,
-        unary: dict[str, UnaryHandler],
-        streams: dict[str, StreamHandler],
-        watches: Watches,
-        leases: LeaseCalls,
-    ) -> None:
-        server, host = http_server(
-            address,
-            Pages(
-                cluster=self._cluster,
+            pages = Pages(
+                cluster=cluster,
                 health=self._health,
-                range=unary["KV/Range"],
-                metrics=Metrics(self._backend, self._cluster, self._counts, watches, leases),
-                gateway=Gateway(unary, streams, self._work),
+                range=kv.range,
+                metrics=Metrics(self._backend, cluster, self._counts, watches, leases),
+                gateway=Gateway(unary, counted, self._work),
                 work=self._work,
-            ),
-            self._tls,
-            self._most_connections,
-        )
+            )
+            await self._start_http(http, pages)
+
+    async def _start_http(self, address: str, pages: Pages) -> None:
+        server, host = http_server(address, pages, self._tls, self._most_connections)
         self._http = server
         self.http_address = f"{host}:{await server.start(address)}"
 
@@ -238,5 +243,14 @@ def _refused(method: Method) -> Any:
     return unserved(method.service.rpartition(".")[2], method.name)
 
 
-def _auth_status(cluster: Cluster) -> Callable[[Any], Any]:
-    return lambda _: cluster.now(message("AuthStatusResponse")(authRevision=1))
+async def _not_enabled(_: Any) -> Any:
+    raise Refused(*NOT_ENABLED)
+
+
+def _auth_status(cluster: Cluster, users: Users | None) -> Callable[[Any], Any]:
+    def answer(_: Any) -> Any:
+        revision = 1 if users is None else users.revision
+        response = message("AuthStatusResponse")(enabled=users is not None, authRevision=revision)
+        return cluster.now(response)
+
+    return answer

@@ -26,11 +26,13 @@ from revstore.errors import (
 )
 
 __all__ = [
+    "AUTH_FAILED",
     "COMPACTED",
     "DUPLICATE_KEY",
     "EMPTY_KEY",
     "FUTURE_REVISION",
     "INVALID_SORT",
+    "INVALID_TOKEN",
     "KEY_NOT_FOUND",
     "LEASE_EXISTS",
     "LEASE_NOT_FOUND",
@@ -41,6 +43,8 @@ __all__ = [
     "STOPPED",
     "TOO_LARGE",
     "TOO_MANY_OPERATIONS",
+    "TOO_MANY_REQUESTS",
+    "USER_EMPTY",
     "VALUE_PROVIDED",
     "Code",
     "Refused",
@@ -62,6 +66,7 @@ class Code(enum.Enum):
     INTERNAL = "INTERNAL"
     UNAVAILABLE = "UNAVAILABLE"
     DATA_LOSS = "DATA_LOSS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
 
 
 class Refused(Exception):
@@ -101,6 +106,13 @@ NOT_ENABLED: _Answer = (
     "etcdserver: authentication is not enabled",
 )
 PERMISSION_DENIED: _Answer = (Code.PERMISSION_DENIED, "etcdserver: permission denied")
+AUTH_FAILED: _Answer = (
+    Code.INVALID_ARGUMENT,
+    "etcdserver: authentication failed, invalid user ID or password",
+)
+USER_EMPTY: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
+INVALID_TOKEN: _Answer = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+TOO_MANY_REQUESTS: _Answer = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
 
 # The first class that fits an error decides.

@@ -15,6 +15,7 @@ from revstore_serve._errors import Code, Refused, refusal
 from revstore_serve._grpc import StreamHandler, UnaryHandler
 from revstore_serve._kv import InThread
 from revstore_serve._proto import METHODS
+from revstore_serve._users import CALLER, Caller
 
 if TYPE_CHECKING:
     from revstore_serve._http import Chunks, Reply, Request
@@ -37,6 +38,7 @@ _PATHS = {
     "/v3/lease/leases": "Lease/LeaseLeases",
     "/v3/kv/lease/leases": "Lease/LeaseLeases",
     "/v3/lease/keepalive": "Lease/LeaseKeepAlive",
+    "/v3/auth/authenticate": "Auth/Authenticate",
     "/v3/watch": "Watch/Watch",
     "/v3/cluster/member/list": "Cluster/MemberList",
     "/v3/maintenance/status": "Maintenance/Status",
@@ -61,6 +63,7 @@ _CODES = {
     Code.INTERNAL: (13, 500),
     Code.UNAVAILABLE: (14, 503),
     Code.DATA_LOSS: (15, 500),
+    Code.UNAUTHENTICATED: (16, 401),
 }
 
 # Larger messages are turned into JSON in a thread.
@@ -87,6 +90,7 @@ class Gateway:
         """Answer a request for one of the paths."""
         from revstore_serve._http import Reply
 
+        CALLER.set(Caller(request.authorization))
         name = _PATHS[request.path]
         if name in self._streams:
             return await self._serve(name, request, chunks)

@@ -12,6 +12,7 @@ from revstore.backend_tools import Log
 from revstore_serve._errors import PERMISSION_DENIED, STOPPED, Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
 from revstore_serve._tls import Pem, Tls
+from revstore_serve._users import CALLER, Caller
 
 __all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
 
@@ -79,10 +80,13 @@ class Transport:
         tls: Tls | None = None,
         *,
         most_connections: int,
+        identify: bool = False,
     ) -> None:
         """Serve the methods that have handlers, by names as "KV/Range"; ``refused`` says what
-        the methods answer that are not served. Without ``tls``, connections are plaintext."""
+        the methods answer that are not served. Without ``tls``, connections are plaintext. With
+        ``identify``, handlers learn from ``CALLER`` who calls."""
         self._tls = tls
+        self._identify = identify
         limit = ("grpc.max_allowed_incoming_connections", most_connections)
         self._server = grpc.aio.server(options=[*_OPTIONS, limit])
         self._ending = asyncio.get_running_loop().create_future()
@@ -158,7 +162,7 @@ class Transport:
             else grpc.unary_stream_rpc_method_handler
         )
         return make(
-            self._admitting(call),
+            self._admitting(self._identifying(call)),
             request_deserializer=method.request.FromString,
             response_serializer=_serialized,
         )
@@ -171,10 +175,22 @@ class Transport:
                 await _abort(context, method, error)
 
         return grpc.unary_unary_rpc_method_handler(
-            self._admitting(call),
+            self._admitting(self._identifying(call)),
             request_deserializer=method.request.FromString,
             response_serializer=_serialized,
         )
+
+    def _identifying(self, call: _Call) -> _Call:
+        """Return a call that notes who makes it."""
+        if not self._identify:
+            return call
+        certified = self._tls is not None and self._tls.first.client_ca is not None
+
+        async def identifying(request: Any, context: Any) -> Any:
+            CALLER.set(_caller(context, certified=certified))
+            return await call(request, context)
+
+        return identifying
 
     def _admitting(self, call: _Call) -> _Call:
         """Return a call that refuses clients whose certificate has other names."""
@@ -208,6 +224,14 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(
         configuration(tls.first), fetch, tls.first.client_ca is not None
     )
+
+
+def _caller(context: Any, *, certified: bool) -> Caller:
+    # Pairs come in the order in which they were sent, and the first of a name counts.
+    found = dict(reversed(context.invocation_metadata() or ()))
+    token = found.get("token", found.get("authorization"))
+    names = context.auth_context().get("x509_common_name", ()) if certified else ()
+    return Caller(token, next((name.decode(errors="replace") for name in names), None))
 
 
 def _serialized(response: Any) -> bytes:

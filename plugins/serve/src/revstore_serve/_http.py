@@ -38,11 +38,12 @@ _JSON = "application/json"
 
 @attrs.frozen
 class Request:
-    """What a client asks for. ``path`` has no query."""
+    """What a client asks for. ``path`` has no query. ``authorization`` is the header's value."""
 
     method: str
     path: str
     body: bytes
+    authorization: str | None = None
 
 
 @attrs.frozen
@@ -255,9 +256,14 @@ class _Connection:
         self._idle = False
         assert head is not None
         path = head.target.decode("latin-1").partition("?")[0]
+        authorization = next(
+            (value.decode("latin-1") for name, value in head.headers if name == b"authorization"),
+            None,
+        )
         # A browser says on whose behalf it posts. No other client does.
         foreign = any(name == b"origin" for name, _ in head.headers)
-        return Request(head.method.decode("latin-1"), path, bytes(body)), foreign
+        method = head.method.decode("latin-1")
+        return Request(method, path, bytes(body), authorization), foreign
 
     async def _answer(self, request: Request, chunks: Chunks) -> Reply | None:
         """Let the page answer, unless the client goes meanwhile."""

@@ -55,6 +55,13 @@ class LeaseCalls:
         """Return how many leases there are; None if the store has no leases."""
         return None if self._leases is None else len(self._leases.list())
 
+    def keys(self, lease: int) -> list[bytes]:
+        """Return the keys of a lease; none if there is no such lease. Runs in a thread."""
+        try:
+            return [to_bytes(key) for key in self._of_store.get(lease, keys=True).keys]
+        except LeaseNotFound:
+            return []
+
     async def grant(self, request: Any) -> Any:
         ttl = granted_ttl(request.TTL)
 

@@ -89,6 +89,8 @@ etcdserverpb.HashRequest:
 etcdserverpb.HashResponse: header 1 ResponseHeader, hash 2 uint32
 etcdserverpb.HashKVRequest: revision 1 int64
 etcdserverpb.HashKVResponse: header 1 ResponseHeader, hash 2 uint32, compact_revision 3 int64
+etcdserverpb.AuthenticateRequest: name 1 string, password 2 string
+etcdserverpb.AuthenticateResponse: header 1 ResponseHeader, token 2 string
 etcdserverpb.AuthStatusRequest:
 etcdserverpb.AuthStatusResponse: header 1 ResponseHeader, enabled 2 bool, authRevision 3 uint64
 etcdserverpb.Unserved:
@@ -116,7 +118,7 @@ etcdserverpb.Watch: ~Watch~
 etcdserverpb.Lease: LeaseGrant LeaseRevoke ~LeaseKeepAlive~ LeaseTimeToLive LeaseLeases
 etcdserverpb.Cluster: MemberList MemberAdd! MemberRemove! MemberUpdate! MemberPromote!
 etcdserverpb.Maintenance: Alarm Status Defragment Hash HashKV Snapshot! MoveLeader! Downgrade!
-etcdserverpb.Auth: Authenticate! AuthStatus AuthEnable! AuthDisable! UserAdd! UserGet! UserList!
+etcdserverpb.Auth: Authenticate AuthStatus AuthEnable! AuthDisable! UserAdd! UserGet! UserList!
     UserDelete! UserChangePassword! UserGrantRole! UserRevokeRole! RoleAdd! RoleGet! RoleList!
     RoleDelete! RoleGrantPermission! RoleRevokePermission!
 grpc.health.v1.Health: Check=HealthCheck Watch=HealthCheck~

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from revstore.backend_tools import Log
 from revstore.errors import ConfigError
 
-__all__ = ["Pem", "Tls", "tls_from"]
+__all__ = ["Pem", "Tls", "file_state", "tls_from"]
 
 _log = Log("revstore.serve")
 
@@ -100,7 +100,7 @@ class Tls:
         )
 
     def _state(self) -> list[tuple[int, ...]]:
-        return [_state(path) for path in self._files.values()]
+        return [file_state(path) for path in self._files.values()]
 
     def _read(self) -> Pem:
         content = {field: _content(field, path) for field, path in self._files.items()}
@@ -144,7 +144,7 @@ def tls_from(
     return Tls(cert_file, key_file, client_ca_file, allowed_cn, allowed_san)
 
 
-def _state(path: str) -> tuple[int, ...]:
+def file_state(path: str) -> tuple[int, ...]:
     """Return what differs once a file was changed or replaced; nothing if there is none."""
     try:
         stat = os.stat(path)
