@@ -12,7 +12,15 @@ from typing import Any, Generic, TypeVar
 
 from revstore.cacher._config import CacherConfig
 from revstore.cacher._event_log import Entry, EventLog
-from revstore.cacher._view import Bucket, LabelBucket, Listener, Numbers, View, view_key
+from revstore.cacher._view import (
+    Bucket,
+    FieldBucket,
+    LabelBucket,
+    Listener,
+    Numbers,
+    View,
+    view_key,
+)
 from revstore.errors import StorageError
 from revstore.onlookers import shown_to
 from revstore.selectors import SelectionPredicate
@@ -69,7 +77,7 @@ class Generation(Generic[T]):
         # By scope, then by name, then by value.
         self._labels: dict[str, dict[str, dict[str, LabelBucket[T]]]] = {}
         # By the value of each indexed field; None is never a value.
-        self._fields: tuple[dict[str | None, Bucket[T]], ...] = tuple(
+        self._fields: tuple[dict[str | None, FieldBucket[T]], ...] = tuple(
             {} for _ in config.indexed_fields
         )
         self._progress: dict[Listener[T], Callable[[], None]] = {}
@@ -319,10 +327,12 @@ class Generation(Generic[T]):
         fresh = max(self.shown[0], self._fresh.floor)
         if fresh != self._fresh.floor:
             self._fresh = Numbers(fresh, ())
-        for path, buckets in zip(self._config.indexed_fields, self._fields, strict=True):
+        for at, path in enumerate(self._config.indexed_fields):
             value = predicate.field.exact(path)
             if value is not None:
-                return self._in(buckets, value, Bucket)
+                by_field = self._in(self._fields[at], value, FieldBucket)
+                by_field.at = at
+                return by_field
         for label in predicate.label.requirements:
             if label.operator == "in" and len(label.values) <= _VALUES:
                 home = self._labels.setdefault(scope, {}).setdefault(label.key, {})

@@ -16,7 +16,17 @@ from revstore.errors import CorruptObject
 from revstore.selectors import FieldSelector, LabelSelector, SelectionPredicate
 from revstore.storage import Event, EventType
 
-__all__ = ["Bucket", "LabelBucket", "Listener", "Numbers", "Reading", "View", "covers", "view_key"]
+__all__ = [
+    "Bucket",
+    "FieldBucket",
+    "LabelBucket",
+    "Listener",
+    "Numbers",
+    "Reading",
+    "View",
+    "covers",
+    "view_key",
+]
 
 T = TypeVar("T")
 
@@ -154,19 +164,17 @@ class Bucket(Generic[T]):
         return numbers[low : bisect_left(numbers, head, low)]
 
 
-class LabelBucket(Bucket[T]):
-    """Views of a scope that select a value of a label, perhaps among other values."""
+class ValueBucket(Bucket[T]):
+    """Views that select a value, which those that select nothing else all show alike."""
 
-    __slots__ = ("_memo", "name")
+    __slots__ = ("_memo",)
 
-    def __init__(self, known: Numbers, home: dict[Any, Any], value: str) -> None:
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: Hashable) -> None:
         super().__init__(known, home, value)
-        #: The name of the label.
-        self.name = ""
         self._memo: tuple[int, int, Reading[T] | None] | None = None
 
     def read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
-        """Return what each view shows that selects only by the label, whatever the values.
+        """Return what each view shows that selects only by the value, whatever other values.
 
         Return None if these may differ.
         """
@@ -184,22 +192,51 @@ class LabelBucket(Bucket[T]):
         segment = log.segment
         if numbers and numbers[0] < segment.base:
             return None
-        entries = [segment.items[number - segment.base] for number in numbers]
-        events = [entry.event for entry in entries if self._keeps(entry)]
-        if len(events) < len(entries):
-            return None
-        last = entries[-1].revision if entries else 0
+        events, last = [], 0
+        for number in numbers:
+            entry = segment.items[number - segment.base]
+            # Unless the value is unchanged, or comes or goes with its object.
+            if entry.error is not None or entry.previous_error is not None:
+                return None
+            item, previous = entry.item, entry.previous
+            if item is not None and not self._has(item):
+                return None
+            if previous is not None and not self._has(previous):
+                return None
+            events.append(entry.event)
+            last = entry.revision
         return Reading(tuple(events), head, last)  # type: ignore[arg-type]
 
-    def _keeps(self, entry: Entry[T]) -> bool:
-        """Return whether the label is unchanged, or comes or goes with its object."""
-        if entry.error is not None or entry.previous_error is not None:
-            return False
-        name, value = self.name, self._value
-        for item in entry.item, entry.previous:
-            if item is not None and (item.labels is None or item.labels.get(name) != value):
-                return False
-        return True
+    def _has(self, item: Item[T]) -> bool:
+        raise NotImplementedError
+
+
+class LabelBucket(ValueBucket[T]):
+    """Views of a scope that select a value of a label, perhaps among other values."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: str) -> None:
+        super().__init__(known, home, value)
+        #: The name of the label.
+        self.name = ""
+
+    def _has(self, item: Item[T]) -> bool:
+        return item.labels is not None and item.labels.get(self.name) == self._value
+
+
+class FieldBucket(ValueBucket[T]):
+    """Views that select a value of an indexed field."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, known: Numbers, home: dict[Any, Any], value: str) -> None:
+        super().__init__(known, home, value)
+        #: The place of the field among the indexed ones.
+        self.at = 0
+
+    def _has(self, item: Item[T]) -> bool:
+        return item.fields[self.at] == self._value
 
 
 class Reading(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -225,9 +262,9 @@ class View(Generic[T]):
     watches ask for in turn, and replaces it as a whole."""
 
     __slots__ = (
+        "_alone",
         "_field",
         "_label",
-        "_labelled",
         "_log",
         "_match",
         "_pure",
@@ -272,13 +309,16 @@ class View(Generic[T]):
         # Created when needed: many views only ever wait.
         self._match: Match[T] | None = None
         self._tolerant = even_if_corrupt  # shows unreadable objects, instead of ending
-        # Whether it shows the same as its buckets, unless a label changes.
-        self._labelled = (
-            isinstance(buckets, LabelBucket | tuple)
-            and predicate.field.empty
-            and len(predicate.label.requirements) == 1
-            and not even_if_corrupt
-        )
+        # Whether it shows the same as its buckets, unless the label or the field changes.
+        if even_if_corrupt:
+            self._alone = False
+        elif isinstance(buckets, FieldBucket):
+            everything = scope == config.resource_type.root
+            one = predicate.label.empty and len(predicate.field.requirements) == 1
+            self._alone = everything and one
+        else:
+            one = predicate.field.empty and len(predicate.label.requirements) == 1
+            self._alone = isinstance(buckets, LabelBucket | tuple) and one
         #: The last reading: its start, its end, and its result.
         self.memo: tuple[int, int, Reading[T]] | None = None
 
@@ -340,7 +380,7 @@ class View(Generic[T]):
         memo = self.memo
         if memo is not None and memo[0] == cursor and memo[1] == head:
             return memo[2]
-        reading = self._read_label(cursor, head) if self._labelled else None
+        reading = self._read_buckets(cursor, head) if self._alone else None
         if reading is None:
             reading = self._read(cursor, head)
         self.memo = cursor, head, reading
@@ -350,8 +390,8 @@ class View(Generic[T]):
         """Read as ``read`` does, but only events above ``revision``."""
         return self._read(cursor, head, revision)
 
-    def _read_label(self, cursor: int, head: int) -> Reading[T] | None:
-        """Return what was read for all views of the label; None if this view may show something
+    def _read_buckets(self, cursor: int, head: int) -> Reading[T] | None:
+        """Return what was read for all views of the value; None if this view may show something
         else."""
         found: Reading[T] | None = None
         buckets: Any = self.buckets
