@@ -105,12 +105,12 @@ class EndTests(StorageSuite):
                 with pytest.raises(Closed):
                     watch.poll(5)
             assert time.monotonic() - began >= 0.19
-        with pods.watch(timeout=0.3) as watch:
+        with pods.watch(timeout=0.5) as watch:
             seen = 0
             for number in range(10_000):
                 pods.create(f"k{number}")
                 try:
-                    seen += len(watch.poll(0) or ())
+                    seen += len(watch.poll(0.05) or ())
                 except Closed:
                     break
             assert 0 < seen <= number + 1
