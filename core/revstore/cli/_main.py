@@ -23,6 +23,7 @@ __all__ = ["run"]
 # Here, so that the list of commands imports none of them.
 _COMMANDS = {
     "apply": "Create or change objects from files.",
+    "backup": "Write everything in the store to a file.",
     "conformance": "Test the guarantees of a store.",
     "compact": "Discard the history up to a revision.",
     "delete": "Delete objects by name, file or selector.",
@@ -30,11 +31,13 @@ _COMMANDS = {
     "edit": "Change an object in an editor.",
     "get": "Show objects.",
     "plugins": "List and check the installed backends, or start a new one.",
+    "restore": "Fill an empty store from a backup.",
+    "verify": "Compare two stores, or a store and a backup.",
     "watch": "List objects, then print changes as they arrive.",
 }
 
 #: These go on even if nobody can read what they print: half of the work would be worse.
-_CHANGING = frozenset({"apply", "compact", "delete", "edit"})
+_CHANGING = frozenset({"apply", "compact", "delete", "edit", "restore"})
 
 
 class _LazyGroup(click.Group):

@@ -1,0 +1,74 @@
+"""Stores and backups that a command names as arguments."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from revstore.cli._failures import Misconfigured
+from revstore.config import StorageConfig
+from revstore.errors import ConfigError
+from revstore.operations import BackupReader, OnProgress, open_backup
+
+if TYPE_CHECKING:
+    from revstore.backend import Backend
+
+__all__ = ["backup_at", "keys", "opened", "prefix_option", "store_at"]
+
+prefix_option = click.option(
+    "--prefix",
+    default="",
+    metavar="PREFIX",
+    help="Only keys that begin with PREFIX, such as /registry/; needed where a user may not use "
+    "other keys.  [default: all keys]",
+)
+
+
+@contextmanager
+def store_at(place: str) -> Iterator[Backend]:
+    """Open the store that ``place`` names: a URL, or a TOML file as for --config."""
+    from revstore.factory import StorageFactory
+
+    try:
+        config = StorageConfig.load(Path(place) if _is_file(place) else place)
+    except ConfigError as error:
+        raise Misconfigured(str(error)) from error
+    with StorageFactory(config) as factory:
+        yield factory.backend()
+
+
+@contextmanager
+def backup_at(place: str, on_progress: OnProgress | None = None) -> Iterator[BackupReader]:
+    """Open and check the backup in the file ``place``, or in standard input for "-"."""
+    with ExitStack() as stack:
+        if place != "-":
+            yield stack.enter_context(open_backup(place, on_progress=on_progress))
+            return
+        # It is read several times. Nobody else can open a file without a name.
+        file = stack.enter_context(tempfile.TemporaryFile())
+        while data := sys.stdin.buffer.read(1 << 20):
+            file.write(data)
+        yield stack.enter_context(BackupReader(file, "standard input"))
+
+
+@contextmanager
+def opened(place: str, on_progress: OnProgress | None = None) -> Iterator[Backend | BackupReader]:
+    """Open a store or a backup: a URL or a TOML file is a store, any other file a backup."""
+    is_backup = place == "-" or (_is_file(place) and not place.endswith(".toml"))
+    with backup_at(place, on_progress) if is_backup else store_at(place) as side:
+        yield side
+
+
+def keys(count: int) -> str:
+    """Return "1 key", "2 keys"."""
+    return f"{count} key{'' if count == 1 else 's'}"
+
+
+def _is_file(place: str) -> bool:
+    return "://" not in place and Path(place).is_file()

@@ -1,0 +1,183 @@
+"""``revstore backup``, ``restore`` and ``verify``, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from revstore.config import StorageConfig
+from revstore.plugins import open_backend
+
+pytestmark = pytest.mark.slow
+
+COMMAND = [sys.executable, "-m", "revstore"]
+
+
+class Command:
+    def __init__(self, folder):
+        self.folder = folder
+        self.env = {name: text for name, text in os.environ.items() if "REVSTORE" not in name}
+
+    def __call__(self, *words, code=0, stdin=b""):
+        """What it prints, and the lines of its errors."""
+        done = subprocess.run(
+            [*COMMAND, *words],
+            input=stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env=self.env,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert b"Traceback" not in done.stderr
+        return done.stdout, done.stderr.decode().splitlines()
+
+
+@pytest.fixture
+def command(tmp_path):
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def filled(url_of):
+    url = url_of("sqlite", "from")
+    with open_backend(StorageConfig.from_url(url)) as store:
+        for number in range(5):
+            store.put(f"/registry/pods/a/p{number}", b"value", expected_revision=0)
+    return url
+
+
+def test_there_and_back(command, filled, url_of):
+    for kind in ("sqlite", "etcd3", "etcd2"):
+        url = url_of(kind, "to")
+        out, _ = command("backup", "b", "--json", "--store", filled)
+        made = json.loads(out)
+        assert (made["keys"], made["revision"]) == (5, 6)
+        out, errors = command("restore", "b", "--json", "--bump-by-writes", "--store", url)
+        restored = json.loads(out)
+        assert (restored["keys"], restored["written"], restored["resumed"]) == (5, 5, False)
+        assert restored["old_versions_expire"] == (kind != "etcd2")
+        assert bool(errors) == (kind == "etcd2")
+        out, _ = command("verify", filled, url, "--json")
+        assert json.loads(out) == {"different": 0, "differences": [], "equal": True, "keys": 5}
+        assert command("verify", "b", "--store", url)[0] == b"5 keys are equal.\n"
+
+
+def test_through_a_pipe(command, filled, url_of):
+    backup, _ = command("backup", "-", "--store", filled)
+    out, _ = command("restore", "-", "--store", url_of("sqlite", "to"), stdin=backup)
+    assert b"Restored 5 keys" in out
+    _, (line,) = command(
+        "restore", "-", "--store", url_of("sqlite", "other"), stdin=backup[:-1], code=1
+    )
+    assert line.startswith("error: standard input: it was cut off or altered")
+
+
+def test_differences_are_named(command, filled, url_of):
+    url = url_of("sqlite", "to")
+    with open_backend(StorageConfig.from_url(url)) as store:
+        store.put("/registry/pods/a/p1", b"other", expected_revision=0)
+        store.put("/registry/pods/a/p2", b"value", expected_revision=0, ttl=100)
+        store.put("/registry/pods/a/p9", b"value", expected_revision=0)
+    out, _ = command("verify", filled, url, "--json", code=1)
+    assert [(each["what"], each["key"][-2:]) for each in json.loads(out)["differences"]] == [
+        ("missing", "p0"),
+        ("value", "p1"),
+        ("ttl", "p2"),
+        ("missing", "p3"),
+        ("missing", "p4"),
+        ("extra", "p9"),
+    ]
+    out, _ = command("verify", filled, url, code=1)
+    assert out.splitlines()[-1] == b"6 of 6 keys differ."
+    out, _ = command("verify", filled, url, "--prefix", "/registry/pods/a/p9", code=1)
+    assert b"1 of 1 key differs." in out
+
+
+def test_wrong_usage_and_failures(command, filled, tmp_path):
+    (tmp_path / "no").write_text("no backup")
+    for words, code, text in [
+        (("backup", "-", "--json"), 2, "give - or --json, not both"),
+        (("backup", "missing/b"), 1, "No such file"),
+        (("restore", "no"), 1, "no: it is not a backup of revstore"),
+        (("restore", "missing"), 1, "No such file"),
+        (("restore", "no", "--merge", "both"), 2, "skip"),
+        (("verify", "nothing://x", "no"), 2, "nothing"),
+        (("backup", "b", "--store", "etcd3://127.0.0.1:1?timeout=1"), 3, "127.0.0.1:1"),
+    ]:
+        store = () if "--store" in words else ("--store", filled)
+        _, errors = command(*words, *store, code=code)
+        assert text in errors[-1]
+    assert not (tmp_path / "b").exists()
+
+
+def test_no_plain_text_of_an_encrypted_secret(command, tmp_path):
+    (tmp_path / "keys.yaml").write_text(
+        """
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - aesgcm:
+      keys:
+      - name: k1
+        secret: MDEyMzQ1Njc4OWFiY2RlZg==
+"""
+    )
+    (tmp_path / "keys.yaml").chmod(0o600)
+    (tmp_path / "store.toml").write_text(
+        f"""
+url = "sqlite:///{tmp_path}/a.db"
+transformer = "encryption"
+[transformer_options]
+config = "{tmp_path}/keys.yaml"
+"""
+    )
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s", "namespace": "d"},
+        "stringData": {"password": "correct-horse"},
+    }
+    command("apply", "-f", "-", "--config", "store.toml", stdin=json.dumps(secret).encode())
+    for compression in ("none", "gzip", "zstd"):
+        command("backup", "b", "--compression", compression, "--config", "store.toml")
+        data = (tmp_path / "b").read_bytes()
+        if compression == "none":
+            assert b"k8s:enc:aesgcm:v1:k1:" in data
+        assert b"horse" not in data
+    # It comes back with the keys.
+    text = (tmp_path / "store.toml").read_text().replace("a.db", "b.db")
+    (tmp_path / "new.toml").write_text(text)
+    command("restore", "b", "--config", "new.toml")
+    out, _ = command("get", "secret", "s", "-n", "d", "-o", "json", "--config", "new.toml")
+    assert json.loads(out)["stringData"] == {"password": "correct-horse"}
+
+
+def test_closed_streams(command, filled, tmp_path):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND, "backup", "b", "--store", filled],
+        cwd=tmp_path,
+        env=command.env,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    command("verify", "b", filled)
+    # A reader that goes away ends a backup to standard output.
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} backup - --store {filled} | true; exit $PIPESTATUS"],
+        cwd=tmp_path,
+        env=command.env,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, 141)  # 0: it was written before the reader went
+    assert done.stderr == b""
