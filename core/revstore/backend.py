@@ -498,7 +498,10 @@ class Backend(Closing):
         The error's message holds ``reason``. On a store that is fenced already this changes the
         reason. A fence survives a restart. Refused are ``put``, ``delete`` and the writes of
         transactions, even those that would lose, and ``grant``, ``keep_alive`` and ``revoke`` of
-        leases. Nothing expires meanwhile. Reads, watches, ``compact`` and ``raise_revision`` work.
+        leases. Reads, watches, ``compact`` and ``raise_revision`` work. Nothing expires meanwhile,
+        except in a store whose own server counts the time, such as etcd. Setting the fence may take
+        a revision. A call that changes a lease while the fence is being set may raise
+        ``OutcomeUnknown``.
 
         Raises:
             Unsupported: without FENCE.

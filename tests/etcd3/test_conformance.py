@@ -20,6 +20,7 @@ from revstore.testing import (
     WatchTests,
 )
 from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._operator_steps import OperatorStepTests
 from revstore.testing.etcd import EtcdServer
 from revstore.values import Capability
 from revstore_etcd3 import revstore_backend
@@ -91,6 +92,10 @@ class OnNewEtcd(OnEtcd):
 
 class TestCompaction(OnNewEtcd, CompactionTests):
     """CMP-1: history is dropped."""
+
+
+class TestOperatorSteps(OnNewEtcd, OperatorStepTests):
+    """The fence."""
 
 
 class TestCacher(OnNewEtcd, CacherTests):

@@ -156,6 +156,7 @@ def done(*responses, succeeded=True, header=HEAD):
 
 
 PUT = op(response_put=rpc_pb2.PutResponse())
+NO_FENCE = op(response_range=ranged())
 
 
 def test_what_an_etcd_says_is_taken():
@@ -169,7 +170,7 @@ def test_what_an_etcd_says_is_taken():
             op(response_delete_range=rpc_pb2.DeleteRangeResponse(prev_kvs=[KV]))
         )
         assert backend.delete("/a", expected_revision=5).kv.revision == 5
-        server.answers["Txn"] = done(op(response_range=ranged(KV)), succeeded=False)
+        server.answers["Txn"] = done(op(response_range=ranged(KV)), NO_FENCE, succeeded=False)
         assert backend.put("/a", b"", expected_revision=3).current.revision == 5
 
 
@@ -244,9 +245,12 @@ WRITTEN = {
     "before what it replaces": done(PUT, header=rpc_pb2.ResponseHeader(cluster_id=7, revision=4)),
     "another cluster": done(PUT, header=rpc_pb2.ResponseHeader(cluster_id=8, revision=10)),
     "refused without the key": done(succeeded=False),
-    "refused for another key": done(op(response_range=ranged(changed(key=b"/b"))), succeeded=False),
+    "refused without the fence": done(op(response_range=ranged(KV)), succeeded=False),
+    "refused for another key": done(
+        op(response_range=ranged(changed(key=b"/b"))), NO_FENCE, succeeded=False
+    ),
     "refused by what cannot be": done(
-        op(response_range=ranged(changed(mod_revision=-1))), succeeded=False
+        op(response_range=ranged(changed(mod_revision=-1))), NO_FENCE, succeeded=False
     ),
 }
 
@@ -356,7 +360,8 @@ def test_answers_that_were_changed(mutant, fields, revision, more, count, succee
     header = rpc_pb2.ResponseHeader(cluster_id=7, revision=revision)
     answer = ranged(*(changed(**each) for each in fields), header=header, more=more, count=count)
     server.answers["Range"] = answer
-    server.answers["Txn"] = done(op(response_range=answer), succeeded=succeeded, header=header)
+    parts = [op(response_range=answer), *[NO_FENCE] * (not succeeded)]
+    server.answers["Txn"] = done(*parts, succeeded=succeeded, header=header)
     for call in (
         lambda: backend.get("/a", timeout=PATIENCE).kv,
         lambda: backend.list("/", timeout=PATIENCE, limit=3).kvs,

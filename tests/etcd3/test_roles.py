@@ -10,7 +10,7 @@ import pytest
 from revstore.cli._bench import Bench
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
-from revstore.errors import AccessDenied
+from revstore.errors import AccessDenied, ReadOnly
 from revstore.factory import StorageFactory
 from revstore.plugins import open_backend, run_doctor
 from revstore.secret import Secret
@@ -18,6 +18,7 @@ from revstore.testing.etcd import EtcdServer
 
 PASSWORD = "hunter2"
 PREFIX = ("--prefix", "readwrite", "/registry/")
+FENCE = ("read", b"\xffrevstore/fence")
 EVERYTHING = ("--from-key", "read", "")
 ELECTION = ("readwrite", "compact_rev_key")
 
@@ -29,7 +30,7 @@ def limited(etcd_binary: str) -> Iterator[Callable[..., StorageConfig]]:
         server.start()
         administrator = ["--user", f"root:{PASSWORD}"]
 
-        def etcdctl(*words: str) -> None:
+        def etcdctl(*words: str | bytes) -> None:
             env = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
             command = ["etcdctl", "--endpoints", server.client_url, *words]
             subprocess.run(command, env=env, check=True, capture_output=True, timeout=20)
@@ -41,7 +42,7 @@ def limited(etcd_binary: str) -> Iterator[Callable[..., StorageConfig]]:
             etcdctl("user", "grant-role", name, name)
         etcdctl("auth", "enable")
 
-        def limited(*grants: tuple[str, ...]) -> StorageConfig:
+        def limited(*grants: tuple[str | bytes, ...]) -> StorageConfig:
             for grant in grants:
                 etcdctl(*administrator, "role", "grant-permission", "app", *grant)
             return StorageConfig(
@@ -62,7 +63,7 @@ def failed(config: StorageConfig) -> dict[str, str]:
 def test_a_role_limited_to_the_prefix(limited: Callable[..., StorageConfig]) -> None:
     """Reads and writes of objects work, the store's status too. A watch ends at once with
     AccessDenied that says what to grant; with that it works."""
-    config = limited(PREFIX)
+    config = limited(PREFIX, FENCE)
     with StorageFactory(config) as factory:
         pods = factory.registry("pods")
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "x"}}
@@ -90,7 +91,7 @@ def test_a_role_limited_to_the_prefix(limited: Callable[..., StorageConfig]) -> 
 
 def test_errors_name_the_user_and_the_key(limited: Callable[..., StorageConfig]) -> None:
     """Reads, lists and writes outside the prefix, and the key by which compactors agree."""
-    with open_backend(limited(PREFIX)) as backend:
+    with open_backend(limited(PREFIX, FENCE)) as backend:
         for key, call in (
             ("/other/x", lambda: backend.get("/other/x")),
             ("/other/", lambda: backend.list("/other/")),
@@ -99,6 +100,35 @@ def test_errors_name_the_user_and_the_key(limited: Callable[..., StorageConfig])
         ):
             with pytest.raises(AccessDenied, match=f"user 'app' do not cover '{key}'"):
                 call()
+
+
+def test_a_role_that_may_not_read_the_fence(limited: Callable[..., StorageConfig]) -> None:
+    """Writes and doctor say what to grant, as an unseen fence would not stop anything; reads
+    work. A role that may also write it sets and removes the fence."""
+    config = limited(PREFIX)
+    with open_backend(config) as backend:
+        assert backend.list("/registry/").kvs == ()
+        for write in (
+            lambda: backend.put("/registry/a", b"", expected_revision=0),
+            lambda: backend.transaction(lambda seen: seen.put("/registry/a", b"")),
+            lambda: backend.leases().grant(100),
+            lambda: backend.fence("why"),
+        ):
+            with pytest.raises(AccessDenied, match=r"read \$'.xffrevstore/fence'") as caught:
+                write()
+            assert PASSWORD not in str(caught.value)
+        assert "xffrevstore/fence" in failed(config)["role for writes"]
+
+        limited(FENCE)
+        assert backend.put("/registry/a", b"", expected_revision=0).succeeded
+        with pytest.raises(AccessDenied, match="'app' do not cover 'the fence'"):
+            backend.fence("why")
+
+        limited(("readwrite", FENCE[1]))
+        backend.fence("why")
+        with pytest.raises(ReadOnly, match="why"):
+            backend.put("/registry/b", b"", expected_revision=0)
+        backend.unfence()
 
 
 def test_doctor_writes_nothing(limited: Callable[..., StorageConfig]) -> None:
@@ -122,7 +152,7 @@ def test_bench_of_a_limited_role(limited: Callable[..., StorageConfig]) -> None:
     assert [row.name for row in bench.rows if row.note] == ["put"]
     assert bench.summary == "Neither writes nor reads could be measured."
 
-    with StorageFactory(limited(PREFIX)) as factory:
+    with StorageFactory(limited(PREFIX, FENCE)) as factory:
         bench = Bench(factory)
         bench.run()
         assert factory.backend().count("/registry/").count == 0

@@ -23,7 +23,7 @@ from revstore.errors import (
 from revstore.plugins import open_backend
 from revstore_etcd3._errors import Fate, fate_of, translate
 from revstore_etcd3._leases import LeaseManager, reuse_window
-from revstore_etcd3._requests import prefix_end
+from revstore_etcd3._requests import FENCE, prefix_end
 
 FATES = [
     ("UNAVAILABLE", "failed to connect to all addresses", Fate.NEVER_SENT, Unreachable),
@@ -82,10 +82,10 @@ def test_leases_are_shared():
 
 
 @pytest.mark.parametrize(
-    ("prefix", "end"), [(b"/a/", b"/a0"), (b"a\xff", b"b"), (b"", b"\0"), (b"\xff\xff", b"\0")]
+    ("prefix", "end"), [(b"/a/", b"/a0"), (b"a\xff", b"b"), (b"", FENCE), (b"\xff\xff", FENCE)]
 )
 def test_prefix_end(prefix, end):
-    """The first key behind a prefix; a zero byte for none."""
+    """The first key behind a prefix; the fence behind all keys."""
     assert prefix_end(prefix) == end
 
 

@@ -1,5 +1,8 @@
 """revstore's etcd v3 backend: an etcd cluster of version 3.4 or later.
 
+``Backend.fence`` stops every process that writes with revstore, but no other program: etcd itself
+knows nothing of it.
+
 Importing this module imports neither grpc nor the etcd client; opening a store does.
 """
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from revstore.errors import CorruptStore
+from revstore.errors import CorruptStore, ReadOnly
 from revstore.values import DeleteResult, KeyValue, PutResult
 
 __all__ = [
+    "check_fence_range",
     "check_header",
     "check_lease",
+    "check_refusal",
     "check_written",
     "count_of",
     "delete_result",
@@ -94,8 +96,36 @@ def check_written(response: Any, deletions: Sequence[bool], before: int) -> int:
 
 
 def _current(response: Any, key: bytes) -> KeyValue | None:
-    """Return the key as stored, which conflicts with a write that did not succeed."""
-    return one_of(_only(response, "response_range").kvs, key, response.header.revision)
+    """Return the key as stored, which conflicts with a write that did not succeed.
+
+    Raises:
+        ReadOnly: the store is fenced.
+    """
+    parts = response.responses
+    if len(parts) != 2 or not all(part.HasField("response_range") for part in parts):
+        raise CorruptStore("the server's answer does not fit the transaction")
+    check_fence_range(parts[1].response_range)
+    return one_of(parts[0].response_range.kvs, key, response.header.revision)
+
+
+def check_refusal(response: Any) -> None:
+    """Check why a transaction was refused.
+
+    Raises:
+        ReadOnly: the store is fenced.
+    """
+    check_fence_range(_only(response, "response_range"))
+
+
+def check_fence_range(response: Any) -> None:
+    """Check that a read of the fence found none.
+
+    Raises:
+        ReadOnly: the store is fenced.
+    """
+    if response.kvs:
+        reason = response.kvs[0].value.decode(errors="replace")
+        raise ReadOnly(reason or "the store is fenced")
 
 
 def _only(response: Any, kind: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from revstore.arguments import (
     check_compact,
     check_delete,
+    check_fence,
     check_get,
     check_key,
     check_list,
@@ -21,6 +22,7 @@ from revstore.backend import Backend, BackendWatch, Leases, Transaction
 from revstore.config import StorageConfig
 from revstore.deadlines import check_seconds
 from revstore.errors import (
+    AccessDenied,
     BackendError,
     Compacted,
     CorruptStore,
@@ -49,7 +51,7 @@ from revstore_etcd3._lease_service import Etcd3Leases, LeaseService
 from revstore_etcd3._leases import LeaseManager
 from revstore_etcd3._options import Etcd3Options
 from revstore_etcd3._reader import Reader
-from revstore_etcd3._requests import delete_request, put_request, range_request
+from revstore_etcd3._requests import delete_request, fence_request, put_request, range_request
 from revstore_etcd3._transactions import Transactions
 from revstore_etcd3._watch import Etcd3Watch
 from revstore_etcd3._wire import rpc_pb2
@@ -281,6 +283,21 @@ class Etcd3Backend(Backend):
         self._run(timeout, compact, revision=revision, compacted=revision)
         self._compacted = max(self._compacted, revision)
 
+    def fence(self, reason: str, *, timeout: float | None = None) -> None:
+        """As in the contract, by a key that each write of revstore compares.
+
+        Other programs do not compare it, so nothing stops their writes. etcd goes on to end leases.
+        """
+        check_fence(reason)
+        self._set_fence(reason, timeout)
+
+    def unfence(self, *, timeout: float | None = None) -> None:
+        self._set_fence("", timeout)
+
+    def _set_fence(self, reason: str, timeout: float | None) -> None:
+        request = fence_request(reason)
+        self._run(timeout, lambda deadline: self._write(request, left_of(deadline), "the fence", 0))
+
     def size(self, *, timeout: float | None = None) -> int | None:
         """Return the size of the member's database file, as in the contract."""
         return self._run(timeout, lambda deadline: int(self._member(deadline).dbSize))
@@ -365,9 +382,13 @@ class Etcd3Backend(Backend):
     def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
         identity = self._client.identity
         before = identity.revision
-        response = self._client.write(
-            lambda server: server.kv.Txn, request, timeout, key=key, expected=expected
-        )
+        try:
+            response = self._client.write(
+                lambda server: server.kv.Txn, request, timeout, key=key, expected=expected
+            )
+        except AccessDenied:
+            self._reader.check_fence(time.monotonic() + _LOOK)
+            raise
         try:
             identity.seen(response.header, before)
         except IncompatibleStore as error:

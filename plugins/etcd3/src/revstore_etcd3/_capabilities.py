@@ -6,5 +6,5 @@ from revstore.values import Capability
 
 __all__ = ["CAPABILITIES"]
 
-#: Nobody but etcd counts its revisions, and nothing stops what expires there or what others write.
-CAPABILITIES = frozenset(Capability) - {Capability.RAISE_REVISION, Capability.FENCE}
+#: Nobody but etcd counts its revisions.
+CAPABILITIES = frozenset(Capability) - {Capability.RAISE_REVISION}

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from revstore.config import StorageConfig
-from revstore.errors import AccessDenied
+from revstore.errors import AccessDenied, ReadOnly
 from revstore.hooks import CheckResult, DoctorCheck
+from revstore_etcd3._answers import check_fence_range
 from revstore_etcd3._client import Client, Method
 from revstore_etcd3._errors import translate
 from revstore_etcd3._options import Etcd3Options
-from revstore_etcd3._requests import put_request
+from revstore_etcd3._reader import unfenceable
+from revstore_etcd3._requests import fence_range, put_request
 from revstore_etcd3._stream import whole_store
 from revstore_etcd3._wire import RpcError, code_of, details_of, rpc_pb2
 
@@ -46,6 +48,7 @@ def check_members(config: StorageConfig) -> Iterator[DoctorCheck]:
             detail = f"{status.version}, {role}, {size:.1f} MB, revision {status.header.revision}"
             yield DoctorCheck(name=name, result=CheckResult.OK, detail=detail)
         yield from _alarms(client)
+        yield from _fence(client)
         yield from _permissions(client, config)
     finally:
         client.close()
@@ -71,6 +74,18 @@ def _permissions(client: Client, config: StorageConfig) -> Iterator[DoctorCheck]
                 f"readwrite {_ELECTION}`, or set compaction_interval to 0"
             )
             yield DoctorCheck(name="role for compaction", result=CheckResult.WARNING, detail=detail)
+
+
+def _fence(client: Client) -> Iterator[DoctorCheck]:
+    """Yield that the store is fenced, or that the user's roles do not let it see that."""
+    try:
+        check_fence_range(client.read(lambda server: server.kv.Range, fence_range(), _TIMEOUT))
+    except ReadOnly as error:
+        detail = f"all writes of revstore are refused: {error}"
+        yield DoctorCheck(name="fence", result=CheckResult.WARNING, detail=detail)
+    except AccessDenied:
+        detail = unfenceable(client.user)
+        yield DoctorCheck(name="role for writes", result=CheckResult.FAILED, detail=detail)
 
 
 def _denied(client: Client, method: Method, request: Any) -> str:

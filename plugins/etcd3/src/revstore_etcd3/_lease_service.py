@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from revstore.arguments import check_grant, check_lease
@@ -16,6 +16,7 @@ from revstore.errors import (
     LeaseExists,
     LeaseNotFound,
     OutcomeUnknown,
+    StorageError,
 )
 from revstore.values import LeaseInfo
 from revstore_etcd3._client import Client, Method, left_of
@@ -41,7 +42,8 @@ class LeaseService:
         """Make a lease of at least ``ttl`` seconds; ``lease`` 0: the server chooses the id."""
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl, ID=lease)
         try:
-            response = self._write(lambda server: server.lease.LeaseGrant, request, deadline)
+            with self._unfenced(deadline):
+                response = self._write(lambda server: server.lease.LeaseGrant, request, deadline)
         except BackendError as error:
             if "lease already exists" not in str(error):
                 raise
@@ -55,7 +57,8 @@ class LeaseService:
         """Revoke a lease; return the revision."""
         request = rpc_pb2.LeaseRevokeRequest(ID=lease)
         try:
-            response = self._write(lambda server: server.lease.LeaseRevoke, request, deadline)
+            with self._unfenced(deadline):
+                response = self._write(lambda server: server.lease.LeaseRevoke, request, deadline)
         except BackendError as error:
             if "lease not found" not in str(error):
                 raise
@@ -65,7 +68,10 @@ class LeaseService:
     def keep_alive(self, lease: int, deadline: float) -> LeaseInfo:
         """Start the ttl again; this may be sent more than once."""
         request = rpc_pb2.LeaseKeepAliveRequest(ID=lease)
-        response = self._client.read(lambda server: server.keep_alive, request, left_of(deadline))
+        with self._unfenced(deadline):
+            response = self._client.read(
+                lambda server: server.keep_alive, request, left_of(deadline)
+            )
         self._client.identity.same(response.header)
         _check_id(response.ID, lease)
         if response.TTL <= 0:
@@ -87,6 +93,24 @@ class LeaseService:
         request = rpc_pb2.MemberListRequest()
         response = self._look(lambda server: server.list_leases, request, deadline)
         return tuple(sorted(_signed(each.ID) for each in response.members))
+
+    @contextlib.contextmanager
+    def _unfenced(self, deadline: float) -> Iterator[None]:
+        """Enter a block in which a lease is changed.
+
+        etcd does not change leases in transactions, so the fence is read before and after: a change
+        that is acknowledged was made before the fence.
+
+        Raises:
+            ReadOnly: the store is fenced.
+            OutcomeUnknown: it was fenced during the block, or this could not be found out.
+        """
+        self._reader.check_fence(deadline)
+        yield
+        try:
+            self._reader.check_fence(deadline)
+        except StorageError as error:
+            raise OutcomeUnknown("", 0, str(error)) from error
 
     def _look(self, method: Method, request: Any, deadline: float) -> Any:
         """Ask about leases. A server answers from its own state, so that a linearizable read of the

@@ -17,8 +17,8 @@ class Etcd3Options:
     which another server is tried. ``keepalive_time``: seconds of silence after which the other end
     is asked for a sign of life; ``keepalive_timeout``: seconds that it may take to answer.
     ``page``: how many keys are read in one request; it is halved if a page is too large for one
-    message. ``max_txn_ops``: how many keys and ranges a transaction compares at most; as the
-    server's option of that name.
+    message. ``max_txn_ops``: how many keys and ranges a transaction compares at most, the fence
+    included; as the server's option of that name.
 
     Raises:
         ConfigError: a value is not allowed; the error names the field.

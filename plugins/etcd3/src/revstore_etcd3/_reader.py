@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from revstore.errors import (
+    AccessDenied,
     BackendError,
     CorruptStore,
     StorageError,
@@ -14,15 +15,23 @@ from revstore.errors import (
     ValueTooLarge,
 )
 from revstore.values import KeyValue, ListResult
-from revstore_etcd3._answers import count_of, kv_of
+from revstore_etcd3._answers import check_fence_range, count_of, kv_of
 from revstore_etcd3._client import Client, left_of
-from revstore_etcd3._requests import range_request, watch_request
+from revstore_etcd3._requests import fence_range, range_request, watch_request
 from revstore_etcd3._wire import RpcError, rpc_pb2
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "unfenceable"]
 
 # Seconds for requests that only make an error more precise.
 _LOOK = 2.0
+
+
+def unfenceable(user: str) -> str:
+    """Return what a role lacks that may not read the fence."""
+    return (
+        f"the roles of user {user!r} do not cover the key of the fence, which each write compares: "
+        "`etcdctl role grant-permission ROLE read $'\\xffrevstore/fence'`"
+    )
 
 
 class Reader:
@@ -50,6 +59,20 @@ class Reader:
     def header(self, timeout: float) -> Any:
         """Return the store's identity and revision; the answer is linearizable."""
         return self.range(self.nothing, timeout).header
+
+    def check_fence(self, deadline: float) -> None:
+        """Check that the store is not fenced.
+
+        Raises:
+            ReadOnly: it is.
+        """
+        try:
+            response = self.range(fence_range(), left_of(deadline))
+        except AccessDenied as error:
+            if "permission denied" in str(error).lower():
+                raise AccessDenied(unfenceable(self._client.user)) from error
+            raise
+        check_fence_range(response)
 
     def read_pages(
         self,

@@ -12,9 +12,12 @@ from revstore_etcd3._answers import kv_of
 from revstore_etcd3._wire import kv_pb2, rpc_pb2
 
 __all__ = [
+    "FENCE",
     "change_operation",
     "delete_request",
     "event_of",
+    "fence_request",
+    "fence_range",
     "prefix_end",
     "put_request",
     "range_request",
@@ -23,12 +26,15 @@ __all__ = [
 ]
 
 _EVERYTHING = b"\0"
+#: The key that exists while the store is fenced; its value is the reason. It is not UTF-8 and
+#: behind all keys that are, so that no object has it and neither lists nor watches show it.
+FENCE = b"\xffrevstore/fence"
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """Return the first key after all that begin with ``prefix``."""
+    """Return the first key after all that begin with ``prefix``; after "" it is the fence."""
     stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else _EVERYTHING
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else FENCE
 
 
 def range_request(prefix: str, start: bytes = b"", **fields: Any) -> Any:
@@ -42,20 +48,39 @@ def range_request(prefix: str, start: bytes = b"", **fields: Any) -> Any:
 def put_request(
     key: bytes, value: bytes, expected: int, *, lease: int = 0, ignore_lease: bool = False
 ) -> Any:
-    """Return one transaction: put if the key is at ``expected``, else read it."""
+    """Return one transaction: put if the key is at ``expected``, else read it and the fence."""
     put = rpc_pb2.PutRequest(key=key, value=value, lease=lease, ignore_lease=ignore_lease)
     return _compare(key, expected, rpc_pb2.RequestOp(request_put=put))
 
 
 def delete_request(key: bytes, expected: int) -> Any:
-    """Return one transaction: delete if the key is at ``expected``, else read it."""
+    """Return one transaction: delete if the key is at ``expected``, else read it and the fence."""
     delete = rpc_pb2.DeleteRangeRequest(key=key, prev_kv=True)
     return _compare(key, expected, rpc_pb2.RequestOp(request_delete_range=delete))
 
 
 def _compare(key: bytes, expected: int, operation: Any) -> Any:
     read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))
-    return rpc_pb2.TxnRequest(compare=[_at(key, expected)], success=[operation], failure=[read])
+    return rpc_pb2.TxnRequest(
+        compare=[_at(key, expected), _NOT_FENCED],
+        success=[operation],
+        failure=[read, _READ_FENCE],
+    )
+
+
+def fence_range() -> Any:
+    """Return a read of the fence."""
+    return rpc_pb2.RangeRequest(key=FENCE)
+
+
+def fence_request(reason: str) -> Any:
+    """Return a transaction that sets the fence, or removes it if ``reason`` is ""."""
+    if reason:
+        put = rpc_pb2.PutRequest(key=FENCE, value=reason.encode())
+        change = rpc_pb2.RequestOp(request_put=put)
+    else:
+        change = rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=FENCE))
+    return rpc_pb2.TxnRequest(success=[change])
 
 
 def change_operation(change: Change, lease: int) -> Any:
@@ -77,8 +102,9 @@ def transaction_request(
     operations: Iterable[Any],
 ) -> Any:
     """Make a transaction that does ``operations`` if each of ``keys`` is at its revision, and
-    nothing in ``ranges`` is newer than ``revision``."""
+    nothing in ``ranges`` is newer than ``revision``; else it reads the fence."""
     compare = [_at(key.encode(), expected) for key, expected in keys.items()]
+    compare.append(_NOT_FENCED)
     for low, end in ranges:
         compare.append(
             rpc_pb2.Compare(
@@ -89,7 +115,7 @@ def transaction_request(
                 mod_revision=revision + 1,
             )
         )
-    return rpc_pb2.TxnRequest(compare=compare, success=operations)
+    return rpc_pb2.TxnRequest(compare=compare, success=operations, failure=[_READ_FENCE])
 
 
 def _at(key: bytes, revision: int) -> Any:
@@ -99,6 +125,10 @@ def _at(key: bytes, revision: int) -> Any:
         key=key,
         mod_revision=revision,
     )
+
+
+_NOT_FENCED = _at(FENCE, 0)
+_READ_FENCE = rpc_pb2.RequestOp(request_range=fence_range())
 
 
 def watch_request(start: int) -> Any:

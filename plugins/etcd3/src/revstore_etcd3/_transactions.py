@@ -2,8 +2,8 @@
 
 A body reads at one revision and collects its writes. One transaction of etcd then makes them if
 what was read is unchanged: it compares the revision of each key, and checks that each range has
-nothing newer. A range does not show deletions, so each key of a range is compared as well. If a
-comparison fails, the body runs again.
+nothing newer, and that the store is not fenced. A range does not show deletions, so each key of a
+range is compared as well. If a comparison fails, the body runs again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from revstore.errors import (
     ValueTooLarge,
 )
 from revstore.values import KeyValue, ListResult, TransactionResult
-from revstore_etcd3._answers import check_written, one_of
+from revstore_etcd3._answers import check_refusal, check_written, one_of
 from revstore_etcd3._calls import MainThreadCalls
 from revstore_etcd3._client import left_of
 from revstore_etcd3._lease_service import LeaseService
@@ -157,10 +157,10 @@ class Transactions:
         Raises:
             TransactionTooLarge: it does not.
         """
-        if compares > self._max:
+        if compares >= self._max:
             raise TransactionTooLarge(
                 f"a transaction that writes compares {compares} keys and ranges that it read or "
-                f"wrote, and etcd compares {self._max} at most (max_txn_ops)"
+                f"wrote, and the fence, and etcd compares {self._max} at most (max_txn_ops)"
             )
 
     def run(
@@ -232,9 +232,10 @@ class Transactions:
             for lease in leases.values():
                 self._shared.forget(lease)
             return 0
-        if not response.succeeded:
-            return 0
         try:
+            if not response.succeeded:
+                check_refusal(response)
+                return 0
             return check_written(
                 response, [change.value is None for change in changes], seen.revision
             )
