@@ -97,6 +97,8 @@ class Gateway:
         try:
             found = next(_messages(name, request.body), None) or _METHODS[name].request()
             response = await self._unary[name](found)
+            if isinstance(response, bytes):
+                response = _METHODS[name].response.FromString(response)
             text = await self._json(response)
         except Exception as error:  # noqa: BLE001 - every error has an answer
             return _failure(_refused(name, error))

@@ -12,7 +12,7 @@ from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, TOO_LARGE, Refused
 from revstore_serve._feed import Feed
 from revstore_serve._proto import message
-from revstore_serve._ranges import check_range, range_message
+from revstore_serve._ranges import check_range, range_bytes, range_message
 from revstore_serve._txn import (
     Answer,
     NeedsHistory,
@@ -60,23 +60,25 @@ class KeyValues:
         self._read = read
         self._work = work
 
-    async def range(self, request: Any) -> Any:
+    async def range(self, request: Any) -> bytes:
         check_range(request)
-        return await self._read(lambda: self._range(request))
+        found: bytes = await self._read(lambda: self._range(request))
+        return found
 
-    def _range(self, request: Any) -> Any:
+    def _range(self, request: Any) -> bytes:
         wanted = max(request.revision, 0)
         while True:
             view = AtRevision(self._backend, wanted, not request.serializable)
             try:
-                response = range_message(view, request)
+                response, kvs = range_bytes(view, request)
                 break
             except Compacted:
                 # The latest state is read in several steps, all at the revision of the first.
                 if wanted or not view.revision:
                     raise
         current = view.current or self._backend.status().revision
-        return self._cluster.fill(response, current)
+        head = self._cluster.fill(response, current).SerializeToString()
+        return b"".join((head, *kvs))
 
     async def put(self, request: Any) -> Any:
         check_put(request)

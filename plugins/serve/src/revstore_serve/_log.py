@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from revstore.values import WatchBatch, WatchEvent, WatchEventType
+from revstore.values import KeyValue, WatchBatch, WatchEvent, WatchEventType
 from revstore_serve._keys import KeyRange, to_bytes
-from revstore_serve._proto import message
-from revstore_serve._ranges import kv_message
+from revstore_serve._ranges import value_of
+from revstore_serve._wire import key_values, varint
 
 __all__ = ["Entry", "Index", "revision_of"]
 
 T = TypeVar("T")
 
-_Event = message("Event", "mvccpb")
-_KeyValue = message("KeyValue", "mvccpb")
-_DELETE = 1
-# The tag of the field "events" of a WatchResponse.
+# The tag of the field "events" of a WatchResponse, and what an event consists of.
 _EVENTS = b"\x5a"
+_DELETED, _KV, _PREV_KV = b"\x08\x01", b"\x12", b"\x1a"
 
 
 class Entry:
@@ -40,8 +38,8 @@ class Entry:
         """Return an event as a field of a response; fields can be put one after the other."""
         found = self._encoded.get((number, prev_kv))
         if found is None:
-            event = _event(self.keys[number], self.events[number], prev_kv).SerializeToString()
-            found = self._encoded[number, prev_kv] = _EVENTS + _varint(len(event)) + event
+            event = _event(self.keys[number], self.events[number], prev_kv)
+            found = self._encoded[number, prev_kv] = _EVENTS + varint(len(event)) + event
         return found
 
 
@@ -50,28 +48,20 @@ def revision_of(entry: Entry) -> int:
     return entry.revision
 
 
-def _event(key: bytes, event: WatchEvent, prev_kv: bool) -> Any:
-    previous = event.previous if prev_kv else None
-    before = kv_message(key, previous) if previous is not None else None
+def _event(key: bytes, event: WatchEvent, prev_kv: bool) -> bytes:
     if event.type is WatchEventType.PUT:
-        return _Event(kv=kv_message(key, event.kv), prev_kv=before)
-    deleted = _KeyValue(key=key, mod_revision=event.kv.revision)
-    return _Event(type=_DELETE, kv=deleted, prev_kv=before)
+        parts = key_values(_KV, [(key, event.kv, value_of(event.kv))])
+    else:
+        parts = [_DELETED, *key_values(_KV, [(key, KeyValue("", b"", event.kv.revision), b"")])]
+    if prev_kv and event.previous is not None:
+        parts += key_values(_PREV_KV, [(key, event.previous, value_of(event.previous))])
+    return b"".join(parts)
 
 
 def _size(event: WatchEvent) -> int:
     # The values are held once as they are, and once or twice encoded.
     before = len(event.previous.value) if event.previous else 0
     return 500 + 3 * (len(event.kv.key) + len(event.kv.value) + before)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 class Index(Generic[T]):

@@ -13,6 +13,7 @@ from revstore_serve._errors import EMPTY_KEY, INVALID_SORT, Code, Refused
 from revstore_serve._keys import KeyRange, spans, to_bytes, to_text
 from revstore_serve._proto import message
 from revstore_serve._views import View
+from revstore_serve._wire import key_values
 
 __all__ = [
     "Keyed",
@@ -21,12 +22,16 @@ __all__ = [
     "find",
     "find_range",
     "kv_message",
+    "range_bytes",
     "range_message",
     "value_of",
 ]
 
 _KeyValueMessage = message("KeyValue", "mvccpb")
 _RangeResponse = message("RangeResponse")
+
+# The tag of the field "kvs".
+_KVS = b"\x12"
 
 _NONE, _ASCEND, _DESCEND = range(3)
 _KEY, _VERSION, _CREATE, _MOD, _VALUE = range(5)
@@ -169,3 +174,14 @@ def range_message(view: View, request: Any) -> Any:
         count=count,
         more=more,
     )
+
+
+def range_bytes(view: View, request: Any) -> tuple[Any, list[bytes]]:
+    """Return the answer to a range, without its header and without keys, and the keys as encoded
+    fields, to be put after it."""
+    found, count, more = find_range(view, request)
+    if request.keys_only:
+        shown = [(key, kv, b"") for key, kv in found]
+    else:
+        shown = [(key, kv, value_of(kv)) for key, kv in found]
+    return _RangeResponse(count=count, more=more), key_values(_KVS, shown)
