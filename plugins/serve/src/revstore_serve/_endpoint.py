@@ -34,7 +34,8 @@ __all__ = ["Endpoint"]
 T = TypeVar("T")
 
 # Reads of these take microseconds, so that a thread would only cost time.
-_LOCAL = frozenset({"memory", "sqlite"})
+_MEMORY = "memory"
+_LOCAL = frozenset({_MEMORY, "sqlite"})
 _THREADS = 4
 _FILES_OF_STORE = 150
 _UNLIMITED = 2**31 - 1
@@ -65,7 +66,8 @@ class Endpoint:
         """
         self._backend = backend
         self._cluster = Cluster(backend, name=name, version=version, url=advertise)
-        self._local = backend.status().server.partition(" ")[0] in _LOCAL
+        server = backend.status().server.partition(" ")[0]
+        self._local = server in _LOCAL
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="revstore-serve-work")
         self._loop = shared_loop()
         self._health = Health()
@@ -73,7 +75,7 @@ class Endpoint:
         self._tls = tls
         self._users = users
         self._most_connections = max_connections or _most_connections(1 if http is None else 2)
-        self._writes = Writes(backend, self._loop)
+        self._writes = Writes(backend, self._loop, at_once=server == _MEMORY)
         self._feed: Feed | None = None
         self._open = True
         self._process = os.getpid()

@@ -108,8 +108,10 @@ def check_txn(request: Any) -> None:
         Refused: it is too large, writes a key twice, or one of its operations is refused.
     """
     _check_operations(request, _MOST_OPERATIONS)
-    _written(request.success)
-    _written(request.failure)
+    for branch in (request.success, request.failure):
+        # A branch of one operation is the common case, and only a nested one can write twice.
+        if len(branch) > 1 or (branch and branch[0].HasField("request_txn")):
+            _written(branch)
 
 
 _CHECKS: dict[str | None, Callable[[Any], None]] = {

@@ -34,10 +34,14 @@ class _Waiting:
 
 class Writes:
     """Passes bodies to ``Backend.transactions``, all those together that came while a call was
-    running."""
+    running. With ``at_once``, for a store that never waits, each runs on the loop: handing it to a
+    thread would take longer."""
 
-    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, backend: Backend, loop: asyncio.AbstractEventLoop, *, at_once: bool = False
+    ) -> None:
         self._backend = backend
+        self._at_once = at_once
         self._together = Capability.TRANSACTIONS in backend.capabilities
         self._loop = loop
         self._waiting: deque[_Waiting] = deque()
@@ -49,6 +53,11 @@ class Writes:
         """Run a body, and return its result or raise its error. Call it on the loop."""
         if self._closed:
             raise Closed("the endpoint is closed")
+        if self._at_once:
+            (result,) = self._results([body])
+            if isinstance(result, Exception):
+                raise result
+            return result
         waiting = _Waiting(body, self._loop.create_future())
         self._waiting.append(waiting)
         self._wake.set()
