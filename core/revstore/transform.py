@@ -14,7 +14,9 @@ class Transformer(Protocol):
     """A transformer of values, called from many threads and never under a lock.
 
     ``context`` is the object's physical key in UTF-8. A cipher authenticates it, so that a value
-    that was moved to another key cannot be decrypted. Any exception means that the value cannot be
+    that was moved to another key cannot be decrypted. ``Unreachable`` means that it cannot be
+    transformed now, for example while a server of keys is down: storages raise it to the caller,
+    and never treat the object as corrupt. Any other exception means that the value cannot be
     transformed.
     """
 

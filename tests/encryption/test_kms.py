@@ -19,12 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from revstore.errors import ConfigError, CorruptObject, InternalError
+from revstore.errors import ConfigError, NotReady, Unreachable
 from revstore.factory import StorageFactory
 from revstore.plugins import open_transformer, run_doctor
 from revstore_encryption import _kms
 from revstore_encryption._errors import Undecryptable
-from revstore_encryption._kms import KmsError
 
 from .conftest import document, provider
 from .independent import open_aesgcm, open_seed
@@ -205,7 +204,7 @@ def test_a_plugin_in_trouble(secrets, plugin, trouble, caplog, monkeypatch):
         real = time.monotonic
         monkeypatch.setattr(_kms.time, "monotonic", lambda: real() + 200)
         assert secrets.transform_from_storage(stored, KEY) == (b"text", False)
-        with pytest.raises(KmsError, match=f"plugin 'myplugin' has no key for writes: {said}"):
+        with pytest.raises(Unreachable, match=f"plugin 'myplugin' has no key for writes: {said}"):
             secrets.transform_to_storage(b"text", KEY)
 
         if trouble == "dead":
@@ -225,7 +224,7 @@ def test_a_list_does_not_wait_for_each_value(secrets, plugin, monkeypatch):
 
     secrets = open_again(secrets)
     for each in stored:
-        with pytest.raises(ValueError, match=r"its key, of key id sha256:[0-9a-f]{16}, is unava"):
+        with pytest.raises(Unreachable, match=r"its key, of key id sha256:[0-9a-f]{16}, is unava"):
             secrets.transform_from_storage(each, KEY)
 
     assert plugin.calls() == ["Decrypt"]
@@ -296,20 +295,101 @@ def test_a_store(keys, kms, plugin, tmp_path, monkeypatch):
     with StorageFactory(config) as factory:
         registries = [factory.registry("secrets", cached=cached) for cached in (False, True)]
         for registry in registries:
-            with pytest.raises(CorruptObject, match=r"kms, plugin 'myplugin'.*Decrypt: unav"):
+            with pytest.raises(Unreachable, match=r"kms, plugin 'myplugin'.*Decrypt: unav") as read:
                 registry.get("a", namespace="default")
-        with pytest.raises(InternalError, match="'myplugin' has no key for writes: Status: unav"):
+            assert read.value.key == "/secrets/default/a"
+        with pytest.raises(Unreachable, match="'myplugin' has no key for writes: Status: unav"):
             registries[0].create({"metadata": {"name": "b", "namespace": "default"}})
         plugin.start()
-        deadline = time.monotonic() + 20
         for registry in registries:
-            while time.monotonic() < deadline:
-                try:
-                    assert registry.get("a", namespace="default") == made
-                    break
-                except CorruptObject:
-                    time.sleep(0.05)
-            assert registry.get("a", namespace="default") == made
+            assert patiently(lambda r=registry: r.get("a", namespace="default")) == made
+
+
+def patiently(call):
+    """What ``call`` returns once the plugin answers."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return call()
+        except (Unreachable, NotReady):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+TROUBLE = {
+    "dead": {},
+    "slow": {"delay": 1},
+    "failing": {"fails": ["Decrypt"]},
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_an_unknown_seed_is_not_corrupt(keys, kms, plugin, tmp_path, monkeypatch, trouble):
+    """While the plugin is in trouble, a value of a seed that it would have to unwrap says "try
+    again": a list does not skip it, no caller may delete it as corrupt, a watch ends, and a cache
+    waits for it. Once the plugin answers, all of them have the object."""
+    monkeypatch.setattr(_kms, "RETRY_INTERVAL", 0.1)
+    where = {"type": "sqlite", "options": {"path": str(tmp_path / "cluster.db")}}
+    config = keys(document(kms, provider("identity")), **where)
+    with StorageFactory(config) as factory:
+        made = factory.registry("secrets").create(
+            {"metadata": {"name": "a", "namespace": "default"}, "data": {"k": "v"}}
+        )
+    _kms._ciphers.clear()
+    if trouble == "dead":
+        plugin.kill()
+    plugin.tell(**TROUBLE[trouble])
+
+    with StorageFactory(config) as factory:
+        raw, cached = (factory.registry("secrets", cached=each) for each in (False, True))
+        for tolerant in (False, True):
+            with pytest.raises(Unreachable, match=r"cannot be read now.*plugin 'myplugin'"):
+                raw.list(namespace="default", even_if_corrupt=tolerant)
+            with (
+                raw.watch(namespace="default", even_if_corrupt=tolerant) as watch,
+                pytest.raises(Unreachable),
+            ):
+                watch.poll(timeout=10)
+        with pytest.raises(Unreachable):
+            raw.delete("a", namespace="default", even_if_corrupt=True)
+        with pytest.raises((Unreachable, NotReady)):
+            cached.list(namespace="default", even_if_corrupt=True, timeout=1)
+
+        if trouble == "dead":
+            plugin.start()
+        plugin.tell()
+        for registry in (raw, cached):
+            listed = patiently(lambda r=registry: r.list(namespace="default"))
+            assert list(listed) == [made]
+
+
+def test_a_full_cache_waits_for_an_unknown_seed(keys, kms, plugin, tmp_path, monkeypatch):
+    """A running cache gets an update of another program whose seed nobody can unwrap: the object
+    does not vanish from it, and the update arrives once the plugin is back."""
+    monkeypatch.setattr(_kms, "RETRY_INTERVAL", 0.1)
+    where = {"type": "sqlite", "options": {"path": str(tmp_path / "cluster.db")}}
+    config = keys(document(kms, provider("identity")), **where)
+    obj = {"metadata": {"name": "a", "namespace": "default"}, "data": {"k": "v"}}
+    with StorageFactory(config) as factory:
+        cached = factory.registry("secrets", cached=True)
+        made = cached.create(obj)
+        assert list(cached.list(namespace="default")) == [made]
+        backend = factory.backend()
+        first = backend.get("/registry/secrets/default/a").kv
+        _kms._ciphers.clear()
+        newer = open_transformer(config, "secrets").transform_to_storage(
+            json.dumps({**made, "data": {"k": "new"}}).encode(), first.key.encode()
+        )
+        version = made["metadata"]["resourceVersion"]
+        with cached.watch(namespace="default", resource_version=version) as watch:
+            plugin.kill()
+            assert backend.put(first.key, newer, expected_revision=first.revision).succeeded
+            assert watch.poll(timeout=0.5) is None
+            assert list(cached.list(namespace="default", resource_version="0")) == [made]
+            plugin.start()
+            (event,) = watch.poll(timeout=20)
+
+    assert (event.type, event.object["data"]) == ("MODIFIED", {"k": "new"})
 
 
 def test_a_child_after_a_fork(keys, kms):

@@ -31,6 +31,7 @@ from revstore.errors import (
     NotReady,
     StorageError,
     TooLargeResourceVersion,
+    Unreachable,
 )
 from revstore.plans import ListPlan, WatchPlan
 from revstore.raising import described
@@ -468,11 +469,17 @@ def _enter(
 
 def _loaded(change: Change[T]) -> Any:
     """Return the new object of a change, or the error if it cannot be read: whatever a user's codec
-    raises must not end the feed."""
+    raises must not end the feed.
+
+    Raises:
+        Unreachable: the transformer cannot read it now; the feed tries again.
+    """
     try:
         return change.load()
     except CorruptObject as error:
         return error
+    except Unreachable:
+        raise
     except BaseException as error:  # noqa: BLE001 - such as SystemExit
         corrupt = CorruptObject(
             change.key,

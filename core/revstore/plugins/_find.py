@@ -51,7 +51,7 @@ _RESERVED: dict[str, dict[str, str]] = {
     WRAPPERS: {"metrics": _CORE},
     CODECS: {"json": _CORE},
     TRANSFORMERS: {"identity": _CORE, "encryption": "revstore-encryption"},
-    COMMANDS: {"serve": "revstore-serve"},
+    COMMANDS: {"encryption": "revstore-encryption", "serve": "revstore-serve"},
 }
 
 _registered: dict[str, str] = {}  # name -> "package.module"; guarded by _lock

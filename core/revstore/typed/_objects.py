@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from revstore.errors import CorruptObject, InternalError, InvalidObject, OutcomeUnknown
+from revstore.errors import CorruptObject, InternalError, InvalidObject, OutcomeUnknown, Unreachable
 from revstore.raising import ErrorsAbout, described, let_out, text_of
 from revstore.resource_type import ResourceType
 from revstore.transform import Transformer
@@ -92,9 +92,13 @@ class ObjectReader(Generic[T]):
 
         Raises:
             InternalError: the transformer fails.
+            Unreachable: it cannot transform now.
         """
         try:
             return self._transformer.transform_to_storage(data, physical.encode())
+        except Unreachable as error:
+            let_out(error)
+            raise self._unavailable(physical, "written", error) from error
         except Exception as error:
             let_out(error)
             key = self.logical(physical)
@@ -107,11 +111,15 @@ class ObjectReader(Generic[T]):
 
         Raises:
             CorruptObject: the transformer fails.
+            Unreachable: it cannot transform now.
         """
         self._refuse_damaged(kv)
         try:
             data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return data, stale
+        except Unreachable as error:
+            let_out(error)
+            raise self._unavailable(kv.key, "read", error) from error
         except Exception as error:
             let_out(error)
             raise self._corrupt(kv, error) from error
@@ -183,6 +191,7 @@ class ObjectReader(Generic[T]):
 
         Raises:
             CorruptObject: it cannot be read.
+            Unreachable: the transformer cannot transform now.
         """
         if self._cache is None or kv.damaged:
             return self.decode_at(kv, kv.revision)
@@ -198,11 +207,15 @@ class ObjectReader(Generic[T]):
 
         Raises:
             CorruptObject: it cannot be read.
+            Unreachable: the transformer cannot transform now.
         """
         self._refuse_damaged(kv)
         try:
             data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return self.versioner.stamp(self._codec.decode(data), revision)
+        except Unreachable as error:
+            let_out(error)
+            raise self._unavailable(kv.key, "read", error) from error
         except Exception as error:
             let_out(error)
             raise self._corrupt(kv, error) from error
@@ -225,7 +238,7 @@ class ObjectReader(Generic[T]):
         """
         try:
             return self.decode_at(kv, revision)
-        except CorruptObject:
+        except (CorruptObject, Unreachable):
             update = self.versioner.update_object
             return self._after_write(update, key, seen, revision, kv.revision)
 
@@ -243,6 +256,12 @@ class ObjectReader(Generic[T]):
     def _refuse_damaged(self, kv: KeyValue) -> None:
         if kv.damaged:
             raise self._corrupt(kv, ValueError("the stored value does not match its checksum"))
+
+    def _unavailable(self, physical: str, done: str, error: Unreachable) -> Unreachable:
+        key = self.logical(physical)
+        return Unreachable(
+            f"the object under {key!r} cannot be {done} now: {text_of(error)}", key=key
+        )
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         version = format_resource_version(kv.revision)

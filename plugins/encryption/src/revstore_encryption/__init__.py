@@ -4,7 +4,7 @@ bytes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from revstore.hooks import DoctorCheck, TransformerFactory, hookimpl
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from revstore.config import StorageConfig
     from revstore.transform import ResourceTransformers
 
-__all__ = ["revstore_doctor", "revstore_transformers"]
+__all__ = ["revstore_commands", "revstore_doctor", "revstore_transformers"]
 
 
 @hookimpl
@@ -27,6 +27,14 @@ def revstore_doctor(config: StorageConfig) -> Iterable[DoctorCheck]:
     from revstore_encryption._doctor import checks
 
     return checks(config)
+
+
+@hookimpl
+def revstore_commands(cli: Any) -> None:
+    """Add ``revstore encryption``."""
+    from revstore_encryption._command import command
+
+    cli.add_command(command)
 
 
 def _open(config: StorageConfig) -> ResourceTransformers:

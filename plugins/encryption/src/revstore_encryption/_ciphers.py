@@ -40,6 +40,7 @@ class Cipher(Protocol):
         Raises:
             Undecryptable: the value was changed, or was encrypted with another key, or, if the
                 cipher authenticates it, for another context.
+            Unreachable: the key is not available now.
         """
         ...
 

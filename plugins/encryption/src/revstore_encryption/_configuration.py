@@ -16,14 +16,26 @@ from revstore.errors import ConfigError
 from revstore.raising import let_out
 from revstore.secret import Secret
 
-__all__ = ["Configuration", "Key", "Kms", "Provider", "read_configuration"]
+__all__ = [
+    "API_VERSION",
+    "KEY_SIZES",
+    "KIND",
+    "Configuration",
+    "Key",
+    "Kms",
+    "Provider",
+    "configuration_of",
+    "load_document",
+    "read_configuration",
+]
 
 API_VERSION = "apiserver.config.k8s.io/v1"
 KIND = "EncryptionConfiguration"
 
 _AES_SIZES = (16, 24, 32)
-_SIZES = {"aesgcm": _AES_SIZES, "aescbc": _AES_SIZES, "secretbox": (32,)}
-_PROVIDERS = (*_SIZES, "kms", "identity")
+#: The providers with keys, and how many bytes a key may have.
+KEY_SIZES = {"aesgcm": _AES_SIZES, "aescbc": _AES_SIZES, "secretbox": (32,)}
+_PROVIDERS = (*KEY_SIZES, "kms", "identity")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|µs|ns|m|s)")
 _WITHOUT_API = ("apiserveripinfo", "serviceipallocations", "servicenodeportallocations")
@@ -94,10 +106,24 @@ def read_configuration(path: str) -> Configuration:
         raise ConfigError(
             "config", path, "a readable file", message=f"{path}: cannot be read: {reason}"
         ) from error
-    return _configuration(_Place(path, "", _parsed(path, data)))
+    return configuration_of(path, data)
 
 
-def _parsed(path: str, data: bytes) -> Any:
+def configuration_of(path: str, data: bytes) -> Configuration:
+    """Return the configuration in the content of the file.
+
+    Raises:
+        ConfigError: as in ``read_configuration``.
+    """
+    return _configuration(_Place(path, "", load_document(path, data)))
+
+
+def load_document(path: str, data: bytes) -> Any:
+    """Return the file's content as plain values.
+
+    Raises:
+        ConfigError: it is not valid YAML.
+    """
     try:
         return yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -245,7 +271,7 @@ def _provider(place: _Place) -> Provider:
     if kind == "kms":
         return Provider(kind, kms=_kms(inner))
     keys = inner.field(inner.fields("keys"), "keys").items()
-    return Provider(kind, tuple(_key(each, _SIZES[kind]) for each in keys))
+    return Provider(kind, tuple(_key(each, KEY_SIZES[kind]) for each in keys))
 
 
 def _kms(place: _Place) -> Kms:

@@ -1,4 +1,4 @@
-"""The error for a stored value that cannot be decrypted."""
+"""Errors of values that cannot be decrypted."""
 
 from __future__ import annotations
 

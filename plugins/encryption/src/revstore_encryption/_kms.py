@@ -14,6 +14,7 @@ import attrs
 import grpc
 from google.protobuf.message import DecodeError
 
+from revstore.errors import Unreachable
 from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.threads import acquire
@@ -38,6 +39,15 @@ _SEED_SIZE = _INFO_SIZE = 32
 _MAX_KEY_ID = _MAX_SOURCE = 1024
 _MAX_ANNOTATIONS = 32 * 1024
 
+#: The answers after which a value is taken for damaged. After any other, also those of a plugin
+#: that does not say why it fails, the value may be all right.
+_FINAL = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.DATA_LOSS,
+)
+
 _OPTIONS = [
     ("grpc.default_authority", "localhost"),
     ("grpc.enable_http_proxy", 0),
@@ -46,7 +56,14 @@ _OPTIONS = [
 
 
 class KmsError(Exception):
-    """The plugin process failed or gave an invalid answer; the text has the reason."""
+    """The plugin process failed or gave an invalid answer; the text has the reason.
+
+    ``final``: it said that the same call can never succeed.
+    """
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 @attrs.frozen
@@ -135,7 +152,8 @@ class _Client:
         except grpc.RpcError as error:
             code = error.code().name.lower().replace("_", " ")
             details = " ".join((error.details() or "").split())[:200]
-            raise KmsError(f"{method}: {code}: {details}") from None
+            final = error.code() in _FINAL
+            raise KmsError(f"{method}: {code}: {details}", final=final) from None
 
 
 class KmsCipher:
@@ -154,7 +172,7 @@ class KmsCipher:
         self._asked = float("-inf")
         self._failure = ""
         self._openers: dict[_Wrapped, AesGcm | _Seed] = {}
-        self._refused: dict[_Wrapped, tuple[float, str]] = {}
+        self._refused: dict[_Wrapped, tuple[float, str, bool]] = {}
 
     def ask(self) -> str:
         """Call the plugin now, and return why it gives no key to write, "" if it does."""
@@ -169,7 +187,9 @@ class KmsCipher:
             self._refresh(RETRY_INTERVAL, wait=True)
             state = self._state
         if state is None or time.monotonic() > state.expires:
-            raise KmsError(f"the kms plugin {self._name!r} has no key for writes: {self._failure}")
+            raise Unreachable(
+                f"the kms plugin {self._name!r} has no key for writes: {self._failure}"
+            )
         wrapped = state.wrapped
         stored: bytes = message("EncryptedObject")(
             encryptedData=state.seed.encrypt(data, context),
@@ -204,7 +224,7 @@ class KmsCipher:
         return plain, stale
 
     def _unwrap(self, wrapped: _Wrapped) -> AesGcm | _Seed:
-        until, why = self._refused.get(wrapped, (0.0, ""))
+        until, why, final = self._refused.get(wrapped, (0.0, "", False))
         if time.monotonic() >= until:
             try:
                 key = self._client.call(
@@ -219,13 +239,14 @@ class KmsCipher:
                 self._refused.pop(wrapped, None)
                 return opener
             except KmsError as error:
-                why = str(error)
+                why, final = str(error), error.final
             except ValueError as error:
                 let_out(error)
-                why = "Decrypt: the plugin returned a key of a wrong length"
+                why, final = "Decrypt: the plugin returned a key of a wrong length", True
             # A list of many such values waits once, not once for each.
-            self._refused[wrapped] = time.monotonic() + RETRY_INTERVAL, why
-        raise Undecryptable(f"its key, of key id {_shown(wrapped.key_id)}, is unavailable: {why}")
+            self._refused[wrapped] = time.monotonic() + RETRY_INTERVAL, why, final
+        text = f"its key, of key id {_shown(wrapped.key_id)}, is unavailable: {why}"
+        raise Undecryptable(text) if final else Unreachable(text)
 
     def _refresh(self, interval: float, *, wait: bool = False) -> None:
         """Call Status if the last call is at least ``interval`` seconds old; keep its failure."""

@@ -12,6 +12,7 @@ from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.transform import Transformer
 from revstore_encryption._configuration import read_configuration
+from revstore_encryption._errors import Undecryptable
 from revstore_encryption._transformer import Transformers
 
 __all__ = ["KeyFile", "exposure", "open_transformers", "read_options"]
@@ -102,7 +103,14 @@ class _Following:
         file, found = self._file, self._found
         if monotonic() >= file.next_look or found[0] is not file.transformers:
             found = self._follow()
-        return found[1].transform_from_storage(data, context)
+        try:
+            return found[1].transform_from_storage(data, context)
+        except Undecryptable:
+            # Another process may use a key that was added to the file just now.
+            self._file.look()
+            if self._file.transformers is found[0]:
+                raise
+        return self._follow()[1].transform_from_storage(data, context)
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
         file, found = self._file, self._found

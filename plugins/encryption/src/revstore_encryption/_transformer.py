@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from revstore.errors import ConfigError
+from revstore.errors import ConfigError, Unreachable
 from revstore.transform import Transformer
 from revstore_encryption._ciphers import ENCRYPTED, AesCbc, AesGcm, Cipher, Identity, Secretbox
 from revstore_encryption._configuration import Configuration, Kms, Provider
@@ -71,22 +71,26 @@ class ProviderChain:
         if data.startswith(self._prefix):
             try:
                 return self._decrypt(data, self._at, context)
-            except Undecryptable:
+            except (Undecryptable, Unreachable):
                 pass
         return self._search(data, context)
 
     def _search(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         failures = []
+        unavailable = False
         for number, link in enumerate(self._links):
             if not data.startswith(link.prefix):
                 continue
             try:
                 plain, stale = link.cipher.decrypt(data, len(link.prefix), context)
                 return plain, stale or number > 0
-            except Undecryptable as error:
+            except (Undecryptable, Unreachable) as error:
                 # Two providers may have keys of one name, as in the middle of a rotation.
                 if link.prefix:
                     failures.append(f"the value cannot be decrypted by {link.name}: {error}")
+                unavailable = unavailable or isinstance(error, Unreachable)
+        if unavailable:
+            raise Unreachable("; ".join(failures))
         raise Undecryptable("; ".join(failures) or _no_key(data))
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
