@@ -153,7 +153,6 @@ def test_a_hash_tells_stores_apart(client):
         ("Auth/Authenticate", "FAILED_PRECONDITION", "etcdserver: authentication is not enabled"),
         ("Cluster/MemberAdd", "UNIMPLEMENTED", "MemberAdd is not supported: this endpoint is one"),
         ("Maintenance/Snapshot", "UNIMPLEMENTED", "Snapshot is not supported: the store is no"),
-        ("KV/RangeStream", "UNIMPLEMENTED", "RangeStream is not supported"),
     ],
 )
 def test_what_is_not_served_says_why(client, name, code, text):

@@ -346,6 +346,23 @@ def test_keys_of_a_lease(file):
             client.close()
 
 
+def test_ranges_in_parts(file):
+    """They need what ranges need."""
+    request = message("RangeRequest")(key=b"/a/", range_end=b"/a0")
+    with served(file) as endpoint:
+        for name, expected in (("writer", DENIED[1]), ("nobody", NO_USER[1])):
+            client = as_user(endpoint.address, name)
+            with pytest.raises(grpc.RpcError) as caught:
+                next(client.stream("KV/RangeStream", request))
+            assert caught.value.details() == expected
+            client.close()
+        client = as_user(endpoint.address, "reader")
+        assert [each.range_response.count for each in client.stream("KV/RangeStream", request)] == [
+            0
+        ]
+        client.close()
+
+
 def test_the_gateway(pair):
     """A token of the gateway goes into the header Authorization; status and error are etcd's."""
     ours, server, _ = pair

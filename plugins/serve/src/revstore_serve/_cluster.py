@@ -23,7 +23,6 @@ _GET, _ACTIVATE, _DEACTIVATE = range(3)
 _REASONS = {
     "Cluster": "this endpoint is one member, and its store decides how it is replicated",
     "Auth": "users and their rights are in a file of this endpoint",
-    "KV/RangeStream": "a range is answered in one message; use Range",
     "Maintenance/Snapshot": "the store is no etcd database: copy it by its own means",
     "Maintenance/MoveLeader": "this endpoint is the only member",
     "Maintenance/Downgrade": "the version is an option of the endpoint",

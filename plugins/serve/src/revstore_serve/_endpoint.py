@@ -134,6 +134,7 @@ class Endpoint:
             "grpc.health.v1.Health/Check": self._health.check,
         }
         streams: dict[str, StreamHandler] = {
+            "KV/RangeStream": kv.range_stream,
             "Watch/Watch": watches.serve,
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,

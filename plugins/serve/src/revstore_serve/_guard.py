@@ -94,6 +94,8 @@ class Guard:
             if name == "Watch/Watch":
                 stream = _Watched(stream, self._denial)
             else:
+                if name in _VALID:
+                    _VALID[name](request)
                 _check(self._users.known(CALLER.get()), _NEEDS.get(name, _nothing)(request))
             await handler(request, stream)
 
@@ -206,6 +208,7 @@ _NEEDS: dict[str, Callable[[Any], Iterator[_Need]]] = {
 # As in etcd, these errors come before those of rights.
 _VALID: dict[str, Callable[[Any], None]] = {
     "KV/Range": check_range,
+    "KV/RangeStream": check_range,
     "KV/Put": check_put,
     "KV/DeleteRange": check_delete,
     "KV/Txn": check_txn,

@@ -30,6 +30,7 @@ etcdserverpb.RangeRequest: key 1 bytes, range_end 2 bytes, limit 3 int64, revisi
     min_create_revision 12 int64, max_create_revision 13 int64
 etcdserverpb.RangeResponse: header 1 ResponseHeader, kvs 2 *mvccpb.KeyValue, more 3 bool,
     count 4 int64
+etcdserverpb.RangeStreamResponse: range_response 1 RangeResponse
 etcdserverpb.PutRequest: key 1 bytes, value 2 bytes, lease 3 int64, prev_kv 4 bool,
     ignore_value 5 bool, ignore_lease 6 bool
 etcdserverpb.PutResponse: header 1 ResponseHeader, prev_kv 2 mvccpb.KeyValue
@@ -111,9 +112,11 @@ grpc.health.v1.HealthCheckResponse.ServingStatus: UNKNOWN SERVING NOT_SERVING SE
 """
 
 # package, service: methods. "~" before a method: the client sends a stream; after it: the server
-# answers with one. A method's messages are called as the method; "!": it is not served.
+# answers with one. A method's messages are called as the method, or as "=" says, where ":" parts
+# the request's name from the response's; "!": it is not served.
 _SERVICES = """
-etcdserverpb.KV: Range Put DeleteRange Txn Compact=Compaction RangeStream!
+etcdserverpb.KV: Range Put DeleteRange Txn Compact=Compaction
+    RangeStream=Range:RangeStream~
 etcdserverpb.Watch: ~Watch~
 etcdserverpb.Lease: LeaseGrant LeaseRevoke ~LeaseKeepAlive~ LeaseTimeToLive LeaseLeases
 etcdserverpb.Cluster: MemberList MemberAdd! MemberRemove! MemberUpdate! MemberPromote!
@@ -222,11 +225,12 @@ def _methods() -> Iterator[Method]:
     for package, service, methods in _rows(_SERVICES):
         for each in methods.split():
             streams = (each.startswith("~"), each.endswith("~"))
-            name, _, stem = each.strip("~!").partition("=")
+            name, _, stems = each.strip("~!").partition("=")
             served = not each.endswith("!")
-            request = message(f"{stem or name}Request", package) if served else message("Unserved")
+            asked, _, answered = (stems or name).partition(":")
+            request = message(f"{asked}Request", package) if served else message("Unserved")
             response = (
-                message(f"{stem or name}Response", package) if served else message("Unserved")
+                message(f"{answered or asked}Response", package) if served else message("Unserved")
             )
             yield Method(f"{package}.{service}", name, request, response, streams, served)
 

@@ -21,6 +21,7 @@ __all__ = [
     "count_keys",
     "find",
     "find_range",
+    "has_bounds",
     "kv_message",
     "range_bytes",
     "range_message",
@@ -102,6 +103,15 @@ class _Filters:
     min_create: int
     max_create: int
 
+    @classmethod
+    def of(cls, request: Any) -> _Filters:
+        return cls(
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        )
+
     def __bool__(self) -> bool:
         return any((self.min_mod, self.max_mod, self.min_create, self.max_create))
 
@@ -114,6 +124,11 @@ class _Filters:
         )
 
 
+def has_bounds(request: Any) -> bool:
+    """Return whether a range is only of keys with certain revisions."""
+    return bool(_Filters.of(request))
+
+
 def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     """Return the answer to a range: its keys, how many there are without filters and limit, and
     whether the limit has cut some off."""
@@ -121,12 +136,7 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     if request.count_only:
         return [], count_keys(view, keys), False
     limit = max(request.limit, 0)
-    filters = _Filters(
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    )
+    filters = _Filters.of(request)
     whole = request.sort_order != _NONE or bool(filters)
     found, count = find(
         view,
@@ -176,12 +186,12 @@ def range_message(view: View, request: Any) -> Any:
     )
 
 
-def range_bytes(view: View, request: Any) -> tuple[Any, list[bytes]]:
-    """Return the answer to a range, without its header and without keys, and the keys as encoded
-    fields, to be put after it."""
+def range_bytes(view: View, request: Any) -> tuple[Any, list[bytes], list[Keyed]]:
+    """Return the answer to a range, without its header and without keys, the keys as encoded
+    fields, to be put after it, and the keys."""
     found, count, more = find_range(view, request)
     if request.keys_only:
         shown = [(key, kv, b"") for key, kv in found]
     else:
         shown = [(key, kv, value_of(kv)) for key, kv in found]
-    return _RangeResponse(count=count, more=more), key_values(_KVS, shown)
+    return _RangeResponse(count=count, more=more), key_values(_KVS, shown), found

@@ -41,6 +41,8 @@ class AtRevision:
     linearizable: bool = True
     #: The store's revision when the view was read; 0 while it is unknown.
     current: int = 0
+    #: Without it, a page's count says no more than whether there are keys beyond the page.
+    counting: bool = True
 
     def get(self, key: str) -> KeyValue | None:
         result = self.backend.get(key, revision=self.revision, linearizable=self.linearizable)
@@ -61,6 +63,8 @@ class AtRevision:
             left = len(inside) == len(part) < total
             if left:
                 start = part[-1].key + "\0"
+        if not self.counting:
+            return found, len(found) + left
         return found, self.count(span) if left else len(found)
 
     def count(self, span: Span) -> int:
@@ -84,11 +88,14 @@ class AtRevision:
             limit=limit,
             revision=self.revision,
             keys_only=keys_only,
-            remaining=limit > 0,
+            remaining=limit > 0 and self.counting,
             linearizable=self.linearizable,
         )
         self._pin(result.revision)
-        return list(result.kvs), len(result.kvs) + (result.remaining or 0)
+        kvs = list(result.kvs)
+        if not self.counting:
+            return kvs, len(kvs) + (len(kvs) == limit)
+        return kvs, len(kvs) + (result.remaining or 0)
 
     def _pin(self, revision: int) -> None:
         if not self.revision:
