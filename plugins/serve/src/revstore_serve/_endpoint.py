@@ -23,7 +23,8 @@ from revstore_serve._leases import LeaseCalls
 from revstore_serve._loop import shared_loop
 from revstore_serve._metrics import Counts, Metrics
 from revstore_serve._pages import Pages, http_server
-from revstore_serve._proto import Method, message
+from revstore_serve._proto import REFLECTIONS, Method, message
+from revstore_serve._reflection import Reflection
 from revstore_serve._tls import Tls
 from revstore_serve._users import Users
 from revstore_serve._watches import Watches
@@ -138,6 +139,10 @@ class Endpoint:
             "Watch/Watch": watches.serve,
             "Lease/LeaseKeepAlive": leases.keep_alive,
             "grpc.health.v1.Health/Watch": self._health.watch,
+            **{
+                f"{package}.ServerReflection/ServerReflectionInfo": Reflection(package).serve
+                for package in REFLECTIONS
+            },
         }
         if self._users is not None:
             guard = Guard(self._users, cluster, leases, read=self._read, work=self._work)

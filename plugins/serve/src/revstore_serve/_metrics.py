@@ -72,7 +72,7 @@ class Counts:
         return counting
 
 
-_BOTH = ("Watch/", "Lease/")
+_BOTH = ("Watch/", "Lease/", "grpc.reflection.")
 
 
 def _labels(name: str, kind: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["METHODS", "Method", "message"]
+__all__ = ["METHODS", "REFLECTIONS", "Method", "file_named", "file_with", "message"]
 
 # package, message: field number type. "*" before a type: repeated; "union.field": a oneof. A type
 # that begins with a capital is a message of the same package unless it names another; "#" is an
@@ -99,6 +99,34 @@ grpc.health.v1.HealthCheckRequest: service 1 string
 grpc.health.v1.HealthCheckResponse: status 1 #HealthCheckResponse.ServingStatus
 """
 
+# These messages have the same names in both packages: older clients know only the second.
+_REFLECTION = """
+ServerReflectionRequest: host 1 string, message_request.file_by_filename 3 string,
+    message_request.file_containing_symbol 4 string,
+    message_request.file_containing_extension 5 ExtensionRequest,
+    message_request.all_extension_numbers_of_type 6 string,
+    message_request.list_services 7 string
+ExtensionRequest: containing_type 1 string, extension_number 2 int32
+ServerReflectionResponse: valid_host 1 string,
+    original_request 2 ServerReflectionRequest,
+    message_response.file_descriptor_response 4 FileDescriptorResponse,
+    message_response.all_extension_numbers_response 5 ExtensionNumberResponse,
+    message_response.list_services_response 6 ListServiceResponse,
+    message_response.error_response 7 ErrorResponse
+FileDescriptorResponse: file_descriptor_proto 1 *bytes
+ExtensionNumberResponse: base_type_name 1 string, extension_number 2 *int32
+ListServiceResponse: service 1 *ServiceResponse
+ServiceResponse: name 1 string
+ErrorResponse: error_code 1 int32, error_message 2 string
+"""
+#: The packages of the service of reflection.
+REFLECTIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
+_MESSAGES += "".join(
+    f"{package}.{row}\n"
+    for package in REFLECTIONS
+    for row in _REFLECTION.strip().replace("\n    ", " ").splitlines()
+)
+
 _ENUMS = """
 mvccpb.Event.EventType: PUT DELETE
 etcdserverpb.RangeRequest.SortOrder: NONE ASCEND DESCEND
@@ -125,12 +153,17 @@ etcdserverpb.Auth: Authenticate AuthStatus AuthEnable! AuthDisable! UserAdd! Use
     UserDelete! UserChangePassword! UserGrantRole! UserRevokeRole! RoleAdd! RoleGet! RoleList!
     RoleDelete! RoleGrantPermission! RoleRevokePermission!
 grpc.health.v1.Health: Check=HealthCheck Watch=HealthCheck~
+grpc.reflection.v1.ServerReflection: ~ServerReflectionInfo=ServerReflection~
+grpc.reflection.v1alpha.ServerReflection: ~ServerReflectionInfo=ServerReflection~
 """
+
+_UNSERVED = "Unserved"
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
     "bool": _Field.TYPE_BOOL,
     "bytes": _Field.TYPE_BYTES,
+    "int32": _Field.TYPE_INT32,
     "int64": _Field.TYPE_INT64,
     "string": _Field.TYPE_STRING,
     "uint32": _Field.TYPE_UINT32,
@@ -194,6 +227,35 @@ def _declare(file: descriptor_pb2.FileDescriptorProto, name: str, fields: str) -
             field.oneof_index = unions.index(union)
 
 
+def _calls() -> Iterator[tuple[str, str, str, str, str, tuple[bool, bool]]]:
+    """Yield package, service, method, the names of its messages, and who sends many."""
+    for package, service, methods in _rows(_SERVICES):
+        for each in methods.split():
+            name, _, stems = each.strip("~!").partition("=")
+            asked, _, answered = (stems or name).partition(":")
+            messages = (f"{asked}Request", f"{answered or asked}Response")
+            if each.endswith("!"):
+                messages = (_UNSERVED, _UNSERVED)
+            yield package, service, name, *messages, (each.startswith("~"), each.endswith("~"))
+
+
+def _add_services(files: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
+    services: dict[str, descriptor_pb2.ServiceDescriptorProto] = {}
+    for package, service, name, asked, answered, (asks, answers) in _calls():
+        if asked == _UNSERVED:
+            continue
+        full = f"{package}.{service}"
+        if full not in services:
+            services[full] = files[package].service.add(name=service)
+        services[full].method.add(
+            name=name,
+            input_type=f".{package}.{asked}",
+            output_type=f".{package}.{answered}",
+            client_streaming=asks,
+            server_streaming=answers,
+        )
+
+
 def _pool() -> descriptor_pool.DescriptorPool:
     files = _files()
     for package, name, fields in _rows(_MESSAGES):
@@ -207,6 +269,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
             enum = found.enum_type.add(name=name)
         for number, value in enumerate(values.split()):
             enum.value.add(name=value, number=number)
+    _add_services(files)
     pool = descriptor_pool.DescriptorPool()
     for file in files.values():
         pool.Add(file)
@@ -221,19 +284,37 @@ def message(name: str, package: str = "etcdserverpb") -> Any:
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{package}.{name}"))
 
 
-def _methods() -> Iterator[Method]:
-    for package, service, methods in _rows(_SERVICES):
-        for each in methods.split():
-            streams = (each.startswith("~"), each.endswith("~"))
-            name, _, stems = each.strip("~!").partition("=")
-            served = not each.endswith("!")
-            asked, _, answered = (stems or name).partition(":")
-            request = message(f"{asked}Request", package) if served else message("Unserved")
-            response = (
-                message(f"{answered or asked}Response", package) if served else message("Unserved")
-            )
-            yield Method(f"{package}.{service}", name, request, response, streams, served)
+def file_with(symbol: str) -> Any:
+    """Return the descriptor of the file with a message, enum, service, method or field.
+
+    Raises:
+        KeyError: there is none.
+    """
+    try:
+        return _POOL.FindFileContainingSymbol(symbol)
+    except KeyError:
+        # The pool may not find what is inside others.
+        return _POOL.FindFileContainingSymbol(symbol.rpartition(".")[0])
+
+
+def file_named(name: str) -> Any:
+    """Return the descriptor of a file.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _POOL.FindFileByName(name)
 
 
 #: All methods that have an answer of their own, including those that are refused.
-METHODS = tuple(_methods())
+METHODS = tuple(
+    Method(
+        f"{package}.{service}",
+        name,
+        message(asked, package),
+        message(answered, package),
+        streams,
+        asked != _UNSERVED,
+    )
+    for package, service, name, asked, answered, streams in _calls()
+)
