@@ -19,7 +19,9 @@ import grpc
 import pytest
 from tests.serve.conftest import Client, open_store
 
+from revstore.errors import ConfigError
 from revstore.memory import MemoryBackend
+from revstore.values import Capability
 from revstore_serve import serve
 from revstore_serve._proto import message
 
@@ -304,6 +306,67 @@ def test_a_child_after_a_fork_stops_nothing(new_client):
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
+
+
+def until(condition, seconds=20.0):
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_history_is_compacted_at_an_interval(new_client):
+    """By the protocol of apiservers, on their key; watches go on."""
+    with MemoryBackend() as backend, serve(backend, compact_interval=0.05) as endpoint:
+        client = new_client(endpoint.address)
+        watch = client.watch()
+        watch.create(b"a")
+        revision = client.call("KV/Put", key=b"a").header.revision
+        until(lambda: backend.status().compacted_revision > revision)
+        assert client.call("KV/Range", key=b"compact_rev_key").kvs[0].value.isdigit()
+        assert client.error("KV/Range", key=b"a", revision=revision)[0] == "OUT_OF_RANGE"
+        client.call("KV/Put", key=b"a")
+        assert len(watch.events(2)) == 2
+
+
+def test_a_store_without_compaction_has_no_interval():
+    class Whole(MemoryBackend):
+        @property
+        def capabilities(self):
+            return super().capabilities - {Capability.COMPACTION}
+
+    with Whole() as backend:
+        with pytest.raises(ConfigError, match="compact_interval"):
+            serve(backend, compact_interval=1)
+        with serve(backend):
+            pass
+
+
+def test_the_command_compacts_only_if_told(tmp_path, new_client):
+    """As etcd; the configuration of the store says nothing about it."""
+    file = tmp_path / "revstore.toml"
+    file.write_text("url = 'memory://'\ncompaction_interval = 0.05\n")
+    for words, compacts in ((), False), (("--compact-interval", "0.05"), True):
+        command = [*COMMAND, "--config", str(file), *words]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            contextlib.ExitStack() as stack,
+        ):
+            stack.callback(process.kill)
+            address = process.stdout.readline().removesuffix(".\n").rpartition(" ")[2]
+            client = new_client(address)
+            client.call("KV/Put", key=b"a")
+            start = time.monotonic()
+
+            def elected(client=client):
+                return client.call("KV/Range", key=b"compact_rev_key").count == 1
+
+            if compacts:
+                until(elected)
+            else:
+                until(lambda start=start: time.monotonic() > start + 0.5)
+                assert not elected()
 
 
 def test_what_kubernetes_asks(client):

@@ -25,6 +25,7 @@ def serve(
     name: str = "revstore",
     version: str = "3.6.11",
     progress_interval: float = 5.0,
+    compact_interval: float = 0.0,
     max_connections: int | None = None,
     cert_file: str | None = None,
     key_file: str | None = None,
@@ -40,10 +41,11 @@ def serve(
     "host:port", opens a second listener for probes, metrics and the JSON gateway; it needs the
     extra ``http``, and ``http_address`` says where it is. ``name`` is the member's. ``version`` is
     the version of etcd that clients see. ``progress_interval``: seconds after which a watch without
-    events gets a progress notification, if it asked for that. ``max_connections``: how many each
-    listener accepts; by default, as many as the limit of open files leaves room for. The backend
-    stays open. One without the capability TRANSACTIONS refuses what writes several keys, or writes
-    one by what another is; one without LEASES refuses leases.
+    events gets a progress notification, if it asked for that. ``compact_interval``: seconds between
+    two compactions of the history, which then reaches back for one to two intervals; 0 for none.
+    ``max_connections``: how many each listener accepts; by default, as many as the limit of open
+    files leaves room for. The backend stays open. One without the capability TRANSACTIONS refuses
+    what writes several keys, or writes one by what another is; one without LEASES refuses leases.
 
     ``cert_file`` and ``key_file``, paths of PEM files, make it TLS: the server's certificate, with
     those of intermediate authorities after it, and its private key. With ``client_ca_file``, the
@@ -57,7 +59,9 @@ def serve(
 
     Raises:
         ConfigError: an option of TLS lacks another, or its file or that of users cannot be used;
-            or ``http`` is no address, or its library is not installed.
+            or ``http`` is no address, or its library is not installed; or ``compact_interval`` is
+            given for a store without compaction.
+        InvalidArgument: ``compact_interval`` is negative.
         OSError: nobody can listen at ``listen`` or ``http``.
     """
     from revstore_serve._endpoint import Endpoint
@@ -71,6 +75,7 @@ def serve(
         name=name,
         version=version,
         progress_interval=progress_interval,
+        compact_interval=compact_interval,
         max_connections=max_connections,
         tls=tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san),
         users=None if users_file is None else Users(users_file),

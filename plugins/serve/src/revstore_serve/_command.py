@@ -12,6 +12,7 @@ import click
 
 from revstore.cli import Session, pass_session, store_options
 from revstore.errors import ConfigError, Unsupported
+from revstore.plugins import open_backend
 from revstore.threads import Wake
 from revstore_serve._cluster import lacking
 from revstore_serve._endpoint import Endpoint
@@ -63,6 +64,13 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds between the progress notifications of a watch without events.",
+)
+@click.option(
+    "--compact-interval",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds between two compactions of the history; 0 for none.",
 )
 @click.option(
     "--max-connections",
@@ -131,6 +139,7 @@ def command(
     name: str,
     etcd_version: str,
     progress_interval: float,
+    compact_interval: float,
     max_connections: int | None,
     cert_file: str | None,
     key_file: str | None,
@@ -152,30 +161,32 @@ def command(
             expected = "an address of this machine only, or --cert-file, or --allow-plaintext"
             raise ConfigError(field, address, expected)
     users = None if users_file is None else Users(users_file)
-    backend = session.factory.backend()
-    missing = lacking(backend)
-    if missing and not allow_limited:
-        raise Unsupported(
-            missing[0],
-            f"the store cannot do all that a Kubernetes apiserver needs; it lacks: "
-            f"{', '.join(missing)}; --allow-limited serves it nevertheless",
-        )
-    ended = _Signals()
-    with Endpoint(
-        backend,
-        listen=listen,
-        http=http,
-        advertise=advertise,
-        name=name,
-        version=etcd_version,
-        progress_interval=progress_interval,
-        max_connections=max_connections,
-        tls=tls,
-        users=users,
-    ) as endpoint:
-        second = f", and HTTP at {endpoint.http_address}" if http else ""
-        click.echo(f"Serving {backend.status().server} at {endpoint.address}{second}.")
-        ended.wait()
+    # The factory would compact the store at an interval of its own.
+    with open_backend(session.config) as backend:
+        missing = lacking(backend)
+        if missing and not allow_limited:
+            raise Unsupported(
+                missing[0],
+                f"the store cannot do all that a Kubernetes apiserver needs; it lacks: "
+                f"{', '.join(missing)}; --allow-limited serves it nevertheless",
+            )
+        ended = _Signals()
+        with Endpoint(
+            backend,
+            listen=listen,
+            http=http,
+            advertise=advertise,
+            name=name,
+            version=etcd_version,
+            progress_interval=progress_interval,
+            compact_interval=compact_interval,
+            max_connections=max_connections,
+            tls=tls,
+            users=users,
+        ) as endpoint:
+            second = f", and HTTP at {endpoint.http_address}" if http else ""
+            click.echo(f"Serving {backend.status().server} at {endpoint.address}{second}.")
+            ended.wait()
 
 
 def is_own(listen: str) -> bool:

@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Self, TypeVar
 
 from revstore.backend import Backend
+from revstore.compactor import Compactor
+from revstore.errors import ConfigError
 from revstore.threads import slices
+from revstore.values import Capability
 from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._errors import NOT_ENABLED, Refused
 from revstore_serve._feed import Feed
@@ -55,6 +58,7 @@ class Endpoint:
         version: str,
         advertise: str = "",
         progress_interval: float = 5.0,
+        compact_interval: float = 0.0,
         max_connections: int | None = None,
         tls: Tls | None = None,
         users: Users | None = None,
@@ -63,8 +67,14 @@ class Endpoint:
 
         Raises:
             OSError: nobody can listen at ``listen`` or ``http``.
-            ConfigError: ``http`` is no address, or its library is not installed.
+            ConfigError: ``http`` is no address, or its library is not installed; or the history of
+                the store cannot be compacted, but there is an interval for that.
+            InvalidArgument: that interval is negative.
         """
+        if compact_interval and Capability.COMPACTION not in backend.capabilities:
+            raise ConfigError(
+                "compact_interval", compact_interval, "0: the store has no compaction"
+            )
         self._backend = backend
         self._cluster = Cluster(backend, name=name, version=version, url=advertise)
         server = backend.status().server.partition(" ")[0]
@@ -78,6 +88,7 @@ class Endpoint:
         self._most_connections = max_connections or _most_connections(1 if http is None else 2)
         self._writes = Writes(backend, self._loop, at_once=server == _MEMORY)
         self._feed: Feed | None = None
+        self._compactor: Compactor | None = None
         self._open = True
         self._process = os.getpid()
         #: Where clients connect: "host:port", or "unix:path".
@@ -88,6 +99,7 @@ class Endpoint:
         try:
             self._feed = Feed(backend, self._loop)
             self._run(self._start(listen, http, self._feed))
+            self._compactor = Compactor(backend, interval=compact_interval)
         except BaseException:
             self.stop(0)
             raise
@@ -210,6 +222,8 @@ class Endpoint:
         if not self._open or os.getpid() != self._process:
             return
         self._open = False
+        if self._compactor is not None:
+            self._compactor.close()
         try:
             self._run(self._announce_end())
             if self._feed is not None:
