@@ -169,6 +169,16 @@ watched = st.lists(
 )
 
 
+def emptied(client: Any) -> int:
+    """Delete all keys and leases, and forget that they were; return the store's revision."""
+    client.call("KV/DeleteRange", key=b"\0", range_end=b"\0")
+    for lease in client.call("Lease/LeaseLeases").leases:
+        client.call("Lease/LeaseRevoke", ID=lease.ID)
+    revision = client.call("KV/Put", key=b"begin").header.revision
+    client.call("KV/Compact", revision=revision)
+    return revision
+
+
 def shifted(sent: Any, by: int) -> Any:
     """A copy of a message whose revisions other than 0 are moved."""
     copy = type(sent)()

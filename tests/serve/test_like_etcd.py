@@ -10,7 +10,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from tests.serve.conftest import STORES, Client, open_store
-from tests.serve.programs import answer, programs, shifted, told, watched
+from tests.serve.programs import answer, emptied, programs, shifted, told, watched
 
 from revstore.testing.seeds import SEED
 from revstore_serve import serve
@@ -35,16 +35,6 @@ def ours(request, tmp_path_factory):
         client = Client(endpoint.address)
         yield client
         client.close()
-
-
-def emptied(client: Client) -> int:
-    """Delete all keys and leases, and forget that they were; return the store's revision."""
-    client.call("KV/DeleteRange", key=b"\0", range_end=b"\0")
-    for lease in client.call("Lease/LeaseLeases").leases:
-        client.call("Lease/LeaseRevoke", ID=lease.ID)
-    revision = client.call("KV/Put", key=b"begin").header.revision
-    client.call("KV/Compact", revision=revision)
-    return revision
 
 
 def tried(times: int):

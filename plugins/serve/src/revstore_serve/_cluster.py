@@ -9,6 +9,7 @@ from typing import Any
 
 from revstore.backend import Backend
 from revstore.values import Capability
+from revstore_serve._alarms import Alarms
 from revstore_serve._errors import COMPACTED, FUTURE_REVISION, Code, Refused
 from revstore_serve._keys import EVERYTHING
 from revstore_serve._proto import message
@@ -18,7 +19,6 @@ from revstore_serve._views import AtRevision
 __all__ = ["Cluster", "lacking", "unserved"]
 
 _RAFT_TERM = 2
-_GET, _ACTIVATE, _DEACTIVATE = range(3)
 
 _REASONS = {
     "Cluster": "this endpoint is one member, and its store decides how it is replicated",
@@ -48,8 +48,7 @@ class Cluster:
         self.member_id = _number(f"{store_id}/{name}")
         #: Where clients reach it; known once it listens.
         self.url = url
-        #: Whether the latest write failed for lack of space.
-        self.no_space = False
+        self.alarms = Alarms(self.member_id)
 
     def fill(self, response: Any, revision: int = 0) -> Any:
         """Fill in an answer's header, and return the answer. Revision 0 keeps the revision that is
@@ -86,22 +85,11 @@ class Cluster:
             raftAppliedIndex=status.revision,
             raftTerm=_RAFT_TERM,
         )
-        if self.no_space:
-            response.errors.append(f"memberID:{self.member_id} alarm:NOSPACE ")
+        response.errors.extend(self.alarms.texts())
         return self.fill(response, status.revision)
 
     def alarm(self, request: Any) -> Any:
-        response = message("AlarmResponse")()
-        wanted = request.alarm in (0, 1)
-        if request.action == _ACTIVATE:
-            raise Refused(
-                Code.UNIMPLEMENTED, "revstore: alarms are raised by the store, not by clients"
-            )
-        if self.no_space and wanted:
-            response.alarms.add(memberID=self.member_id, alarm=1)
-            if request.action == _DEACTIVATE:
-                self.no_space = False
-        return self.now(response)
+        return self.now(self.alarms.answer(request))
 
     def defragment(self, _: Any) -> Any:
         return message("DefragmentResponse")()

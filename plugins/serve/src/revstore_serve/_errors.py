@@ -28,6 +28,7 @@ from revstore.errors import (
 __all__ = [
     "AUTH_FAILED",
     "COMPACTED",
+    "CORRUPT",
     "DUPLICATE_KEY",
     "EMPTY_KEY",
     "FUTURE_REVISION",
@@ -39,6 +40,7 @@ __all__ = [
     "LEASE_PROVIDED",
     "LEASE_TTL",
     "NOT_ENABLED",
+    "NO_SPACE",
     "PERMISSION_DENIED",
     "STOPPED",
     "TOO_LARGE",
@@ -113,6 +115,8 @@ AUTH_FAILED: _Answer = (
 USER_EMPTY: _Answer = (Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
 INVALID_TOKEN: _Answer = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
 TOO_MANY_REQUESTS: _Answer = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+NO_SPACE: _Answer = (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+CORRUPT: _Answer = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
 STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
 
 # The first class that fits an error decides.
@@ -122,13 +126,13 @@ _OF_BACKEND: tuple[tuple[type[StorageError], _Answer], ...] = (
     (LeaseNotFound, LEASE_NOT_FOUND),
     (LeaseExists, LEASE_EXISTS),
     (ValueTooLarge, TOO_LARGE),
-    (NoSpace, (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")),
+    (NoSpace, NO_SPACE),
     (Timeout, (Code.UNAVAILABLE, "etcdserver: request timed out")),
     (OutcomeUnknown, (Code.UNAVAILABLE, "etcdserver: request timed out")),
     (Unreachable, (Code.UNAVAILABLE, "etcdserver: no leader")),
     (Closed, STOPPED),
-    (CorruptStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
-    (IncompatibleStore, (Code.DATA_LOSS, "etcdserver: corrupt cluster")),
+    (CorruptStore, CORRUPT),
+    (IncompatibleStore, CORRUPT),
     (AccessDenied, PERMISSION_DENIED),
     (ReadOnly, (Code.FAILED_PRECONDITION, "revstore: the store is read-only")),
 )

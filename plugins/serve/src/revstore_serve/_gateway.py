@@ -41,6 +41,9 @@ _PATHS = {
     "/v3/auth/authenticate": "Auth/Authenticate",
     "/v3/watch": "Watch/Watch",
     "/v3/cluster/member/list": "Cluster/MemberList",
+    "/v3/maintenance/alarm": "Maintenance/Alarm",
+    "/v3/maintenance/defragment": "Maintenance/Defragment",
+    "/v3/maintenance/hash": "Maintenance/HashKV",
     "/v3/maintenance/status": "Maintenance/Status",
 }
 

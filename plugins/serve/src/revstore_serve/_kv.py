@@ -135,15 +135,22 @@ class KeyValues:
     async def put(self, request: Any) -> Any:
         check_put(request)
         _check_size(request)
+        self._cluster.alarms.check_write(grows=True)
         return await self._write(put_body(request))
 
     async def delete_range(self, request: Any) -> Any:
         check_delete(request)
+        self._cluster.alarms.check_write(grows=False)
         return await self._write(delete_body(request))
 
     async def txn(self, request: Any) -> Any:
         check_txn(request)
         _check_size(request)
+        operations = [*request.success, *request.failure]
+        if not all(each.HasField("request_range") for each in operations):
+            # As in etcd, puts of nested transactions do not count.
+            grows = any(each.HasField("request_put") for each in operations)
+            self._cluster.alarms.check_write(grows=grows)
         history: dict[bytes, Any] = {}
         while True:
             try:
@@ -158,6 +165,7 @@ class KeyValues:
         }
 
     async def compact(self, request: Any) -> Any:
+        self._cluster.alarms.check_write(grows=False)
         if request.revision <= 0:
             raise Refused(*COMPACTED)
         # The endpoint's own watch must have seen what is compacted.
@@ -172,10 +180,10 @@ class KeyValues:
             result = await self._writes.run(body)
         except BackendError as error:
             if isinstance(error, NoSpace):
-                self._cluster.no_space = True
+                self._cluster.alarms.no_space = True
             raise
         if result.wrote:
-            self._cluster.no_space = False
+            self._cluster.alarms.no_space = False
         return self._cluster.fill(result.value.committed(result.revision))
 
 

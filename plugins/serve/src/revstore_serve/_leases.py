@@ -64,6 +64,7 @@ class LeaseCalls:
 
     async def grant(self, request: Any) -> Any:
         ttl = granted_ttl(request.TTL)
+        self._cluster.alarms.check_write(grows=True)
 
         def grant() -> Any:
             lease = self._of_store.grant(ttl, lease=request.ID)
@@ -73,6 +74,8 @@ class LeaseCalls:
         return await self._work(grant)
 
     async def revoke(self, request: Any) -> Any:
+        self._cluster.alarms.check_write(grows=False)
+
         def revoke() -> Any:
             if not request.ID:
                 raise Refused(*LEASE_NOT_FOUND)

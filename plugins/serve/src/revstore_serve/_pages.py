@@ -98,8 +98,8 @@ class Pages:
         """Return why the endpoint does not serve; nothing if it does."""
         if self.health.stopping:
             return STOPPED[1]
-        if self.cluster.no_space:
-            return "ALARM NOSPACE"
+        if alarms := self.cluster.alarms.names():
+            return f"ALARM {alarms[0]}"
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self.range(message("RangeRequest")(key=b"health"))
