@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Callable
 
@@ -47,20 +49,34 @@ class HammerTests(BackendSuite):
         the final state (CACHE-18, WATCH-15)."""
         writers, turns = 4, 60
         done: list[list[_Write]] = []
+        during_writes: list[None] = []
+        failed = threading.Event()
+        deadline = time.monotonic() + PATIENCE
+
+        def more() -> bool:
+            enough = len(during_writes) >= 2 * writers or failed.is_set()
+            return not enough and time.monotonic() < deadline
 
         def work(index: int) -> None:
             if index < writers:
-                done.append(_write(backend, space, index, turns))
+                done.append(_write(backend, space, index, turns, more=more))
                 return
-            while len(done) < writers:
+            try:
+                while len(done) < writers:
+                    if _follow_from_list(space):
+                        during_writes.append(None)
                 _follow_from_list(space)
-            _follow_from_list(space)
+            except BaseException:
+                failed.set()
+                raise
 
         run_threads(writers + 2, work)
+        assert during_writes, "nothing was written between two lists"
 
 
-def _follow_from_list(space: Keyspace) -> None:
-    """Build the state from a list and the events after it, up to what a second list shows."""
+def _follow_from_list(space: Keyspace) -> bool:
+    """Build the state from a list and the events after it, up to what a second list shows. Return
+    whether there were any."""
     first = space.list()
     state = {kv.key: kv for kv in first.kvs}
     with space.watch(after=first.revision) as watch:
@@ -76,12 +92,23 @@ def _follow_from_list(space: Keyspace) -> None:
                     state[event.kv.key] = event.kv
     if watch.position == second.revision:
         assert tuple(state[key] for key in sorted(state)) == second.kvs
+    return last > first.revision
 
 
-def _write(backend: Backend, space: Keyspace, index: int, turns: int) -> list[_Write]:
-    """Create, update and delete a few keys in competition; return what succeeded."""
+def _write(
+    backend: Backend,
+    space: Keyspace,
+    index: int,
+    turns: int,
+    *,
+    more: Callable[[], bool] = lambda: False,
+) -> list[_Write]:
+    """Create, update and delete a few keys in competition; return what succeeded. After the
+    ``turns`` go on as long as ``more`` returns True."""
     done: list[_Write] = []
-    for turn in range(turns):
+    for turn in itertools.count():
+        if turn >= turns and not more():
+            break
         name = f"k{(turn * 7 + index) % 5}"
         current = backend.get(space.key(name)).kv
         expected = current.revision if current else 0
