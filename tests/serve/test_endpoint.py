@@ -104,6 +104,57 @@ def test_a_damaged_value_is_refused(new_client, tmp_path):
         assert client.call("KV/DeleteRange", key=key).deleted == 1
 
 
+@pytest.fixture
+def damaged(new_client, tmp_path):
+    """A client of a store where "b", of revision 3, is damaged, but not "a" and "c"."""
+    path = tmp_path / "served.db"
+    with open_store("sqlite", tmp_path) as backend:
+        for key in ("a", "b", "c"):
+            backend.put(key, b"damaged" if key == "b" else b"whole", expected_revision=0)
+    path.write_bytes(path.read_bytes().replace(b"damaged", b"DAMAGED"))
+    with open_store("sqlite", tmp_path) as backend, serve(backend) as endpoint:
+        yield new_client(endpoint.address)
+
+
+DAMAGED = "revstore: the value of 'b' is damaged"
+
+
+def test_a_damaged_value_ends_a_watch(damaged):
+    """Events before it come, and the stream's other watches go on."""
+    client = damaged
+    with contextlib.closing(client.watch()) as stream:
+
+        def ended(watch_id):
+            answer = stream.next()
+            found = (answer.canceled, answer.cancel_reason, answer.watch_id)
+            assert found == (True, DAMAGED, watch_id), answer
+
+        stream.create(b"\0", b"\0", start_revision=2, watch_id=1)
+        assert stream.events(1) == [("PUT", b"a", b"whole", 2)]
+        ended(1)
+        stream.create(b"b", start_revision=2, watch_id=2)
+        ended(2)
+        stream.create(b"b", prev_kv=True, watch_id=3)
+        stream.create(b"b", watch_id=4)
+        client.call("KV/Put", key=b"b", value=b"new")
+        answers = sorted((stream.next(), stream.next()), key=lambda answer: answer.watch_id)
+        assert answers[0].cancel_reason == DAMAGED
+        assert [event.kv.value for event in answers[1].events] == [b"new"]
+        client.call("KV/Put", key=b"b", value=b"newer")
+        assert stream.events(1) == [("PUT", b"b", b"newer", 6)]
+
+
+def test_a_damaged_value_at_the_compacted_revision(damaged):
+    damaged.call("KV/Compact", revision=3)
+    with contextlib.closing(damaged.watch()) as stream:
+        stream.create(b"b", start_revision=3)
+        assert stream.next().cancel_reason == DAMAGED
+        stream.create(b"a")
+        damaged.call("KV/Put", key=b"b", value=b"new")
+        damaged.call("KV/Put", key=b"a", value=b"new")
+        assert stream.events(1)[0][1] == b"a"
+
+
 def test_who_cannot_listen_leaves_nothing_behind():
     with MemoryBackend() as backend, serve(backend) as endpoint:
         before = threading.active_count()

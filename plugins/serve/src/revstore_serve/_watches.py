@@ -251,7 +251,24 @@ class _WatchStream:
             await self._send(watch, events, entries[-1].revision)
 
     async def _send(self, watch: _Watch, events: list[_Found], revision: int) -> None:
-        """Write events of a watch, which has then seen everything up to ``revision``."""
+        """Write events of a watch, which has then seen everything up to ``revision``. A damaged
+        value ends the watch, after the events before it; others of the stream go on."""
+        try:
+            await self._write(watch, events, revision)
+        except Refused as damaged:
+            ends = next(entry.revision for entry, number in events if _fails(watch, entry, number))
+            before = [each for each in events if watch.position < each[0].revision < ends]
+            if before:
+                await self._write(watch, before, before[-1][0].revision)
+            if not watch.closed:
+                self._catching_up.pop(watch, None)
+                self._close(watch)
+                self._outbox.append(
+                    self._response(watch.id, ends - 1, canceled=True, cancel_reason=damaged.text)
+                )
+                self.wake()
+
+    async def _write(self, watch: _Watch, events: list[_Found], revision: int) -> None:
         for part, more in _parts(events, watch):
             if watch.closed:
                 return
@@ -310,8 +327,8 @@ class _WatchStream:
                 await self._begin_at_compacted(watch, status.compacted_revision)
             else:
                 self._compacted(watch, status.compacted_revision)
-                return
-        self._follow(watch)
+        if not watch.closed:
+            self._follow(watch)
 
     def _new_id(self) -> int:
         while self._next_id in self._watches:
@@ -411,6 +428,8 @@ class _WatchStream:
                 ]
                 if found:
                     await self._send(watch, found, past.position)
+                if watch.closed:
+                    return
             watch.position = max(watch.position, past.position)
             self._catching_up.pop(watch, None)
             self._follow(watch)
@@ -423,6 +442,14 @@ class _WatchStream:
             self.fail(error)
         finally:
             past.close()
+
+
+def _fails(watch: _Watch, entry: Entry, number: int) -> bool:
+    try:
+        entry.encoded(number, prev_kv=watch.prev_kv)
+    except Refused:
+        return True
+    return False
 
 
 def _notifies(watch: _Watch) -> bool:
