@@ -41,9 +41,10 @@ class RestoreResult:
     """What a restore did.
 
     Of ``keys`` in the backup it wrote ``written``; the others were there. ``resumed`` says that it
-    finished an earlier one. ``backup_revision`` is that of the old store, ``revision`` that of the
-    restored one. ``old_versions_expire`` says that a client gets ``Expired`` for each resource
-    version up to ``backup_revision``; otherwise the store may take one for its own.
+    finished an earlier one, or found it finished. ``backup_revision`` is that of the old store,
+    ``revision`` that of the restored one. ``old_versions_expire`` says that a client gets
+    ``Expired`` for each resource version up to ``backup_revision``; otherwise the store may take
+    one for its own.
     """
 
     keys: int
@@ -118,6 +119,8 @@ def restore(
         backend, source, prefix, None if merge is None else Merge(merge), timeout, on_progress
     )
     with denied(prefix):
+        if work.is_done():
+            return work.result_of_before()
         resumed = work.begin()
         written = work.write(resumed=resumed, leases=leases)
         keys = work.compare(resumed=resumed)
@@ -137,6 +140,28 @@ class _Restore:
     on_progress: OnProgress | None
     began: float = attrs.field(factory=time.monotonic)
 
+    def is_done(self) -> bool:
+        """Return whether the store already holds the backup and nothing else.
+
+        So it is if the process was killed just before it could say so.
+        """
+        if self.merge is not None or not self._first_key():
+            return False
+        if read_marker(self.backend, self.prefix, timeout=self.timeout) is not None:
+            return False
+        try:
+            self.compare(resumed=True)
+        except StoresDiffer:
+            return False
+        return True
+
+    def result_of_before(self) -> RestoreResult:
+        """Return the result if ``is_done``."""
+        status = self.backend.status(timeout=self.timeout)
+        before = self.source.header.revision
+        expire = status.compacted_revision >= before
+        return RestoreResult(self.source.count, 0, True, before, status.revision, expire)
+
     def begin(self) -> bool:
         """Mark the store as incomplete; return whether an earlier restore had begun."""
         details = {"prefix": self.prefix, "merge": self.merge or ""}
@@ -151,14 +176,13 @@ class _Restore:
                 "choose an empty store"
             )
             raise StoreInUse(message, key=marker_key(self.prefix))
-        if self.merge is None:
-            first = self.backend.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout)
-            for kv in first.kvs:
-                message = (
-                    f"the store is not empty: it has {kv.key!r}; choose an empty one, or say what "
-                    "happens to keys that both have (merge: skip or overwrite)"
-                )
-                raise StoreInUse(message, key=kv.key)
+        key = self._first_key() if self.merge is None else ""
+        if key:
+            message = (
+                f"the store is not empty: it has {key!r}; choose an empty one, or say what happens "
+                "to keys that both have (merge: skip or overwrite)"
+            )
+            raise StoreInUse(message, key=key)
         now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
         marker = Marker("restore", self.source.sha256, now.isoformat(timespec="seconds"), details)
         set_marker(self.backend, self.prefix, marker, timeout=self.timeout)
@@ -221,6 +245,11 @@ class _Restore:
         with contextlib.suppress(Compacted):
             self.backend.compact(revision, timeout=self.timeout)
         return revision >= before
+
+    def _first_key(self) -> str:
+        """Return a key of the store, "" if it is empty."""
+        found = self.backend.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout)
+        return found.kvs[0].key if found.kvs else ""
 
     def _write_up_to(self, wanted: int) -> None:
         """Write the marker until the store is at the revision ``wanted``."""

@@ -1,0 +1,149 @@
+"""Operations on whole stores, beside the backend's own lists and batches of writes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from benchmarks._figures import Figure
+from benchmarks._measure import in_turns, seconds
+from revstore import StorageConfig
+from revstore.backend import Backend
+from revstore.operations import backup, open_backup, restore
+from revstore.plugins import open_backend
+
+__all__ = ["figures"]
+
+OBJECTS = 20_000
+PAGE = 2_000
+BATCH = 100
+
+
+def open_store(path: Path) -> Backend:
+    """The backend, as users open it."""
+    return open_backend(StorageConfig.from_url(f"sqlite:///{path}"))
+
+
+def objects() -> Iterator[tuple[str, bytes]]:
+    """Objects of about a kilobyte, of which a compression saves about two thirds."""
+    words = random.Random(1)
+    for number in range(OBJECTS):
+        labels = {f"label-{each}": f"{words.getrandbits(64):x}" for each in range(20)}
+        obj = {"metadata": {"name": f"pod-{number}", "labels": labels}, "spec": {"x": "y" * 300}}
+        yield f"/registry/pods/default/pod-{number:08d}", json.dumps(obj).encode()
+
+
+def fill(backend: Backend) -> None:
+    """Write the objects in batches, as the backend's users can."""
+    wanted = list(objects())
+    for start in range(0, OBJECTS, BATCH):
+        batch = wanted[start : start + BATCH]
+        backend.transaction(lambda seen, batch=batch: [seen.put(*each) for each in batch])  # type: ignore[misc]
+
+
+def list_all(backend: Backend) -> None:
+    """Read all objects, page by page."""
+    start, revision = "", 0
+    while True:
+        page = backend.list("", start=start, limit=PAGE, revision=revision)
+        if not page.more:
+            return
+        start, revision = page.kvs[-1].key + "\0", page.revision
+
+
+def figures() -> Iterator[Figure]:
+    """All figures of this part."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as name:
+        folder = Path(name)
+        with open_store(folder / "from.db") as store:
+            fill(store)
+            yield from _backup(folder, store)
+        yield from _restore(folder)
+        yield from _memory(folder)
+
+
+def _backup(folder: Path, store: Backend) -> Iterator[Figure]:
+    def run(compression: str) -> float:
+        path = folder / compression
+        return seconds(lambda: backup(store, path, compression=compression))
+
+    listed, *found = in_turns(
+        5,
+        lambda: seconds(lambda: list_all(store)),
+        lambda: run("none"),
+        lambda: run("zstd"),
+        lambda: run("gzip"),
+    )
+    for compression, took in zip(("uncompressed", "zstd", "gzip"), found, strict=True):
+        yield Figure(
+            name=f"backup, {OBJECTS:,} objects, {compression}",
+            value=took / OBJECTS * 1e6,
+            unit="us",
+            bound=listed / OBJECTS * 1e6,
+            bound_name="the backend's own list, page by page",
+            relation="<=",
+            target=None if compression == "gzip" else 1.3,
+        )
+
+
+def _restore(folder: Path) -> Iterator[Figure]:
+    numbers = count()
+
+    def restored() -> float:
+        with open_store(folder / f"to{next(numbers)}.db") as store:
+
+            def run() -> None:
+                with open_backup(folder / "none") as source:
+                    restore(store, source)
+
+            return seconds(run)
+
+    def bare() -> float:
+        with open_store(folder / f"to{next(numbers)}.db") as store:
+            return seconds(lambda: fill(store))
+
+    took, bound = in_turns(3, restored, bare)
+    yield Figure(
+        name=f"restore, {OBJECTS:,} objects, checked before and after",
+        value=took / OBJECTS * 1e6,
+        unit="us",
+        bound=bound / OBJECTS * 1e6,
+        bound_name="the same writes in batches, unchecked",
+        relation="<=",
+        target=1.3,
+    )
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+from benchmarks.bench_operations import list_all, open_store
+from revstore.operations import backup
+with open_store(Path(sys.argv[1])) as store:
+    list_all(store) if sys.argv[2] == "list" else backup(store, sys.argv[3], compression="zstd")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def _memory(folder: Path) -> Iterator[Figure]:
+    def peak(what: str) -> float:
+        words = [sys.executable, "-c", _PEAK, f"{folder}/from.db", what, f"{folder}/peak"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return int(done.stdout) / 1024
+
+    listed, backed_up = peak("list"), peak("backup")
+    yield Figure(
+        name=f"peak of a backup, {OBJECTS:,} objects, zstd",
+        value=backed_up,
+        unit="MB",
+        bound=listed,
+        bound_name="the process that only lists",
+        relation="<=",
+        target=None,
+    )

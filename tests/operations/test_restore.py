@@ -1,0 +1,344 @@
+"""A restore ends equal, whenever it was interrupted, and old resource versions are never taken for
+new ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from revstore.config import StorageConfig
+from revstore.errors import (
+    Compacted,
+    InvalidBackup,
+    OutcomeUnknown,
+    StoreInUse,
+    StoresDiffer,
+    Unreachable,
+    Unsupported,
+    ValueTooLarge,
+)
+from revstore.factory import StorageFactory
+from revstore.memory import MemoryBackend
+from revstore.operations import Merge, backup, open_backup, restore, verify
+from revstore.operations._marker import Marker, read_marker, set_marker
+from revstore.plugins import open_backend
+from revstore.testing.seeds import SEED
+from revstore.values import Capability
+
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
+MARKER = "/revstore.unfinished"
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The path of a backup of 700 keys, which are two batches, some with a ttl or a lease."""
+    with MemoryBackend() as store:
+        for number in range(700):
+            ttl = 5000 + number if number % 50 == 0 else 0
+            key = f"/registry/pods/ns/p{number:03}"
+            store.put(key, b"v%d" % number, expected_revision=0, ttl=ttl)
+        lease = store.leases().grant(6000).id
+        for name in ("a", "b"):
+            store.transaction(lambda seen, name=name: seen.put(f"/l/{name}", b"", lease=lease))
+        backup(store, tmp_path / "b")
+    return tmp_path / "b"
+
+
+class Interrupted(MemoryBackend):
+    """Fails at the call with the number ``fails_at``: before it does anything, or after it."""
+
+    def __init__(self, fails_at, *, after):
+        super().__init__()
+        self.left = fails_at
+        self.after = after
+
+    def _call(self, name, *arguments, **options):
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Unreachable("gone")
+        result = getattr(super(), name)(*arguments, **options)
+        if self.left == 0:
+            raise OutcomeUnknown("key", 0) if name in ("put", "transaction") else Unreachable("-")
+        return result
+
+    def __getattribute__(self, name):
+        if name in ("put", "transaction", "delete", "raise_revision", "compact", "list", "status"):
+            call = object.__getattribute__(self, "_call")
+            return lambda *arguments, **options: call(name, *arguments, **options)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_failure_at_any_call(made, after):
+    """The same call goes on, and the end is the same. Until then the store says what it is."""
+    fails_at = failures = 0
+    while True:
+        fails_at += 1
+        with Interrupted(fails_at, after=after) as target, open_backup(made) as source:
+            failed = False
+            try:
+                result = restore(target, source)
+            except (Unreachable, OutcomeUnknown):
+                failed = True
+            reached, target.left = target.left <= 0, -1
+            if failed:
+                failures += 1
+                if target.count("").count and target.status().revision < 1_000_000_000:
+                    assert target.get(MARKER).kv is not None
+                result = restore(target, source)
+            assert result.keys == 702
+            assert verify(source, target).equal
+            assert target.get(MARKER).kv is None
+            assert result.old_versions_expire
+            assert result.revision > 1_000_000_702
+            if not reached:
+                break
+    assert failures > (5 if after else 12)
+
+
+def test_a_store_with_keys_is_refused(store, made):
+    store.put("/registry/pods/ns/p003", b"mine", expected_revision=0)
+    revision = store.status().revision
+    with open_backup(made) as source, pytest.raises(StoreInUse, match=r"not empty.*p003"):
+        restore(store, source)
+    assert store.status().revision == revision
+
+
+@pytest.mark.parametrize("merge", Merge)
+def test_merge(store, made, merge):
+    store.put("/registry/pods/ns/p003", b"mine", expected_revision=0)
+    store.put("/registry/pods/ns/p999", b"mine", expected_revision=0)
+    with open_backup(made) as source:
+        result = restore(store, source, merge=merge)
+        differ = {each.key[-4:]: each.what for each in verify(source, store).differences}
+
+    expected = {"p999": "extra"} | ({"p003": "value"} if merge is Merge.SKIP else {})
+    assert differ == expected
+    assert (result.keys, result.written) == (702, 701 if merge is Merge.SKIP else 702)
+    # Once more, it has nothing to do.
+    with open_backup(made) as source:
+        assert restore(store, source, merge=merge).written == 0
+
+
+def test_another_unfinished_operation_is_not_mixed(made, tmp_path):
+    with MemoryBackend() as store, MemoryBackend() as target:
+        store.put("/other", b"x", expected_revision=0)
+        backup(store, tmp_path / "other")
+        set_marker(target, "", Marker("restore", "0" * 64, "2026-01-01", {"prefix": ""}))
+        for merge in (None, Merge.SKIP):
+            with (
+                open_backup(tmp_path / "other") as source,
+                pytest.raises(StoreInUse, match=r"is incomplete.*restore.*2026-01-01"),
+            ):
+                restore(target, source, merge=merge)
+        assert target.count("").count == 1
+        marker = read_marker(target, "")
+        assert marker is not None
+        assert "incomplete" in marker.text
+        kv = target.get(MARKER).kv
+        target.put(MARKER, b"?", expected_revision=kv.revision)
+        with open_backup(tmp_path / "other") as source, pytest.raises(StoreInUse, match="which"):
+            restore(target, source)
+
+
+@pytest.mark.parametrize("prefix", ["", "/registry/", "/registry", "/registry/pods/"])
+def test_no_reader_of_objects_sees_the_mark(url_of, prefix):
+    url = url_of("sqlite")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"}}
+    with StorageFactory(url) as factory:
+        factory.registry("pods").create(pod)
+        before = factory.stored_resources()
+        set_marker(factory.backend(), prefix, Marker("restore", "", "", {}))
+        assert factory.backend().count("").count == 2
+        assert factory.stored_resources() == before
+        assert [obj["metadata"]["name"] for obj in factory.registry("pods").list()] == ["p"]
+
+
+def test_others_who_write_meanwhile_are_noticed(made):
+    with MemoryBackend() as target, open_backup(made) as source:
+
+        def disturb(progress):
+            if progress.step == "comparing" and not target.get("/x").kv:
+                target.put("/x", b"", expected_revision=0)
+
+        with pytest.raises(StoresDiffer, match="'/x': extra") as caught:
+            restore(target, source, on_progress=disturb)
+        assert caught.value.key == "/x"
+        assert target.get(MARKER).kv is not None
+
+
+def test_old_resource_versions(store, kind, made):
+    """A client of the old store gets Compacted for each revision up to that of the backup, or the
+    result says that it may not."""
+    with open_backup(made) as source:
+        old = source.header.revision
+        result = restore(store, source, bump_by_writes=True)
+    assert result.revision > old
+    assert result.old_versions_expire == (kind != "etcd2")
+    if not result.old_versions_expire:
+        return
+    for revision in (1, old // 2, old - 1):
+        with pytest.raises(Compacted):
+            store.list("", revision=revision)
+        with (
+            store.watch("", recursive=True, after_revision=revision) as watch,
+            pytest.raises(Compacted),
+        ):
+            watch.poll(20)
+    assert store.put("/new", b"", expected_revision=0).revision > old
+
+
+def test_a_revision_that_cannot_be_raised_is_reported(open_store, start_etcd, made):
+    address = start_etcd().address
+    with (
+        open_backend(StorageConfig.from_url(f"etcd3://{address}")) as store,
+        open_backup(made) as source,
+    ):
+        result = restore(store, source)
+    assert result.revision < result.backup_revision
+    assert not result.old_versions_expire
+
+
+def test_values_beyond_a_transaction(open_store, start_etcd, tmp_path):
+    """Batches fit the limits of the server: its size of a request, and of a transaction."""
+    server = start_etcd(arguments=("--max-txn-ops", "16"))
+    with MemoryBackend() as store:
+        for number in range(8):
+            store.put(f"/large/{number}", bytes([number]) * 1_300_000, expected_revision=0)
+        for number in range(100):
+            store.put(f"/small/{number}", b"x", expected_revision=0)
+        backup(store, tmp_path / "b")
+        store.put("/too-large", b"x" * 2_000_000, expected_revision=0)
+        backup(store, tmp_path / "c")
+    with open_backend(StorageConfig.from_url(f"etcd3://{server.address}")) as target:
+        with open_backup(tmp_path / "b") as source:
+            restore(target, source)
+            assert verify(source, target).equal
+        with open_backup(tmp_path / "c") as source, pytest.raises(ValueTooLarge):
+            restore(target, source, merge=Merge.SKIP)
+
+
+def test_leases_or_not(open_store, made):
+    for leases in (True, False):
+        with MemoryBackend() as target, open_backup(made) as source:
+            restore(target, source, leases=leases)
+            assert len(target.leases().list()) == leases
+            for key in ("/l/a", "/l/b"):
+                assert 5990 < target.remaining_ttl(key) <= 6000
+
+
+def test_what_a_store_cannot_hold(made):
+    class NoTTL(MemoryBackend):
+        @property
+        def capabilities(self):
+            return super().capabilities - {Capability.TTL}
+
+    with NoTTL() as target, open_backup(made) as source:
+        with pytest.raises(Unsupported, match="expires, and the store has no ttl"):
+            restore(target, source)
+        assert target.get(MARKER).kv is not None
+
+
+_DRIVER = """
+import os, sys
+from revstore.config import StorageConfig
+from revstore.operations import open_backup, restore
+from revstore.plugins import open_backend
+
+for line in sys.stdin:
+    path, url = line.split()
+    child = os.fork()
+    if child == 0:
+        with open_backup(path) as source, open_backend(StorageConfig.from_url(url)) as store:
+            restore(store, source)
+        os._exit(0)
+    print(child, flush=True)
+    sys.stdin.readline()  # until then its number stays its own
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Driver:
+    """Runs restores, each in a process of its own."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def start(self, path, url):
+        self._process.stdin.write(f"{path} {url}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def end(self):
+        """The status of the process that was started."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def driver():
+    driver = Driver()
+    yield driver
+    driver.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["sqlite", "etcd3", "etcd2"])
+def test_killed_at_any_moment(driver, kind, url_of, made):
+    """By kill -9 or Ctrl-C, several times; the same command goes on, and the store ends equal."""
+    choose = random.Random(SEED)
+    began = threading.Event()
+    resumed = 0
+    seconds = 0.5
+    for number in range(4 * LONG):
+        url = url_of(kind, f"to{number}")
+        for turn in range(100):
+            child = driver.start(made, url)
+            if turn < 3:
+                began.wait(choose.uniform(0.05, seconds))
+                os.kill(child, choose.choice([signal.SIGKILL, signal.SIGINT]))
+            if driver.end() == 0:
+                break
+            resumed += 1
+        else:
+            pytest.fail(f"it never ended, REVSTORE_TEST_SEED={SEED}")
+        with open_backend(StorageConfig.from_url(url)) as store, open_backup(made) as source:
+            if store.count("").count < 703:
+                assert verify(source, store).equal, SEED
+            assert store.get(MARKER).kv is None
+            for key in ("/registry/pods/ns/p000", "/registry/pods/ns/p050", "/l/a"):
+                ttl = next(each.ttl for each in source.records() if each.key == key)
+                assert ttl - 120 < store.remaining_ttl(key) <= ttl + 1.5
+            # Once more, it finds that it has nothing to do.
+            again = restore(store, source)
+            assert (again.resumed, again.written) == (True, 0)
+    assert resumed > 4 * LONG, "the kills came too late to matter"
+
+
+def test_a_cut_file_does_not_touch_a_store(store, made):
+    data = made.read_bytes()
+    revision = store.status().revision
+    for end in (0, 10, len(data) // 2, len(data) - 1):
+        made.write_bytes(data[:end])
+        with pytest.raises(InvalidBackup):
+            restore(store, open_backup(made))
+    assert store.status().revision == revision
