@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,9 +22,9 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.memory import MemoryBackend
-from revstore.operations import backup, backup_to, open_backup, restore, verify
+from revstore.operations import _backup, backup, backup_to, open_backup, restore, verify
 from revstore.operations._file import BackupReader, BackupWriter, Header, Record
-from revstore.values import Capability
+from revstore.values import Capability, KeyValue
 
 COMPRESSIONS = ("none", "gzip", "zstd")
 
@@ -211,7 +214,7 @@ HEADER = Header("revstore-backup", 1, "id", "memory", 5, "/a", "2026-01-01T00:00
 def written(records, header=HEADER, count=None):
     stream = io.BytesIO()
     writer = BackupWriter(stream, header)
-    writer.write(records)
+    writer.write([KeyValue(each.key, each.value, 1) for each in records], lambda _: (None, 0))
     if count is not None:
         writer.count = count
     writer.finish()
@@ -262,6 +265,31 @@ def test_only_the_owner_can_read_it_from_the_beginning(tmp_path):
     assert set(seen) == {"0o100600"}
     assert oct((tmp_path / "b").stat().st_mode) == "0o100600"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("full", [0, 1, 3])
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch, full):
+    """Whichever write fails, in whichever thread."""
+
+    class Full(io.FileIO):
+        left = full
+
+        def write(self, data):
+            Full.left -= 1
+            if Full.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(
+        _backup, "open", lambda file, mode: io.BufferedWriter(Full(file, mode)), raising=False
+    )
+    with MemoryBackend() as store:
+        for number in range(600):
+            store.put(f"/k/{number}", os.urandom(5000), expected_revision=0)
+        with pytest.raises(OSError, match="No space"):
+            backup(store, tmp_path / "b", compression="none")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_backup_that_fails_leaves_no_file(tmp_path):
@@ -343,6 +371,30 @@ def test_arguments(tmp_path, monkeypatch):
             backup(store, tmp_path / "b", compression="zstd")
         with pytest.raises(Unsupported, match=r"revstore\[zstd\]"):
             open_backup(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_keys(open_store, tmp_path):
+    """32 MB of values take a few pages of memory."""
+    store, target = open_store("sqlite", "from"), open_store("sqlite", "to")
+    for start in range(0, 8_000, 1000):
+        store.transaction(
+            lambda seen, start=start: [
+                None for number in range(1000) if not seen.put(f"/{start + number}", bytes(4000))
+            ]
+        )
+    tracemalloc.start()
+    try:
+        for compression in COMPRESSIONS:
+            backup(store, tmp_path / "b", compression=compression)
+            with open_backup(tmp_path / "b") as source:
+                if compression == "none":
+                    restore(target, source)
+                assert verify(source, target).equal
+            assert verify(store, target).keys == 8_000
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20, compression
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_incomplete_store_is_not_backed_up(tmp_path):

@@ -6,8 +6,8 @@ import datetime
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +22,6 @@ from revstore.operations._file import (
     BackupWriter,
     Compression,
     Header,
-    Record,
     check_compression,
 )
 from revstore.operations._marker import is_marker
@@ -30,7 +29,7 @@ from revstore.operations._pages import pages
 from revstore.operations._progress import Meter, OnProgress
 from revstore.values import BackendStatus, KeyValue
 
-__all__ = ["BackupResult", "backup", "backup_to", "denied", "record_of"]
+__all__ = ["BackupResult", "backup", "backup_to", "denied"]
 
 # A store that compacts every few minutes may do so while a long backup runs.
 _TRIES = 3
@@ -115,16 +114,19 @@ def backup_to(
         status = backend.status(timeout=timeout)
         total = backend.count(prefix, timeout=timeout).count
         expiries = Expiries(backend, timeout=timeout)
-        writer: BackupWriter | None = None
         meter = Meter(on_progress, "backing up", total)
-        for page in pages(backend, prefix, timeout=timeout):
-            if writer is None:
-                writer = BackupWriter(stream, _header(status, page.revision, prefix, compression))
-            records = [record_of(kv, expiries) for kv in page.kvs]
-            writer.write(records)
-            meter.add(len(records))
-        assert writer is not None
-        digest = writer.finish()
+        with ExitStack() as stack:
+            writer: BackupWriter | None = None
+            for page in pages(backend, prefix, timeout=timeout):
+                if writer is None:
+                    header = _header(status, page.revision, prefix, compression)
+                    writer = BackupWriter(stream, header)
+                    stack.callback(writer.stop)
+                _check_complete(page.kvs)
+                writer.write(page.kvs, expiries.of)
+                meter.add(len(page.kvs))
+            assert writer is not None
+            digest = writer.finish()
     meter.finish()
     return BackupResult(
         writer.count,
@@ -137,18 +139,10 @@ def backup_to(
     )
 
 
-def record_of(kv: KeyValue, expiries: Expiries) -> Record:
-    """Return the record of a key that was read.
-
-    Raises:
-        StoreInUse: the key says that the store is incomplete.
-    """
-    if is_marker(kv.key):
-        message = f"the store is incomplete, as {kv.key!r} says: finish what fills it first"
-        raise StoreInUse(message, key=kv.key)
-    if not kv.lease:
-        return Record(kv.key, kv.value, kv.revision, kv.create_revision, kv.version)
-    return Record(kv.key, kv.value, kv.revision, kv.create_revision, kv.version, *expiries.of(kv))
+def _check_complete(kvs: Sequence[KeyValue]) -> None:
+    for key in [kv.key for kv in kvs if is_marker(kv.key)]:
+        message = f"the store is incomplete, as {key!r} says: finish what fills it first"
+        raise StoreInUse(message, key=key)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ import msgspec
 from revstore.closing import Closing
 from revstore.errors import InvalidArgument, InvalidBackup, Unsupported
 from revstore.keys import check_key
+from revstore.operations._behind import Behind
+from revstore.values import KeyValue
 
 __all__ = [
     "BackupReader",
@@ -139,8 +141,7 @@ def _compressor(name: Compression) -> _Compressor:
     if name == "zstd":
         import zstandard
 
-        # It compresses in a thread of its own while the next page is read.
-        compressor: _Compressor = zstandard.ZstdCompressor(level=1, threads=1).compressobj()
+        compressor: _Compressor = zstandard.ZstdCompressor(level=1).compressobj()
         return compressor
     if name == "gzip":
         return zlib.compressobj(1, wbits=31)
@@ -170,7 +171,11 @@ def _line_in(name: Compression, part: bytes) -> bytes:
 
 
 class BackupWriter:
-    """Writes a backup to a stream. Without ``finish`` it is not a backup."""
+    """Writes a backup to a stream. Without ``finish`` it is not a backup.
+
+    The thread that calls ``write`` only encodes; a second one compresses, adds up and writes. Call
+    ``stop`` at the end in any case, which ends that thread.
+    """
 
     def __init__(self, stream: IO[bytes], header: Header) -> None:
         self._stream = stream
@@ -181,36 +186,44 @@ class BackupWriter:
         #: How many records, and how many bytes in the file, were written.
         self.count = 0
         self.size = 0
-        self._write(self._compressor.compress(self._encode(header) + b"\n"))
+        self._behind = Behind(self._write)
+        self._behind.give([self._encode(header) + b"\n"])
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Write records, whose keys are in order."""
+    def write(
+        self, kvs: Iterable[KeyValue], expiry: Callable[[KeyValue], tuple[float | None, int]]
+    ) -> None:
+        """Write keys, which are in order; ``expiry`` returns the ttl and lease of one that
+        expires."""
         parts: list[bytes] = []
         encode = self._encode
-        for each in records:
-            line = _Line(
-                each.key,
-                len(each.value),
-                each.revision,
-                each.create_revision,
-                each.version,
-                each.ttl,
-                each.lease,
-            )
-            parts += (encode(line), b"\n", each.value, b"\n")
+        for kv in kvs:
+            value = kv.value
+            line = _Line(kv.key, len(value), kv.revision, kv.create_revision, kv.version)
+            if kv.lease:
+                ttl, lease = expiry(kv)
+                line = msgspec.structs.replace(line, ttl=ttl, lease=lease)
+            parts += (encode(line), b"\n", value, b"\n")
         self.count += len(parts) // 4
-        self._write(self._compressor.compress(b"".join(parts)))
+        self._behind.give(parts)
 
     def finish(self) -> str:
         """Write the end; return the backup's SHA-256."""
-        self._write(self._compressor.flush())
+        self._behind.finish()
+        self._append(self._compressor.flush())
         digest = self._sha256.hexdigest()
         end = _last_part(self._compression, _Last(self.count, digest))
         self._stream.write(end)
         self.size += len(end)
         return digest
 
-    def _write(self, data: bytes) -> None:
+    def stop(self) -> None:
+        """End the second thread. Idempotent."""
+        self._behind.stop()
+
+    def _write(self, parts: list[bytes]) -> None:
+        self._append(self._compressor.compress(b"".join(parts)))
+
+    def _append(self, data: bytes) -> None:
         if data:
             self._sha256.update(data)
             self._stream.write(data)
