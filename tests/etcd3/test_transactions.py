@@ -362,3 +362,41 @@ def test_a_lease_that_is_overdue():
         server.answers["LeaseTimeToLive"] = LIVES(header=HEAD, ID=5, TTL=-1)
         with pytest.raises(LeaseNotFound):
             backend.leases().get(5)
+
+
+def test_a_range_that_was_read_needs_no_read_of_its_missing_keys(open_store, prefix):
+    """A body that lists, then puts many new keys, asks the server once; if one of them is created
+    meanwhile, it runs again."""
+    backend, other = open_store(), open_store()
+    reads = []
+    find = backend._transactions.reader.range
+
+    def read(request, timeout):
+        reads.extend([] if request.range_end else [request.key])
+        return find(request, timeout)
+
+    backend._transactions.reader.range = read
+    runs = []
+
+    def body(seen):
+        runs.append([kv.key for kv in seen.list(prefix)])
+        if len(runs) == 1:
+            put(other, f"{prefix}7", b"other")
+        for number in range(20):
+            seen.put(f"{prefix}{number}", b"ours")
+
+    result = backend.transaction(body)
+    assert runs == [[], [f"{prefix}7"]]
+    assert reads == []
+    kvs = backend.list(prefix).kvs
+    assert {kv.value for kv in kvs} == {b"ours"}
+    assert {kv.revision for kv in kvs} == {result.revision}
+    # A list of keys alone does not tell their values, nor a page what follows it.
+    backend.transaction(lambda seen: (seen.list(prefix, keys_only=True), seen.get(f"{prefix}1")))
+    assert len(reads) == 1
+    values = backend.transaction(
+        lambda seen: (seen.list(prefix, limit=2), seen.get(f"{prefix}9"), seen.get(f"{prefix}00"))
+    ).value
+    assert values[1].value == b"ours"
+    assert values[2] is None
+    assert len(reads) == 2

@@ -57,6 +57,8 @@ class _Body(Overlay):
         self.keys: dict[str, int] = {}
         #: Each range that was read: its first key, and the one behind its last, as etcd has it.
         self.ranges: set[tuple[bytes, bytes]] = set()
+        # Those of ``ranges`` whose values were read: any other key in them is missing.
+        self._whole: set[tuple[bytes, bytes]] = set()
         #: The error of the store, even if the body caught it.
         self.failure: Exception | None = None
 
@@ -77,6 +79,8 @@ class _Body(Overlay):
     def stored(self, key: str) -> KeyValue | None:
         if key not in self._known:
             name = key.encode()
+            if any(first <= name < end for first, end in self._whole):
+                return None
             request = rpc_pb2.RangeRequest(key=name, revision=self._revision)
 
             def read(deadline: float) -> tuple[int, KeyValue | None]:
@@ -110,7 +114,10 @@ class _Body(Overlay):
         self._revision = self._revision or result.revision
         bounds = range_request(prefix, start.encode())
         full = limit and len(kvs) >= limit
-        self.ranges.add((bounds.key, kvs[-1].key.encode() + b"\0" if full else bounds.range_end))
+        covered = bounds.key, kvs[-1].key.encode() + b"\0" if full else bounds.range_end
+        self.ranges.add(covered)
+        if not keys_only:
+            self._whole.add(covered)
         for kv in kvs:
             self.keys[kv.key] = kv.revision
             if not keys_only:
