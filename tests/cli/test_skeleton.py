@@ -49,6 +49,8 @@ def test_the_page_is_the_skeleton():
     assert shown == {path: text for path, text in files_of("tiny") if path != "README.md"}
 
 
+# Each command has a limit of its own.
+@pytest.mark.timeout(4 * PATIENCE)
 def test_a_new_backend_lives_and_goes(wheels, tmp_path):
     """From nothing: written, built as a wheel, installed in a clean environment, found, its suite
     passed, used, taken off; then its absence is explained."""
