@@ -9,15 +9,18 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.serve import programs
 from tests.serve.conftest import Client, etcd_binary, find
 from tests.serve.test_etcdctl import etcdctl_of
 from tests.serve.test_http import fetch
+from tests.serve.test_like_etcd import tried
 
 from revstore.errors import ConfigError
 from revstore.memory import MemoryBackend
@@ -36,6 +39,7 @@ RIGHTS = {
     "reader": (("/a/",), ()),
     "writer": ((), ("/a/",)),
     "none": ((), ()),
+    "some": (("a/", "b"), ("a", "b", "c")),
 }
 HASHES = {name: hashed(f"pw-{name}") for name in RIGHTS}
 
@@ -216,6 +220,58 @@ def as_user(address, name):
     return AsUser(address, NO_TOKENS[name] if name in NO_TOKENS else log_in(address, name))
 
 
+def has_empty_range(sent):
+    """Whether a message has a range that ends before it begins. Versions of etcd differ there."""
+    if hasattr(sent, "range_end") and KeyRange.of(sent.key, sent.range_end).empty:
+        return True
+    inner = [value for field, value in sent.ListFields() if field.message_type is not None]
+    parts = [each for one in inner for each in ([one] if hasattr(one, "ListFields") else one)]
+    return any(map(has_empty_range, parts))
+
+
+#: Requests of the programs in which etcd evades no right.
+requests = (
+    st.tuples(st.just("KV/Range"), programs.ranges)
+    | st.tuples(st.just("KV/Put"), programs.puts)
+    | st.tuples(st.just("KV/DeleteRange"), programs.deletions)
+    | st.tuples(st.just("KV/Txn"), programs.transactions(0))
+).filter(
+    lambda named: (
+        not (has_empty_range(named[1]) or (named[0] == "KV/Txn" and "prev_kv" in str(named[1])))
+    )
+)
+
+
+@tried(60)
+@given(program=st.lists(requests, min_size=1, max_size=12))
+def test_programs(users_of_both, program):
+    """Programs of a user end as with a real server, and so does what they leave behind."""
+    roots, somes = users_of_both
+    bases = []
+    for root in roots:
+        root.call("KV/DeleteRange", key=b"\0", range_end=b"\0")
+        revision = root.call("KV/Put", key=b"begin").header.revision
+        root.call("KV/Compact", revision=revision)
+        bases.append(revision - 1)
+    everything = message("RangeRequest")(key=b"\0", range_end=b"\0")
+    for callers, steps in ((somes, program), (roots, [("KV/Range", everything)])):
+        for name, request in steps:
+            have, want = (
+                programs.answer(client, name, request, base)
+                for client, base in zip(callers, bases, strict=True)
+            )
+            assert have == want, (name, request)
+
+
+@pytest.fixture
+def users_of_both(pair):
+    """Clients of the user root, and of the user some, of both servers."""
+    found = [[as_user(each.address, name) for each in pair[:2]] for name in ("root", "some")]
+    yield found
+    for client in (*found[0], *found[1]):
+        client.close()
+
+
 @pytest.mark.parametrize("name", [*RIGHTS, *NO_TOKENS])
 def test_watches(name, pair):
     """A watch that may not be is cancelled with a reason, and the stream goes on. etcd 3.4 and 3.5
@@ -392,6 +448,19 @@ def test_the_gateway(pair):
     for body in ({"name": "reader", "password": "x"}, {"name": "x"}, {}):
         assert post("/v3/auth/authenticate", body)[0] == 400
     assert fetch(ours.http_address, "/health")[0] == 200
+    for headers, reason in (([token("reader")], DENIED[1]), ([], NO_USER[1])):
+        found = [(name, value(ours.http_address)) for name, value in headers]
+        body = {"create_request": other}
+        text = first_line(ours.http_address, "/v3/watch", body, found)
+        assert reason in json.loads(text)["result"]["cancel_reason"]
+
+
+def first_line(address, path, body, headers):
+    request = urllib.request.Request(
+        f"http://{address}{path}", json.dumps(body).encode(), dict(headers)
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.readline()
 
 
 def test_without_users(new_client):
