@@ -11,6 +11,7 @@ already catches. The corresponding Kubernetes error is in brackets.
     |- Conflict                        update with a stale version        [409, code 3]
     |- PreconditionFailed              uid or version precondition failed [409, code 4]
     |- CorruptObject (ValueError)      stored bytes cannot be read        [500, code 7]
+    |  `- IncompatibleVersion          stored in an unknown version       [500]
     |- CorruptObjects                  a list met unreadable objects      [500 StoreReadError]
     |- InternalError                   a bug, or a transformer's failure  [500]
     |- InvalidArgument (ValueError)    field, value, expected             [400 / 422]
@@ -75,6 +76,7 @@ __all__ = [
     "Expired",
     "FutureRevision",
     "IncompatibleStore",
+    "IncompatibleVersion",
     "InternalError",
     "InvalidArgument",
     "InvalidBackup",
@@ -178,6 +180,31 @@ class CorruptObject(StorageError, ValueError):
             resource_version=resource_version,
         )
         self.reason = reason
+
+
+class IncompatibleVersion(CorruptObject):
+    """The object stored under ``key`` is not damaged, but in a version that this program does not
+    know, or cannot upgrade; then the upgrade's own error is the cause of the cause.
+
+    ``found`` is the version, ``known`` are those that the type declares, the oldest first. Lists
+    and watches treat it like any ``CorruptObject``, but ``Storage.delete`` never removes it with
+    ``even_if_corrupt``.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        reason: str,
+        *,
+        found: str,
+        known: Sequence[str],
+        resource_version: str = "",
+    ) -> None:
+        super().__init__(key, reason, resource_version=resource_version)
+        self.message = f"the object stored under {key!r} {reason}"
+        self.args = (self.message,)
+        self.found = found
+        self.known = tuple(known)
 
 
 class CorruptObjects(StorageError):

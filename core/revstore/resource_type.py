@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from revstore.codec import Codec, json_codec
+from revstore.codec import Codec, Upgrade, Versions, json_codec
 from revstore.copier import Copier, SharingCopier, default_copier
 from revstore.errors import InvalidArgument
 from revstore.objects import ObjectMeta, field_value, labels_of, metadata_value, with_metadata
@@ -19,6 +19,21 @@ from revstore.versioner import APIObjectVersioner, Versioner, guarded_versioner
 __all__ = ["ResourceType"]
 
 T = TypeVar("T")
+
+
+def _with_versions(codec: Any, self_: Any) -> Any:
+    """Return ``codec`` for the stored versions that the type declares."""
+    versions = self_.versions
+    if versions is None or getattr(codec, "versions", None) == versions:
+        return codec
+    make = getattr(codec, "with_versions", None)
+    if make is None:
+        message = (
+            f"the codec {codec!r} has no stored versions: leave out version and upgrades, or use "
+            "the built-in codec"
+        )
+        raise InvalidArgument("version", versions.version, "none", message=message)
+    return make(versions)
 
 
 @attrs.frozen
@@ -35,17 +50,27 @@ class ResourceType(Generic[T]):
     ``labels`` and ``fields`` (AttrFunc) return what selectors see of an object; if they raise, the
     object matches no selector. ``fields`` takes an object and a path such as "spec.nodeName", and
     defaults to the codec's ``field_value`` if it has one, else to ``revstore.objects.field_value``.
-    What ``copier``, ``versioner`` and ``new_object`` raise becomes ``InternalError``, unless it is
-    an error of ``revstore.errors``.
+    ``version`` is the version in which objects are stored, and ``upgrades`` are functions from the
+    plain JSON value of an older version to that of the next, the oldest first: ``version="v3",
+    upgrades={"v1": to_v2, "v2": to_v3}``; see docs/types.md. What ``copier``, ``versioner`` and
+    ``new_object`` raise becomes ``InternalError``, unless it is an error of ``revstore.errors``.
 
     Raises:
-        InvalidArgument: ``resource_prefix`` is "" or "/", or lacks the first slash. (KEY-8)
+        InvalidArgument: ``resource_prefix`` is "" or "/", or lacks the first slash (KEY-8), or the
+            versions are not valid.
         TypeError: the type has no built-in codec, and none is given.
     """
 
     object_type: type[T]
     resource_prefix: str = attrs.field()
-    codec: Codec[T] = attrs.field(kw_only=True)
+    version: str = attrs.field(kw_only=True, default="")
+    upgrades: Mapping[str, Upgrade] = attrs.field(kw_only=True, factory=dict)
+    #: None if no version is declared.
+    versions: Versions | None = attrs.field(init=False, eq=False, repr=False)
+    codec: Codec[T] = attrs.field(
+        kw_only=True,
+        converter=attrs.Converter(_with_versions, takes_self=True),  # type: ignore[misc]
+    )
     versioner: Versioner[T] = attrs.field(
         kw_only=True, factory=APIObjectVersioner, converter=guarded_versioner
     )
@@ -60,6 +85,10 @@ class ResourceType(Generic[T]):
     def _check_prefix(self, _: Any, path: str) -> None:
         if not isinstance(path, str) or not path.startswith("/") or not path.strip("/"):
             raise InvalidArgument("resource_prefix", path, 'a path such as "/pods"')
+
+    @versions.default
+    def _default_versions(self) -> Versions | None:
+        return Versions(self.version, self.upgrades) if self.version or self.upgrades else None
 
     @codec.default
     def _default_codec(self) -> Codec[T]:

@@ -15,6 +15,7 @@ from revstore.codec._evolve import evolve, set_field
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._json import encode_json
 from revstore.codec._typed import DictCodec, TypedCodec, is_frozen
+from revstore.codec._versions import Upgrade, VersionMisfit, Versions
 from revstore.errors import UnsupportedType
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "JsonName",
     "ListKey",
     "TypedCodec",
+    "Upgrade",
+    "VersionMisfit",
+    "Versions",
     "camel_case",
     "encode_json",
     "evolve",
@@ -40,7 +44,8 @@ class Codec(Protocol[T]):
     encoded, or the bytes cannot be decoded.
 
     A codec may also have ``field_value(obj, path)``, which returns what a field selector compares,
-    and ``decode_noting`` and ``merge``, which keep fields that a typed writer does not know.
+    ``decode_noting`` and ``merge``, which keep fields that a typed writer does not know, and
+    ``upgrade`` and ``with_versions``, for stored versions (``Versions``).
     """
 
     def encode(self, obj: T) -> bytes:

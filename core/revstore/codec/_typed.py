@@ -14,6 +14,7 @@ from revstore.codec._classes import is_class
 from revstore.codec._compile import compile_class, shape_of
 from revstore.codec._json import Misfit, check_plain, decode_json, encode_json, seen, too_deep
 from revstore.codec._shapes import Shape, changeable, depth
+from revstore.codec._versions import VersionMisfit, Versions
 from revstore.errors import InvalidObject, UnsupportedType
 from revstore.nesting import MAX_DEPTH
 
@@ -26,18 +27,28 @@ _TYPE_META = frozenset(["apiVersion", "kind"])
 
 
 class DictCodec:
-    """JSON for Kubernetes-shaped dicts. A decoded dict equals the encoded one; keys are sorted."""
+    """JSON for Kubernetes-shaped dicts. A decoded dict equals the encoded one; keys are sorted.
+
+    With ``versions``, dicts are stored in the current version, and ``apiVersion`` says so.
+    """
+
+    def __init__(self, versions: Versions | None = None) -> None:
+        self.versions = versions
 
     def encode(self, obj: dict[str, Any]) -> bytes:
         """Return the bytes.
 
         Raises:
-            InvalidObject: JSON would not give ``obj`` back unchanged.
+            InvalidObject: JSON would not give ``obj`` back unchanged, or its version is unknown or
+                cannot be upgraded.
         """
+        value = self.to_json(obj)
         try:
-            return encode_json(self.to_json(obj))
+            return encode_json(value if self.versions is None else self.versions.written(value))
         except Misfit as error:
             raise _invalid(error) from None
+        except VersionMisfit as error:
+            raise _wrong_version(error) from error
 
     def to_json(self, obj: dict[str, Any]) -> dict[str, Any]:
         """Return the dict itself.
@@ -62,7 +73,17 @@ class DictCodec:
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Return the dict; any exception means that the bytes are corrupt."""
-        return decode_json(data)
+        value = decode_json(data)
+        return value if self.versions is None else self.versions.read(value)
+
+    def upgrade(self, data: bytes) -> tuple[bytes, bool]:
+        """Return stored bytes in the current version, and whether they were in an older one; any
+        exception means that they are corrupt."""
+        return (data, False) if self.versions is None else self.versions.read_bytes(data)
+
+    def with_versions(self, versions: Versions) -> DictCodec:
+        """Return the same codec for these stored versions."""
+        return DictCodec(versions)
 
 
 class TypedCodec(Generic[T]):
@@ -72,7 +93,8 @@ class TypedCodec(Generic[T]):
     absent was added to the class later, and gets its default.
 
     ``type_meta`` are the apiVersion and kind that are stored with each object of a class which has
-    no such fields, so that its dicts and manifests are complete.
+    no such fields, so that its dicts and manifests are complete. With ``versions``, objects are
+    stored in the current version, and ``apiVersion`` says so.
 
     Raises:
         UnsupportedType: a field of the class cannot be stored exactly.
@@ -84,6 +106,7 @@ class TypedCodec(Generic[T]):
         *,
         type_meta: Mapping[str, str] | None = None,
         exact_kind: bool = False,
+        versions: Versions | None = None,
     ) -> None:
         self.object_type = object_type
         self._shape = _shape_of(object_type)
@@ -91,6 +114,11 @@ class TypedCodec(Generic[T]):
         hidden = self._type is not dict and _TYPE_META.isdisjoint(self._shape.fields)
         self._type_meta = dict(type_meta or ()) if hidden else {}
         self._exact_kind = exact_kind
+        if versions is not None:
+            versions = versions.in_group(self._type_meta.get("apiVersion", "").rpartition("/")[0])
+            if self._type is not dict and "apiVersion" not in self._shape.fields:
+                self._type_meta["apiVersion"] = versions.version
+        self.versions = versions
         self._open = self._shape.info.extras  # an object may have its own
         _check_metadata(self._shape)
         self._getters: dict[str, tuple[Callable[[Any], Any] | None, Shape]] = {}
@@ -112,15 +140,21 @@ class TypedCodec(Generic[T]):
                 value |= {**self._type_meta, **value}
             elif self._type_meta:
                 value.update(self._type_meta)
+            if self.versions is not None:
+                value = self.versions.written(value)
             return encode_json(value, shallow=self._shallow)
         except Misfit as error:
             raise _invalid(error) from None
+        except VersionMisfit as error:
+            raise _wrong_version(error) from error
         except RecursionError:
             raise _invalid(too_deep()) from None
 
     def decode(self, data: bytes) -> T:
         """Return the object; any exception means that the bytes are corrupt."""
         value = decode_json(data)
+        if self.versions is not None:
+            value = self.versions.read(value)
         for name, text in self._type_meta.items():
             same = value.get(name, text) == text
             if not same and self._exact_kind and name == "kind":
@@ -146,7 +180,23 @@ class TypedCodec(Generic[T]):
         If ``exact``, an object of another kind counts as corrupt.
         """
         type_meta = {"apiVersion": api_version, "kind": kind}
-        return TypedCodec(self.object_type, type_meta=type_meta, exact_kind=exact)
+        return TypedCodec(
+            self.object_type, type_meta=type_meta, exact_kind=exact, versions=self.versions
+        )
+
+    def with_versions(self, versions: Versions) -> TypedCodec[T]:
+        """Return the same codec for these stored versions."""
+        return TypedCodec(
+            self.object_type,
+            type_meta=self._type_meta,
+            exact_kind=self._exact_kind,
+            versions=versions,
+        )
+
+    def upgrade(self, data: bytes) -> tuple[bytes, bool]:
+        """Return stored bytes in the current version, and whether they were in an older one; any
+        exception means that they are corrupt."""
+        return (data, False) if self.versions is None else self.versions.read_bytes(data)
 
     @property
     def met_unknown(self) -> bool:
@@ -304,3 +354,8 @@ def _invalid(error: Misfit) -> InvalidObject:
     field = error.path or "object"
     message = f"invalid {field} {error.given}: expected {error.expected}"
     return InvalidObject(field, error.value, error.expected, message=message)
+
+
+def _wrong_version(error: VersionMisfit) -> InvalidObject:
+    message = f"the object {error.reason}"
+    return InvalidObject("apiVersion", error.found, " or ".join(error.known), message=message)

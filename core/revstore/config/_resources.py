@@ -21,14 +21,19 @@ class ResourceConfig:
     lower-case plural, followed by a dot and the group if there is one: "widgets.example.com".
 
     ``namespaced`` None: an object is namespaced exactly if it has ``metadata.namespace``.
+    ``version`` and ``upgrades`` are those of ``ResourceType``; an upgrade names its function, as
+    "v1=myapp.widgets:to_v2".
     """
 
     kind: str
     namespaced: bool | None = None
     short_names: tuple[str, ...] = ()
+    version: str = ""
+    upgrades: tuple[str, ...] = ()
 
 
 _RESOURCE = re.compile(r"[^\sA-Z*/%]+")
+_UPGRADE = re.compile(r"[^=\s]+=[\w.]+:[\w.]+")
 _TYPES = typing.get_type_hints(ResourceConfig)
 
 
@@ -67,6 +72,9 @@ def check_resources(
         if not all("." not in short and kinds.is_resource(short.lower()) for short in shorts):
             given = Given(table["short_names"], origins.get(f"{field}.short_names", CODE))
             raise refuse(f"{field}.short_names", given, "words such as 'wd'")
+        if not all(map(_UPGRADE.fullmatch, values.get("upgrades", ()))):
+            given = Given(table["upgrades"], origins.get(f"{field}.upgrades", CODE))
+            raise refuse(f"{field}.upgrades", given, "a list such as ['v1=myapp.widgets:to_v2']")
         result[name] = ResourceConfig(**values)
     return FrozenMap(result)
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -15,12 +15,13 @@ from revstore import kinds
 from revstore.backend import Backend
 from revstore.cacher import Cacher, CacherConfig
 from revstore.closing import Closing
-from revstore.codec import Codec, TypedCodec
+from revstore.codec import Codec, TypedCodec, Upgrade
 from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.copier import Copier, DeepCopier, SharingCopier, default_copier
 from revstore.errors import Closed, ConfigError, InvalidArgument, UnsupportedType
 from revstore.factory._resource_prefixes import resource_prefixes
+from revstore.factory._upgrades import load_upgrades
 from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
@@ -73,7 +74,7 @@ class StorageFactory(Closing):
         self._lock = threading.Lock()  # guards _opened, _storages, _registries, _closed
         self._opened: dict[StorageConfig, _Opened] = {}
         self._storages: list[tuple[ResourceInfo, Storage[Any]]] = []
-        self._registries: dict[tuple[ResourceInfo, type[Any], bool], Registry[Any]] = {}
+        self._registries: dict[tuple[Any, ...], Registry[Any]] = {}
         self._closed = False
         self._guard = OpenGuard(self, what="storage factory", in_child=StorageFactory._in_child)
 
@@ -88,25 +89,44 @@ class StorageFactory(Closing):
             return self._open(config)
 
     def resource_type(
-        self, object_type: type[T], resource: ResourceInfo | str = ""
+        self,
+        object_type: type[T],
+        resource: ResourceInfo | str = "",
+        *,
+        version: str = "",
+        upgrades: Mapping[str, Upgrade] | None = None,
     ) -> ResourceType[T]:
         """Return how ``storage`` treats a type: codec and copier by the configuration, the rest by
         default.
+
+        ``version`` and ``upgrades`` are those of ``ResourceType``, by default those that
+        ``[resources]`` in the configuration declares.
 
         To have other functions, for example for ``labels``, change it with ``attrs.evolve``.
         """
         info = self.info(object_type, resource)
         config = self.config.for_resource(info.qualified)
         codec = load_codec(config.codec)(object_type)
-        version = f"{info.group}/v1" if info.group else "v1"
-        if isinstance(codec, TypedCodec) and kinds.leads_back(info, version, self.config.resources):
+        api_version = f"{info.group}/v1" if info.group else "v1"
+        if isinstance(codec, TypedCodec) and kinds.leads_back(
+            info, api_version, self.config.resources
+        ):
             # So that the command line's output of a typed object can be applied. A class of another
             # name may have the same plural, and so the same keys.
             own = (info.group, info.resource) == ("", kinds.plural_of(object_type.__name__))
-            codec = codec.with_type_meta(version, info.kind, exact=own)
+            codec = codec.with_type_meta(api_version, info.kind, exact=own)
+        if not version and not upgrades:
+            declared = self.config.resources.get(info.qualified)
+            if declared is not None:
+                version = declared.version
+                upgrades = load_upgrades(declared.upgrades, info.qualified)
+        if version and info.group and "/" not in version:
+            version = f"{info.group}/{version}"
         return ResourceType(
             object_type,
             info.prefix,
+            version=version,
+            upgrades=upgrades or {},
             codec=codec,
             copier=_copier(config.copier, object_type, codec),
         )
@@ -120,6 +140,8 @@ class StorageFactory(Closing):
         cached: bool = False,
         capacity: int | None = None,
         indexed_fields: tuple[str, ...] = (),
+        version: str = "",
+        upgrades: Mapping[str, Upgrade] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> Storage[T]:
         """Open the storage of one resource. It lives until the factory is closed.
@@ -128,7 +150,7 @@ class StorageFactory(Closing):
         "widgets.example.com" is "/example.com/widgets". By default it is the plural of the type's
         name, as Kubernetes forms it; ``dict`` needs one. A ``ResourceType`` in place of the type
         overrides that, and the configuration's codec and copier; ``transformer`` overrides the
-        configuration's.
+        configuration's. ``version`` and ``upgrades`` are those of ``resource_type``.
 
         With ``cached`` the storage is behind its own watch cache, a ``revstore.cacher.Cacher``,
         which reads all objects of the resource once and then follows their changes: lists, watches
@@ -137,8 +159,12 @@ class StorageFactory(Closing):
         """
         if isinstance(object_type, ResourceType):
             resource_type: ResourceType[T] = object_type
+            if version or upgrades:
+                raise InvalidArgument("version", version, "none: the ResourceType has its own")
         else:
-            resource_type = self.resource_type(object_type, resource)
+            resource_type = self.resource_type(
+                object_type, resource, version=version, upgrades=upgrades
+            )
         info = self.info(resource_type.object_type, resource)
         config = self.config.for_resource(info.qualified)
         with self._lock:
@@ -204,6 +230,8 @@ class StorageFactory(Closing):
         namespaced: bool | None = None,
         cached: bool = False,
         indexed_fields: tuple[str, ...] = (),
+        version: str = "",
+        upgrades: Mapping[str, Upgrade] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> Registry[Any]:
         """Return the registry of one resource, of plain dicts unless an ``object_type`` is given.
@@ -212,12 +240,12 @@ class StorageFactory(Closing):
         ``on_close``, which is called after the registry was closed, is never shared. ``namespaced``
         overrides what is known about the resource; an unknown one counts as namespaced. ``cached``
         and ``indexed_fields`` are those of ``storage``; a shared registry keeps those that it was
-        opened with.
+        opened with. ``version`` and ``upgrades`` are those of ``resource_type``.
         """
         info = self.info(object_type, resource)
         if namespaced is not None:
             info = attrs.evolve(info, namespaced=namespaced)
-        key = info, object_type, cached
+        key = info, object_type, cached, version, tuple((upgrades or {}).items())
         with self._lock:
             self._check_open()
             shared = self._registries.get(key)
@@ -233,7 +261,7 @@ class StorageFactory(Closing):
                     del self._registries[key]
                 self._storages = _without(storage, self._storages)
 
-        resource_type = self.resource_type(object_type, info)
+        resource_type = self.resource_type(object_type, info, version=version, upgrades=upgrades)
         try:
             storage = self.storage(
                 resource_type,
@@ -442,6 +470,8 @@ def open_registry(
     namespaced: bool | None = None,
     cached: bool = False,
     indexed_fields: tuple[str, ...] = (),
+    version: str = "",
+    upgrades: Mapping[str, Upgrade] | None = None,
 ) -> Registry[T]:
     """Open a registry of one resource, by names: ``open_registry("sqlite:///x.db", Node)``.
 
@@ -455,6 +485,8 @@ def open_registry(
             namespaced=namespaced,
             cached=cached,
             indexed_fields=indexed_fields,
+            version=version,
+            upgrades=upgrades,
             on_close=factory.close,
         )
     except BaseException:

@@ -6,7 +6,15 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from revstore.errors import CorruptObject, InternalError, InvalidObject, OutcomeUnknown, Unreachable
+from revstore.codec import VersionMisfit
+from revstore.errors import (
+    CorruptObject,
+    IncompatibleVersion,
+    InternalError,
+    InvalidObject,
+    OutcomeUnknown,
+    Unreachable,
+)
 from revstore.raising import ErrorsAbout, described, let_out, text_of
 from revstore.resource_type import ResourceType
 from revstore.transform import Transformer
@@ -107,16 +115,20 @@ class ObjectReader(Generic[T]):
             ) from error
 
     def open(self, kv: KeyValue) -> tuple[bytes, bool]:
-        """Return the plain bytes, and whether they are stale.
+        """Return the plain bytes in the current version, and whether they are stale.
 
         Raises:
-            CorruptObject: the transformer fails.
-            Unreachable: it cannot transform now.
+            CorruptObject: the transformer or an upgrade fails, or the version is unknown.
+            Unreachable: the transformer cannot transform now.
         """
         self._refuse_damaged(kv)
+        upgrade = getattr(self._codec, "upgrade", None)
         try:
             data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
-            return data, stale
+            if upgrade is None:
+                return data, stale
+            upgraded, older = upgrade(data)
+            return upgraded, stale or older
         except Unreachable as error:
             let_out(error)
             raise self._unavailable(kv.key, "read", error) from error
@@ -265,4 +277,9 @@ class ObjectReader(Generic[T]):
 
     def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
         version = format_resource_version(kv.revision)
-        return CorruptObject(self.logical(kv.key), text_of(error), resource_version=version)
+        key = self.logical(kv.key)
+        if isinstance(error, VersionMisfit):
+            return IncompatibleVersion(
+                key, error.reason, found=error.found, known=error.known, resource_version=version
+            )
+        return CorruptObject(key, text_of(error), resource_version=version)

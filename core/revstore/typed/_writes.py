@@ -10,6 +10,7 @@ from revstore.backend import Backend
 from revstore.deadlines import Deadline
 from revstore.errors import (
     CorruptObject,
+    IncompatibleVersion,
     InvalidArgument,
     InvalidResourceVersion,
     KeyNotFound,
@@ -115,6 +116,8 @@ class Writer(Generic[T]):
                 raise KeyNotFound(self._key)
             try:
                 self._objects.decode_at(kv, kv.revision)
+            except IncompatibleVersion:  # whole, and of use to another program
+                raise
             except CorruptObject:
                 pass
             else:
