@@ -32,12 +32,13 @@ _COMMANDS = {
     "get": "Show objects.",
     "plugins": "List and check the installed backends, or start a new one.",
     "restore": "Fill an empty store from a backup.",
+    "rewrite": "Write stale objects again.",
     "verify": "Compare two stores, or a store and a backup.",
     "watch": "List objects, then print changes as they arrive.",
 }
 
 #: These go on even if nobody can read what they print: half of the work would be worse.
-_CHANGING = frozenset({"apply", "compact", "delete", "edit", "restore"})
+_CHANGING = frozenset({"apply", "compact", "delete", "edit", "restore", "rewrite"})
 
 
 class _LazyGroup(click.Group):

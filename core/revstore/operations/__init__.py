@@ -11,6 +11,7 @@ from revstore.operations._compare import Difference
 from revstore.operations._file import BackupReader, Compression, Header, Record
 from revstore.operations._progress import OnProgress, Progress
 from revstore.operations._restore import RestoreResult, open_backup, restore
+from revstore.operations._rewrite import RewriteResult, rewrite
 from revstore.operations._target import Merge
 from revstore.operations._verify import Verification, verify
 
@@ -25,10 +26,12 @@ __all__ = [
     "Progress",
     "Record",
     "RestoreResult",
+    "RewriteResult",
     "Verification",
     "backup",
     "backup_to",
     "open_backup",
     "restore",
+    "rewrite",
     "verify",
 ]

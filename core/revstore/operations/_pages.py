@@ -8,12 +8,12 @@ from revstore.backend import Backend
 from revstore.errors import CorruptObject, InternalError
 from revstore.values import Capability, ListResult
 
-__all__ = ["pages"]
+__all__ = ["FIRST", "next_size", "pages"]
 
 # A page is small in memory, and large enough that asking for it costs little. The first is small,
 # since the size of the values is not known yet.
 _BYTES = 4 << 20
-_FIRST, _MOST = 64, 500
+FIRST, _MOST = 64, 500
 
 
 def pages(
@@ -28,7 +28,7 @@ def pages(
         Compacted: the revision was compacted meanwhile.
         CorruptObject: the stored bytes of a key do not fit their checksum.
     """
-    limit = _FIRST if Capability.HISTORICAL_READS in backend.capabilities else 0
+    limit = FIRST if Capability.HISTORICAL_READS in backend.capabilities else 0
     start = ""
     while True:
         page = backend.list(prefix, start=start, limit=limit, revision=revision, timeout=timeout)
@@ -42,6 +42,11 @@ def pages(
             raise InternalError("the backend gave an empty page, with more to follow")
         revision = page.revision
         start = page.kvs[-1].key + "\0"
-        some = page.kvs[::16]
-        size = sum(len(kv.value) for kv in some) // len(some) + 1
-        limit = max(1, min(_MOST, _BYTES // size))
+        limit = next_size(page)
+
+
+def next_size(page: ListResult) -> int:
+    """Return how many keys to ask for after ``page``, by the size of its values."""
+    some = page.kvs[::16]
+    size = sum(len(kv.value) for kv in some) // len(some) + 1
+    return max(1, min(_MOST, _BYTES // size))

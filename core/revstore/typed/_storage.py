@@ -43,7 +43,7 @@ from revstore.typed._list import Lister
 from revstore.typed._objects import ObjectReader
 from revstore.typed._watch import Scope, TypedChanges, TypedWatch
 from revstore.typed._writes import Writer, check_ttl
-from revstore.values import Capability
+from revstore.values import Capability, KeyValue, ListResult
 from revstore.versioner import parse_resource_version
 
 __all__ = ["TypedStorage"]
@@ -275,6 +275,45 @@ class TypedStorage(Storage[T]):
                 deadline=Deadline(timeout, key),
             )
         )
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that holds the objects."""
+        return self._backend
+
+    @property
+    def resource_prefix(self) -> str:
+        """The beginning of all keys, with a slash at its end: "/pods/"."""
+        return self._keys.resource_prefix
+
+    def stored(
+        self, *, start: str = "", limit: int = 0, timeout: float | None = None
+    ) -> ListResult:
+        """Return a page of all objects as they are stored now, under the keys of the backend; see
+        ``Backend.list``."""
+        self._check_open()
+        return self._backend.list(
+            self._keys.everything,
+            start=start,
+            limit=limit,
+            timeout=self._deadline(timeout).left(),
+        )
+
+    def rewrite(self, kv: KeyValue, *, force: bool = False, timeout: float | None = None) -> bool:
+        """Write an object that ``stored`` returned again, without a change, if it is stale or with
+        ``force``; return whether it was written.
+
+        It keeps its expiry. If another writer has changed it meanwhile, it is written only if it is
+        still stale; if it is gone, nothing is written.
+
+        Raises:
+            CorruptObject: it cannot be read.
+            InvalidObject: it can be read, but not be stored anymore.
+        """
+        self._check_open()
+        key = self._keys.logical(kv.key)
+        writer = Writer(self._backend, self._objects, key, kv.key, Deadline(timeout, key))
+        return writer.rewrite(kv, force=force)
 
     def count(self, key: str, *, timeout: float | None = None) -> int:
         physical = self._keys.below(key)

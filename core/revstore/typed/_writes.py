@@ -183,6 +183,32 @@ class Writer(Generic[T]):
                 return self._objects.written(self._key, stored, result.revision, state.revision)
             state = self._state_of(result.current)
 
+    def rewrite(self, kv: KeyValue, *, force: bool) -> bool:
+        """Write the object of ``kv`` again, unchanged, if it is stale, or with ``force``; return
+        whether it was written.
+
+        It keeps its expiry. If it has changed meanwhile, only stale counts; if it is gone, nothing
+        is written.
+        """
+        state, objects = self._state_of(kv), self._objects
+        while state.revision and (force or state.stale):
+            obj: Any = state.object
+            data = objects.encode(self._key, obj)
+            if state.unknown:
+                data = objects.merge(self._key, data, state.data)
+            objects.read_back(self._key, data)
+            result = self._backend.put(
+                self._physical,
+                objects.seal(self._physical, data),
+                expected_revision=state.revision,
+                ttl=None,
+                timeout=self._deadline.left(),
+            )
+            if result.succeeded:
+                return True
+            state, force = self._state_of(result.current), False
+        return False
+
     def _check(self, preconditions: Preconditions | None, state: _State[T]) -> None:
         if preconditions is None:
             return
