@@ -157,6 +157,8 @@ MAY_IMPORT = {
         "registry",
         "factory",
         "manifests",
+        "plugins",
+        "typed",
     ],
 }
 
