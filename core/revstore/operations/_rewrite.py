@@ -1,4 +1,4 @@
-"""Rewriting: objects that were stored in an outdated way are stored anew, without a change.
+"""Rewriting: objects that were stored in an outdated way are written again, without a change.
 
 A page is read as it is now, and the next one begins behind its last key. Nothing is pinned to a
 revision: an object that changes meanwhile was written by its writer in the current way, and the
