@@ -206,7 +206,8 @@ def told(answer: Any, base: int) -> list[tuple[int, str]]:
     if copy.events:
         return [(event.kv.mod_revision, str(event)) for event in copy.events]
     reason = "" if copy.compact_revision else copy.cancel_reason
-    return [(0, f"{copy.created} {copy.canceled} {copy.compact_revision} {reason}")]
+    state = (copy.header.revision, copy.created, copy.canceled, copy.compact_revision, reason)
+    return [(0, str(state))]
 
 
 def answer(client: Any, name: str, request: Any, base: int) -> str:

@@ -386,7 +386,7 @@ class _WatchStream:
         self._outbox.append(
             self._response(
                 watch.id,
-                self._feed.position,
+                0,  # as in etcd, its header has no revision
                 canceled=True,
                 compact_revision=compacted,
                 cancel_reason=COMPACTED[1],
