@@ -725,3 +725,33 @@ def test_the_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "--hash-password" in done.stderr
+
+
+def test_the_rights_of_an_apiserver(file):
+    """Those of the documentation are enough for all that it asks."""
+    prefixes = ("/registry/", "compact_rev_key")
+    write_file(file, users_text({"both": (prefixes, prefixes)}))
+    with served(file) as endpoint:
+        client = as_user(endpoint.address, "both")
+        everything = {"key": b"/registry/pods/", "range_end": b"/registry/pods0"}
+        stream = client.watch()
+        assert not stream.create(**everything, prev_kv=True, progress_notify=True).canceled
+        assert not stream.create(b"compact_rev_key").canceled
+        lease = client.call("Lease/LeaseGrant", TTL=600).ID
+        for key in (b"/registry/pods/a", b"compact_rev_key"):
+            txn = {
+                "compare": [{"key": key, "target": 2, "mod_revision": 0}],
+                "success": [{"request_put": {"key": key, "value": b"x", "lease": lease}}],
+                "failure": [{"request_range": {"key": key}}],
+            }
+            assert client.call("KV/Txn", **txn).succeeded
+        client.call("KV/Put", key=b"/registry/pods/b", lease=lease)
+        for fields in ({}, {"limit": 1}, {"count_only": True}, {"keys_only": True}):
+            assert client.call("KV/Range", **everything, **fields).count == 2
+        client.call("KV/Range", key=b"/registry/health")
+        stream.send(progress_request={})
+        assert stream.next().events
+        client.call("KV/Compact", revision=2)
+        client.call("Maintenance/Status")
+        stream.close()
+        client.close()
