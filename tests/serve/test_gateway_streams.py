@@ -95,6 +95,19 @@ def test_what_is_no_stream(tmp_path):
         assert metrics(where)["etcd_debugging_mvcc_watch_stream_total"] == 0
 
 
+def test_the_connection_stays(tmp_path, etcd):
+    """After the end of a stream the client sends its next request on the same connection."""
+    with open_store("memory", tmp_path) as backend, serve(backend, http=ANY) as endpoint:
+        for address in (etcd.address, endpoint.http_address):
+            connection = http.client.HTTPConnection(address, timeout=20)
+            for path in ("lease/keepalive", "kv/range", "lease/keepalive", "lease/leases"):
+                connection.request("POST", f"/v3/{path}", json.dumps({"ID": "98", "key": A}))
+                answer = connection.getresponse()
+                assert (answer.status, answer.will_close) == (200, False)
+                assert b'"header"' in answer.read()
+            connection.close()
+
+
 def test_a_client_that_goes(tmp_path):
     """Its watches end with the connection."""
 

@@ -209,7 +209,6 @@ class _Connection:
                 await self._reply(reply, with_body=request.method != "HEAD")
             if chunks.begun:
                 await self.send(h11.EndOfMessage())
-                return
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
