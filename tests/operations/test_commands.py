@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from revstore.config import StorageConfig
+from revstore.operations._marker import Marker, set_marker
 from revstore.plugins import open_backend
 
 pytestmark = pytest.mark.slow
@@ -104,6 +105,7 @@ def test_wrong_usage_and_failures(command, filled, tmp_path):
     for words, code, text in [
         (("backup", "-", "--json"), 2, "give - or --json, not both"),
         (("backup", "missing/b"), 1, "No such file"),
+        (("backup", "/dev/null"), 2, "a regular one"),
         (("restore", "no"), 1, "no: it is not a backup of revstore"),
         (("restore", "missing"), 1, "No such file"),
         (("restore", "no", "--merge", "both"), 2, "skip"),
@@ -114,6 +116,11 @@ def test_wrong_usage_and_failures(command, filled, tmp_path):
         _, errors = command(*words, *store, code=code)
         assert text in errors[-1]
     assert not (tmp_path / "b").exists()
+    # A link stays one.
+    (tmp_path / "link").symlink_to("b")
+    command("backup", "link", "--store", filled)
+    assert (tmp_path / "link").is_symlink()
+    assert command("verify", "b", filled)[0] == b"5 keys are equal.\n"
 
 
 def test_no_plain_text_of_an_encrypted_secret(command, tmp_path):
@@ -181,3 +188,14 @@ def test_closed_streams(command, filled, tmp_path):
     )
     assert done.returncode in (0, 141)  # 0: it was written before the reader went
     assert done.stderr == b""
+
+
+def test_doctor_names_an_unfinished_operation(command, filled):
+    out, _ = command("doctor", "--json", "--store", filled)
+    assert not [each for each in json.loads(out)["checks"] if each["name"] == "operations"]
+    with open_backend(StorageConfig.from_url(filled)) as store:
+        set_marker(store, "/registry/", Marker("restore", "1234", "2026-01-01", {}))
+    out, _ = command("doctor", "--json", "--store", filled, code=1)
+    (check,) = [each for each in json.loads(out)["checks"] if each["name"] == "operations"]
+    assert check["result"] == "failed"
+    assert "restore from 1234, begun at 2026-01-01" in check["detail"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
@@ -13,9 +14,10 @@ from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import TableWriter
 from revstore.cli.plugins import plugin_row, print_plugins
-from revstore.errors import StorageError
+from revstore.errors import AccessDenied, StorageError
 from revstore.hooks import CheckResult, DoctorCheck
 from revstore.kinds import for_prefix
+from revstore.operations import unfinished
 from revstore.plugins import list_backends, run_doctor
 
 __all__ = ["command"]
@@ -57,6 +59,7 @@ def command(session: Session, *, as_json: bool, output: str, bench: bool) -> Non
     objects: dict[str, int] = {}
     try:
         store.update(_status(session))
+        checks += _unfinished(session)
         objects = _objects(session)
         checks += _caches(session)
     except StorageError as error:
@@ -146,6 +149,25 @@ def _status(session: Session) -> dict[str, Any]:
         "foreign_keys": status.foreign_keys,
     }
     return told if size is None else {**told, "size": size}
+
+
+def _unfinished(session: Session) -> list[DoctorCheck]:
+    """Return a failed check for each operation that has left the store incomplete."""
+    backend = session.factory.backend()
+    found = []
+    for prefix in ("", session.config.prefix):
+        # A user of etcd may have no right to keys outside the store's prefix.
+        with contextlib.suppress(AccessDenied):
+            found.append(unfinished(backend, prefix))
+    return [
+        DoctorCheck(
+            name="operations",
+            result=CheckResult.FAILED,
+            detail=f"the store is incomplete: run this again to finish it: {each}",
+        )
+        for each in dict.fromkeys(found)
+        if each
+    ]
 
 
 def _objects(session: Session) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from revstore.operations._backup import BackupResult, backup, backup_to
 from revstore.operations._compare import Difference
 from revstore.operations._file import BackupReader, Compression, Header, Record
+from revstore.operations._marker import unfinished
 from revstore.operations._progress import OnProgress, Progress
 from revstore.operations._restore import RestoreResult, open_backup, restore
 from revstore.operations._rewrite import RewriteResult, rewrite
@@ -33,5 +34,6 @@ __all__ = [
     "open_backup",
     "restore",
     "rewrite",
+    "unfinished",
     "verify",
 ]

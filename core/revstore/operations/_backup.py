@@ -14,7 +14,7 @@ from typing import IO
 import attrs
 
 from revstore.backend import Backend
-from revstore.errors import AccessDenied, Compacted, StoreInUse
+from revstore.errors import AccessDenied, Compacted, InvalidArgument, StoreInUse
 from revstore.operations._expiry import Expiries
 from revstore.operations._file import (
     FORMAT,
@@ -74,6 +74,7 @@ def backup(
         Compacted: the store compacts faster than it can be read.
         AccessDenied: the user may not read all keys with ``prefix``.
         CorruptObject: the stored bytes of a key do not fit their checksum.
+        InvalidArgument: ``path`` is neither new nor a regular file.
         StoreInUse: a restore or another operation is unfinished in the store.
         OSError: the file cannot be written.
         Unsupported: a key expires, and the store does not say when; or zstandard is missing.
@@ -113,13 +114,14 @@ def backup_to(
     with denied(prefix):
         status = backend.status(timeout=timeout)
         total = backend.count(prefix, timeout=timeout).count
+        began = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
         expiries = Expiries(backend, timeout=timeout)
         meter = Meter(on_progress, "backing up", total)
         with ExitStack() as stack:
             writer: BackupWriter | None = None
             for page in pages(backend, prefix, timeout=timeout):
                 if writer is None:
-                    header = _header(status, page.revision, prefix, compression)
+                    header = _header(status, page.revision, prefix, compression, began)
                     writer = BackupWriter(stream, header)
                     stack.callback(writer.stop)
                 _check_complete(page.kvs)
@@ -156,8 +158,13 @@ def denied(prefix: str) -> Iterator[None]:
         raise AccessDenied(message) from error
 
 
-def _header(status: BackendStatus, revision: int, prefix: str, compression: Compression) -> Header:
-    now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+def _header(
+    status: BackendStatus,
+    revision: int,
+    prefix: str,
+    compression: Compression,
+    began: datetime.datetime,
+) -> Header:
     return Header(
         FORMAT,
         VERSION,
@@ -165,7 +172,7 @@ def _header(status: BackendStatus, revision: int, prefix: str, compression: Comp
         status.server,
         revision,
         prefix,
-        now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        began.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         compression,
     )
 
@@ -173,7 +180,11 @@ def _header(status: BackendStatus, revision: int, prefix: str, compression: Comp
 @contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a new file that gets the name ``path``, durably, unless an exception is raised."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        # Such as /dev/null, which must not become a file.
+        raise InvalidArgument("path", str(path), "the name of a new file, or of a regular one")
+    temporary = path.with_name(f".revstore-{secrets.token_hex(8)}.part")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as stream:

@@ -11,7 +11,15 @@ import msgspec
 from revstore.backend import Backend
 from revstore.errors import StoreInUse
 
-__all__ = ["Marker", "clear_marker", "is_marker", "marker_key", "read_marker", "set_marker"]
+__all__ = [
+    "Marker",
+    "clear_marker",
+    "is_marker",
+    "marker_key",
+    "read_marker",
+    "set_marker",
+    "unfinished",
+]
 
 _NAME = "/revstore.unfinished"
 
@@ -87,3 +95,15 @@ def clear_marker(backend: Backend, prefix: str, *, timeout: float | None = None)
     while kv is not None:
         deleted = backend.delete(key, expected_revision=kv.revision, timeout=timeout)
         kv = None if deleted.succeeded else deleted.kv
+
+
+def unfinished(backend: Backend, prefix: str = "", *, timeout: float | None = None) -> str:
+    """Return which operation on keys with ``prefix`` is unfinished in a store, "" if none is.
+
+    Such a store is incomplete. The same operation finishes it.
+    """
+    try:
+        found = read_marker(backend, prefix, timeout=timeout)
+    except StoreInUse as error:
+        return str(error)
+    return f"{found.operation} from {found.source}, begun at {found.began}" if found else ""
