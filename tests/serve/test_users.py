@@ -69,9 +69,9 @@ def file(tmp_path):
 class AsUser(Client):
     """A client that calls with a token."""
 
-    def __init__(self, address, token=None, credentials=None, key="token"):
+    def __init__(self, address, token=None, credentials=None):
         super().__init__(address, credentials)
-        self.metadata = [] if token is None else [(key, token)]
+        self.metadata = [] if token is None else [("token", token)]
 
     def call(self, name, request=None, **fields):
         if request is None:
@@ -292,6 +292,32 @@ def test_watches(name, pair):
     for stream, client in zip(streams, clients, strict=True):
         stream.close()
         client.close()
+
+
+def test_where_a_token_is(pair):
+    """The metadata have it as "token" or, second, as "authorization"; of several the first counts,
+    and an empty one is wrong."""
+    ours, server, _ = pair
+    for names in (
+        ["token"],
+        ["authorization"],
+        ["authorization", "-token"],
+        ["-authorization", "token"],
+        ["token", "-token"],
+        ["-token", "token"],
+        ["0token"],
+        ["other"],
+    ):
+        outcomes = []
+        for address in (ours.address, server.address):
+            client = as_user(address, "reader")
+            right = client.metadata[0][1]
+            client.metadata = [
+                (name.lstrip("-0"), {"-": "x.1", "0": ""}.get(name[0], right)) for name in names
+            ]
+            outcomes.append(outcome(client, "KV/Range", key=b"/a/1"))
+            client.close()
+        assert outcomes[0] == outcomes[1], names
 
 
 def test_watches_without_end(file):
