@@ -12,6 +12,7 @@ from revstore.compactor import Compactor
 from revstore.config import StorageConfig
 from revstore.errors import AccessDenied, ReadOnly
 from revstore.factory import StorageFactory
+from revstore.operations import backup, open_backup, restore, verify
 from revstore.plugins import open_backend, run_doctor
 from revstore.secret import Secret
 from revstore.testing.etcd import EtcdServer
@@ -159,3 +160,23 @@ def test_bench_of_a_limited_role(limited: Callable[..., StorageConfig]) -> None:
     (note,) = [row for row in bench.rows if row.note and row.name == "write to event"]
     assert "--from-key" in note.note
     assert bench.summary.startswith("Writes are limited by ")
+
+
+def test_backup_and_restore_of_a_prefix(limited: Callable[..., StorageConfig], tmp_path) -> None:
+    """A user with one prefix can save and fill it; without the prefix the error says what to do."""
+    config = limited(PREFIX, FENCE)
+    with open_backend(config) as backend:
+        backend.put("/registry/pods/x/a", b"1", expected_revision=0, ttl=500)
+        with pytest.raises(AccessDenied, match="it needs all keys: a prefix restricts it"):
+            backup(backend, tmp_path / "b")
+        with pytest.raises(AccessDenied, match="keys with the prefix '/other/'"):
+            backup(backend, tmp_path / "b", prefix="/other/")
+        assert backup(backend, tmp_path / "b", prefix="/registry/").keys == 1
+        kv = backend.get("/registry/pods/x/a").kv
+        assert kv is not None
+        backend.delete(kv.key, expected_revision=kv.revision)
+        with open_backup(tmp_path / "b") as source:
+            assert restore(backend, source).written == 1
+            assert verify(source, backend).equal
+        with pytest.raises(AccessDenied, match="a prefix restricts it"):
+            verify(backend, backend)

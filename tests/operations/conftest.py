@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,3 +72,62 @@ def empty(backend: Backend) -> None:
     """Delete everything."""
     for kv in backend.list("", keys_only=True).kvs:
         backend.delete(kv.key, expected_revision=kv.revision)
+
+
+_DRIVER = """
+import os, sys
+from revstore.config import StorageConfig
+from revstore.operations import backup, open_backup, restore
+from revstore.plugins import open_backend
+
+for line in sys.stdin:
+    what, path, url = line.split()
+    child = os.fork()
+    if child == 0:
+        with open_backend(StorageConfig.from_url(url)) as store:
+            if what == "backup":
+                backup(store, path)
+            else:
+                with open_backup(path) as source:
+                    restore(store, source)
+        os._exit(0)
+    print(child, flush=True)
+    sys.stdin.readline()  # until then its number stays its own
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Driver:
+    """Runs backups and restores, each in a process of its own."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def start(self, what, path, url):
+        self._process.stdin.write(f"{what} {path} {url}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def end(self):
+        """The status of the process that was started."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def driver():
+    driver = Driver()
+    yield driver
+    driver.close()

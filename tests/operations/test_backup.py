@@ -8,12 +8,16 @@ import hashlib
 import io
 import json
 import os
+import random
+import signal
+import threading
 import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revstore.config import StorageConfig
 from revstore.errors import (
     Compacted,
     InvalidArgument,
@@ -24,8 +28,11 @@ from revstore.errors import (
 from revstore.memory import MemoryBackend
 from revstore.operations import _backup, backup, backup_to, open_backup, restore, verify
 from revstore.operations._file import BackupReader, BackupWriter, Header, Record
+from revstore.plugins import open_backend
+from revstore.testing.seeds import SEED
 from revstore.values import Capability, KeyValue
 
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 COMPRESSIONS = ("none", "gzip", "zstd")
 
 
@@ -395,6 +402,46 @@ def test_memory_does_not_grow_with_the_number_of_keys(open_store, tmp_path):
             assert tracemalloc.get_traced_memory()[1] < 16 << 20, compression
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_any_moment(driver, url_of, tmp_path):
+    """By kill -9 or Ctrl-C: there is the backup of before, or a whole new one."""
+    url = url_of("sqlite")
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "b"
+    with open_backend(StorageConfig.from_url(url)) as store:
+        for start in range(0, 5_000, 1000):
+            store.transaction(
+                lambda seen, start=start: [
+                    None for each in range(1000) if not seen.put(f"/{start + each}", bytes(2000))
+                ]
+            )
+        backup(store, path)
+    choose = random.Random(SEED)
+    began = threading.Event()
+    killed = 0
+    for _ in range(10 * LONG):
+        before = path.stat().st_ino
+        child = driver.start("backup", path, url)
+        began.wait(choose.uniform(0.01, 0.4))
+        number = choose.choice([signal.SIGKILL, signal.SIGINT])
+        os.kill(child, number)
+        status = driver.end()
+        killed += status != 0
+        with open_backup(path) as source:
+            assert source.count == 5_000, SEED
+        if path.stat().st_ino == before:
+            assert status != 0, SEED
+        left = {each.name for each in path.parent.iterdir()} - {"b"}
+        if number == signal.SIGINT:
+            assert not left, SEED
+        assert all(name.endswith(".part") for name in left)
+        for name in left:
+            assert (path.parent / name).stat().st_mode & 0o777 == 0o600
+            (path.parent / name).unlink()
+    assert killed
 
 
 def test_an_incomplete_store_is_not_backed_up(tmp_path):

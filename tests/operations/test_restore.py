@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -19,6 +17,7 @@ from revstore.errors import (
     OutcomeUnknown,
     StoreInUse,
     StoresDiffer,
+    Timeout,
     Unreachable,
     Unsupported,
     ValueTooLarge,
@@ -245,61 +244,6 @@ def test_what_a_store_cannot_hold(made):
         assert target.get(MARKER).kv is not None
 
 
-_DRIVER = """
-import os, sys
-from revstore.config import StorageConfig
-from revstore.operations import open_backup, restore
-from revstore.plugins import open_backend
-
-for line in sys.stdin:
-    path, url = line.split()
-    child = os.fork()
-    if child == 0:
-        with open_backup(path) as source, open_backend(StorageConfig.from_url(url)) as store:
-            restore(store, source)
-        os._exit(0)
-    print(child, flush=True)
-    sys.stdin.readline()  # until then its number stays its own
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-class Driver:
-    """Runs restores, each in a process of its own."""
-
-    def __init__(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def start(self, path, url):
-        self._process.stdin.write(f"{path} {url}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def end(self):
-        """The status of the process that was started."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
-
-
-@pytest.fixture
-def driver():
-    driver = Driver()
-    yield driver
-    driver.close()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["sqlite", "etcd3", "etcd2"])
@@ -312,7 +256,7 @@ def test_killed_at_any_moment(driver, kind, url_of, made):
     for number in range(4 * LONG):
         url = url_of(kind, f"to{number}")
         for turn in range(100):
-            child = driver.start(made, url)
+            child = driver.start("restore", made, url)
             if turn < 3:
                 began.wait(choose.uniform(0.05, seconds))
                 os.kill(child, choose.choice([signal.SIGKILL, signal.SIGINT]))
@@ -342,3 +286,26 @@ def test_a_cut_file_does_not_touch_a_store(store, made):
         with pytest.raises(InvalidBackup):
             restore(store, open_backup(made))
     assert store.status().revision == revision
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_meanwhile(start_etcd, made):
+    """The restore fails with an error of the backend; once the server is back, it goes on."""
+    server = start_etcd()
+    url = f"etcd3://{server.address}?timeout=1"
+
+    def stop(progress):
+        if progress.step == "comparing":
+            server.kill()
+
+    with open_backup(made) as source:
+        with (
+            open_backend(StorageConfig.from_url(url)) as store,
+            pytest.raises((Unreachable, Timeout)),
+        ):
+            restore(store, source, on_progress=stop)
+        server.start()
+        with open_backend(StorageConfig.from_url(url)) as store:
+            assert store.get(MARKER).kv is not None
+            assert restore(store, source).resumed
+            assert verify(source, store).equal

@@ -33,10 +33,12 @@ def command(
     """
     with progress_bar(shown=not as_json) as on_progress, opened(source, on_progress) as left:
         if target is None:
-            result = verify(left, session.factory.backend(), prefix=prefix, on_progress=on_progress)
+            result = verify(
+                left, session.factory.backend(), prefix=prefix or None, on_progress=on_progress
+            )
         else:
             with opened(target, on_progress) as right:
-                result = verify(left, right, prefix=prefix, on_progress=on_progress)
+                result = verify(left, right, prefix=prefix or None, on_progress=on_progress)
     session.exit_code = 0 if result.equal else 1
     if as_json:
         click.echo(dump_json({**attrs.asdict(result), "equal": result.equal}))

@@ -38,11 +38,13 @@ def verify(
     source: Backend | BackupReader,
     target: Backend | BackupReader,
     *,
-    prefix: str = "",
+    prefix: str | None = None,
     timeout: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Verification:
     """Compare the keys with ``prefix``: their values, and when they expire.
+
+    None means all keys, or those with the prefix of the backup.
 
     Each store is read at one revision. Revisions, versions and the ids of leases may differ. Two
     moments of expiry are equal if they are within two seconds. A backup does not say when its keys
@@ -53,6 +55,9 @@ def verify(
         Compacted: a store compacts faster than it can be read.
         CorruptObject: the stored bytes of a key do not fit their checksum.
     """
+    if prefix is None:
+        backups = [each for each in (source, target) if isinstance(each, BackupReader)]
+        prefix = max((each.header.prefix for each in backups), key=len, default="")
     ttl = not isinstance(source, BackupReader) and not isinstance(target, BackupReader)
     meter = Meter(on_progress, "comparing", _count(source, prefix, timeout))
     named: list[Difference] = []
