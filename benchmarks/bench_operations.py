@@ -15,14 +15,17 @@ from benchmarks._figures import Figure
 from benchmarks._measure import in_turns, seconds
 from revstore import StorageConfig
 from revstore.backend import Backend
-from revstore.operations import backup, open_backup, restore
+from revstore.operations import backup, open_backup, restore, rewrite
 from revstore.plugins import open_backend
+from revstore.resource_type import ResourceType
+from revstore.typed import TypedStorage
 
 __all__ = ["figures"]
 
 OBJECTS = 20_000
 PAGE = 2_000
 BATCH = 100
+REWRITTEN = 2_000
 
 
 def open_store(path: Path) -> Backend:
@@ -66,6 +69,7 @@ def figures() -> Iterator[Figure]:
             yield from _backup(folder, store)
         yield from _restore(folder)
         yield from _memory(folder)
+        yield from _rewrite(folder)
 
 
 def _backup(folder: Path, store: Backend) -> Iterator[Figure]:
@@ -117,6 +121,33 @@ def _restore(folder: Path) -> Iterator[Figure]:
         bound_name="the same writes in batches, unchecked",
         relation="<=",
         target=1.3,
+    )
+
+
+def _rewrite(folder: Path) -> Iterator[Figure]:
+    """Every object is stale; each is written by itself, since another writer may come first."""
+    some = list(objects())[:REWRITTEN]
+    with open_store(folder / "rewrite.db") as store:
+        store.transaction(lambda seen: [seen.put(*each) for each in some])
+        pods = TypedStorage(store, ResourceType(dict, "/pods"))
+
+        def bare() -> None:
+            for kv in store.list("/registry/pods/").kvs:
+                store.put(kv.key, kv.value, expected_revision=kv.revision, ttl=None)
+
+        took, bound = in_turns(
+            3,
+            lambda: seconds(lambda: rewrite(pods, everything=True)),
+            lambda: seconds(bare),
+        )
+    yield Figure(
+        name=f"rewrite, {REWRITTEN:,} objects, all of them stale",
+        value=took / REWRITTEN * 1e6,
+        unit="us",
+        bound=bound / REWRITTEN * 1e6,
+        bound_name="a list, and a put of each object",
+        relation="<=",
+        target=None,
     )
 
 

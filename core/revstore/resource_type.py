@@ -24,7 +24,9 @@ T = TypeVar("T")
 def _with_versions(codec: Any, self_: Any) -> Any:
     """Return ``codec`` for the stored versions that the type declares."""
     versions = self_.versions
-    if versions is None or getattr(codec, "versions", None) == versions:
+    own = getattr(codec, "versions", None)
+    # A codec may know the group that the declaration leaves out.
+    if versions is None or (own and own == versions.in_group(own.version.rpartition("/")[0])):
         return codec
     make = getattr(codec, "with_versions", None)
     if make is None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import json
 import pickle
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
+import msgspec
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -225,6 +228,67 @@ def test_a_typed_writer_adds_the_version_and_reads_without_it():
         assert disks.get(KEY) == disk
         assert disks.list("/disks", field_selector=f"apiVersion={GROUP}/v3").items == (disk,)
     assert stored(backend, "a")["apiVersion"] == f"{GROUP}/v3"
+
+
+@dataclasses.dataclass
+class AsDataclass:
+    metadata: ObjectMeta
+    capacity: int = 0
+
+
+class AsStruct(msgspec.Struct, forbid_unknown_fields=True):
+    metadata: ObjectMeta
+    capacity: int = 0
+
+
+class AsModel(pydantic.BaseModel, extra="allow"):
+    metadata: ObjectMeta
+    capacity: int = 0
+
+
+class AsDict(TypedDict):
+    metadata: dict[str, Any]
+    capacity: int
+
+
+@attrs.frozen(kw_only=True)
+class WithKind:
+    """Its kind is a field of its own, and no type of Kubernetes."""
+
+    metadata: ObjectMeta
+    capacity: int = 0
+    kind: str = "ssd"
+
+
+@pytest.mark.parametrize("found", [None, "v1", f"{GROUP}/v1"])
+@pytest.mark.parametrize("version", ["v2", f"{GROUP}/v2"])
+@pytest.mark.parametrize("cls", [Disk, AsDataclass, AsStruct, AsModel, AsDict, WithKind])
+def test_every_kind_of_class_is_upgraded(cls, version, found):
+    backend = MemoryBackend()
+    value = {"metadata": {"name": "a"}, "size": 5, **({"apiVersion": found} if found else {})}
+    before = put(backend, "a", value)
+    kind = ResourceType(cls, "/disks", version=version, upgrades={"v1": to_v2})
+    with opened(backend, kind) as storage:
+        read = storage.get(KEY)
+        updated = storage.guaranteed_update(KEY, lambda obj, _: obj)
+        assert storage.guaranteed_update(KEY, lambda obj, _: obj) == updated
+    for obj in read, updated:
+        assert (obj["capacity"] if cls is AsDict else obj.capacity) == 5
+    assert backend.status().revision == before + 1
+    written = stored(backend, "a")
+    assert written["apiVersion"].rpartition("/")[2] == "v2"
+    assert "size" not in written
+
+
+def test_changing_another_property_keeps_a_codec_that_has_the_versions():
+    """The codec may be a wrapper, as of a storage whose calls are traced."""
+    first: ResourceType[Disk] = ResourceType(
+        Disk, "/disks", codec=TypedCodec(Disk).with_type_meta(f"{GROUP}/v1", "Disk"), version="v2"
+    )
+    again = attrs.evolve(first, labels=lambda _: {})
+
+    assert again.codec is first.codec
+    assert first.codec.encode(Disk()).startswith(b'{"apiVersion":"example.com/v2"')
 
 
 def test_a_class_with_a_version_of_its_own():
