@@ -9,6 +9,8 @@ import signal
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from revstore.config import StorageConfig
 from revstore.errors import (
@@ -25,7 +27,9 @@ from revstore.errors import (
 from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
 from revstore.operations import Merge, backup, open_backup, restore, verify
+from revstore.operations._file import Record
 from revstore.operations._marker import Marker, read_marker, set_marker
+from revstore.operations._target import check_fits
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
 from revstore.values import Capability
@@ -241,7 +245,40 @@ def test_what_a_store_cannot_hold(made):
     with NoTTL() as target, open_backup(made) as source:
         with pytest.raises(Unsupported, match="expires, and the store has no ttl"):
             restore(target, source)
-        assert target.get(MARKER).kv is not None
+        assert target.status().revision == 1
+
+
+NAMES = st.lists(st.text("ab./", min_size=1, max_size=5), unique=True, max_size=8)
+
+
+@given(names=NAMES)
+def test_keys_below_others_are_found_before_anything_is_written(names):
+    """For a store without NESTED_KEYS, as if each pair had been compared."""
+
+    class Paths(MemoryBackend):
+        @property
+        def capabilities(self):
+            return super().capabilities - {Capability.NESTED_KEYS}
+
+    nested = any(key.startswith(f"{other}/") for key in names for other in names)
+    with Paths() as store:
+        try:
+            check_fits((Record(name, b"") for name in sorted(names)), store)
+        except Unsupported:
+            assert nested
+        else:
+            assert not nested
+
+
+def test_nested_keys_are_refused_as_a_whole(open_store, tmp_path):
+    with MemoryBackend() as store:
+        for key in ("/a", "/a.b", "/a/c"):
+            store.put(key, b"", expected_revision=0)
+        backup(store, tmp_path / "b")
+    target = open_store("etcd2")
+    with open_backup(tmp_path / "b") as source, pytest.raises(Unsupported, match="'/a/c' is below"):
+        restore(target, source)
+    assert target.count("").count == 0
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from revstore.operations._marker import (
     set_marker,
 )
 from revstore.operations._progress import Meter, OnProgress
-from revstore.operations._target import BATCH, Merge, Target
+from revstore.operations._target import BATCH, Merge, Target, check_fits
 from revstore.values import Capability
 
 __all__ = ["RestoreResult", "open_backup", "restore"]
@@ -183,6 +183,7 @@ class _Restore:
                 "to keys that both have (merge: skip or overwrite)"
             )
             raise StoreInUse(message, key=key)
+        check_fits(self._records(), self.backend)
         now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
         marker = Marker("restore", self.source.sha256, now.isoformat(timespec="seconds"), details)
         set_marker(self.backend, self.prefix, marker, timeout=self.timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from revstore.backend import Backend, Leases, Transaction
 from revstore.errors import (
@@ -20,7 +20,7 @@ from revstore.errors import (
 from revstore.operations._file import Record
 from revstore.values import Capability, KeyValue
 
-__all__ = ["BATCH", "Merge", "Target"]
+__all__ = ["BATCH", "Merge", "Target", "check_fits"]
 
 #: How many keys to give to ``Target.write`` at a time, at most.
 BATCH = 500
@@ -50,8 +50,9 @@ class Target:
     ) -> None:
         """Fill ``backend``.
 
-        Without ``merge`` no other key is there: every key is created. Without ``leases`` each key
-        that shares a lease gets a ttl of its own. ``timeout`` is in seconds, for each request.
+        Without ``merge`` no key is expected to be there, and none is looked at. Without ``leases``
+        each key that shares a lease gets a ttl of its own. ``timeout`` is in seconds, for each
+        request.
         """
         self.backend = backend
         self.merge = merge
@@ -75,8 +76,9 @@ class Target:
         What was written before is found again, so that a repetition after an error does no harm.
 
         Raises:
-            KeyExists: without ``merge``, a key is there that others have written.
-            Unsupported: a key expires, and the store has no TTL; or it needs NESTED_KEYS.
+            KeyExists: without ``merge``, a store without TRANSACTIONS has a key.
+            LeaseNotFound: a lease expired twice before its keys were written.
+            Unsupported: see ``check_fits``.
             ValueTooLarge: the store does not take a value.
         """
         self._of_ttl.clear()
@@ -185,8 +187,6 @@ class Target:
         if each.ttl is None:
             return 0, 0
         seconds = min(max(1, math.ceil(each.ttl)), _MAX_TTL)
-        if Capability.TTL not in self.backend.capabilities:
-            raise Unsupported(Capability.TTL, f"{each.key!r} expires, and the store has no ttl")
         if each.lease and self._keep:
             if each.lease not in self._granted:
                 self._granted[each.lease] = self._grant(seconds, each.lease)
@@ -239,3 +239,29 @@ def _is_same(each: Record, current: KeyValue | None) -> bool:
         and current.value == each.value
         and bool(current.lease) == (each.ttl is not None)
     )
+
+
+def check_fits(records: Iterable[Record], backend: Backend) -> None:
+    """Check that a store can hold ``records``, which are in order.
+
+    Raises:
+        Unsupported: a key expires, and the store has no TTL; or it needs NESTED_KEYS.
+    """
+    lives = Capability.TTL in backend.capabilities
+    nests = Capability.NESTED_KEYS in backend.capabilities
+    if lives and nests:
+        return
+    above: list[str] = []  # the keys that the last one begins with
+    for each in records:
+        key = each.key
+        if not lives and each.ttl is not None:
+            raise Unsupported(Capability.TTL, f"{key!r} expires, and the store has no ttl")
+        if nests:
+            continue
+        while above and not key.startswith(above[-1]):
+            above.pop()
+        for other in above:
+            if key[len(other)] == "/":
+                message = f"{key!r} is below {other!r}, and the store cannot hold both"
+                raise Unsupported(Capability.NESTED_KEYS, message)
+        above.append(key)
