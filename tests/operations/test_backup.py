@@ -26,7 +26,7 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.memory import MemoryBackend
-from revstore.operations import _backup, backup, backup_to, open_backup, restore, verify
+from revstore.operations import _new_file, backup, backup_to, open_backup, restore, verify
 from revstore.operations._file import BackupReader, BackupWriter, Header, Record
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch, full):
             return super().write(data)
 
     monkeypatch.setattr(
-        _backup, "open", lambda file, mode: io.BufferedWriter(Full(file, mode)), raising=False
+        _new_file, "open", lambda file, mode: io.BufferedWriter(Full(file, mode)), raising=False
     )
     with MemoryBackend() as store:
         for number in range(600):

@@ -29,7 +29,9 @@ _COMMANDS = {
     "delete": "Delete objects by name, file or selector.",
     "doctor": "Check the store and its plugins.",
     "edit": "Change an object in an editor.",
+    "export": "Write objects as manifests.",
     "get": "Show objects.",
+    "import": "Store objects from manifests as they are.",
     "plugins": "List and check the installed backends, or start a new one.",
     "restore": "Fill an empty store from a backup.",
     "rewrite": "Write stale objects again.",
@@ -38,7 +40,7 @@ _COMMANDS = {
 }
 
 #: These go on even if nobody can read what they print: half of the work would be worse.
-_CHANGING = frozenset({"apply", "compact", "delete", "edit", "restore", "rewrite"})
+_CHANGING = frozenset({"apply", "compact", "delete", "edit", "import", "restore", "rewrite"})
 
 
 class _LazyGroup(click.Group):
@@ -49,7 +51,8 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _COMMANDS:
-            command: click.Command = importlib.import_module(f"revstore.cli.{cmd_name}").command
+            module = "import_" if cmd_name == "import" else cmd_name
+            command: click.Command = importlib.import_module(f"revstore.cli.{module}").command
             return command
         from revstore.plugins import has_command, load_command
 

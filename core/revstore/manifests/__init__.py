@@ -20,6 +20,7 @@ from revstore.manifests._manifests import (
     find_sources,
     parse,
     read,
+    refusal,
     to_yaml,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "find_sources",
     "parse",
     "read",
+    "refusal",
     "to_yaml",
 ]

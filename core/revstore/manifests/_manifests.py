@@ -22,6 +22,7 @@ __all__ = [
     "find_sources",
     "parse",
     "read",
+    "refusal",
     "to_yaml",
 ]
 
@@ -153,6 +154,15 @@ def _manifests(documents: list[tuple[int, int, Any]], source: str) -> list[Manif
                 raise ManifestError(source, where + reason, document=document, line=line)
             manifests.append(Manifest(source, document, obj, line))
     return manifests
+
+
+def refusal(obj: Any) -> str:
+    """Return why ``obj``, written as a manifest, would not be read back as itself; "" if it
+    would."""
+    found = list(_objects(obj))
+    if len(found) != 1 or found[0][1] is not obj:
+        return f"a manifest of kind {obj['kind']!r} with items is read as a list of them"
+    return _reason_against(obj)
 
 
 def to_yaml(value: Any) -> str:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from revstore.operations._backup import BackupResult, backup, backup_to
 from revstore.operations._compare import Difference
+from revstore.operations._export import ExportResult, export_objects
 from revstore.operations._file import BackupReader, Compression, Header, Record
+from revstore.operations._import import (
+    BrokenReference,
+    Failure,
+    ImportResult,
+    import_objects,
+)
 from revstore.operations._marker import unfinished
 from revstore.operations._progress import OnProgress, Progress
 from revstore.operations._restore import RestoreResult, open_backup, restore
@@ -19,9 +26,13 @@ from revstore.operations._verify import Verification, verify
 __all__ = [
     "BackupReader",
     "BackupResult",
+    "BrokenReference",
     "Compression",
     "Difference",
+    "ExportResult",
+    "Failure",
     "Header",
+    "ImportResult",
     "Merge",
     "OnProgress",
     "Progress",
@@ -31,6 +42,8 @@ __all__ = [
     "Verification",
     "backup",
     "backup_to",
+    "export_objects",
+    "import_objects",
     "open_backup",
     "restore",
     "rewrite",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from typing import IO
 import attrs
 
 from revstore.backend import Backend
-from revstore.errors import AccessDenied, Compacted, InvalidArgument, StoreInUse
+from revstore.errors import AccessDenied, Compacted, StoreInUse
 from revstore.operations._expiry import Expiries
 from revstore.operations._file import (
     FORMAT,
@@ -25,6 +24,7 @@ from revstore.operations._file import (
     check_compression,
 )
 from revstore.operations._marker import is_marker
+from revstore.operations._new_file import new_file
 from revstore.operations._pages import pages
 from revstore.operations._progress import Meter, OnProgress
 from revstore.values import BackendStatus, KeyValue
@@ -82,7 +82,7 @@ def backup(
     compression = check_compression(compression)
     for tries in range(_TRIES):
         try:
-            with _new_file(Path(path)) as stream:
+            with new_file(Path(path)) as stream:
                 return backup_to(
                     backend,
                     stream,
@@ -175,28 +175,3 @@ def _header(
         began.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         compression,
     )
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a new file that gets the name ``path``, durably, unless an exception is raised."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        # Such as /dev/null, which must not become a file.
-        raise InvalidArgument("path", str(path), "the name of a new file, or of a regular one")
-    temporary = path.with_name(f".revstore-{secrets.token_hex(8)}.part")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,0 +1,256 @@
+"""Objects from manifests into a store, as an export wrote them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from revstore import kinds
+from revstore.errors import (
+    Conflict,
+    CorruptObject,
+    InvalidArgument,
+    InvalidObject,
+    KeyExists,
+    KeyNotFound,
+    ValueTooLarge,
+)
+from revstore.factory import StorageFactory
+from revstore.kinds import ResourceInfo
+from revstore.manifests import Manifest
+from revstore.objects import metadata_value, with_metadata
+from revstore.operations._export import NAMED, TTL_ANNOTATION, key_of
+from revstore.operations._manifest_streams import manifests_of
+from revstore.operations._progress import Meter, OnProgress
+from revstore.registry import Registry
+from revstore.storage import ResponseMeta, Storage, WithTTL
+
+__all__ = ["BrokenReference", "Failure", "ImportResult", "import_objects"]
+
+_MAX_TTL = (1 << 31) - 1
+# Other objects may succeed.
+_OF_OBJECTS = (InvalidArgument, Conflict, CorruptObject, KeyExists, ValueTooLarge)
+
+
+@attrs.frozen
+class Failure:
+    """An object that was not stored; ``where`` is its place in the source."""
+
+    where: str
+    key: str
+    reason: str
+
+
+@attrs.frozen
+class BrokenReference:
+    """An owner reference of the object ``key`` to a uid that its owner no longer has."""
+
+    key: str
+    owner: str
+    uid: str
+
+
+@attrs.frozen
+class ImportResult:
+    """How many objects were created, replaced, and found unchanged.
+
+    ``failed`` were not stored; ``failures`` are the first 100 of them. ``broken`` owner references
+    name uids of before the import; ``references`` are the first 100 of them.
+    """
+
+    created: int
+    replaced: int
+    unchanged: int
+    failed: int
+    failures: tuple[Failure, ...]
+    broken: int
+    references: tuple[BrokenReference, ...]
+
+
+def import_objects(
+    factory: StorageFactory,
+    sources: Iterable[str | os.PathLike[str]],
+    *,
+    preserve_uids: bool = False,
+    overwrite: bool = False,
+    timeout: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> ImportResult:
+    """Store the objects of manifests: of files, of folders, or of "-", standard input.
+
+    With ``preserve_uids`` they are stored as they are, with uid, creation time, generation and
+    status. Without, they are new objects: uid, creation time and generation are fresh, and owner
+    references to imported objects break. An object that the store has is left alone; if it differs,
+    that is a failure, or with ``overwrite`` it is replaced. A repetition changes nothing. The
+    annotation "revstore/ttl-seconds" becomes the object's expiry. ``timeout`` is in seconds, for
+    each object.
+
+    Raises:
+        ManifestError: a source cannot be read, or a document in it is not an object.
+        InvalidArgument: a folder has an export that is incomplete.
+    """
+    run = _Import(factory, preserve_uids=preserve_uids, overwrite=overwrite, timeout=timeout)
+    meter = Meter(on_progress, "importing")
+    for manifest in manifests_of(sources):
+        run.take(manifest)
+        meter.add()
+    meter.finish()
+    return run.result()
+
+
+class _Import:
+    def __init__(
+        self,
+        factory: StorageFactory,
+        *,
+        preserve_uids: bool,
+        overwrite: bool,
+        timeout: float | None,
+    ) -> None:
+        self._factory = factory
+        self._preserve = preserve_uids
+        self._overwrite = overwrite
+        self._timeout = timeout
+        self._targets: dict[ResourceInfo, _Target] = {}
+        self._kinds = {each.prefix: each.kind for each in kinds.known(factory.config.resources)}
+        self._created = self._replaced = self._unchanged = self._failed = 0
+        self._failures: list[Failure] = []
+        #: The uids of before that are no longer those of their objects.
+        self._gone: set[str] = set()
+        self._references: list[BrokenReference] = []
+
+    def take(self, manifest: Manifest) -> None:
+        """Store one object, or count why not."""
+        key = ""
+        try:
+            info = kinds.for_object(manifest.object, self._factory.config.resources)
+            obj, ttl = _without_ttl(manifest.object)
+            namespace, key = key_of(info, obj)
+            if namespace:
+                obj = with_metadata(obj, namespace=namespace)
+            self._check_kind(info)
+            target = self._targets.get(info)
+            if target is None:
+                target = self._targets[info] = _Target(self._factory, info, preserve=self._preserve)
+            stored = self._store(target, key, obj, ttl)
+        except _OF_OBJECTS as error:
+            self._failed += 1
+            if len(self._failures) < NAMED:
+                self._failures.append(Failure(manifest.where, key, str(error)))
+            return
+        if not self._preserve:
+            self._note(key, obj, stored)
+
+    def _store(self, target: _Target, key: str, obj: Any, ttl: int) -> Any:
+        while True:
+            try:
+                stored = target.create(key, obj, ttl, self._timeout)
+            except KeyExists:
+                pass
+            else:
+                self._created += 1
+                return stored
+            try:
+                current = target.get(key, self._timeout)
+                if target.equal(key, obj, current):
+                    self._unchanged += 1
+                    return current
+                if not self._overwrite:
+                    raise Conflict(f"the object under {key!r} exists and differs", key=key)
+                stored = target.replace(key, obj, ttl, self._timeout)
+            except KeyNotFound:  # it was deleted meanwhile
+                continue
+            self._replaced += 1
+            return stored
+
+    def _check_kind(self, info: ResourceInfo) -> None:
+        """Refuse a kind if objects of another one have its keys."""
+        known = self._kinds.get(info.prefix)
+        if known is None:
+            found = self._factory.registry(info, namespaced=True).list(limit=1)
+            kind = found[0].get("kind") if len(found) else None
+            known = self._kinds[info.prefix] = kind if isinstance(kind, str) else info.kind
+        if known != info.kind:
+            raise InvalidObject("kind", info.kind, f"{known!r}, which has the same plural")
+
+    def _note(self, key: str, obj: Any, stored: Any) -> None:
+        """Remember what breaks if the object has another uid now."""
+        uid = metadata_value(obj, "uid")
+        if isinstance(uid, str) and uid and uid != metadata_value(stored, "uid"):
+            self._gone.add(uid)
+        references = metadata_value(obj, "owner_references")
+        for each in references if isinstance(references, list) else ():
+            if isinstance(each, Mapping) and isinstance(each.get("uid"), str):
+                owner = f"{each.get('kind')}/{each.get('name')}"
+                self._references.append(BrokenReference(key, owner, each["uid"]))
+
+    def result(self) -> ImportResult:
+        broken = [each for each in self._references if each.uid in self._gone]
+        return ImportResult(
+            self._created,
+            self._replaced,
+            self._unchanged,
+            self._failed,
+            tuple(self._failures),
+            len(broken),
+            tuple(broken[:NAMED]),
+        )
+
+
+class _Target:
+    """Where the objects of one resource go: as they are into the storage, or as new ones into the
+    registry."""
+
+    def __init__(self, factory: StorageFactory, info: ResourceInfo, *, preserve: bool) -> None:
+        self._info = info
+        self._preserve = preserve
+        self._registry: Registry[Any] = factory.registry(info)
+        self._storage: Storage[Any] = factory.storage(dict, resource=info)
+        self._encode = factory.resource_type(dict, info).codec.encode
+
+    def create(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
+        if self._preserve:
+            return self._storage.create(key, _bare(obj), ttl=ttl, timeout=timeout)
+        return self._registry.create(obj, ttl=ttl, timeout=timeout)
+
+    def get(self, key: str, timeout: float | None) -> Any:
+        return self._storage.get(key, timeout=timeout)
+
+    def equal(self, key: str, obj: Any, current: Any) -> bool:
+        """Return whether the store has the object already, apart from what ``create`` makes."""
+        if not self._preserve:
+            fields = ("uid", "creation_timestamp", "generation")
+            same = {name: metadata_value(current, name) or None for name in fields}
+            obj = with_metadata(obj, **same)
+        return self._encode(_bare(obj)) == self._encode(_bare(current))
+
+    def replace(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
+        if self._preserve:
+            new = WithTTL(_bare(obj), ttl)
+            return self._storage.guaranteed_update(key, lambda *_: new, timeout=timeout)
+        name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+
+        def update(current: Any, _: ResponseMeta) -> Any:
+            uid = metadata_value(current, "uid") or None
+            return WithTTL(with_metadata(_bare(obj), uid=uid), ttl)
+
+        return self._registry.guaranteed_update(name, update, namespace, timeout=timeout)
+
+
+def _bare(obj: Any) -> Any:
+    return with_metadata(obj, resource_version=None, self_link=None)
+
+
+def _without_ttl(obj: Any) -> tuple[Any, int]:
+    """Return the object without the annotation of an export, and the seconds that it says."""
+    annotations = dict(obj["metadata"].get("annotations") or {})
+    text = annotations.pop(TTL_ANNOTATION, None)
+    if text is None:
+        return obj, 0
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:11]) <= _MAX_TTL):
+        field = f"metadata.annotations[{TTL_ANNOTATION!r}]"
+        raise InvalidObject(field, text, f"seconds, from 1 to {_MAX_TTL}")
+    return with_metadata(obj, annotations=annotations or None), int(text)
