@@ -163,7 +163,8 @@ watched = st.lists(
     | st.tuples(st.just("KV/DeleteRange"), deletions)
     | st.tuples(st.just("KV/Txn"), transactions())
     | st.tuples(st.just("KV/Compact"), built("CompactionRequest", revision=revisions))
-    | st.tuples(st.just("watch"), watches),
+    | st.tuples(st.just("watch"), watches)
+    | leases,
     min_size=2,
     max_size=14,
 )
@@ -222,6 +223,7 @@ def answer(client: Any, name: str, request: Any, base: int) -> str:
         header.cluster_id = header.member_id = header.raft_term = 0
     if name == "Lease/LeaseLeases":
         response.leases.sort(key=lambda lease: lease.ID)  # etcd's are in the order of their ends
-    if name == "Lease/LeaseTimeToLive" and response.TTL > 0:
-        response.TTL = 1
+    if name == "Lease/LeaseTimeToLive":
+        response.TTL = min(response.TTL, 1)
+        response.keys.sort()  # etcd's are in no order
     return str(response)
