@@ -14,6 +14,7 @@ from revstore.config import StorageConfig
 from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer
 from revstore.testing.fixtures import etcd_binary
+from revstore.values import Capability
 
 KINDS = ("memory", "sqlite", "etcd3", "etcd2")
 
@@ -69,7 +70,9 @@ def store(kind, open_store) -> Backend:
 
 
 def empty(backend: Backend) -> None:
-    """Delete everything."""
+    """Delete everything, even behind a fence."""
+    if Capability.FENCE in backend.capabilities:
+        backend.unfence()
     for kv in backend.list("", keys_only=True).kvs:
         backend.delete(kv.key, expected_revision=kv.revision)
 

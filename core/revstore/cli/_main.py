@@ -25,6 +25,7 @@ _COMMANDS = {
     "apply": "Create or change objects from files.",
     "backup": "Write everything in the store to a file.",
     "conformance": "Test the guarantees of a store.",
+    "copy": "Make a store equal to another.",
     "compact": "Discard the history up to a revision.",
     "delete": "Delete objects by name, file or selector.",
     "doctor": "Check the store and its plugins.",
@@ -32,6 +33,7 @@ _COMMANDS = {
     "export": "Write objects as manifests.",
     "get": "Show objects.",
     "import": "Store objects from manifests as they are.",
+    "migrate": "Move a store that is in use.",
     "plugins": "List and check the installed backends, or start a new one.",
     "restore": "Fill an empty store from a backup.",
     "rewrite": "Write stale objects again.",
@@ -40,7 +42,9 @@ _COMMANDS = {
 }
 
 #: These go on even if nobody can read what they print: half of the work would be worse.
-_CHANGING = frozenset({"apply", "compact", "delete", "edit", "import", "restore", "rewrite"})
+_CHANGING = frozenset(
+    {"apply", "compact", "copy", "delete", "edit", "import", "migrate", "restore", "rewrite"}
+)
 
 
 class _LazyGroup(click.Group):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from revstore.cli._failures import Misconfigured
@@ -19,7 +20,7 @@ from revstore.operations import BackupReader, OnProgress, open_backup
 if TYPE_CHECKING:
     from revstore.backend import Backend
 
-__all__ = ["backup_at", "keys", "opened", "prefix_option", "store_at"]
+__all__ = ["about_clients", "backup_at", "keys", "opened", "prefix_option", "store_at"]
 
 prefix_option = click.option(
     "--prefix",
@@ -39,7 +40,8 @@ def store_at(place: str) -> Iterator[Backend]:
         config = StorageConfig.load(Path(place) if _is_file(place) else place)
     except ConfigError as error:
         raise Misconfigured(str(error)) from error
-    with StorageFactory(config) as factory:
+    # A compactor would write to it.
+    with StorageFactory(attrs.evolve(config, compaction_interval=0)) as factory:
         yield factory.backend()
 
 
@@ -68,6 +70,15 @@ def opened(place: str, on_progress: OnProgress | None = None) -> Iterator[Backen
 def keys(count: int) -> str:
     """Return "1 key", "2 keys"."""
     return f"{count} key{'' if count == 1 else 's'}"
+
+
+def about_clients(source: int, target: int) -> str:
+    """Return the warning that clients may take an old resource version for a new one."""
+    ways = "" if target >= source else ", or repeat it with --replace --bump-by-writes"
+    return (
+        f"warning: TO is at revision {target}, FROM was at {source}: clients that go on from a "
+        "resource version of FROM may miss changes; restart them, so that they list first" + ways
+    )
 
 
 def _is_file(place: str) -> bool:

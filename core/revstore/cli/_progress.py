@@ -68,4 +68,6 @@ class _Bars:
 def _rate(progress: Progress | None) -> str:
     if progress is None or not progress.seconds:
         return ""
+    if progress.step == "following":
+        return f"{max(0, (progress.total or 0) - progress.done):,} behind"
     return f"{progress.done / progress.seconds:,.0f}/s"

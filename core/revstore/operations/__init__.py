@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from revstore.operations._backup import BackupResult, backup, backup_to
 from revstore.operations._compare import Difference
+from revstore.operations._copy import CopyResult, copy
 from revstore.operations._export import ExportResult, export_objects
 from revstore.operations._file import BackupReader, Compression, Header, Record
 from revstore.operations._import import (
@@ -17,6 +18,7 @@ from revstore.operations._import import (
     import_objects,
 )
 from revstore.operations._marker import unfinished
+from revstore.operations._migrate import DEFAULT_REASON, MigrationResult, migrate
 from revstore.operations._progress import OnProgress, Progress
 from revstore.operations._restore import RestoreResult, open_backup, restore
 from revstore.operations._rewrite import RewriteResult, rewrite
@@ -24,16 +26,19 @@ from revstore.operations._target import Merge
 from revstore.operations._verify import Verification, verify
 
 __all__ = [
+    "DEFAULT_REASON",
     "BackupReader",
     "BackupResult",
     "BrokenReference",
     "Compression",
+    "CopyResult",
     "Difference",
     "ExportResult",
     "Failure",
     "Header",
     "ImportResult",
     "Merge",
+    "MigrationResult",
     "OnProgress",
     "Progress",
     "Record",
@@ -42,8 +47,10 @@ __all__ = [
     "Verification",
     "backup",
     "backup_to",
+    "copy",
     "export_objects",
     "import_objects",
+    "migrate",
     "open_backup",
     "restore",
     "rewrite",

@@ -10,12 +10,14 @@ import msgspec
 
 from revstore.backend import Backend
 from revstore.errors import StoreInUse
+from revstore.values import KeyValue
 
 __all__ = [
     "Marker",
     "clear_marker",
     "is_marker",
     "marker_key",
+    "marker_of",
     "read_marker",
     "set_marker",
     "unfinished",
@@ -62,15 +64,21 @@ def read_marker(backend: Backend, prefix: str, *, timeout: float | None = None) 
     Raises:
         StoreInUse: it cannot be read.
     """
-    key = marker_key(prefix)
-    kv = backend.get(key, timeout=timeout).kv
-    if kv is None:
-        return None
+    kv = backend.get(marker_key(prefix), timeout=timeout).kv
+    return None if kv is None else marker_of(kv)
+
+
+def marker_of(kv: KeyValue) -> Marker:
+    """Return the marker that a key holds.
+
+    Raises:
+        StoreInUse: it cannot be read.
+    """
     try:
         return msgspec.json.decode(kv.value, type=Marker)
     except msgspec.DecodeError as error:
-        message = f"{key!r} says that an operation is unfinished, but not which"
-        raise StoreInUse(message, key=key) from error
+        message = f"{kv.key!r} says that an operation is unfinished, but not which"
+        raise StoreInUse(message, key=kv.key) from error
 
 
 def set_marker(

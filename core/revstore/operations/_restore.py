@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import time
@@ -10,10 +9,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 import attrs
-import msgspec
 
 from revstore.backend import Backend
-from revstore.errors import Compacted, InvalidArgument, StoreInUse, StoresDiffer
+from revstore.errors import InvalidArgument, StoreInUse, StoresDiffer
 from revstore.operations._backup import denied
 from revstore.operations._compare import differences, records_of
 from revstore.operations._file import BackupReader, Record
@@ -25,15 +23,10 @@ from revstore.operations._marker import (
     set_marker,
 )
 from revstore.operations._progress import Meter, OnProgress
+from revstore.operations._revision import raise_above
 from revstore.operations._target import BATCH, Merge, Target, check_fits
-from revstore.values import Capability
 
 __all__ = ["RestoreResult", "open_backup", "restore"]
-
-#: How far a restored store's revision is above that of its backup: clients may have seen the
-#: revisions of writes that came after the backup.
-BUMP = 1_000_000_000
-_HIGHEST = (1 << 43) - 1
 
 
 @attrs.frozen
@@ -124,7 +117,15 @@ def restore(
         resumed = work.begin()
         written = work.write(resumed=resumed, leases=leases)
         keys = work.compare(resumed=resumed)
-        expire = work.move_on(bump, by_writes=bump_by_writes)
+        expire = raise_above(
+            backend,
+            prefix,
+            source.header.revision,
+            bump,
+            by_writes=bump_by_writes,
+            timeout=timeout,
+            on_progress=on_progress,
+        )
         clear_marker(backend, prefix, timeout=timeout)
         revision = backend.status(timeout=timeout).revision
     return RestoreResult(keys, written, resumed, source.header.revision, revision, expire)
@@ -230,44 +231,10 @@ class _Restore:
         # If it was written before an interruption, nobody knows when.
         return resumed or time.monotonic() - self.began >= record.ttl
 
-    def move_on(self, bump: int | None, *, by_writes: bool) -> bool:
-        """Raise the revision and compact; return whether all old resource versions expire."""
-        before = self.source.header.revision
-        abilities = self.backend.capabilities
-        if Capability.RAISE_REVISION in abilities:
-            wanted = min(before + (BUMP if bump is None else bump), _HIGHEST)
-            self.backend.raise_revision(wanted, timeout=self.timeout)
-        elif by_writes:
-            self._write_up_to(before + (bump or 0))
-        if Capability.COMPACTION not in abilities:
-            return False
-        revision = self.backend.status(timeout=self.timeout).revision
-        # After an interruption, this may have been done already.
-        with contextlib.suppress(Compacted):
-            self.backend.compact(revision, timeout=self.timeout)
-        return revision >= before
-
     def _first_key(self) -> str:
         """Return a key of the store, "" if it is empty."""
         found = self.backend.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout)
         return found.kvs[0].key if found.kvs else ""
-
-    def _write_up_to(self, wanted: int) -> None:
-        """Write the marker until the store is at the revision ``wanted``."""
-        key = marker_key(self.prefix)
-        got = self.backend.get(key, timeout=self.timeout)
-        kv, revision = got.kv, got.revision
-        meter = Meter(self.on_progress, "raising the revision", wanted, done=min(revision, wanted))
-        while kv is not None and revision < wanted:
-            put = self.backend.put(
-                key, kv.value, expected_revision=kv.revision, timeout=self.timeout
-            )
-            if not put.succeeded:
-                raise StoreInUse("another operation fills this store", key=key)
-            meter.add(put.revision - revision)
-            revision = put.revision
-            kv = msgspec.structs.replace(kv, revision=revision)
-        meter.finish()
 
     def _records(self) -> Iterator[Record]:
         return (each for each in self.source.records() if each.key.startswith(self.prefix))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from revstore.backend import Backend, Leases, Transaction
 from revstore.errors import (
@@ -20,7 +21,7 @@ from revstore.errors import (
 from revstore.operations._file import Record
 from revstore.values import Capability, KeyValue
 
-__all__ = ["BATCH", "Merge", "Target", "check_fits"]
+__all__ = ["BATCH", "Check", "Merge", "Target", "check_fits"]
 
 #: How many keys to give to ``Target.write`` at a time, at most.
 BATCH = 500
@@ -28,6 +29,10 @@ BATCH = 500
 _MAX_TTL = (1 << 32) - 1
 # An etcd server takes 128 operations and 1.5 MiB by default.
 _KEYS, _BYTES = 100, 1 << 20
+
+
+#: Raises an error if the store must not be written; it is given a function that reads a key.
+Check = Callable[[Callable[[str], KeyValue | None]], None]
 
 
 class Merge(enum.StrEnum):
@@ -45,17 +50,23 @@ class Target:
         backend: Backend,
         *,
         merge: Merge | None = None,
+        force: bool = False,
         leases: bool = True,
+        check: Check | None = None,
         timeout: float | None = None,
     ) -> None:
         """Fill ``backend``.
 
-        Without ``merge`` no key is expected to be there, and none is looked at. Without ``leases``
-        each key that shares a lease gets a ttl of its own. ``timeout`` is in seconds, for each
-        request.
+        Without ``merge`` no key is expected to be there, and none is looked at. With ``force``
+        every key is written, even one that has the value, so that its expiry is new too. Without
+        ``leases`` each key that shares a lease gets a ttl of its own. ``check`` is called in each
+        transaction with a function that reads a key, and may raise an error; in a store without
+        transactions, before each call. ``timeout`` is in seconds, for each request.
         """
         self.backend = backend
         self.merge = merge
+        self._force = force
+        self._check = check
         #: How many keys were written.
         self.written = 0
         self._timeout = timeout
@@ -85,6 +96,7 @@ class Target:
         if self._ttl_is_lease is None:
             records = self._find_out(records)
         if not self._together:
+            self._check_store()
             for each in records:
                 self._put(each)
             return
@@ -100,6 +112,56 @@ class Target:
                 continue
             at += len(batch)
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete keys, whatever they hold; do nothing about those that are not there."""
+        if not self._together:
+            self._check_store()
+            for key in keys:
+                self._delete(key)
+            return
+        for at in range(0, len(keys), _KEYS):
+            batch = keys[at : at + _KEYS]
+
+            def body(transaction: Transaction, batch: Sequence[str] = batch) -> None:
+                if self._check is not None:
+                    self._check(transaction.get)
+                for key in batch:
+                    transaction.delete(key)
+
+            try:
+                self.backend.transaction(body, timeout=self._timeout)
+            except OutcomeUnknown:
+                self.backend.transaction(body, timeout=self._timeout)
+
+    def _check_store(self) -> None:
+        if self._check is not None:
+            self._check(lambda key: self.backend.get(key, timeout=self._timeout).kv)
+
+    def _delete(self, key: str) -> None:
+        kv = self.backend.get(key, timeout=self._timeout).kv
+        while kv is not None:
+            try:
+                deleted = self.backend.delete(
+                    key, expected_revision=kv.revision, timeout=self._timeout
+                )
+            except OutcomeUnknown:
+                kv = self.backend.get(key, timeout=self._timeout).kv
+                continue
+            kv = None if deleted.succeeded else deleted.kv
+
+    def end_lease(self, lease: int) -> None:
+        """Delete the lease with this id and all its keys; the next write grants it again."""
+        self._granted.pop(lease, None)
+        if self._keep:
+            self._check_store()
+            with contextlib.suppress(LeaseNotFound):
+                self._open_leases().revoke(lease, timeout=self._timeout)
+
+    @property
+    def keeps_leases(self) -> bool:
+        """Whether keys that share a lease share one with the same id here."""
+        return self._keep
+
     def _batch(self, records: Sequence[Record], at: int) -> Sequence[Record]:
         size, end = 0, at
         while end < len(records) and end - at < self._size:
@@ -114,11 +176,15 @@ class Target:
         # Of characters, not of segments: these are no paths.
         stem = os.path.commonprefix([batch[0].key, batch[-1].key])  # noqa: RUF071
         first, size = batch[0].key, len(batch)
-        compared = again or self.merge is not None
+        compared = not self._force and (again or self.merge is not None)
 
         def body(transaction: Transaction) -> int:
+            if self._check is not None:
+                self._check(transaction.get)
             # One read for all, after which a store such as etcd needs none for each write.
-            kvs = transaction.list(stem, start=first, limit=size, keys_only=False)
+            kvs: Sequence[KeyValue] = ()
+            if not self._force:
+                kvs = transaction.list(stem, start=first, limit=size, keys_only=False)
             found = {kv.key: kv for kv in kvs}
             last = kvs[-1].key if len(kvs) == size else ""
             written = 0
@@ -155,7 +221,7 @@ class Target:
             current = self.backend.get(each.key, timeout=self._timeout).kv
         ttl, _ = self._expiry(each)
         while not self._is_done(each, current):
-            if current is not None and self.merge is None:
+            if current is not None and self.merge is None and not self._force:
                 raise KeyExists(each.key)
             try:
                 put = self.backend.put(
@@ -178,7 +244,7 @@ class Target:
 
     def _is_done(self, each: Record, current: KeyValue | None) -> bool:
         """Return whether the key needs no write. One that expires does: its time may be wrong."""
-        if current is None:
+        if current is None or self._force:
             return False
         return self.merge is Merge.SKIP or (each.ttl is None and _is_same(each, current))
 
