@@ -97,7 +97,7 @@ def test_everything(revstore, pod):
     assert revstore.out("rewrite", "--all", "--until", until) == [
         "Rewrote 0 of 2 objects; 2 were current."
     ]
-    assert revstore.out("rewrite", "po", "--rate", "1000") == [
+    assert revstore.out("rewrite", "po", "pods,pod", "--rate", "1000") == [
         "Rewrote 0 of 2 objects; 2 were current."
     ]
 

@@ -163,6 +163,65 @@ def test_everything_goes_on_where_it_was_interrupted():
     assert rewrite(disks, everything=True).rewritten == 10
 
 
+class Struck(Exception):
+    pass
+
+
+def test_interrupted_at_any_line_it_goes_on():
+    """A signal's handler raises again and again; the same call comes to the end at last."""
+    backend = MemoryBackend()
+    old = storage(backend, "a")
+    for number in range(300):
+        old.create(f"/disks/{number:03}", disk(f"{number:03}", size=number))
+    before = [{**bare(obj), "apiVersion": "v2"} for obj in old.list("/disks").items]
+    for obj in before:
+        to_v2(obj)
+    new = storage(backend, "ba", NEW)
+    choose = random.Random(5)
+
+    def strike(*_: Any) -> None:
+        raise Struck
+
+    struck = 0
+    previous = signal.signal(signal.SIGALRM, strike)
+    try:
+        for _ in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, choose.uniform(0.0001, 0.01))
+                rewrite(new)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Struck:
+                struck += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    result = rewrite(new)
+
+    assert struck > 0
+    assert result.failed == 0
+    assert list(map(bare, storage(backend, "b", NEW).list("/disks").items)) == before
+    # Each was written once, and once again by this.
+    assert backend.get("/registry/disks/000").kv.version == 2
+
+
+def test_an_expired_or_deleted_object_is_no_failure():
+    backend = MemoryBackend()
+    old = storage(backend, "a")
+    old.create("/disks/a", disk("a"))
+    (kv,) = old.stored().kvs
+    old.delete("/disks/a")
+    new = storage(backend, "ba")
+
+    assert not new.rewrite(kv)
+    assert not new.rewrite(kv, force=True)
+    old.create("/disks/a", disk("a", size=2))
+    assert new.rewrite(kv)  # still stale
+    assert new.get("/disks/a")["size"] == 2
+    new.guaranteed_update("/disks/a", lambda obj, _: {**obj, "size": 3})
+    assert not new.rewrite(kv, force=True)  # its writer wrote it in the current way
+    assert new.get("/disks/a")["size"] == 3
+
+
 class Small(MemoryBackend):
     """A store with a limit, as etcd has one."""
 

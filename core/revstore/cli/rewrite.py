@@ -60,7 +60,7 @@ def command(
     if len(names) < len(resources):
         raise click.UsageError("a resource is empty", context)
     if names:
-        infos = [resolve(session, name).info for name in names]
+        infos = list(dict.fromkeys(resolve(session, name).info for name in names))
     else:
         overrides = session.config.resources
         infos = [for_prefix(prefix, overrides) for prefix in factory.stored_resources()]
