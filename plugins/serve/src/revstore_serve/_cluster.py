@@ -23,7 +23,7 @@ _RAFT_TERM = 2
 _REASONS = {
     "Cluster": "this endpoint is one member, and its store decides how it is replicated",
     "Auth": "users and their rights are in a file of this endpoint",
-    "Maintenance/Snapshot": "the store is no etcd database: copy it by its own means",
+    "Maintenance/Snapshot": "the store is no etcd database; use revstore backup",
     "Maintenance/MoveLeader": "this endpoint is the only member",
     "Maintenance/Downgrade": "the version is an option of the endpoint",
 }
