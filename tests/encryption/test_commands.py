@@ -23,6 +23,8 @@ from tests.cli.conftest import Revstore
 
 from revstore.errors import ConfigError
 from revstore.factory import StorageFactory
+from revstore.testing.interrupts import code_below, interrupt_every_line
+from revstore_encryption import _key_file
 from revstore_encryption._configuration import read_configuration
 from revstore_encryption._key_file import init, rotate
 
@@ -272,11 +274,10 @@ def test_two_at_once(tmp_path):
     """The second refuses: it would lose the key that the first one adds."""
     path = tmp_path / "keys.yaml"
     init(str(path), "aesgcm", ["secrets"])
-    folder = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    with pytest.raises(ConfigError, match="another process is changing it"):
-        rotate(str(path))
-    os.close(folder)
+    with open(path, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is changing it"):
+            rotate(str(path))
 
     rotate(str(path))
 
@@ -350,3 +351,27 @@ def test_killed(tmp_path):
     rotate(str(path))
     assert count > 1
     assert os.listdir(tmp_path) == ["keys.yaml"]
+
+
+def test_interrupted_at_any_line(tmp_path):
+    """Ctrl-C leaves the file of before or of after, whole, with all its keys, and no other file;
+    no descriptor stays open."""
+    path = tmp_path / "keys.yaml"
+    init(str(path), "aesgcm", ["secrets"])
+    before = names_in(path)
+    open_before = len(os.listdir("/proc/self/fd"))
+
+    def check(_spot: str) -> None:
+        nonlocal before
+        names = names_in(path)
+        assert names[len(names) - len(before) :] == before
+        assert len(names) <= len(before) + 1
+        before = names
+
+    interrupt_every_line(
+        lambda: rotate(str(path)), where=code_below(_key_file), after=check, visits=1
+    )
+
+    rotate(str(path))
+    assert os.listdir(tmp_path) == ["keys.yaml"]
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 3

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Revstore
 
 from revstore.errors import ConfigError, NotReady, Unreachable
 from revstore.factory import StorageFactory
@@ -25,7 +26,7 @@ from revstore.plugins import open_transformer, run_doctor
 from revstore_encryption import _kms
 from revstore_encryption._errors import Undecryptable
 
-from .conftest import document, provider
+from .conftest import document, provider, save
 from .independent import open_aesgcm, open_seed
 from .kms_plugin import read, wrapped
 from .test_known_answers import ANSWERS
@@ -437,3 +438,30 @@ def test_the_independent_code_reads_the_old_kind(answer):
 
     plain = open_aesgcm(wrapped(fields[3]), fields[1], answer["key"].encode())
     assert plain == base64.b64decode(answer["plain"])
+
+
+def test_status_of_an_unknown_seed(kms, plugin, tmp_path, secrets):
+    """``revstore encryption status`` counts the value, says that its key is unavailable, and ends
+    with 3; once the plugin is back, it ends with 0."""
+    stored = secrets.transform_to_storage(b"{}", KEY)
+    command = Revstore(tmp_path)
+    save(tmp_path / "keys.yaml", document(kms))
+    toml = tmp_path / "revstore.toml"
+    toml.write_text(
+        f'type = "sqlite"\ntransformer = "encryption"\n[options]\npath = "{tmp_path}/store.db"\n'
+        f'[transformer_options]\nconfig = "{tmp_path}/keys.yaml"\n'
+    )
+    with StorageFactory(toml) as factory:
+        assert factory.backend().put(KEY.decode(), stored, expected_revision=0).succeeded
+    env = {"REVSTORE_URL": "", "REVSTORE_CONFIG": str(toml)}
+    row = {"count": 1, "key": "myplugin", "provider": "kms", "resource": "secrets", "stale": 0}
+
+    plugin.kill()
+    dead = command("encryption", "status", "--json", code=3, **env)
+    plugin.start()
+    well = command("encryption", "status", "--json", **env)
+
+    report = json.loads(dead.stdout)
+    assert report["values"] == json.loads(well.stdout)["values"] == [row]
+    (error,) = report["errors"]
+    assert (error["unavailable"], error["key"]) == (True, KEY.decode())

@@ -28,9 +28,10 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.manifests import ManifestError
-from revstore.operations import Progress, export_objects, import_objects
+from revstore.operations import Progress, _export, export_objects, import_objects
 from revstore.operations._export import key_of
 from revstore.operations._tree import file_name
+from revstore.testing.interrupts import code_below, interrupt_every_line
 
 TTL = re.compile(rb'revstore/ttl-seconds"?: ?"([0-9]+)"')
 FORMATS = {"tree": "out", "yaml": "out.yaml", "jsonl": "out.jsonl"}
@@ -448,6 +449,34 @@ metadata: {name: d}
             assert found == "---\nnot a marker\n"
 
 
+@pytest.mark.slow
+def test_interrupted_at_any_line(source, tmp_path):
+    """Ctrl-C in an export or import: what is there is whole or says that it is not, and the same
+    call completes it."""
+    out, lines = tmp_path / "out", tmp_path / "out.jsonl"
+    export_objects(source, lines)
+    whole = lines.read_bytes()
+
+    def check_file(_spot: str) -> None:
+        assert lines.read_bytes() == whole
+        assert not list(tmp_path.glob("*.part"))
+
+    where = code_below(_export)
+    interrupt_every_line(
+        lambda: export_objects(source, lines), where=where, after=check_file, visits=1
+    )
+    interrupt_every_line(lambda: export_objects(source, out), where=where, visits=1)
+    export_objects(source, out)
+
+    with StorageFactory("memory://") as other:
+        interrupt_every_line(
+            lambda: import_objects(other, [out], preserve_uids=True), where=where, visits=1
+        )
+        assert import_objects(other, [out], preserve_uids=True).unchanged == 4
+        export_objects(other, tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == whole
+
+
 # --- the commands ------------------------------------------------------------------------------
 
 
@@ -480,6 +509,7 @@ def test_the_commands(revstore, tmp_path):
     assert "can have no tree" in revstore.error("export", "-o", "-", "--format", "tree", code=2)
 
 
+@pytest.mark.slow
 def test_closed_streams(revstore, tmp_path):
     """An export ends quietly when nobody reads it; an import goes on to its end."""
     path = tmp_path / "many.jsonl"
@@ -505,6 +535,7 @@ def test_closed_streams(revstore, tmp_path):
     assert len(revstore.out("get", "cm", "-o", "name")) == 2000
 
 
+@pytest.mark.slow
 def test_killed(revstore, tmp_path):
     """kill -9 and Ctrl-C at any moment: the same command goes on, and both stores are equal."""
     path = tmp_path / "many.jsonl"

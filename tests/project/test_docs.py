@@ -418,6 +418,8 @@ def test_every_command_is_described():
     headings = re.findall(r"^## (.*)$", (DOCS / "cli.md").read_text(), re.MULTILINE)
     described = {word for heading in headings for word in heading.split(", ")}
     folder = ROOT / "core" / "revstore" / "cli"
-    commands = {path.stem.rstrip("_") for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    commands = {
+        path.stem.rstrip("_") for path in folder.glob("*.py") if not path.stem.startswith("_")
+    }
 
     assert commands <= described

@@ -11,7 +11,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import attrs
 import yaml
@@ -61,7 +61,8 @@ def init(path: str, provider: str, resources: Sequence[str]) -> None:
     data = _text({"apiVersion": API_VERSION, "kind": KIND, "resources": [entry]})
     Transformers(configuration_of(path, data))
     target = Path(path)
-    with _locked(target) as folder, _beside(target, 0o600, data) as new:
+    name = f".{target.name}.{secrets.token_hex(8)}.new"  # another process may do the same
+    with _new_file(target.with_name(name), 0o600, data) as new:
         try:
             # Unlike a rename, a link never replaces a file.
             os.link(new, target)
@@ -69,7 +70,7 @@ def init(path: str, provider: str, resources: Sequence[str]) -> None:
             let_out(error)
             message = f"{path} exists: `revstore encryption rotate` adds a key to it"
             raise ConfigError("file", path, "a new file", message=message) from None
-        os.fsync(folder)
+    _sync_folder(target)
 
 
 def rotate(
@@ -90,15 +91,9 @@ def rotate(
     """
     # A link stays a link: its target is replaced.
     target = Path(os.path.realpath(path))
-    with _locked(target) as folder:
-        try:
-            before = os.stat(target)
-            data = target.read_bytes()
-        except OSError as error:
-            let_out(error)
-            raise ConfigError(
-                "file", path, "a readable file", message=f"{path}: cannot be read: {error.strerror}"
-            ) from error
+    with _locked(target) as stream:
+        before = os.fstat(stream.fileno())
+        data = stream.read()
         if before.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             message = f"{path}: others can write it: chmod go-w, and check its keys"
             raise ConfigError("file", path, "a file that only its owner can write", message=message)
@@ -111,12 +106,16 @@ def rotate(
             raise ConfigError("file", path, "an entry with keys", message=message)
         text = _text(document)
         Transformers(configuration_of(path, text))
-        with _beside(target, stat.S_IMODE(before.st_mode), text, owner=before) as new:
+        # Always the same name, so that what a killed process leaves is removed by the next.
+        new_path = target.with_name(f".{target.name}.new")
+        with ignoring(FileNotFoundError):
+            os.unlink(new_path)
+        with _new_file(new_path, stat.S_IMODE(before.st_mode), text, owner=before) as new:
             if _identity(os.stat(target)) != _identity(before):
                 message = f"{path}: it was changed meanwhile; try again"
                 raise ConfigError("file", path, "an unchanged file", message=message)
             os.replace(new, target)
-            os.fsync(folder)
+        _sync_folder(target)
     return changes
 
 
@@ -182,38 +181,39 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[int]:
-    """Keep other processes from replacing files of the folder; yield its descriptor.
+def _locked(target: Path) -> Iterator[IO[bytes]]:
+    """Open the file, and keep other processes from replacing it by ``rotate``.
 
     Of two that add a key at once, one would lose the key that the other has added, with which
-    values may be encrypted by then.
+    values may be encrypted by then. One that has opened the file of before is refused when it is
+    about to replace the new one.
     """
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stream = stack.enter_context(open(target, "rb"))
+        except OSError as error:
+            let_out(error)
+            message = f"{target}: cannot be read: {error.strerror}"
+            raise ConfigError("file", str(target), "a readable file", message=message) from error
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             let_out(error)
             message = f"{target}: another process is changing it; try again"
             raise ConfigError("file", str(target), "an unused file", message=message) from None
-        yield folder
-    finally:
-        os.close(folder)
+        yield stream
 
 
 @contextlib.contextmanager
-def _beside(
-    target: Path, mode: int, data: bytes, *, owner: os.stat_result | None = None
-) -> Iterator[str]:
-    """Write ``data`` to a new file beside ``target``, on the disk; yield its path, and remove what
-    is left of it."""
-    # One name, so that what a killed process leaves is removed by the next.
-    path = str(target.with_name(f".{target.name}.new"))
-    with ignoring(FileNotFoundError):
-        os.unlink(path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+def _new_file(
+    path: Path, mode: int, data: bytes, *, owner: os.stat_result | None = None
+) -> Iterator[Path]:
+    """Write ``data`` to the new file ``path``, on the disk; yield the path, and remove what is left
+    of it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with open(file, "wb") as stream:
+        with open(os.open(path, flags, 0o600), "wb") as stream:
+            file = stream.fileno()
             if owner is not None:
                 current = os.fstat(file)
                 if (current.st_uid, current.st_gid) != (owner.st_uid, owner.st_gid):
@@ -226,3 +226,12 @@ def _beside(
     finally:
         with ignoring(FileNotFoundError):
             os.unlink(path)
+
+
+def _sync_folder(target: Path) -> None:
+    """Make the new name of the file durable."""
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
