@@ -15,7 +15,7 @@ from benchmarks._figures import Figure
 from benchmarks._measure import in_turns, seconds
 from revstore import StorageConfig
 from revstore.backend import Backend
-from revstore.operations import backup, open_backup, restore, rewrite
+from revstore.operations import backup, copy, open_backup, restore, rewrite
 from revstore.plugins import open_backend
 from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
@@ -67,6 +67,7 @@ def figures() -> Iterator[Figure]:
         with open_store(folder / "from.db") as store:
             fill(store)
             yield from _backup(folder, store)
+            yield from _copy(folder, store)
         yield from _restore(folder)
         yield from _memory(folder)
         yield from _rewrite(folder)
@@ -119,6 +120,29 @@ def _restore(folder: Path) -> Iterator[Figure]:
         unit="us",
         bound=bound / OBJECTS * 1e6,
         bound_name="the same writes in batches, unchecked",
+        relation="<=",
+        target=1.3,
+    )
+
+
+def _copy(folder: Path, store: Backend) -> Iterator[Figure]:
+    numbers = count()
+
+    def copied() -> float:
+        with open_store(folder / f"copy{next(numbers)}.db") as target:
+            return seconds(lambda: copy(store, target))
+
+    def bare() -> float:
+        with open_store(folder / f"copy{next(numbers)}.db") as target:
+            return seconds(lambda: list_all(store)) + seconds(lambda: fill(target))
+
+    took, bound = in_turns(3, copied, bare)
+    yield Figure(
+        name=f"copy, {OBJECTS:,} objects, into an empty store",
+        value=took / OBJECTS * 1e6,
+        unit="us",
+        bound=bound / OBJECTS * 1e6,
+        bound_name="a list page by page, and the same writes in batches",
         relation="<=",
         target=1.3,
     )

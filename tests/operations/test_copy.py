@@ -341,3 +341,13 @@ def test_the_later_call_takes_over(open_store, kind):
             wait_until(lambda: results, "it ends")
         assert isinstance(results[0], StoreInUse)
         assert contents(target).keys() == {"/a"}
+
+
+def test_without_leases(open_store):
+    """Each ttl of etcd is a lease. Without leases the keys expire by themselves in sqlite."""
+    source, target = open_store("etcd3"), open_store("sqlite", "to")
+    write(source, "/a", ttl=3)
+    with following(source, target, leases=False):
+        wait_until(lambda: contents(target) == {"/a": (b"value", True)}, "copied")
+        assert target.leases().list() == ()
+        wait_until(lambda: not contents(target), "expired")

@@ -24,6 +24,7 @@ __all__ = ["command"]
     help="Allow a store that has keys; those that FROM lacks are deleted.",
 )
 @prefix_option
+@click.option("--no-leases", is_flag=True, help="Give keys that share a lease a time to live each.")
 @click.option(
     "--bump",
     type=click.IntRange(min=0),
@@ -47,6 +48,7 @@ def command(
     follow: bool,
     replace: bool,
     prefix: str,
+    no_leases: bool,
     bump: int | None,
     bump_by_writes: bool,
     as_json: bool,
@@ -69,6 +71,7 @@ def command(
                 prefix=prefix,
                 follow=follow,
                 replace=replace,
+                leases=not no_leases,
                 bump=bump,
                 bump_by_writes=bump_by_writes,
                 on_progress=on_progress,

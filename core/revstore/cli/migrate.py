@@ -24,6 +24,7 @@ __all__ = ["command"]
     help="Allow a store that has keys; those that FROM lacks are deleted.",
 )
 @prefix_option
+@click.option("--no-leases", is_flag=True, help="Give keys that share a lease a time to live each.")
 @click.option(
     "--reason",
     default=DEFAULT_REASON,
@@ -52,6 +53,7 @@ def command(
     target: str,
     replace: bool,
     prefix: str,
+    no_leases: bool,
     reason: str,
     writers_stopped: bool,
     bump_by_writes: bool,
@@ -81,6 +83,7 @@ def command(
                 right,
                 prefix=prefix,
                 replace=replace,
+                leases=not no_leases,
                 reason=reason,
                 writers_stopped=writers_stopped,
                 bump_by_writes=bump_by_writes,

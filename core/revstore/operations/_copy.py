@@ -83,6 +83,7 @@ def copy(
     follow: bool = False,
     stop: threading.Event | None = None,
     replace: bool = False,
+    leases: bool = True,
     bump: int | None = None,
     bump_by_writes: bool = False,
     timeout: float | None = None,
@@ -92,9 +93,9 @@ def copy(
 
     Values are copied as they are stored, and keys expire when they do in the source. The target
     must have no keys with this prefix, unless an earlier call was interrupted, which this one then
-    continues; with ``replace`` it may, and loses those that the source does not have. Until the
-    copy is complete, a key that ends in "/revstore.unfinished", which no reader of objects sees,
-    says so.
+    continues; with ``replace`` it may, and loses those that the source does not have. Without
+    ``leases``, keys that share a lease get a ttl each. Until the copy is complete, a key that ends
+    in "/revstore.unfinished", which no reader of objects sees, says so.
 
     With ``follow`` it goes on with the source's changes until ``stop`` is set. If the source has
     compacted changes that it needs, it compares the stores again. A call without ``follow``
@@ -111,7 +112,7 @@ def copy(
     """
     stop = threading.Event() if stop is None else stop
     with denied(prefix):
-        work = Copying(source, target, prefix, timeout, on_progress)
+        work = Copying(source, target, prefix, timeout, on_progress, leases)
         work.begin(replace=replace)
         revision = work.synchronize("copying")
         expire = False
@@ -131,6 +132,7 @@ class Copying:
     prefix: str
     timeout: float | None
     on_progress: OnProgress | None
+    leases: bool
     keys: int = 0
     written: int = 0
     deleted: int = 0
@@ -197,7 +199,13 @@ class Copying:
         set_marker(self.target, self.prefix, self._marker, timeout=self.timeout)
 
     def _new_writer(self, *, force: bool) -> Target:
-        return Target(self.target, force=force, check=self._check, timeout=self.timeout)
+        return Target(
+            self.target,
+            force=force,
+            leases=self.leases,
+            check=self._check,
+            timeout=self.timeout,
+        )
 
     def _is_equal(self) -> bool:
         """Return whether the target has all already, as after a copy whose end nobody saw."""
@@ -253,7 +261,7 @@ class Copying:
                 gone.append(theirs.key)
             elif what == "missing" and _is_due(ours, began):
                 continue
-            elif theirs is not None and what == "ttl" and ours.lease == theirs.lease != 0:
+            elif what == "ttl" and self._is_shared(ours, theirs):
                 stale.add(ours.lease)
             else:
                 puts.append(ours)
@@ -353,6 +361,12 @@ class Copying:
         if puts:
             self._writer.write(puts)
             self.written += len(puts)
+
+    def _is_shared(self, ours: Record, theirs: Record | None) -> bool:
+        """Return whether the key's lease is one that the target has with the same id."""
+        if theirs is None or not self._writer.keeps_leases:
+            return False
+        return ours.lease == theirs.lease != 0
 
     def _lease_difference(self, ours: Record | None, theirs: Record | None) -> str:
         if ours is None or theirs is None or not self._writer.keeps_leases:

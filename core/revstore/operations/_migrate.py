@@ -54,6 +54,7 @@ def migrate(
     *,
     prefix: str = "",
     replace: bool = False,
+    leases: bool = True,
     reason: str = DEFAULT_REASON,
     writers_stopped: bool = False,
     bump_by_writes: bool = False,
@@ -70,8 +71,8 @@ def migrate(
 
     A store without FENCE cannot stop its writers: stop them, and pass ``writers_stopped``. The call
     checks by the revision that nothing moved. After an interruption, the same call goes on; to give
-    up instead, call ``source.unfence()``. ``prefix``, ``replace`` and ``bump_by_writes`` are as in
-    ``copy``; a store is fenced as a whole, whatever the prefix.
+    up instead, call ``source.unfence()``. ``prefix``, ``replace``, ``leases`` and
+    ``bump_by_writes`` are as in ``copy``; a store is fenced as a whole, whatever the prefix.
 
     Raises:
         InvalidArgument: the source has no FENCE, and ``writers_stopped`` is false.
@@ -90,7 +91,7 @@ def migrate(
             "True, once all writers are stopped, as this store cannot be fenced",
         )
     with denied(prefix):
-        work = Copying(source, target, prefix, timeout, on_progress)
+        work = Copying(source, target, prefix, timeout, on_progress, leases)
         work.begin(replace=replace)
         revision = work.synchronize("copying")
         if fences:
