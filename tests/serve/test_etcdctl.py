@@ -280,9 +280,9 @@ def etcdctl_of(version: str) -> Etcdctl:
     return start
 
 
-@pytest.fixture(scope="module")
-def etcdctl() -> Etcdctl:
-    return etcdctl_of("3.4")
+@pytest.fixture(scope="module", params=["3.4", "3.5"])
+def etcdctl(request) -> Etcdctl:
+    return etcdctl_of(request.param)
 
 
 @contextlib.contextmanager
