@@ -164,6 +164,7 @@ watched = st.lists(
     | st.tuples(st.just("KV/Txn"), transactions())
     | st.tuples(st.just("KV/Compact"), built("CompactionRequest", revision=revisions))
     | st.tuples(st.just("watch"), watches)
+    | st.tuples(st.just("cancel"), st.integers(0, 5))
     | leases,
     min_size=2,
     max_size=14,

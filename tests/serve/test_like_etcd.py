@@ -140,64 +140,89 @@ def test_restarts(servers):
     tried(3, st.tuples(programs.map(lasting), programs.map(lasting)), check)
 
 
-def watched_by(client: Client, program: list[Any]) -> list[list[str]]:
-    """Run a program, its watches in turn on several streams; return what each of them told, in the
+class Watched:
+    """The watches of a program, in turn on several streams, and what each of them told, in the
     order of their creation."""
-    base = emptied(client) - 1
-    streams = [client.watch() for _ in range(3)]
-    found: list[list[tuple[int, str]]] = []
-    known = {}
-    for name, request in program:
-        if name != "watch":
-            answer(client, name, request, base)
-            continue
-        which = len(found) % len(streams)
-        moved = shifted(request, base)
-        streams[which].send(create_request=moved)
-        while not (created := streams[which].next()).created:
-            found[known[which, created.watch_id][0]] += told(created, base)
-        if not created.canceled:
-            known[which, created.watch_id] = (len(found), moved)
-        found.append(told(created, base))
-    # Each watch sees one of these two events, unless it was cancelled or begins later. Nothing that
-    # comes after them counts, as it may come too late.
-    last = {}
-    for watch, (_, request) in known.items():
-        key = KeyRange.of(request.key or b"\0", request.range_end).first
-        client.call("KV/Put", key=key, value=b"last")
-        deleted = client.call("KV/DeleteRange", key=key).header.revision
-        last[watch] = deleted - (1 in request.filters)
-    open_ones = {
-        watch for watch, (_, request) in known.items() if request.start_revision <= last[watch]
-    }
-    while open_ones:
-        which = next(iter(open_ones))[0]
-        answered = streams[which].next()
-        watch = (which, answered.watch_id)
-        found[known[watch][0]] += told(answered, base)
-        revisions = [event.kv.mod_revision for event in answered.events]
-        if answered.canceled or max(revisions) >= last[watch]:
-            open_ones.discard(watch)
-    for stream in streams:
-        stream.close()
-    ends = {number: last[watch] - base for watch, (number, _) in known.items()}
-    return [
-        # The events of one revision may come in any order.
-        [
-            text
-            for revision, events in itertools.groupby(each, lambda event: event[0])
-            for _, text in sorted(events)
-            if revision <= ends.get(number, 0)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._base = emptied(client) - 1
+        self._streams = [client.watch() for _ in range(3)]
+        self._found: list[list[tuple[int, str]]] = []
+        # The open ones, by stream and id: their numbers and requests.
+        self._open: dict[tuple[int, int], tuple[int, Any]] = {}
+        # What comes after these revisions may come too late to be seen.
+        self._ends: dict[int, int] = {}
+
+    def run(self, program: list[Any]) -> list[list[str]]:
+        for name, request in program:
+            if name == "watch":
+                self._create(shifted(request, self._base))
+            elif name == "cancel":
+                if self._open:
+                    self._cancel([*self._open][request % len(self._open)])
+            else:
+                answer(self._client, name, request, self._base)
+        for watch in [*self._open]:
+            self._drain(watch)
+        for stream in self._streams:
+            stream.close()
+        return [
+            # The events of one revision may come in any order.
+            [
+                text
+                for revision, events in itertools.groupby(each, lambda event: event[0])
+                for _, text in sorted(events)
+                if revision <= self._ends.get(number, 0)
+            ]
+            for number, each in enumerate(self._found)
         ]
-        for number, each in enumerate(found)
-    ]
+
+    def _create(self, request: Any) -> None:
+        which = len(self._found) % len(self._streams)
+        self._streams[which].send(create_request=request)
+        while not (created := self._streams[which].next()).created:
+            self._note(which, created)
+        if not created.canceled:
+            self._open[which, created.watch_id] = (len(self._found), request)
+        self._found.append(told(created, self._base))
+
+    def _note(self, which: int, answered: Any) -> None:
+        """Note what a stream says of one of its watches."""
+        watch = (which, answered.watch_id)
+        self._found[self._open[watch][0]] += told(answered, self._base)
+        if answered.canceled:
+            del self._open[watch]
+
+    def _drain(self, watch: tuple[int, int]) -> None:
+        """Wait until a watch has seen the last event, unless it ends before or begins later."""
+        if watch not in self._open:
+            return
+        number, request = self._open[watch]
+        key = KeyRange.of(request.key or b"\0", request.range_end).first
+        self._client.call("KV/Put", key=key, value=b"last")
+        deleted = self._client.call("KV/DeleteRange", key=key).header.revision
+        last = deleted - (1 in request.filters)
+        self._ends[number] = last - self._base
+        seen = last if request.start_revision > last else 0
+        while watch in self._open and seen < last:
+            answered = self._streams[watch[0]].next()
+            if answered.watch_id == watch[1] and answered.events:
+                seen = max(event.kv.mod_revision for event in answered.events)
+            self._note(watch[0], answered)
+
+    def _cancel(self, watch: tuple[int, int]) -> None:
+        self._drain(watch)
+        self._streams[watch[0]].send(cancel_request={"watch_id": watch[1]})
+        while watch in self._open:
+            self._note(watch[0], self._streams[watch[0]].next())
 
 
 def test_watches(servers):
     """Each watch tells the same: its events in the order of revisions, its beginning and end."""
 
     def check(program: list[Any]) -> None:
-        want, *others = (watched_by(each.client, program) for each in servers)
+        want, *others = (Watched(each.client).run(program) for each in servers)
         for each, have in zip(servers[1:], others, strict=True):
             assert have == want, f"{each.name} differs from {servers[0].name}, seed {SEED}"
 

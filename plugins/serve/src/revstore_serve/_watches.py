@@ -292,7 +292,7 @@ class _WatchStream:
                 if kind == "create_request":
                     await self._create(request.create_request)
                 elif kind == "cancel_request":
-                    self._cancel(request.cancel_request.watch_id)
+                    await self._cancel(request.cancel_request.watch_id)
                 elif kind == "progress_request":
                     status = await self._service.read(self._service.backend.status)
                     self._asked.append(status.revision)
@@ -374,11 +374,12 @@ class _WatchStream:
         events = tuple(WatchEvent(WatchEventType.PUT, kv) for kv in put)
         return Entry(WatchBatch(revision, events))
 
-    def _cancel(self, watch_id: int) -> None:
+    async def _cancel(self, watch_id: int) -> None:
         watch = self._watches.get(watch_id)
         if watch is not None:
             self._close(watch)
-            self._outbox.append(self._response(watch_id, self._feed.position, canceled=True))
+            status = await self._service.read(self._service.backend.status)
+            self._outbox.append(self._response(watch_id, status.revision, canceled=True))
 
     def _compacted(self, watch: _Watch, compacted: int) -> None:
         """Cancel a watch whose events are gone."""
