@@ -1,4 +1,4 @@
-"""A client of HTTP/2 as small as can be, which opens watches and then misbehaves.
+"""A client of HTTP/2 as small as can be, which says what a test wants.
 
 ``python -m tests.serve.rawclient ADDRESS COUNT`` opens so many connections with a watch each, says
 "ready", and waits to be killed.
@@ -10,64 +10,71 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 
 from revstore_serve._proto import message
 
-__all__ = ["RawWatch"]
+__all__ = ["PREFACE", "Raw", "RawWatch", "frame", "headers", "literal", "prefixed"]
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
-_ACK, _END_HEADERS = 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, UPDATE, MORE = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def _literal(name: bytes, value: bytes) -> bytes:
+def literal(name: bytes, value: bytes) -> bytes:
     """A header field, neither indexed nor compressed."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-class RawWatch:
-    """A connection with one watch of a key, of which nothing is read but the first answer. It
-    answers no pings."""
+def headers(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """The header fields of a call."""
+    fields = (
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"localhost"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *more,
+    )
+    return b"".join(literal(*each) for each in fields)
 
-    def __init__(self, address: str, key: bytes) -> None:
+
+def prefixed(text: bytes) -> bytes:
+    """A message as gRPC sends it."""
+    return b"\0" + struct.pack(">I", len(text)) + text
+
+
+class Raw:
+    """A connection on which frames are sent and read; it answers no pings."""
+
+    def __init__(self, address: str, *, settings: bytes = b"") -> None:
         host, port = address.split(":")
         self.socket = socket.create_connection((host, int(port)), 20)
-        create = message("WatchRequest")(create_request={"key": key}).SerializeToString()
-        headers = b"".join(
-            _literal(*each)
-            for each in (
-                (b":method", b"POST"),
-                (b":scheme", b"http"),
-                (b":path", b"/etcdserverpb.Watch/Watch"),
-                (b":authority", address.encode()),
-                (b"te", b"trailers"),
-                (b"content-type", b"application/grpc"),
-            )
-        )
-        self.socket.sendall(
-            _PREFACE
-            + _frame(_SETTINGS, 0, 0, b"")
-            + _frame(_HEADERS, _END_HEADERS, 1, headers)
-            + _frame(_DATA, 0, 1, b"\0" + struct.pack(">I", len(create)) + create)
-        )
+        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
         self._file = self.socket.makefile("rb")
-        while True:
-            kind, flags, payload = self._read()
-            if kind == _SETTINGS and not flags & _ACK:
-                self.socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
-            elif kind == _DATA:
-                assert message("WatchResponse").FromString(payload[5:]).created
-                return
 
-    def _read(self) -> tuple[int, int, bytes]:
-        head = self._file.read(9)
-        assert len(head) == 9, "the server has closed the connection"
-        payload = self._file.read(int.from_bytes(head[:3]))
-        return head[3], head[4], payload
+    def send(self, *frames: bytes) -> None:
+        self.socket.sendall(b"".join(frames))
+
+    def read(self) -> tuple[int, int, int, bytes] | None:
+        """The next frame: kind, flags, stream, payload; None at the end."""
+        try:
+            head = self._file.read(9)
+            if len(head) < 9:
+                return None
+            payload = self._file.read(int.from_bytes(head[:3]))
+        except ConnectionResetError:
+            return None
+        return head[3], head[4], int.from_bytes(head[5:]), payload
+
+    def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """The frames up to the end of the connection."""
+        return iter(self.read, None)
 
     def reset(self) -> None:
         """Close the connection by RST."""
@@ -77,6 +84,25 @@ class RawWatch:
     def close(self) -> None:
         self._file.close()
         self.socket.close()
+
+
+class RawWatch(Raw):
+    """A connection with one watch of a key, of which nothing is read but the first answer."""
+
+    def __init__(self, address: str, key: bytes) -> None:
+        super().__init__(address)
+        create = message("WatchRequest")(create_request={"key": key}).SerializeToString()
+        self.send(
+            frame(HEADERS, END_HEADERS, 1, headers(b"/etcdserverpb.Watch/Watch")),
+            frame(DATA, 0, 1, prefixed(create)),
+        )
+        for kind, flags, _, payload in self.frames():
+            if kind == SETTINGS and not flags & ACK:
+                self.send(frame(SETTINGS, ACK, 0))
+            elif kind == DATA:
+                assert message("WatchResponse").FromString(payload[5:]).created
+                return
+        raise AssertionError("the server has closed the connection")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from tests.serve.rawclient import RawWatch
 from tests.serve.test_etcdctl import etcdctl_of
 
 from revstore.testing._support import wait_until
-from revstore_serve import _grpc, serve
+from revstore_serve import _grpc, _http2, serve
+from revstore_serve._endpoint import TRANSPORTS
 from revstore_serve._proto import message
 
 pytestmark = pytest.mark.slow
@@ -107,13 +108,18 @@ def test_clients_that_are_gone_leave_nothing(served, new_client):
     assert after.memory - before.memory < 10_000
 
 
-@needs_proc
-def test_clients_that_went_silent_leave_nothing(monkeypatch, tmp_path, new_client):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_clients_that_went_silent_leave_nothing(monkeypatch, tmp_path, new_client, transport):
     """Connections that are open, but answer no pings, are closed; those that answer are kept."""
-    soon = {"grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 2000}
-    options = [(name, soon.get(name, value)) for name, value in _grpc._OPTIONS]
-    monkeypatch.setattr(_grpc, "_OPTIONS", options)
-    with open_store("memory", tmp_path) as backend, serve(backend) as endpoint:
+    options = dict(_grpc._OPTIONS)
+    options |= {"grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 2000}
+    monkeypatch.setattr(_grpc, "_OPTIONS", list(options.items()))
+    monkeypatch.setattr(_http2, "_SILENCE", 1.0)
+    monkeypatch.setattr(_http2, "_ANSWER", 2.0)
+    with (
+        open_store("memory", tmp_path) as backend,
+        serve(backend, transport=transport) as endpoint,
+    ):
         client = new_client(endpoint.address)
         lives = client.watch()
         lives.create(b"k")

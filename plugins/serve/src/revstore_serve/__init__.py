@@ -33,6 +33,7 @@ def serve(
     allowed_cn: Collection[str] = (),
     allowed_san: Collection[str] = (),
     users_file: str | None = None,
+    transport: str = "native",
 ) -> Endpoint:
     """Serve an open backend, and return the endpoint, which runs until ``stop``; it is a context
     manager as well. Its ``address`` says where.
@@ -57,6 +58,9 @@ def serve(
     With ``users_file``, a TOML file of users, calls need the token of one, or his certificate, and
     his rights to their keys. It is read again when it changes.
 
+    ``transport``: "native" is the endpoint's own HTTP/2, "grpcio" that of gRPC's library, which is
+    several times slower.
+
     Raises:
         ConfigError: an option of TLS lacks another, or its file or that of users cannot be used;
             or ``http`` is no address, or its library is not installed; or ``compact_interval`` is
@@ -77,6 +81,7 @@ def serve(
         progress_interval=progress_interval,
         compact_interval=compact_interval,
         max_connections=max_connections,
+        transport=transport,
         tls=tls_from(cert_file, key_file, client_ca_file, allowed_cn, allowed_san),
         users=None if users_file is None else Users(users_file),
     )

@@ -15,7 +15,7 @@ from revstore.errors import ConfigError, Unsupported
 from revstore.plugins import open_backend
 from revstore.threads import Wake
 from revstore_serve._cluster import lacking
-from revstore_serve._endpoint import Endpoint
+from revstore_serve._endpoint import TRANSPORTS, Endpoint
 from revstore_serve._tls import tls_from
 from revstore_serve._users import Users, hashed
 
@@ -119,6 +119,13 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
     "users, and exit.",
 )
 @click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    default=TRANSPORTS[0],
+    show_default=True,
+    help="What carries gRPC: the endpoint's own HTTP/2, or gRPC's library, which is slower.",
+)
+@click.option(
     "--allow-plaintext",
     is_flag=True,
     help="Without TLS, listen on other addresses than this machine's own.",
@@ -141,6 +148,7 @@ def command(
     progress_interval: float,
     compact_interval: float,
     max_connections: int | None,
+    transport: str,
     cert_file: str | None,
     key_file: str | None,
     client_ca_file: str | None,
@@ -181,6 +189,7 @@ def command(
             progress_interval=progress_interval,
             compact_interval=compact_interval,
             max_connections=max_connections,
+            transport=transport,
             tls=tls,
             users=users,
         ) as endpoint:

@@ -18,7 +18,6 @@ from revstore_serve._cluster import Cluster, unserved
 from revstore_serve._errors import NOT_ENABLED, Refused
 from revstore_serve._feed import Feed
 from revstore_serve._gateway import Gateway
-from revstore_serve._grpc import StreamHandler, Transport
 from revstore_serve._guard import Guard
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
@@ -29,11 +28,15 @@ from revstore_serve._pages import Pages, http_server
 from revstore_serve._proto import REFLECTIONS, Method, message
 from revstore_serve._reflection import Reflection
 from revstore_serve._tls import Tls
+from revstore_serve._transport import StreamHandler
 from revstore_serve._users import Users
 from revstore_serve._watches import Watches
 from revstore_serve._writes import Writes
 
-__all__ = ["Endpoint"]
+__all__ = ["TRANSPORTS", "Endpoint"]
+
+#: What carries gRPC: the endpoint's own HTTP/2, or gRPC's library.
+TRANSPORTS = ("native", "grpcio")
 
 T = TypeVar("T")
 
@@ -62,6 +65,7 @@ class Endpoint:
         max_connections: int | None = None,
         tls: Tls | None = None,
         users: Users | None = None,
+        transport: str = TRANSPORTS[0],
     ) -> None:
         """Start serving; return once clients can connect.
 
@@ -85,6 +89,7 @@ class Endpoint:
         self._interval = progress_interval
         self._tls = tls
         self._users = users
+        self._transport_class = _transport_class(transport)
         self._most_connections = max_connections or _most_connections(1 if http is None else 2)
         self._writes = Writes(backend, self._loop, at_once=server == _MEMORY)
         self._feed: Feed | None = None
@@ -163,7 +168,7 @@ class Endpoint:
             streams = {name: guard.stream(name, each) for name, each in streams.items()}
         unary = {name: self._counts.unary(name, each) for name, each in unary.items()}
         counted = {name: self._counts.stream(name, each) for name, each in streams.items()}
-        self._transport = Transport(
+        self._transport = self._transport_class(
             unary,
             counted,
             _refused,
@@ -194,7 +199,8 @@ class Endpoint:
 
     async def _listen(self, address: str) -> int:
         if not address.startswith("unix:"):
-            return await self._transport.start(address)
+            port: int = await self._transport.start(address)
+            return port
         mask = os.umask(0o177)  # the socket is for this user only
         try:
             await self._transport.start(address)
@@ -259,6 +265,18 @@ def _most_connections(listeners: int) -> int:
     if files == resource.RLIM_INFINITY:
         return _UNLIMITED
     return max(files - _FILES_OF_STORE, files // 2) // listeners
+
+
+def _transport_class(name: str) -> Any:
+    if name == "native":
+        from revstore_serve._http2 import Transport
+
+        return Transport
+    if name == "grpcio":
+        from revstore_serve._grpc import Transport as GrpcTransport
+
+        return GrpcTransport
+    raise ConfigError("transport", name, f"one of {', '.join(TRANSPORTS)}")
 
 
 def _refused(method: Method) -> Any:

@@ -12,9 +12,9 @@ from google.protobuf import json_format
 
 from revstore.backend_tools import Log
 from revstore_serve._errors import Code, Refused, refusal
-from revstore_serve._grpc import StreamHandler, UnaryHandler
 from revstore_serve._kv import InThread
 from revstore_serve._proto import METHODS
+from revstore_serve._transport import StreamHandler, UnaryHandler
 from revstore_serve._users import CALLER, Caller
 
 if TYPE_CHECKING:

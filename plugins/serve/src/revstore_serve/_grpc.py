@@ -1,22 +1,26 @@
-"""The only module that knows gRPC. Handlers get messages and return messages, or bytes."""
+"""gRPC by its own library, the only module that knows it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
-from revstore.backend_tools import Log
-from revstore_serve._errors import PERMISSION_DENIED, STOPPED, Code, Refused, refusal
-from revstore_serve._proto import METHODS, Method
+from revstore_serve._errors import PERMISSION_DENIED, STOPPED, Refused, refusal
+from revstore_serve._proto import Method
 from revstore_serve._tls import Pem, Tls
+from revstore_serve._transport import (
+    StreamHandler,
+    UnaryHandler,
+    handlers,
+    refused_as,
+    serialized,
+)
 from revstore_serve._users import CALLER, Caller
 
-__all__ = ["Stream", "StreamHandler", "Transport", "UnaryHandler"]
-
-_log = Log("revstore.serve")
+__all__ = ["Transport"]
 
 _LARGEST_MESSAGE = 2 << 20
 # Seconds that streams have to end with a reason, even if other calls have none.
@@ -38,16 +42,6 @@ _OPTIONS = [
 ]
 
 
-class Stream(Protocol):
-    """A call in which the server, and perhaps the client, sends many messages."""
-
-    async def read(self) -> Any:
-        """Return the client's next message; None if it sends no more."""
-
-    async def write(self, response: Any) -> None:
-        """Send a message, or the bytes of one. Wait while the client does not read."""
-
-
 class _GrpcStream:
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -63,9 +57,6 @@ class _GrpcStream:
             await self._context.write(response)
 
 
-UnaryHandler = Callable[[Any], Awaitable[Any]]
-#: It gets the first request, if the client sends only one, else None.
-StreamHandler = Callable[[Any, Stream], Awaitable[None]]
 _Call = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -92,18 +83,12 @@ class Transport:
         self._ending = asyncio.get_running_loop().create_future()
         self._streams: set[asyncio.Task[Any]] = set()
         services: dict[str, dict[str, Any]] = {}
-        for method in METHODS:
-            name = f"{method.service.rpartition('.')[2]}/{method.name}"
-            if method.service.startswith("grpc."):
-                name = method.service + "/" + method.name
-            if name in streams:
-                handler = self._stream_handler(method, streams[name])
-            elif name in unary:
-                handler = self._unary_handler(method, unary[name])
-            elif not method.served:
-                handler = self._unary_handler(method, _refuse(refused(method)))
+        for method, answer, follow in handlers(unary, streams, refused):
+            if follow is not None:
+                handler = self._stream_handler(method, follow)
             else:
-                continue
+                assert answer is not None
+                handler = self._unary_handler(method, answer)
             services.setdefault(method.service, {})[method.name] = handler
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(*each) for each in services.items()]
@@ -164,7 +149,7 @@ class Transport:
         return make(
             self._admitting(self._identifying(call)),
             request_deserializer=method.request.FromString,
-            response_serializer=_serialized,
+            response_serializer=serialized,
         )
 
     def _unary_handler(self, method: Method, handler: UnaryHandler) -> Any:
@@ -177,7 +162,7 @@ class Transport:
         return grpc.unary_unary_rpc_method_handler(
             self._admitting(self._identifying(call)),
             request_deserializer=method.request.FromString,
-            response_serializer=_serialized,
+            response_serializer=serialized,
         )
 
     def _identifying(self, call: _Call) -> _Call:
@@ -234,25 +219,11 @@ def _caller(context: Any, *, certified: bool) -> Caller:
     return Caller(token, next((name.decode(errors="replace") for name in names), None))
 
 
-def _serialized(response: Any) -> bytes:
-    return response if isinstance(response, bytes) else response.SerializeToString()
-
-
-def _refuse(refused: Refused) -> UnaryHandler:
-    async def refuse(_: Any) -> Any:
-        raise refused
-
-    return refuse
-
-
 async def _abort(context: Any, method: Method, error: Exception) -> None:
     """End a call with the status that an error means to clients."""
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
-    found = refusal(error)
-    if found is None:
-        if context.done():
-            return  # the client has gone, and gRPC says so
-        _log.error("%s/%s failed", method.service, method.name, exc_info=error)
-        found = Refused(Code.INTERNAL, f"revstore: {type(error).__name__} in {method.name}")
+    if refusal(error) is None and context.done():
+        return  # the client has gone, and gRPC says so
+    found = refused_as(method, error)
     await context.abort(grpc.StatusCode[found.code.name], found.text)

@@ -8,12 +8,12 @@ from typing import Any
 
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import AUTH_FAILED, PERMISSION_DENIED, TOO_MANY_REQUESTS, Refused
-from revstore_serve._grpc import Stream, StreamHandler, UnaryHandler
 from revstore_serve._keys import KeyRange
 from revstore_serve._kv import InThread
 from revstore_serve._leases import LeaseCalls
 from revstore_serve._proto import message
 from revstore_serve._ranges import check_range
+from revstore_serve._transport import Stream, StreamHandler, UnaryHandler
 from revstore_serve._txn import check_delete, check_put, check_txn
 from revstore_serve._users import CALLER, User, Users, matches
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from revstore_serve._grpc import Stream
 from revstore_serve._proto import message
+from revstore_serve._transport import Stream
 
 __all__ = ["Health"]
 

@@ -11,9 +11,9 @@ from revstore.errors import BackendError, Compacted, NoSpace
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, TOO_LARGE, Code, Refused
 from revstore_serve._feed import Feed
-from revstore_serve._grpc import Stream
 from revstore_serve._proto import message
 from revstore_serve._ranges import Keyed, check_range, has_bounds, range_bytes, range_message
+from revstore_serve._transport import Stream
 from revstore_serve._txn import (
     Answer,
     NeedsHistory,

@@ -11,10 +11,10 @@ from revstore.errors import LeaseNotFound
 from revstore.values import Capability
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import LEASE_NOT_FOUND, LEASE_TTL, Refused
-from revstore_serve._grpc import Stream
 from revstore_serve._keys import to_bytes
 from revstore_serve._kv import InThread
 from revstore_serve._proto import message
+from revstore_serve._transport import Stream
 
 __all__ = ["LeaseCalls", "granted_ttl"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from revstore.backend import Backend
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import refusal
-from revstore_serve._grpc import Stream, StreamHandler, UnaryHandler
 from revstore_serve._leases import LeaseCalls
 from revstore_serve._proto import METHODS
+from revstore_serve._transport import Stream, StreamHandler, UnaryHandler
 from revstore_serve._watches import Watches
 
 __all__ = ["Counts", "Metrics"]

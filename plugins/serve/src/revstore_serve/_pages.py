@@ -13,12 +13,12 @@ from revstore.errors import ConfigError, StorageError
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import STOPPED, Refused, refusal
 from revstore_serve._gateway import Gateway
-from revstore_serve._grpc import UnaryHandler
 from revstore_serve._health import Health
 from revstore_serve._kv import InThread
 from revstore_serve._metrics import Metrics
 from revstore_serve._proto import message
 from revstore_serve._tls import Tls
+from revstore_serve._transport import UnaryHandler
 
 if TYPE_CHECKING:
     from revstore_serve._http import Chunks, HttpServer, Reply, Request

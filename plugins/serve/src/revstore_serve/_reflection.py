@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from revstore_serve._grpc import Stream
 from revstore_serve._proto import METHODS, file_named, file_with, message
+from revstore_serve._transport import Stream
 
 __all__ = ["Reflection"]
 

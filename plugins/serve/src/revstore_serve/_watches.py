@@ -18,12 +18,12 @@ from revstore.values import Capability, WatchBatch, WatchEvent, WatchEventType
 from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, STOPPED, Refused
 from revstore_serve._feed import Feed
-from revstore_serve._grpc import Stream
 from revstore_serve._keys import EVERYTHING, KeyRange, to_text
 from revstore_serve._kv import InThread
 from revstore_serve._log import Entry, Index
 from revstore_serve._proto import message
 from revstore_serve._ranges import find
+from revstore_serve._transport import Stream
 from revstore_serve._views import AtRevision
 
 __all__ = ["Watches"]

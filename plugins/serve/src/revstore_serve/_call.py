@@ -1,0 +1,314 @@
+"""One call of gRPC: its messages, and the way back to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from typing import Any, Protocol
+
+from revstore_serve._errors import Code, Refused
+from revstore_serve._frames import (
+    BEGIN,
+    DATA,
+    DONE,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    NO_ERROR,
+    NUMBERS,
+    RESET,
+    frame,
+    packed,
+    status_fields,
+    unpacked,
+)
+from revstore_serve._proto import Method
+from revstore_serve._transport import StreamHandler, UnaryHandler, serialized
+from revstore_serve._users import Caller
+
+__all__ = ["LARGEST_MESSAGE", "PIECE", "Call", "Served"]
+
+LARGEST_MESSAGE = 2 << 20
+# How many bytes are written at once.
+PIECE = 256 << 10
+
+
+class Served:
+    """A method, and what answers it."""
+
+    __slots__ = ("method", "parse", "stream", "streams", "unary")
+
+    def __init__(
+        self, method: Method, unary: UnaryHandler | None, stream: StreamHandler | None
+    ) -> None:
+        self.method = method
+        self.parse = method.request.FromString
+        self.unary = unary
+        self.stream = stream
+        #: Whether the client may send many messages, so that the first begins the call.
+        self.streams = method.streams[0] and stream is not None
+
+
+class Sender(Protocol):
+    """A connection, as its calls see it."""
+
+    window: int
+    initial_window: int
+    largest_frame: int
+    blocked: bool
+
+    def write(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+    async def room(self, call: Call) -> None: ...
+    def begin(self, call: Call) -> None: ...
+    def give_back(self, call: Call) -> None: ...
+    def forget(self, call: Call) -> None: ...
+
+
+class Call:
+    """One call: the messages of the client, and the way back."""
+
+    __slots__ = (
+        "_arrived",
+        "_begun",
+        "_buffer",
+        "_connection",
+        "_encoding",
+        "_ended",
+        "_held",
+        "_messages",
+        "_reader",
+        "_writing",
+        "caller",
+        "closed",
+        "deadline",
+        "id",
+        "method",
+        "received",
+        "task",
+        "window",
+    )
+
+    def __init__(self, connection: Sender, number: int, method: Served, encoding: str) -> None:
+        self._connection = connection
+        self.id = number
+        self.method = method
+        self._encoding = encoding
+        self._buffer = bytearray()
+        self._messages: deque[bytes] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+        self._ended = False
+        self._begun = False
+        self._held = 0
+        self._writing: asyncio.Lock | None = None
+        #: How much the client lets the server send.
+        self.window = connection.initial_window
+        #: How much of what was received was not given back to the client's window.
+        self.received = 0
+        self.task: asyncio.Task[None] | None = None
+        #: Who calls; None if nobody asks.
+        self.caller: Caller | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        #: Whether nothing more can be sent.
+        self.closed = False
+
+    # What comes from the client.
+
+    def feed(self, data: bytes, *, end: bool) -> None:
+        """Take bytes of messages."""
+        if not self._buffer and len(data) >= 5 and len(data) == 5 + unpacked(data, 1)[0]:
+            self._take(data[0], data[5:])
+        else:
+            self._buffer += data
+            while len(self._buffer) >= 5 and not self.closed:
+                length = unpacked(self._buffer, 1)[0]
+                if length > LARGEST_MESSAGE:
+                    self._too_large(length)
+                    return
+                if len(self._buffer) < 5 + length:
+                    break
+                message = bytes(self._buffer[5 : 5 + length])
+                flag = self._buffer[0]
+                del self._buffer[: 5 + length]
+                self._take(flag, message)
+        if end:
+            self._ended = True
+            if self._buffer and not self.closed:
+                self.fail(Refused(Code.INTERNAL, "a message was cut off"))
+        if not self.closed:
+            self._arrive()
+
+    def _take(self, flag: int, message: bytes) -> None:
+        if len(message) > LARGEST_MESSAGE:
+            self._too_large(len(message))
+            return
+        if flag:
+            try:
+                message = _decompressed(message, self._encoding)
+            except Refused as refused:
+                self.fail(refused)
+                return
+        self._messages.append(message)
+
+    def _too_large(self, length: int) -> None:
+        self._buffer.clear()
+        text = f"Received message larger than max ({length} vs. {LARGEST_MESSAGE})"
+        self.fail(Refused(Code.RESOURCE_EXHAUSTED, text))
+
+    def _arrive(self) -> None:
+        if not self.method.streams:
+            if self._ended and self.task is None:
+                self._connection.begin(self)
+            return
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def only(self) -> bytes:
+        """Return the one message of a call that has one."""
+        if len(self._messages) != 1:
+            raise Refused(Code.INTERNAL, "a call of this method has one message")
+        return self._messages.popleft()
+
+    async def read(self) -> Any:
+        """Return the client's next message; None if it sends no more."""
+        while not self._messages:
+            if self._ended:
+                return None
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        message = self._messages.popleft()
+        if not self._messages:
+            self._connection.give_back(self)
+        return self.method.parse(message)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait to be read."""
+        return bool(self._messages)
+
+    # What goes to the client.
+
+    async def write(self, response: Any) -> None:
+        """Send a message, or the bytes of one. Wait while the client does not read."""
+        if self._writing is None:
+            self._writing = asyncio.Lock()
+        async with self._writing:
+            await self._send(serialized(response), b"")
+
+    def answer(self, response: bytes) -> bool:
+        """Send the only answer of a call, if the client can take all of it at once; else return
+        False."""
+        connection, length = self._connection, len(response) + 5
+        if self.closed:
+            return True
+        if (
+            length > self.window
+            or length > connection.window
+            or length > connection.largest_frame
+            or connection.blocked
+        ):
+            return False
+        self.window -= length
+        connection.window -= length
+        number = self.id
+        connection.write(
+            b"".join(
+                (
+                    frame(HEADERS, END_HEADERS, number, BEGIN),
+                    frame(DATA, 0, number, b"\0" + packed(length - 5) + response),
+                    frame(HEADERS, END_HEADERS | END_STREAM, number, DONE),
+                )
+            )
+        )
+        self.close()
+        return True
+
+    async def finish(self, response: bytes) -> None:
+        """Send the only answer of a call, as the client takes it."""
+        await self._send(response, DONE)
+
+    def end(self) -> None:
+        """End the call in order, after its messages."""
+        if not self.closed:
+            head = b"" if self._begun else BEGIN
+            flags = END_HEADERS | END_STREAM
+            self._connection.write(frame(HEADERS, flags, self.id, head + DONE))
+            self.close()
+
+    def fail(self, error: Refused) -> None:
+        """End the call with an error."""
+        if self.closed:
+            return
+        head = b"" if self._begun else BEGIN
+        trailers = head + status_fields(NUMBERS[error.code.name], error.text)
+        self._connection.write(frame(HEADERS, END_HEADERS | END_STREAM, self.id, trailers))
+        if not self._ended:
+            # The client need not send the rest.
+            self._connection.write(frame(RESET, 0, self.id, packed(NO_ERROR)))
+        self.close()
+
+    def close(self) -> None:
+        """Forget the call."""
+        self.closed = True
+        self._connection.forget(self)
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    async def _send(self, message: bytes, trailers: bytes) -> None:
+        connection = self._connection
+        if self.closed:
+            raise asyncio.CancelledError
+        out: list[bytes | memoryview] = []
+        if not self._begun:
+            self._begun = True
+            out.append(frame(HEADERS, END_HEADERS, self.id, BEGIN))
+        left = memoryview(b"".join((b"\0", packed(len(message)), message)))
+        size = 0
+        while left:
+            room = min(len(left), self.window, connection.window, connection.largest_frame)
+            if room <= 0 or connection.blocked:
+                if out:
+                    connection.write(b"".join(out))
+                    out.clear()
+                    size = 0
+                await connection.room(self)
+                continue
+            self.window -= room
+            connection.window -= room
+            # The frame's head alone, as its payload is not copied yet.
+            out.append(bytes((room >> 16, room >> 8 & 255, room & 255, DATA, 0)) + packed(self.id))
+            out.append(left[:room])
+            left = left[room:]
+            size += room
+            if size >= PIECE:
+                connection.write(b"".join(out))
+                out.clear()
+                size = 0
+                connection.flush()
+        if trailers:
+            out.append(frame(HEADERS, END_HEADERS | END_STREAM, self.id, trailers))
+        if out:
+            connection.write(b"".join(out))
+        if trailers:
+            self.close()
+
+
+def _decompressed(message: bytes, encoding: str) -> bytes:
+    """Return a compressed message as it was.
+
+    Raises:
+        Refused: it is too large, or broken, or the compression is not known.
+    """
+    if encoding not in ("gzip", "deflate"):
+        raise Refused(Code.UNIMPLEMENTED, f"the encoding {encoding!r} is not supported")
+    unpack = zlib.decompressobj(31 if encoding == "gzip" else 15)
+    try:
+        found = unpack.decompress(message, LARGEST_MESSAGE + 1)
+    except zlib.error as error:
+        raise Refused(Code.INTERNAL, f"a message cannot be decompressed: {error}") from error
+    if len(found) > LARGEST_MESSAGE:
+        text = f"Received message larger than max ({len(found)} vs. {LARGEST_MESSAGE})"
+        raise Refused(Code.RESOURCE_EXHAUSTED, text)
+    return found

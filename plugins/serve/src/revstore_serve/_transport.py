@@ -1,0 +1,71 @@
+"""What carries calls between clients and handlers. Handlers get messages and return messages, or
+bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from revstore.backend_tools import Log
+from revstore_serve._errors import Code, Refused, refusal
+from revstore_serve._proto import METHODS, Method
+
+__all__ = ["Stream", "StreamHandler", "UnaryHandler", "handlers", "refused_as", "serialized"]
+
+_log = Log("revstore.serve")
+
+
+class Stream(Protocol):
+    """A call in which the server, and perhaps the client, sends many messages."""
+
+    async def read(self) -> Any:
+        """Return the client's next message; None if it sends no more."""
+
+    async def write(self, response: Any) -> None:
+        """Send a message, or the bytes of one. Wait while the client does not read."""
+
+
+UnaryHandler = Callable[[Any], Awaitable[Any]]
+#: It gets the first request, if the client sends only one, else None.
+StreamHandler = Callable[[Any, Stream], Awaitable[None]]
+
+
+def handlers(
+    unary: Mapping[str, UnaryHandler],
+    streams: Mapping[str, StreamHandler],
+    refused: Callable[[Method], Refused],
+) -> Iterator[tuple[Method, UnaryHandler | None, StreamHandler | None]]:
+    """Yield each method with the handler that it has in one of the mappings, by names as
+    "KV/Range"; ``refused`` says what the methods answer that are not served."""
+    for method in METHODS:
+        name = f"{method.service.rpartition('.')[2]}/{method.name}"
+        if method.service.startswith("grpc."):
+            name = method.service + "/" + method.name
+        if name in streams:
+            yield method, None, streams[name]
+        elif name in unary:
+            yield method, unary[name], None
+        elif not method.served:
+            yield method, _refuse(refused(method)), None
+
+
+def _refuse(refused: Refused) -> UnaryHandler:
+    async def refuse(_: Any) -> Any:
+        raise refused
+
+    return refuse
+
+
+def refused_as(method: Method, error: Exception) -> Refused:
+    """Return the error that a client gets; one that is a defect is logged."""
+    found = refusal(error)
+    if found is None:
+        _log.error("%s/%s failed", method.service, method.name, exc_info=error)
+        found = Refused(Code.INTERNAL, f"revstore: {type(error).__name__} in {method.name}")
+    return found
+
+
+def serialized(response: Any) -> bytes:
+    """Return the bytes of a message."""
+    found: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+    return found
