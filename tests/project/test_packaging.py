@@ -108,7 +108,7 @@ def test_metadata_of_the_wheels(wheels):
     needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", core, re.MULTILINE)
 
     assert sorted(needs) == ["attrs", "msgspec", "pluggy"]
-    extras = ["cli", "testing", "metrics", "tracing", "sqlite", "etcd3", "etcd2"]
+    extras = ["cli", "testing", "zstd", "metrics", "tracing", "sqlite", "etcd3", "etcd2"]
     assert re.findall(r"^Provides-Extra: (.*)$", core, re.MULTILINE) == extras
     plugin = metadata(wheels["revstore-sqlite"])
     assert re.search(r"^Requires-Dist: revstore(<0.2,>=0.1|>=0.1,<0.2)$", plugin, re.MULTILINE)

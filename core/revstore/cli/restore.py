@@ -72,11 +72,14 @@ def command(
     if as_json:
         click.echo(dump_json(attrs.asdict(result)))
     else:
-        resumed = "Finished the restore that had begun. " if result.resumed else ""
-        click.echo(
-            f"{resumed}Restored {keys(result.keys)} of revision {result.backup_revision}, "
-            f"{result.written} of them written; the store is at revision {result.revision}."
-        )
+        what = f"{keys(result.keys)} of revision {result.backup_revision}"
+        if result.resumed and not result.written:
+            done = f"The store already holds this backup: {what}"
+        elif result.resumed:
+            done = f"Finished the restore that had begun: {what}, {result.written} written now"
+        else:
+            done = f"Restored {what}, {result.written} of them written"
+        click.echo(f"{done}; the store is at revision {result.revision}.")
     if not result.old_versions_expire:
         session.warn(f"warning: {_about_clients(result)}")
 

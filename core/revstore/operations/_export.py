@@ -69,7 +69,7 @@ class ExportResult:
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """Return the format that a path stands for: "yaml" or "jsonl" by its suffix, else "tree"."""
+    """Return the format of a path: "yaml" or "jsonl" by its suffix, else "tree"."""
     return _SUFFIXES.get(Path(path).suffix.lower(), "tree")
 
 
