@@ -89,7 +89,8 @@ def test_follow_until_a_signal(command, source, url_of, tmp_path, number, code):
         assert process.returncode == code
         assert err.decode() == "Stopped. TO is incomplete; the same command goes on.\n"
         marker = json.loads(right.get("/revstore.unfinished").kv.value)
-        assert int(marker["details"]["revision"]) >= last
+        # What was written last may not have been noted yet.
+        assert int(marker["details"]["revision"]) >= last - 1
         assert json.loads(command("copy", source, target, "--json")[0])["resumed"]
 
 
