@@ -242,10 +242,14 @@ requests = (
 )
 
 
-@tried(60)
-@given(program=st.lists(requests, min_size=1, max_size=12))
-def test_programs(users_of_both, program):
+def test_programs(users_of_both):
     """Programs of a user end as with a real server, and so does what they leave behind."""
+    programs_of = st.lists(requests, min_size=1, max_size=12)
+    tried(60, programs_of, lambda program: run_as_user(users_of_both, program))
+
+
+def run_as_user(users_of_both, program):
+    """Let a user send a program's requests, and compare the answers and the keys afterwards."""
     roots, somes = users_of_both
     bases = []
     for root in roots:
