@@ -23,7 +23,7 @@ from revstore.errors import (
 )
 from revstore.operations._backup import denied
 from revstore.operations._compare import differences, records_of
-from revstore.operations._expiry import Expiries
+from revstore.operations._expiry import Expiries, left_of
 from revstore.operations._file import Record
 from revstore.operations._marker import (
     Marker,
@@ -267,9 +267,9 @@ class Copying:
                 puts.append(ours)
             changed += 1
             if len(puts) + len(gone) >= BATCH:
-                self._write([_left(each, began) for each in puts], gone)
+                self._write([left_of(each, began) for each in puts], gone)
                 puts, gone = [], []
-        self._write([_left(each, began) for each in puts], gone)
+        self._write([left_of(each, began) for each in puts], gone)
         self.keys = meter.done
         meter.finish()
         self._writer = self._new_writer(force=True)
@@ -352,7 +352,7 @@ class Copying:
                 self._ends[lease] = expiries.began + (ttl or 0.0)
                 self._looks[lease] = 0.0
             puts.append(Record(key, kv.value, ttl=ttl, lease=lease))
-        self._write([_left(each, expiries.began) for each in puts], gone)
+        self._write([left_of(each, expiries.began) for each in puts], gone)
 
     def _write(self, puts: Sequence[Record], gone: Sequence[str]) -> None:
         if gone:
@@ -464,12 +464,5 @@ class Copying:
 
 def _is_due(record: Record, began: float) -> bool:
     """Return whether the record expires so soon that its key may be gone."""
-    left = _left(record, began).ttl
+    left = left_of(record, began).ttl
     return left is not None and left <= _DUE
-
-
-def _left(record: Record, began: float) -> Record:
-    """Return the record with the seconds that are left now of those since ``began``."""
-    if record.ttl is None:
-        return record
-    return msgspec.structs.replace(record, ttl=record.ttl - (time.monotonic() - began))

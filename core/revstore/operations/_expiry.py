@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from revstore.backend import Backend, Leases
 from revstore.errors import LeaseNotFound, ReadOnly
+from revstore.operations._file import Record
 from revstore.values import Capability, KeyValue
 
-__all__ = ["Expiries"]
+__all__ = ["Expiries", "left_of"]
 
 _MAX_TTL = (1 << 32) - 1
 
@@ -81,3 +84,10 @@ class Expiries:
 
     def _after(self, remaining: float) -> float:
         return round(time.monotonic() - self.began + remaining, 3)
+
+
+def left_of(record: Record, began: float) -> Record:
+    """Return the record with the seconds that are left now of those since ``began``."""
+    if record.ttl is None:
+        return record
+    return msgspec.structs.replace(record, ttl=record.ttl - (time.monotonic() - began))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -114,6 +116,7 @@ class _Import:
         self._preserve = preserve_uids
         self._overwrite = overwrite
         self._timeout = timeout
+        self._began = time.monotonic()
         self._targets: dict[ResourceInfo, _Target] = {}
         self._kinds = {each.prefix: each.kind for each in kinds.known(factory.config.resources)}
         self._created = self._replaced = self._unchanged = self._failed = 0
@@ -128,6 +131,8 @@ class _Import:
         try:
             info = kinds.for_object(manifest.object, self._factory.config.resources)
             obj, ttl = _without_ttl(manifest.object)
+            if ttl:  # counted from the beginning of the import
+                ttl = max(1, math.ceil(ttl - (time.monotonic() - self._began)))
             namespace, key = key_of(info, obj)
             if namespace:
                 obj = with_metadata(obj, namespace=namespace)

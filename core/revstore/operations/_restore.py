@@ -14,6 +14,7 @@ from revstore.backend import Backend
 from revstore.errors import InvalidArgument, StoreInUse, StoresDiffer
 from revstore.operations._backup import denied
 from revstore.operations._compare import differences, records_of
+from revstore.operations._expiry import left_of
 from revstore.operations._file import BackupReader, Record
 from revstore.operations._marker import (
     Marker,
@@ -198,7 +199,7 @@ class _Restore:
         meter = Meter(self.on_progress, "writing", self.source.count)
         records = self._records()
         while batch := list(islice(records, BATCH)):
-            target.write(batch)
+            target.write([left_of(each, self.began) for each in batch])
             meter.add(len(batch))
         meter.finish()
         return target.written
