@@ -1,6 +1,6 @@
 """``copy --follow`` and ``migrate``, killed at random moments while programs write to the source.
 
-``REVSTORE_TEST_LONG=25`` kills each a hundred times. The seed is in the message of a failure;
+``REVSTORE_TEST_LONG=50`` kills each a hundred times. The seed is in the message of a failure;
 ``REVSTORE_TEST_SEED`` sets it.
 """
 
@@ -28,7 +28,7 @@ from revstore.testing._support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 4 * int(os.environ.get("REVSTORE_TEST_LONG", "1"))
+ROUNDS = 2 * int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 SEED = os.environ.get("REVSTORE_TEST_SEED") or str(time.time_ns())
 KEYS = 400
 

@@ -163,22 +163,27 @@ class Generation(Generic[T]):
             watch.end()
             return told
 
-    def arm(self, watch: Listener[T], callback: Callable[[], None]) -> None:
-        """Call ``callback`` as soon as there may be something beyond the watch's cursor, and after
-        the poll that finds it again, until ``disarm``."""
+    def arm(self, watch: Listener[T], callback: Callable[[], None]) -> bool:
+        """Call ``callback`` as soon as there may be something beyond the watch's cursor.
+
+        If there is now, call it and return False. Else return True: it is called then, and after
+        the poll that finds it again, until ``disarm``.
+        """
         with self._lock:
-            if self.ended is None and not watch.closed:
+            if (
+                self.shown[0] <= watch.at[0]
+                and self.ended is None
+                and not watch.closed
+                and not watch.pending
+                and not (watch.progress and watch.told < self.marked)
+            ):
                 if watch.view is not None:
                     watch.view.arm(watch, callback)
-                if (
-                    self.shown[0] <= watch.at[0]
-                    and not watch.pending
-                    and not (watch.progress and watch.told < self.marked)
-                ):
-                    if watch.progress:
-                        self._progress[watch] = callback
-                    return
+                if watch.progress:
+                    self._progress[watch] = callback
+                return True
         _call([callback])
+        return False
 
     def disarm(self, watch: Listener[T]) -> None:
         """Forget the callback of the watch."""

@@ -369,11 +369,12 @@ class View(Generic[T]):
             told.append(armed.wake)
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks of all watches."""
+        """Return the callbacks of the watches that wait."""
         armed = self.armed
         if isinstance(armed, dict):
-            return [*armed.values()]
-        return [] if armed is None or armed.wake is None else [armed.wake]
+            return [callback for watch, callback in armed.items() if watch.at[0] >= self.head]
+        waits = armed is not None and armed.at[0] >= self.head
+        return [armed.wake] if waits and armed is not None and armed.wake is not None else []
 
     def read(self, cursor: int, head: int) -> Reading[T]:
         """Read the log from ``cursor`` up to ``head``, which has been published."""

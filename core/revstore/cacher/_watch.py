@@ -206,9 +206,9 @@ class CacheWatch(Listener[T], Watch[T]):
         self.plain = False
 
     def _arm(self, callback: Callable[[], None]) -> None:
-        self._generation.arm(self, callback)
-        if self._replaced:
-            self._replaced = False
+        waits = self._generation.arm(self, callback)
+        if waits is self._replaced:
+            self._replaced = not waits
             self.settle()
         due = self._due()
         if due is not None and not self.timed:
