@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from revstore.cacher import Cacher, CacherConfig, _event_log
+from revstore.cacher import Cacher, CacherConfig, _event_log, _feed
 from revstore.errors import CorruptObject, Expired
 from revstore.memory import MemoryBackend
 from revstore.resource_type import ResourceType
@@ -49,6 +49,12 @@ def often_in_the_log(code: CodeType) -> float:
     if name.startswith(("_event_log", "shared_log")) or code.co_name == "segment":
         return 0.5
     return 0.03 if Path(code.co_filename).parent.name == "cacher" else 0.0
+
+
+@pytest.fixture(autouse=True)
+def one_revision_at_a_time(monkeypatch):
+    """The log grows as often as it can."""
+    monkeypatch.setattr(_feed, "_TOGETHER", 1)
 
 
 @attrs.define(eq=False)

@@ -422,7 +422,7 @@ def test_killed_at_any_moment(driver, url_of, tmp_path):
     choose = random.Random(SEED)
     began = threading.Event()
     killed = 0
-    for _ in range(4 * LONG):
+    for _ in range(10 * LONG):
         before = path.stat().st_ino
         child = driver.start("backup", path, url)
         began.wait(choose.uniform(0.01, 0.4))
