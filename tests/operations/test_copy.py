@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -340,6 +341,30 @@ def test_the_later_call_takes_over(open_store, kind):
             write(source, "/b")
             wait_until(lambda: results, "it ends")
         assert isinstance(results[0], StoreInUse)
+        assert contents(target).keys() == {"/a"}
+
+
+def test_the_former_call_notes_its_position_while_it_is_taken_over():
+    """Whoever fills the target may note how far it is at any moment, also in that one."""
+
+    class Noting(MemoryBackend):
+        def put(self, key, value, **options):
+            if key == MARKER and notes:
+                notes.pop()
+                marker = msgspec.json.decode(self.get(MARKER).kv.value)
+                marker["details"]["revision"] = str(1000 + len(notes))
+                super().put(key, msgspec.json.encode(marker), **options)
+            return super().put(key, value, **options)
+
+    notes = []
+    with MemoryBackend() as source, Noting() as target:
+        write(source, "/a")
+        stop = threading.Event()
+        stop.set()
+        assert not copy(source, target, follow=True, stop=stop).complete
+        notes += [1, 2, 3]
+        result = copy(source, target)
+        assert (result.complete, result.resumed, notes) == (True, True, [])
         assert contents(target).keys() == {"/a"}
 
 

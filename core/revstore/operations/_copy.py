@@ -180,9 +180,7 @@ class Copying:
                 raise StoreInUse(message, key=marker_key(self.prefix))
             self.resumed = True
             # An earlier call that still runs notices this with its next write, and ends.
-            details = found.details | {"run": self._run}
-            before = found.details.get("run", "")
-            self._save(before, msgspec.structs.replace(found, details=details))
+            self._save(found.details.get("run", ""), {"run": self._run})
             return
         first = self.target.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout).kvs
         if first and not replace and not self._is_equal():
@@ -406,21 +404,24 @@ class Copying:
     def _note(self, revision: int) -> None:
         """Note in the target which revision of the source it has reached."""
         assert self._marker is not None
-        details = self._marker.details | {"revision": str(revision)}
-        if details != self._marker.details:
-            self._save(self._run, msgspec.structs.replace(self._marker, details=details))
+        details = {"revision": str(revision)}
+        if not details.items() <= self._marker.details.items():
+            self._save(self._run, details)
 
-    def _save(self, run: str, marker: Marker) -> None:
-        """Write the marker in place of that of ``run``."""
+    def _save(self, run: str, details: dict[str, str]) -> None:
+        """Change details of the marker, which must be that of ``run``."""
         key = marker_key(self.prefix)
-        kv = self.target.get(key, timeout=self.timeout).kv
-        value = msgspec.json.encode(marker)
-        if kv is None or marker_of(kv).details.get("run") != run:
-            raise self._taken_over()
-        put = self.target.put(key, value, expected_revision=kv.revision, timeout=self.timeout)
-        if not put.succeeded:
-            raise self._taken_over()
-        self._marker = marker
+        while True:
+            kv = self.target.get(key, timeout=self.timeout).kv
+            if kv is None or (marker := marker_of(kv)).details.get("run") != run:
+                raise self._taken_over()
+            marker = msgspec.structs.replace(marker, details=marker.details | details)
+            value = msgspec.json.encode(marker)
+            put = self.target.put(key, value, expected_revision=kv.revision, timeout=self.timeout)
+            if put.succeeded:
+                self._marker = marker
+                return
+            # The call of ``run`` has noted its position meanwhile.
 
     def _check(self, get: Callable[[str], KeyValue | None]) -> None:
         """Check that the target is still this call's to fill."""
