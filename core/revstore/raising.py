@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import sys
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import ParamSpec, TypeVar
@@ -125,7 +126,11 @@ def _is_handler(frame: FrameType) -> bool:
     caller, code = frame.f_back, frame.f_code
     if caller is None or not (code.co_argcount > 1 or code.co_flags & inspect.CO_VARARGS):
         return False
-    values = list(frame.f_locals.values())
+    variables = frame.f_locals
+    values = list(variables.values())
+    if sys.version_info < (3, 13):
+        # A copy that the frame keeps: with the error in it, both would wait for a collection.
+        variables.clear()
     for value in values:
         if type(value) is tuple:
             values.extend(value)

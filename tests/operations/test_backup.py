@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import gzip
 import hashlib
 import io
@@ -26,7 +27,7 @@ from revstore.errors import (
     Unsupported,
 )
 from revstore.memory import MemoryBackend
-from revstore.operations import _new_file, backup, backup_to, open_backup, restore, verify
+from revstore.operations import _new_file, backup, backup_to, copy, open_backup, restore, verify
 from revstore.operations._file import BackupReader, BackupWriter, Header, Record
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
@@ -380,28 +381,50 @@ def test_arguments(tmp_path, monkeypatch):
             open_backup(tmp_path / "b")
 
 
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_keys(open_store, tmp_path):
-    """32 MB of values take a few pages of memory."""
-    store, target = open_store("sqlite", "from"), open_store("sqlite", "to")
-    for start in range(0, 8_000, 1000):
-        store.transaction(
-            lambda seen, start=start: [
-                None for number in range(1000) if not seen.put(f"/{start + number}", bytes(4000))
-            ]
-        )
+def peaks(store, restored, copied, path):
+    """The most memory that each operation takes, in bytes."""
+    found = {}
     tracemalloc.start()
     try:
+
+        def note(what):
+            found[what] = tracemalloc.get_traced_memory()[1]
+            gc.collect()
+            tracemalloc.reset_peak()
+
         for compression in COMPRESSIONS:
-            backup(store, tmp_path / "b", compression=compression)
-            with open_backup(tmp_path / "b") as source:
-                if compression == "none":
-                    restore(target, source)
-                assert verify(source, target).equal
-            assert verify(store, target).keys == 8_000
-            assert tracemalloc.get_traced_memory()[1] < 16 << 20, compression
+            backup(store, path, compression=compression)
+            note(f"backup, {compression}")
+            with open_backup(path) as source:
+                note(f"open, {compression}")
+                assert verify(source, store).equal
+                note(f"verify, {compression}")
+        with open_backup(path) as source:
+            restore(restored, source)
+            note("restore")
+        assert verify(store, restored).equal
+        note("verify")
+        copy(store, copied)
+        note("copy")
     finally:
         tracemalloc.stop()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [16_000, 400_000])
+def test_memory_does_not_grow_with_the_number_of_keys(open_store, tmp_path, size):
+    """What is held at a time has a bound, in keys and in bytes."""
+    found = []
+    for name, total in ("few", 16_000_000), ("many", 32_000_000):
+        store, *targets = (open_store("sqlite", f"{name}{number}") for number in range(3))
+        for start in range(0, total, 4_000_000):
+            keys = [f"/{start + at}" for at in range(0, 4_000_000, size)]
+            store.transaction(lambda seen, keys=keys: [seen.put(key, bytes(size)) for key in keys])
+        found.append(peaks(store, *targets, tmp_path / name))
+    few, many = found
+    more = {what: many[what] - few[what] for what in few}
+    assert {what: size for what, size in more.items() if size > 8 << 20} == {}
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ _OWN_THREAD = "runs in a thread of our own, and handlers run in the main thread"
 _WORDS_ONLY = "the handler only puts an error into better words"
 _NO_EVENTS = "no event has been taken when the loop goes on, so none is lost"
 _COMMAND = "the command ends, and closes the store"
+_NEXT_TRY = "the loop goes on once the file of the former try is closed and gone"
 
 #: Functions with such a loop, and why no harm is done. What holds a lock, or has begun what must be
 #: finished, has its loop in a function of its own instead: there the exception leaves by the call.
@@ -35,15 +36,21 @@ HARMLESS = {
     "revstore/cacher/_match.py matcher.<locals>.match": "what a handler raises comes out anyway",
     "revstore/cacher/_watch.py CacheWatch._poll": _NO_EVENTS,
     "revstore/cli/_bench.py Bench._sample": _COMMAND,
+    "revstore/cli/_places.py backup_at": "the file has no name, and closes with its last reference",
     "revstore/cli/_streams.py _changes": _COMMAND,
     "revstore/codec/_json.py check_plain": _WORDS_ONLY,
     "revstore/codec/_shapes.py MapShape.decode": _WORDS_ONLY,
     "revstore/codec/_typed.py TypedCodec.encode": _WORDS_ONLY,
+    "revstore/operations/_backup.py backup": _NEXT_TRY,
+    "revstore/operations/_export.py export_objects": _NEXT_TRY,
+    "revstore/operations/_verify.py verify": _WORDS_ONLY,
     "revstore/plugins/_distributions.py declared": "nothing is held there, and nothing begun",
     "revstore_etcd2/_reconnect.py Reconnecting._follow": _OWN_THREAD,
     "revstore_etcd3/_stream.py _events": _WORDS_ONLY,
     "revstore_etcd3/_watch.py _History._read": _OWN_THREAD,
     "revstore_serve/_feed.py Feed.reach": _OWN_THREAD,
+    "revstore_serve/_http.py _Connection._linger": _OWN_THREAD,
+    "revstore_serve/_http2.py Transport.stop": _OWN_THREAD,
     "revstore_serve/_watches.py _WatchStream._read_past": _OWN_THREAD,
     "revstore_sqlite/_place.py network_file_system": "the file closes with its last reference",
     "revstore_sqlite/_reader.py Reader.events.<locals>.query": "the caller closes the connection",

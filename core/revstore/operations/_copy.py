@@ -36,7 +36,7 @@ from revstore.operations._marker import (
 )
 from revstore.operations._progress import Meter, OnProgress
 from revstore.operations._revision import raise_above
-from revstore.operations._target import BATCH, Target
+from revstore.operations._target import Target, is_enough
 from revstore.values import Capability, KeyValue, WatchEventType
 
 __all__ = ["CopyResult", "Copying", "copy"]
@@ -241,7 +241,7 @@ class Copying:
         if self._filled:
             right = records_of(self.target, self.prefix, timeout=self.timeout)
         self._filled = True
-        changed = 0
+        changed = size = 0
         stale: set[int] = set()
         puts: list[Record] = []
         gone: list[str] = []
@@ -263,10 +263,11 @@ class Copying:
                 stale.add(ours.lease)
             else:
                 puts.append(ours)
+                size += len(ours.value)
             changed += 1
-            if len(puts) + len(gone) >= BATCH:
+            if is_enough(len(puts) + len(gone), size):
                 self._write([left_of(each, began) for each in puts], gone)
-                puts, gone = [], []
+                puts, gone, size = [], [], 0
         self._write([left_of(each, began) for each in puts], gone)
         self.keys = meter.done
         meter.finish()
@@ -321,14 +322,15 @@ class Copying:
                 self._note(self._position)
             self.tend_leases()
             latest: dict[str, KeyValue | None] = {}
-            position = self._position
+            position, size = self._position, 0
             batch = watch.poll(0.2)
             while batch is not None:
                 for event in batch.events:
                     put = event.type == WatchEventType.PUT
                     latest[event.kv.key] = event.kv if put else None
+                    size += len(event.kv.value)
                 position = max(position, batch.revision)
-                batch = watch.poll(0) if len(latest) < BATCH else None
+                batch = None if is_enough(len(latest), size) else watch.poll(0)
             self._apply(latest)
             self._position = meter.done = position
             meter.add(0)

@@ -7,7 +7,7 @@ import time
 
 import attrs
 
-from revstore.backend import Backend
+from revstore.backend import Backend, BackendWatch
 from revstore.errors import InvalidArgument, StoreInUse
 from revstore.operations._backup import denied
 from revstore.operations._copy import Copying
@@ -138,14 +138,18 @@ def _settle(work: Copying, revision: int) -> tuple[int, bool]:
 
 def _only_expiries(work: Copying, after: int, upto: int) -> bool:
     """Return whether nothing but expiries changed the keys from ``after`` to ``upto``."""
-    deadline = time.monotonic() + _QUIET
     with work.source.watch(work.prefix, recursive=True, after_revision=after) as watch:
         if Capability.PROGRESS in work.source.capabilities:
             watch.request_progress()
-        while watch.position < upto and time.monotonic() < deadline:
-            batch = watch.poll(0.1)
-            for event in batch.events if batch else ():
-                before = event.previous
-                if event.type == WatchEventType.PUT or before is None or not before.lease:
-                    return False
-        return watch.position >= upto
+        return _shows_only_expiries(watch, upto)
+
+
+def _shows_only_expiries(watch: BackendWatch, upto: int) -> bool:
+    deadline = time.monotonic() + _QUIET
+    while watch.position < upto and time.monotonic() < deadline:
+        batch = watch.poll(0.1)
+        for event in batch.events if batch else ():
+            before = event.previous
+            if event.type == WatchEventType.PUT or before is None or not before.lease:
+                return False
+    return watch.position >= upto

@@ -13,7 +13,7 @@ __all__ = ["FIRST", "next_size", "pages"]
 # A page is small in memory, and large enough that asking for it costs little. The first is small,
 # since the size of the values is not known yet.
 _BYTES = 4 << 20
-FIRST, _MOST = 64, 500
+FIRST, _MOST = 16, 500
 
 
 def pages(

@@ -6,7 +6,6 @@ import datetime
 import os
 import time
 from collections.abc import Iterator
-from itertools import islice
 
 import attrs
 
@@ -25,7 +24,7 @@ from revstore.operations._marker import (
 )
 from revstore.operations._progress import Meter, OnProgress
 from revstore.operations._revision import raise_above
-from revstore.operations._target import BATCH, Merge, Target, check_fits
+from revstore.operations._target import Merge, Target, batches, check_fits
 
 __all__ = ["RestoreResult", "open_backup", "restore"]
 
@@ -197,8 +196,7 @@ class _Restore:
         merge = Merge.OVERWRITE if resumed and self.merge is None else self.merge
         target = Target(self.backend, merge=merge, leases=leases, timeout=self.timeout)
         meter = Meter(self.on_progress, "writing", self.source.count)
-        records = self._records()
-        while batch := list(islice(records, BATCH)):
+        for batch in batches(self._records()):
             target.write([left_of(each, self.began) for each in batch])
             meter.add(len(batch))
         meter.finish()

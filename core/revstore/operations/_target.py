@@ -6,7 +6,7 @@ import contextlib
 import enum
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from revstore.backend import Backend, Leases, Transaction
 from revstore.errors import (
@@ -21,10 +21,10 @@ from revstore.errors import (
 from revstore.operations._file import Record
 from revstore.values import Capability, KeyValue
 
-__all__ = ["BATCH", "Check", "Merge", "Target", "check_fits"]
+__all__ = ["Check", "Merge", "Target", "batches", "check_fits", "is_enough"]
 
-#: How many keys to give to ``Target.write`` at a time, at most.
-BATCH = 500
+# How many keys to give to ``Target.write`` at a time, and bytes of their values.
+_ENOUGH, _ENOUGH_BYTES = 500, 4 << 20
 
 _MAX_TTL = (1 << 32) - 1
 # An etcd server takes 128 operations and 1.5 MiB by default.
@@ -33,6 +33,25 @@ _KEYS, _BYTES = 100, 1 << 20
 
 #: Raises an error if the store must not be written; it is given a function that reads a key.
 Check = Callable[[Callable[[str], KeyValue | None]], None]
+
+
+def is_enough(keys: int, size: int) -> bool:
+    """Return whether to write what was collected so far: ``keys`` with values of ``size`` bytes."""
+    return keys >= _ENOUGH or size >= _ENOUGH_BYTES
+
+
+def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield the records in lists that are to be written at a time."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.value)
+        if is_enough(len(batch), size):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class Merge(enum.StrEnum):

@@ -56,10 +56,9 @@ class _RawWatch:
     """The backend's watch, once there is one, and the error that ends it. ``close`` wakes a poll
     that is blocked."""
 
-    def __init__(self, backend: Backend, scope: Scope, on_close: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, scope: Scope) -> None:
         self._backend = backend
         self._scope = scope
-        self._on_close = on_close
         self._lock = threading.Lock()  # guards _watch and _closed
         self._watch: BackendWatch | None = None
         self._closed = False
@@ -119,7 +118,6 @@ class _RawWatch:
             watch = self._watch
         if watch is not None and not self._inherited:
             watch.close()
-        self._on_close()
 
     def in_child(self) -> None:
         """End it in the child of a fork, where the backend's watch belongs to the parent."""
@@ -188,7 +186,8 @@ class TypedWatch(Watch[T]):
         self._plan = plan
         self._predicate = None if predicate.empty else predicate
         self._even_if_corrupt = even_if_corrupt
-        self._raw = _RawWatch(backend, scope, lambda: on_close(self))
+        self._on_close = on_close
+        self._raw = _RawWatch(backend, scope)
         self._deadline = deadline
         self._state = _InitialState.of(backend, scope, _PAGE)
         self._position = 0 if plan.initial else plan.revision
@@ -227,6 +226,7 @@ class TypedWatch(Watch[T]):
                 if isinstance(error, Timeout) and self._is_over():
                     continue  # reading the page took longer than the watch's time
                 raised = self._raw.fail(error)
+                self._on_close(self)
                 raise raised from raised.__cause__
             except BaseException:  # the next poll shows it
                 if before is not None:
@@ -246,6 +246,7 @@ class TypedWatch(Watch[T]):
 
     def close(self) -> None:
         self._raw.close()
+        self._on_close(self)
 
     def in_child(self) -> None:
         """End it in the child of a fork."""
@@ -366,7 +367,8 @@ class TypedChanges(Changes[T], Generic[T]):
         deadline: Deadline,
     ) -> None:
         self._objects = objects
-        self._raw = _RawWatch(backend, scope, lambda: on_close(self))
+        self._on_close = on_close
+        self._raw = _RawWatch(backend, scope)
         # What is left of the state that the feed begins with; None once all of it was shown.
         self._state = _InitialState.of(backend, scope, _FEED_PAGE) if after is None else None
         # What was read and not shown yet.
@@ -394,6 +396,7 @@ class TypedChanges(Changes[T], Generic[T]):
             return self._show()
         except StorageError as error:
             raised = self._raw.fail(error)
+            self._on_close(self)
             raise raised from raised.__cause__
         except BaseException:  # the next poll shows it
             if before is not None:
@@ -405,6 +408,7 @@ class TypedChanges(Changes[T], Generic[T]):
 
     def close(self) -> None:
         self._raw.close()
+        self._on_close(self)
 
     def in_child(self) -> None:
         """End it in the child of a fork."""

@@ -166,6 +166,8 @@ class Writer:
             other.rouse()
         if leader is not None:
             leader.rouse()
+        # It has the ticket itself: such a circle would keep values until the next collection.
+        ticket.batch = []
 
     def _lead(self, ticket: _Ticket) -> None:
         """Commit one batch, which includes the ticket's operation."""
