@@ -40,7 +40,8 @@ def test_the_example_is_the_skeleton():
 
 
 def test_the_page_is_the_skeleton():
-    """``docs/write-a-backend.md`` shows the same files, README apart, in pieces."""
+    """``docs/write-a-backend.md`` shows the same files, README apart, in pieces, so the test of the
+    skeleton is one of the page's backend too."""
     page = (ROOT / "docs" / "write-a-backend.md").read_text()
     block = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     shown: dict[str, str] = {}

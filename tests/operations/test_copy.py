@@ -345,7 +345,7 @@ def test_the_later_call_takes_over(open_store, kind):
 
 
 def test_the_former_call_notes_its_position_while_it_is_taken_over():
-    """Whoever fills the target may note how far it is at any moment, also in that one."""
+    """The call that fills the target may note how far it is at any moment, also at this one."""
 
     class Noting(MemoryBackend):
         def put(self, key, value, **options):

@@ -163,29 +163,6 @@ def pattern_of(shown: list[str]) -> str:
 
 
 @pytest.mark.slow
-def test_the_backend_of_the_page_is_a_backend(tmp_path, monkeypatch):
-    """What docs/write-a-backend.md makes is a distribution: it installs, is found by its entry
-    point, opens by its URL, and passes the suite that the page writes for it."""
-    for block in blocks_of(DOCS / "write-a-backend.md"):
-        if block.file:
-            path = tmp_path / "revstore-tiny" / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            before = path.read_text() + "\n" if path.exists() else ""
-            path.write_text(before + block.text)
-    site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    options = ["--no-deps", "--no-build-isolation", "--target", site]
-    finish([*pip, "install", *options, tmp_path / "revstore-tiny"], cwd=tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
-    command = [sys.executable, "-m", "revstore"]
-
-    assert "ok" in finish([*command, "plugins", "check", "tiny"], cwd=tmp_path)
-    assert "No resources" in finish([*command, "--store", "tiny://", "get", "pods"], cwd=tmp_path)
-    suite = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
-    assert " passed" in finish([*suite, "revstore-tiny/tests"], cwd=tmp_path)
-
-
-@pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path):
     """What docs/testing.md shows is a folder of tests, which pass as they stand there."""
     for block in blocks_of(DOCS / "testing.md"):

@@ -19,7 +19,7 @@ from tests.serve.rawclient import RawWatch
 from tests.serve.test_etcdctl import etcdctl_of
 
 from revstore.testing._support import wait_until
-from revstore_serve import _grpc, _http2, serve
+from revstore_serve import _connection, _grpc, serve
 from revstore_serve._endpoint import TRANSPORTS
 from revstore_serve._proto import message
 
@@ -114,8 +114,8 @@ def test_clients_that_went_silent_leave_nothing(monkeypatch, tmp_path, new_clien
     options = dict(_grpc._OPTIONS)
     options |= {"grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 2000}
     monkeypatch.setattr(_grpc, "_OPTIONS", list(options.items()))
-    monkeypatch.setattr(_http2, "_SILENCE", 1.0)
-    monkeypatch.setattr(_http2, "_ANSWER", 2.0)
+    monkeypatch.setattr(_connection, "_SILENCE", 1.0)
+    monkeypatch.setattr(_connection, "_ANSWER", 2.0)
     with (
         open_store("memory", tmp_path) as backend,
         serve(backend, transport=transport) as endpoint,

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import gzip
 import json
 import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
 
 import grpc
 import hpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.serve import rawclient
 from tests.serve.conftest import Client
 from tests.serve.rawclient import Raw, frame, headers, literal, prefixed
 
 from revstore.memory import MemoryBackend
+from revstore.testing._support import wait_until
 from revstore_serve import serve
+from revstore_serve._call import Call
+from revstore_serve._frames import Broken, status_fields
+from revstore_serve._header_fields import LARGEST_HEADERS, HeaderFields
 from revstore_serve._proto import message
 from revstore_serve._users import hashed
 
@@ -148,6 +156,158 @@ def test_calls_that_are_refused(address, path, text, status):
     raw.close()
 
 
+def test_header_fields_that_mean_nothing(address):
+    """Only the call that has them fails."""
+    raw = Raw(address)
+    fields = headers(RANGE, (b"grpc-timeout", b"1 day"))
+    raw.send(frame(rawclient.HEADERS, 4, 1, fields), frame(0, 1, 1, request()))
+    trailers = answers(raw, 1)[1]
+    assert (trailers[b"grpc-status"], trailers[b"grpc-message"][:9]) == (b"13", b"malformed")
+    fields = headers(RANGE).replace(
+        literal(b"content-type", b"application/grpc"),
+        literal(b"content-type", b"application/grpc-web"),
+    )
+    raw.send(frame(rawclient.HEADERS, 4, 3, fields), frame(0, 1, 3, request()))
+    assert answers(raw, 3)[1] == {b":status": b"415"}
+    raw.send(frame(rawclient.HEADERS, 4, 5, headers(RANGE)), frame(0, 1, 5, request()))
+    assert value(answers(raw, 5)[0]) == b"1"
+    raw.close()
+
+
+@pytest.mark.parametrize("text", ["é" * 20_000, "\ud800", "%\n", ""])
+def test_texts_of_errors_fit_a_frame(text):
+    fields = dict(hpack.Decoder().decode(status_fields(2, text), raw=True))
+    assert fields[b"grpc-status"] == b"2"
+    found = unquote(fields[b"grpc-message"].decode())
+    assert found == text[:1000].encode(errors="replace").decode()
+    assert len(status_fields(2, text)) < 16384
+
+
+LONG_FIELD = [(b"token", b"d" * 3000)]
+BLOCKS = st.lists(
+    st.tuples(
+        st.sampled_from([b"token", b"x", b"long"]),
+        st.sampled_from([b"a", b"b", b"c" * 1500, b"d" * 3000, b"e" * 5000]),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=200 * LONG)
+@given(st.lists(st.tuples(BLOCKS, st.integers(0, 9)), max_size=12))
+@example([(LONG_FIELD, 0), (LONG_FIELD, 1), ([(b"x", b"d" * 3000)], 1)])
+def test_blocks_of_header_fields(steps):
+    """A block that is remembered means what it means now, whatever was in the table before."""
+    encoder, fields = hpack.Encoder(), HeaderFields()
+    decoder = hpack.Decoder(max_header_list_size=LARGEST_HEADERS)
+    sent = []
+    for block, number in steps:
+        sent.append(encoder.encode(block, huffman=False))
+        # The other one is of a client that does not keep to its own table.
+        for text in (sent[-1], sent[number % len(sent)]):
+            try:
+                expected = dict(reversed(decoder.decode(text, raw=True)))
+            except hpack.HPACKError:
+                with pytest.raises(Broken):
+                    fields.begin(rawclient.END_HEADERS, 1, text)
+                return
+            assert fields.begin(rawclient.END_HEADERS, 1, text) == expected
+
+
+WATCH = b"/etcdserverpb.Watch/Watch"
+
+
+def memory() -> int:
+    """The bytes that this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc")
+def test_compressed_messages_that_nobody_reads(address, bystander):
+    """They stay as small as they came: 400 messages of 2 MB in 800 kB."""
+    raw = Raw(address)
+    small = gzip.compress(bytes(2 << 20))
+    bomb = b"\1" + struct.pack(">I", len(small)) + small
+    before = memory()
+    raw.send(frame(rawclient.HEADERS, 4, 1, headers(RANGE, (b"grpc-encoding", b"gzip"))))
+    raw.send(*(frame(rawclient.DATA, 0, 1, bomb) for _ in range(400)))
+    raw.send(frame(rawclient.PING, 0, 0, b"all read"))
+    assert any(payload == b"all read" for *_, payload in raw.frames())
+    assert memory() - before < 200 << 20
+    raw.send(frame(rawclient.DATA, rawclient.END_STREAM, 1))
+    assert answers(raw, 1)[1][b"grpc-status"] == b"13"
+    assert bystander.call("KV/Range", key=b"a").count == 1
+    raw.close()
+
+
+def test_requests_that_do_not_end(address, bystander):
+    """A connection holds so much of them, and refuses more until some have ended."""
+    raw = Raw(address)
+    piece = bytes(16000)
+    head = b"\0" + struct.pack(">I", 1_500_000)
+    calls = range(1, 201, 2)
+    for call in calls:
+        raw.send(frame(rawclient.HEADERS, 4, call, headers(RANGE)))
+        raw.send(
+            frame(rawclient.DATA, 0, call, head), *[frame(rawclient.DATA, 0, call, piece)] * 50
+        )
+    raw.send(frame(rawclient.PING, 0, 0, b"all read"))
+    decoder, refused = hpack.Decoder(), {}
+    for kind, _, number, payload in raw.frames():
+        if kind == rawclient.HEADERS:
+            refused[number] = dict(decoder.decode(payload, raw=True))[b"grpc-status"]
+        if kind == rawclient.PING:
+            break
+    assert set(refused.values()) == {b"8"}
+    assert set(refused) == set(calls[-len(refused) :])
+    assert 10 < len(refused) < 30
+    assert bystander.call("KV/Range", key=b"a").count == 1
+    raw.send(*(frame(rawclient.RESET, 0, call, b"\0\0\0\0") for call in calls[:10]))
+    raw.send(frame(rawclient.HEADERS, 4, 201, headers(RANGE)), frame(0, 1, 201, request()))
+    assert value(answers(raw, 201)[0]) == b"1"
+    raw.close()
+
+
+@pytest.mark.parametrize("piece", [1000, 16384, 1 << 20])
+def test_many_calls_share_a_small_window(address, piece):
+    """One that finds room takes it, and what it leaves is for the next. The client makes room a
+    piece at a time once the window is full, or for all at once."""
+    raw = Raw(address, settings=struct.pack(">HI", 4, 1 << 20))
+    calls = range(1, 41, 2)
+    for call in calls:
+        raw.send(frame(rawclient.HEADERS, 4, call, headers(RANGE)))
+        raw.send(frame(0, 1, call, request(b"large" if call % 16 == 1 else b"a")))
+    sizes = dict.fromkeys(calls, 0)
+    ended = set()
+    got, room = 0, 65535
+    for kind, flags, number, payload in raw.frames():
+        if kind == rawclient.DATA:
+            sizes[number] += len(payload)
+            got += len(payload)
+            if got == room:
+                raw.send(frame(rawclient.UPDATE, 0, 0, struct.pack(">I", piece)))
+                room += piece
+        if number and flags & rawclient.END_STREAM:
+            ended.add(number)
+        if len(ended) == len(calls):
+            break
+    assert all(size > 300_000 for call, size in sizes.items() if call % 16 == 1)
+    raw.close()
+
+
+def test_a_call_that_fails_ends_what_works_on_it(address):
+    """A stream whose client breaks a rule of gRPC, while it waits for the next message."""
+    raw = Raw(address)
+    create = message("WatchRequest")(create_request={"key": b"a"}).SerializeToString()
+    raw.send(frame(rawclient.HEADERS, 4, 1, headers(WATCH)))
+    raw.send(frame(rawclient.DATA, 0, 1, prefixed(create)))
+    raw.send(frame(rawclient.DATA, 0, 1, b"\0\x7f\xff\xff\xff"))
+    assert answers(raw, 1)[1][b"grpc-status"] == b"8"
+    calls = [each for each in gc.get_objects() if isinstance(each, Call) and each.task is not None]
+    wait_until(lambda: all(each.task.done() for each in calls), "they end")
+    raw.close()
+
+
 def test_requests_that_are_compressed(address):
     with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
         call = channel.unary_unary(
@@ -179,6 +339,15 @@ OPEN = frame(rawclient.HEADERS, rawclient.END_HEADERS, 1, headers(RANGE))
         pytest.param([frame(5, 4, 1, b"1234")], 1, id="a push"),
         pytest.param([frame(3, 0, 9, b"1234")], 1, id="a reset of no call"),
         pytest.param([OPEN, frame(0, 8, 1, b"\xff1")], 1, id="padding only"),
+        pytest.param([OPEN, frame(0, 1, 1), frame(0, 1, 1)], 5, id="data after the end"),
+        pytest.param([OPEN, frame(0, 1, 1), OPEN], 5, id="header fields after the end"),
+        pytest.param(
+            [OPEN, frame(8, 0, 1, b"\x7f\xff\0\0"), frame(4, 0, 0, struct.pack(">HI", 4, 1 << 30))],
+            3,
+            id="a setting that makes a window too large",
+        ),
+        pytest.param([frame(4, 0, 0, struct.pack(">HI", 2, 2))], 1, id="neither true nor false"),
+        pytest.param([frame(4, 1, 0, b"123456")], 6, id="settings that are noted"),
         pytest.param(
             [frame(1, 4, 2 * each + 1, b"\x83") + frame(3, 0, 2 * each + 1, b"1234")
              for each in range(12_000)],

@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from typing import Any, Protocol
 
-from revstore_serve._errors import Code, Refused
+from revstore_serve._errors import TOO_MANY_REQUESTS, Code, Refused
 from revstore_serve._frames import (
     BEGIN,
     DATA,
@@ -62,6 +62,8 @@ class Sender(Protocol):
     def flush(self) -> None: ...
     async def room(self, call: Call) -> None: ...
     def begin(self, call: Call) -> None: ...
+    def hold(self, call: Call, size: int) -> bool: ...
+    def wake(self) -> None: ...
     def give_back(self, call: Call) -> None: ...
     def forget(self, call: Call) -> None: ...
 
@@ -75,14 +77,14 @@ class Call:
         "_buffer",
         "_connection",
         "_encoding",
-        "_ended",
-        "_held",
         "_messages",
         "_reader",
         "_writing",
         "caller",
         "closed",
         "deadline",
+        "ended",
+        "held",
         "id",
         "method",
         "received",
@@ -96,11 +98,10 @@ class Call:
         self.method = method
         self._encoding = encoding
         self._buffer = bytearray()
-        self._messages: deque[bytes] = deque()
+        # Not yet decompressed: all that wait may be many times larger then.
+        self._messages: deque[tuple[int, bytes]] = deque()
         self._arrived: asyncio.Future[None] | None = None
-        self._ended = False
         self._begun = False
-        self._held = 0
         self._writing: asyncio.Lock | None = None
         #: How much the client lets the server send.
         self.window = connection.initial_window
@@ -110,6 +111,10 @@ class Call:
         #: Who calls; None if nobody asks.
         self.caller: Caller | None = None
         self.deadline: asyncio.TimerHandle | None = None
+        #: How many bytes of the connection's bound it takes.
+        self.held = 0
+        #: Whether the client has sent all.
+        self.ended = False
         #: Whether nothing more can be sent.
         self.closed = False
 
@@ -133,7 +138,7 @@ class Call:
                 del self._buffer[: 5 + length]
                 self._take(flag, message)
         if end:
-            self._ended = True
+            self.ended = True
             if self._buffer and not self.closed:
                 self.fail(Refused(Code.INTERNAL, "a message was cut off"))
         if not self.closed:
@@ -143,13 +148,7 @@ class Call:
         if len(message) > LARGEST_MESSAGE:
             self._too_large(len(message))
             return
-        if flag:
-            try:
-                message = _decompressed(message, self._encoding)
-            except Refused as refused:
-                self.fail(refused)
-                return
-        self._messages.append(message)
+        self._messages.append((flag, message))
 
     def _too_large(self, length: int) -> None:
         self._buffer.clear()
@@ -158,7 +157,7 @@ class Call:
 
     def _arrive(self) -> None:
         if not self.method.streams:
-            if self._ended and self.task is None:
+            if self.ended and self.task is None:
                 self._connection.begin(self)
             return
         if self._arrived is not None and not self._arrived.done():
@@ -168,19 +167,25 @@ class Call:
         """Return the one message of a call that has one."""
         if len(self._messages) != 1:
             raise Refused(Code.INTERNAL, "a call of this method has one message")
-        return self._messages.popleft()
+        flag, message = self._messages.popleft()
+        if flag:
+            message = _decompressed(message, self._encoding)
+            if not self._connection.hold(self, len(message)):
+                raise Refused(*TOO_MANY_REQUESTS)
+        return message
 
     async def read(self) -> Any:
         """Return the client's next message; None if it sends no more."""
         while not self._messages:
-            if self._ended:
+            if self.ended:
                 return None
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
-        message = self._messages.popleft()
+        flag, message = self._messages.popleft()
+        self._connection.hold(self, -5 - len(message))
         if not self._messages:
             self._connection.give_back(self)
-        return self.method.parse(message)
+        return self.method.parse(_decompressed(message, self._encoding) if flag else message)
 
     @property
     def waiting(self) -> bool:
@@ -243,18 +248,22 @@ class Call:
         head = b"" if self._begun else BEGIN
         trailers = head + status_fields(NUMBERS[error.code.name], error.text)
         self._connection.write(frame(HEADERS, END_HEADERS | END_STREAM, self.id, trailers))
-        if not self._ended:
+        if not self.ended:
             # The client need not send the rest.
             self._connection.write(frame(RESET, 0, self.id, packed(NO_ERROR)))
         self.close()
 
     def close(self) -> None:
-        """Forget the call."""
+        """Forget the call, and end what still works on it."""
+        if self.closed:
+            return
         self.closed = True
         self._connection.forget(self)
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
 
     async def _send(self, message: bytes, trailers: bytes) -> None:
         connection = self._connection
@@ -265,7 +274,7 @@ class Call:
             self._begun = True
             out.append(frame(HEADERS, END_HEADERS, self.id, BEGIN))
         left = memoryview(b"".join((b"\0", packed(len(message)), message)))
-        size = 0
+        size, waited = 0, False
         while left:
             room = min(len(left), self.window, connection.window, connection.largest_frame)
             if room <= 0 or connection.blocked:
@@ -273,6 +282,7 @@ class Call:
                     connection.write(b"".join(out))
                     out.clear()
                     size = 0
+                waited = True
                 await connection.room(self)
                 continue
             self.window -= room
@@ -293,6 +303,8 @@ class Call:
             connection.write(b"".join(out))
         if trailers:
             self.close()
+        if waited:
+            connection.wake()  # this call may have left room for others
 
 
 def _decompressed(message: bytes, encoding: str) -> bytes:

@@ -36,14 +36,16 @@ __all__ = [
     "SETTINGS",
     "SIZE_ERROR",
     "STREAM_CLOSED",
-    "UNITS",
     "UPDATE",
     "field",
     "frame",
     "head_of",
+    "is_grpc",
     "packed",
+    "seconds_of",
     "status_fields",
     "unpacked",
+    "unpadded",
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -65,7 +67,7 @@ NUMBERS = {
     "FAILED_PRECONDITION": 9, "ABORTED": 10, "OUT_OF_RANGE": 11, "UNIMPLEMENTED": 12,
     "INTERNAL": 13, "UNAVAILABLE": 14, "DATA_LOSS": 15, "UNAUTHENTICATED": 16,
 }  # fmt: skip
-UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -92,8 +94,34 @@ BEGIN = b"\x88" + field(b"content-type", b"application/grpc")
 DONE = field(b"grpc-status", b"0")
 
 
+def unpadded(payload: bytes) -> bytes:
+    """Return what a frame holds without its padding."""
+    if not payload or payload[0] >= len(payload):
+        raise Broken(PROTOCOL_ERROR)
+    return payload[1 : len(payload) - payload[0]]
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Return whether this is gRPC, of any encoding of messages; gRPC-Web is not."""
+    return content_type[:16] == b"application/grpc" and content_type[16:17] in (b"", b"+", b";")
+
+
+def seconds_of(timeout: bytes) -> float | None:
+    """Return the seconds that "grpc-timeout" says, None if it says nothing that is valid."""
+    unit = _UNITS.get(timeout[-1:])
+    if unit is None or not timeout[:-1].isdigit() or len(timeout) > 9:
+        return None
+    return int(timeout[:-1]) * unit
+
+
+# Characters of a text, of which each may take 12 bytes: header fields must fit a frame.
+_LONGEST_TEXT = 1000
+
+
 def status_fields(code: int, text: str) -> bytes:
-    escaped = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    """Return the fields that say how a call ended."""
+    shown = text[:_LONGEST_TEXT].encode(errors="replace")
+    escaped = quote(shown, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
     return field(b"grpc-status", b"%d" % code) + field(b"grpc-message", escaped)
 
 
