@@ -30,6 +30,8 @@ from revstore_serve._users import Caller
 __all__ = ["LARGEST_MESSAGE", "PIECE", "Call", "Served"]
 
 LARGEST_MESSAGE = 2 << 20
+# Bytes that a message takes which is not read yet, besides its own.
+_MESSAGE = 128
 # How many bytes are written at once.
 PIECE = 256 << 10
 
@@ -149,6 +151,8 @@ class Call:
             self._too_large(len(message))
             return
         self._messages.append((flag, message))
+        # If that is too much, the next bytes are refused.
+        self._connection.hold(self, _MESSAGE)
 
     def _too_large(self, length: int) -> None:
         self._buffer.clear()
@@ -182,7 +186,7 @@ class Call:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         flag, message = self._messages.popleft()
-        self._connection.hold(self, -5 - len(message))
+        self._connection.hold(self, -_MESSAGE - 5 - len(message))
         if not self._messages:
             self._connection.give_back(self)
         return self.method.parse(_decompressed(message, self._encoding) if flag else message)
@@ -323,4 +327,6 @@ def _decompressed(message: bytes, encoding: str) -> bytes:
     if len(found) > LARGEST_MESSAGE:
         text = f"Received message larger than max ({len(found)} vs. {LARGEST_MESSAGE})"
         raise Refused(Code.RESOURCE_EXHAUSTED, text)
+    if not unpack.eof or unpack.unused_data:
+        raise Refused(Code.INTERNAL, "a message cannot be decompressed: it is cut off or too long")
     return found

@@ -61,17 +61,26 @@ _WINDOW = 1 << 20
 _WHOLE_WINDOW = 16 << 20
 # Bytes of requests that a connection may hold, and what an open call counts for.
 _MOST_HELD = 64 << 20
-_CALL = 1 << 10
+_CALL = 8 << 10
+# Bytes of answers that a connection may hold while its client does not read; one alone may be
+# larger.
+_MOST_UNREAD = 256 << 20
 # Bytes that wait for a client which does not read; then nothing more of it is read either.
 _MOST_UNSENT = 1 << 20
+# Bytes of the name of an encoding, which each call keeps.
+_LONGEST_ENCODING = 32
+# Bytes of a path that an answer repeats.
+_LONGEST_PATH = 256
 #: Seconds for TLS, and for the first bytes of a connection.
 PATIENCE = 10.0
 # Seconds of silence after which a client is asked whether it lives, and seconds to answer.
 _SILENCE = 60.0
 _ANSWER = 20.0
-# How many calls a client may take back at once, and how many more each second.
+# How many calls a client may take back at once, and how many more each second. A change of the
+# windows of so many calls counts for one more.
 _MOST_RESETS = 10_000
 _RESETS_A_SECOND = 100
+_WINDOWS_A_RESET = 50
 
 
 class Server(Protocol):
@@ -97,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._buffer = b""
         self._begun = False
+        # Whether frames wait in the buffer until the client reads.
+        self._stopped = False
         self._headers = HeaderFields()
         self._calls: dict[int, Call] = {}
         self._last = 0
@@ -105,7 +116,10 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._out: list[bytes] = []
         self._unsent = 0
+        # Bytes of answers that wait until the client reads.
+        self._unread = 0
         self._waiters: dict[Call, asyncio.Future[None]] = {}
+        self._waking = False
         self._resets, self._resets_at = 0.0, 0.0
         self._heard = 0.0
         self._asked = False
@@ -156,10 +170,19 @@ class Connection(asyncio.Protocol):
         self.blocked = False
         self._transport.resume_reading()
         self.wake()
+        if self._stopped and not self._transport.is_closing():
+            self._stopped = False
+            self._receive(b"")
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
         self._asked = False
+        if self._stopped:
+            self._buffer += data
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         try:
             self._read(self._buffer + data if self._buffer else data)
         except Broken as broken:
@@ -167,11 +190,14 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - the connection ends with it
             _log.error("a connection ends by a defect", exc_info=error)
             self._break(INTERNAL)
+        if self._must_stop():
+            self._transport.pause_reading()
+
+    def _must_stop(self) -> bool:
+        """Return whether the client makes the server write more than it reads."""
         if self._unsent > _MOST_UNSENT:
             self.flush()
-        if self.blocked and self._transport.get_write_buffer_size() > _MOST_UNSENT:
-            # A client that does not read shall not make the server write more.
-            self._transport.pause_reading()
+        return self.blocked and self._transport.get_write_buffer_size() > _MOST_UNSENT
 
     def _read(self, data: bytes) -> None:
         at, end = 0, len(data)
@@ -198,6 +224,9 @@ class Connection(asyncio.Protocol):
                 handle(self, flags, number & MOST, payload)
             if self._transport.is_closing():
                 return
+            if self._unsent > _MOST_UNSENT and self._must_stop():
+                self._stopped = True
+                break
         self._buffer = data[at:]
 
     # Frames of the client.
@@ -278,14 +307,23 @@ class Connection(asyncio.Protocol):
             raise Broken(SIZE_ERROR)
         if not number or number > self._last:
             raise Broken(PROTOCOL_ERROR)
-        now = self._loop.time()
-        self._resets = max(0.0, self._resets - (now - self._resets_at) * _RESETS_A_SECOND) + 1
-        self._resets_at = now
-        if self._resets > _MOST_RESETS:
-            raise Broken(CALM)
+        self._charge(1)
         call = self._calls.get(number)
         if call is not None:
             call.close()
+
+    def _charge(self, count: int) -> None:
+        """Note what costs the server more than the client.
+
+        Raises:
+            Broken: it was too much in a short time.
+        """
+        now = self._loop.time()
+        passed = now - self._resets_at
+        self._resets = max(0.0, self._resets - passed * _RESETS_A_SECOND) + count
+        self._resets_at = now
+        if self._resets > _MOST_RESETS:
+            raise Broken(CALM)
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -301,6 +339,9 @@ class Connection(asyncio.Protocol):
                 if value > MOST:
                     raise Broken(FLOW_ERROR)
                 more = value - self.initial_window
+                if not more:
+                    continue
+                self._charge(1 + len(self._calls) // _WINDOWS_A_RESET)
                 self.initial_window = value
                 for call in self._calls.values():
                     call.window += more
@@ -368,23 +409,23 @@ class Connection(asyncio.Protocol):
             return
         served = self._server.methods.get(path)
         if served is None:
-            text = status_fields(
-                NUMBERS["UNIMPLEMENTED"], f"unknown method {path.decode(errors='replace')}"
-            )
+            shown = path[:_LONGEST_PATH].decode(errors="replace")
+            text = status_fields(NUMBERS["UNIMPLEMENTED"], f"unknown method {shown}")
             self.write(frame(HEADERS, END_HEADERS | END_STREAM, number, BEGIN + text))
             return
-        call = Call(
-            self, number, served, fields.get(b"grpc-encoding", b"identity").decode(errors="replace")
-        )
+        encoding = fields.get(b"grpc-encoding", b"identity")[:_LONGEST_ENCODING]
+        token = None
+        if self._server.identify:
+            token = fields.get(b"token", fields.get(b"authorization"))
+        call = Call(self, number, served, encoding.decode(errors="replace"))
         self._calls[number] = call
-        if not self.hold(call, _CALL):
+        if not self.hold(call, _CALL + len(token or b"")):
             call.fail(Refused(*TOO_MANY_REQUESTS))
             return
         if self._denied:
             call.fail(Refused(*PERMISSION_DENIED))
             return
         if self._server.identify:
-            token = fields.get(b"token", fields.get(b"authorization"))
             call.caller = Caller(_text(token), self._caller_name)
         timeout = fields.get(b"grpc-timeout")
         if timeout is not None:
@@ -418,9 +459,20 @@ class Connection(asyncio.Protocol):
                 raise Refused(Code.INTERNAL, "the message cannot be read") from error
             response = serialized(await served.unary(request))
             if not call.answer(response):
-                await call.finish(response)
+                await self._finish_slowly(call, response)
         except Exception as error:  # noqa: BLE001 - every error has an answer
             call.fail(refused_as(served.method, error))
+
+    async def _finish_slowly(self, call: Call, response: bytes) -> None:
+        """Send an answer as the client reads it."""
+        size = len(response)
+        if self._unread and self._unread + size > _MOST_UNREAD:
+            raise Refused(*TOO_MANY_REQUESTS)
+        self._unread += size
+        try:
+            await call.finish(response)
+        finally:
+            self._unread -= size
 
     async def _run_stream(self, call: Call) -> None:
         served = call.method
@@ -490,6 +542,13 @@ class Connection(asyncio.Protocol):
 
     def wake(self) -> None:
         """Let calls go on that wait for room, in turn, as far as there is some."""
+        if self._waiters and not self._waking:
+            # Once for all frames that come together: it looks at every waiting call.
+            self._waking = True
+            self._loop.call_soon(self._wake_all)
+
+    def _wake_all(self) -> None:
+        self._waking = False
         left = 0 if self.blocked else self.window
         for call, waiter in self._waiters.items():
             if left <= 0:

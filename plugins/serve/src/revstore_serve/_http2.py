@@ -132,8 +132,8 @@ class Transport:
         connection.context = self._context
 
     def admit(self, connection: Connection) -> bool:
-        """Return whether a connection may stay."""
-        if len(self.connections) >= self._most_connections:
+        """Return whether a connection may stay. One whose handshake ends after ``stop`` may not."""
+        if self.ending.done() or len(self.connections) >= self._most_connections:
             return False
         self.connections.add(connection)
         return True
