@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -62,19 +63,20 @@ def _ctrl_c_works() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the source archive of each distribution: that of `make dist`,
-    or built from a clean copy of the tree."""
+    or built once a session from a clean copy of the tree."""
     if given := os.environ.get("REVSTORE_TEST_DIST"):
         return Path(given)
-    copy = tmp_path_factory.mktemp("source") / "revstore"
-    copy.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for name in ("core", "plugins"):
-        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
-    out = tmp_path_factory.mktemp("dist")
-    for source in (copy, *sorted(path.parent for path in copy.glob("plugins/*/setup.cfg"))):
-        run_python(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
+    # Several processes run the tests of one session, in folders beside each other.
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if parallel else base) / "distributions"
+    shared.mkdir(exist_ok=True)
+    out, built = shared / "dist", shared / "built"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            build_distributions(shared / "source", out)
+            built.touch()
     return out
 
 
@@ -262,13 +264,37 @@ def odd_certificates(certificates: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+def build_distributions(source: Path, out: Path) -> None:
+    """Build all from a copy of the tree in ``source``, into ``out``; what a build that failed left
+    there goes."""
+    for folder in (source, out):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    copy = source / "revstore"
+    copy.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("core", "plugins"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    for each in (copy, *sorted(path.parent for path in copy.glob("plugins/*/setup.cfg"))):
+        run_python(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, each)
+
+
 def make_environment(folder: Path) -> str:
-    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=120)
+    # Without pip, which takes seconds to install: that of the tests works on any environment.
+    command = [sys.executable, "-m", "venv", "--without-pip", folder / "env"]
+    subprocess.run(command, check=True, timeout=120)
     return str(folder / "env" / "bin" / "python")
 
 
-def pip(python: str, *arguments: object) -> None:
-    run_python(python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+def pip(python: str, command: str, *arguments: object) -> None:
+    # Modules that no test imports need not be compiled.
+    options = ["--no-compile"] if command == "install" else []
+    run_python(
+        *(sys.executable, "-m", "pip", "--python", python, "--quiet"),
+        *("--disable-pip-version-check", command, *options, *arguments),
+    )
 
 
 def run_python(python: str, *arguments: object) -> None:

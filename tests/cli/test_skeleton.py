@@ -57,13 +57,14 @@ def test_a_new_backend_lives_and_goes(wheels, tmp_path):
     passed, used, taken off; then its absence is explained."""
     run(sys.executable, "-m", "revstore", "plugins", "new", "acme", cwd=tmp_path)
     source = tmp_path / "revstore-acme"
-    pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = ["wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
-    run(sys.executable, *pip, *build)
+    run(*pip, *build)
     (wheel,) = tmp_path.glob("revstore_acme-*.whl")
-    run(sys.executable, "-m", "venv", tmp_path / "env")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
-    run(python, *pip, "install", f"{wheels['revstore']}[cli,testing]", wheel)
+    pip += ["--python", python]
+    run(*pip, "install", "--no-compile", f"{wheels['revstore']}[cli,testing]", wheel)
     revstore = [python, "-m", "revstore"]
 
     assert "acme" in run(*revstore, "plugins", "check", "acme", cwd=tmp_path)
@@ -73,7 +74,7 @@ def test_a_new_backend_lives_and_goes(wheels, tmp_path):
     report = json.loads(run(*revstore, *some, cwd=tmp_path))
     assert report["passed"]
     assert "No resources" in run(*revstore, "--store", "acme://", "get", "pods", cwd=tmp_path)
-    run(python, *pip, "uninstall", "--yes", "revstore-acme")
+    run(*pip, "uninstall", "--yes", "revstore-acme")
     told = run(*revstore, "--store", "acme://", "get", "pods", code=2, cwd=tmp_path)
     assert "acme" in told
     assert "memory" in told

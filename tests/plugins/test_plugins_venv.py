@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import textwrap
 import zipfile
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def build(folder, dist, name, code):
 
 
 def pip(python, *arguments):
-    command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-m", "pip", "--python", python, "--quiet"]
+    command += ["--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
