@@ -28,7 +28,7 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.manifests import ManifestError
-from revstore.operations import Progress, _export, export_objects, import_objects
+from revstore.operations import Progress, _export, export_objects, import_objects, rewrite
 from revstore.operations._export import key_of
 from revstore.operations._tree import file_name
 from revstore.testing.interrupts import code_below, interrupt_every_line
@@ -371,11 +371,20 @@ def test_encrypted_resources(tmp_path):
         assert import_objects(other, [tmp_path / "out"], preserve_uids=True).created == 2
 
 
-def test_a_store_that_is_being_filled(source, tmp_path):
-    source.backend().put("/revstore.unfinished", b"{}", expected_revision=0)
+@pytest.mark.parametrize("prefix", ["", "/registry"])
+def test_a_store_that_is_being_filled(source, tmp_path, prefix):
+    """Other operations on objects neither read nor write it."""
+    export_objects(source, tmp_path / "objects.jsonl")
+    backend = source.backend()
+    before = backend.put(f"{prefix}/revstore.unfinished", b"{}", expected_revision=0).revision
 
     with pytest.raises(StoreInUse):
         export_objects(source, tmp_path / "out")
+    with pytest.raises(StoreInUse):
+        import_objects(source, [tmp_path / "objects.jsonl"], overwrite=True)
+    with pytest.raises(StoreInUse):
+        rewrite(source, everything=True)
+    assert backend.status().revision == before
 
 
 def test_every_store(tmp_path, url_of):

@@ -21,7 +21,6 @@ from revstore.errors import (
     InvalidArgument,
     InvalidObject,
     StorageError,
-    StoreInUse,
     Unreachable,
 )
 from revstore.factory import StorageFactory
@@ -30,7 +29,7 @@ from revstore.kinds import ResourceInfo
 from revstore.manifests import refusal, to_yaml
 from revstore.objects import labels_of, metadata_value
 from revstore.operations._expiry import Expiries
-from revstore.operations._marker import unfinished
+from revstore.operations._marker import check_complete
 from revstore.operations._new_file import new_file
 from revstore.operations._pages import pages
 from revstore.operations._progress import Meter, OnProgress
@@ -303,7 +302,8 @@ class _Run:
         main = self._factory.backend()
         for backend in (main, *(source.backend for source in self._sources)):
             if id(backend) not in revisions:
-                self._check_complete(backend)
+                prefix = f"{self._factory.config.prefix.rstrip('/')}/"
+                check_complete(backend, prefix, timeout=self._timeout)
                 revisions[id(backend)] = backend.status(timeout=self._timeout).revision
                 expiries[id(backend)] = Expiries(backend, timeout=self._timeout)
         below = "" if self._namespace is None else f"{self._namespace}/"
@@ -330,12 +330,6 @@ class _Run:
             self._failed,
             tuple(self._errors),
         )
-
-    def _check_complete(self, backend: Backend) -> None:
-        for prefix in {"", f"{self._factory.config.prefix.rstrip('/')}/"}:
-            found = unfinished(backend, prefix, timeout=self._timeout)
-            if found:
-                raise StoreInUse(f"the store is incomplete: finish this first: {found}")
 
     def _one(self, source: _Source, kv: KeyValue, expiries: Expiries, write: _Write) -> None:
         try:

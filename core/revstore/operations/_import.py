@@ -26,6 +26,7 @@ from revstore.manifests import Manifest
 from revstore.objects import metadata_value, with_metadata
 from revstore.operations._export import NAMED, TTL_ANNOTATION, key_of
 from revstore.operations._manifest_streams import manifests_of
+from revstore.operations._marker import check_complete
 from revstore.operations._progress import Meter, OnProgress
 from revstore.registry import Registry
 from revstore.storage import ResponseMeta, Storage, WithTTL
@@ -93,6 +94,7 @@ def import_objects(
     Raises:
         ManifestError: a source cannot be read, or a document in it is not an object.
         InvalidArgument: a folder has an export that is incomplete.
+        StoreInUse: an operation that fills the store is unfinished.
     """
     run = _Import(factory, preserve_uids=preserve_uids, overwrite=overwrite, timeout=timeout)
     meter = Meter(on_progress, "importing")
@@ -139,6 +141,9 @@ class _Import:
             self._check_kind(info)
             target = self._targets.get(info)
             if target is None:
+                config = self._factory.config.for_resource(info.qualified)
+                backend = self._factory.backend(info.qualified)
+                check_complete(backend, config.prefix, timeout=self._timeout)
                 target = self._targets[info] = _Target(self._factory, info, preserve=self._preserve)
             stored = self._store(target, key, obj, ttl)
         except _OF_OBJECTS as error:

@@ -14,6 +14,7 @@ from revstore.values import KeyValue
 
 __all__ = [
     "Marker",
+    "check_complete",
     "clear_marker",
     "is_marker",
     "marker_key",
@@ -115,3 +116,16 @@ def unfinished(backend: Backend, prefix: str = "", *, timeout: float | None = No
     except StoreInUse as error:
         return str(error)
     return f"{found.operation} from {found.source}, begun at {found.began}" if found else ""
+
+
+def check_complete(backend: Backend, prefix: str, *, timeout: float | None = None) -> None:
+    """Check that no operation on all keys, or on keys with ``prefix``, is unfinished.
+
+    Raises:
+        StoreInUse: one is.
+    """
+    for each in {"", prefix}:
+        found = unfinished(backend, each, timeout=timeout)
+        if found:
+            message = f"the store is incomplete: finish this first: {found}"
+            raise StoreInUse(message, key=marker_key(each))

@@ -26,6 +26,7 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.kinds import ResourceInfo
+from revstore.operations._marker import check_complete
 from revstore.operations._pages import FIRST, next_size
 from revstore.operations._progress import Meter, OnProgress
 from revstore.plugins import open_transformer
@@ -78,6 +79,7 @@ def rewrite(
 
     Raises:
         InvalidArgument: ``until`` is given, and the resources are in several stores.
+        StoreInUse: an operation that fills a store is unfinished.
     """
     check_count("until", until, 0)
     check_seconds("rate", rate)
@@ -90,10 +92,11 @@ def rewrite(
     if until and len({id(each.backend) for each in storages}) > 1:
         expected = "none, or resources of one store: each store has revisions of its own"
         raise InvalidArgument("until", until, expected)
-    if everything:
-        bounds = [until or each.current_revision(timeout=timeout) for each in storages]
-    else:
-        bounds = [0] * len(storages)
+    for each in storages:
+        check_complete(each.backend, each.stored_prefix, timeout=timeout)
+    bounds = [
+        until or each.current_revision(timeout=timeout) if everything else 0 for each in storages
+    ]
     total = sum(each.count(each.resource_prefix, timeout=timeout) for each in storages)
     meter = Meter(on_progress, "rewriting", total)
     pace = _Pace(rate)

@@ -286,6 +286,11 @@ class TypedStorage(Storage[T]):
         """The beginning of all keys, with a slash at its end: "/pods/"."""
         return self._keys.resource_prefix
 
+    @property
+    def stored_prefix(self) -> str:
+        """The beginning of the keys in the backend: "/registry/pods/"."""
+        return self._keys.everything
+
     def stored(
         self, *, start: str = "", limit: int = 0, timeout: float | None = None
     ) -> ListResult:
