@@ -27,7 +27,7 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
-from revstore.operations import Merge, backup, open_backup, restore, verify
+from revstore.operations import Merge, backup, copy, open_backup, restore, verify
 from revstore.operations._file import Record
 from revstore.operations._marker import Marker, read_marker, set_marker
 from revstore.operations._target import check_fits
@@ -149,6 +149,21 @@ def test_another_unfinished_operation_is_not_mixed(made, tmp_path):
         target.put(MARKER, b"?", expected_revision=kv.revision)
         with open_backup(tmp_path / "other") as source, pytest.raises(StoreInUse, match="which"):
             restore(target, source)
+
+
+def test_an_unfinished_operation_on_all_keys_bars_those_on_some(tmp_path):
+    """It goes on as if nobody had written anything but itself."""
+    with MemoryBackend() as store, MemoryBackend() as target:
+        store.put("/a/x", b"x", expected_revision=0)
+        backup(store, tmp_path / "a", prefix="/a/")
+        set_marker(target, "", Marker("restore", "0" * 64, "2026-01-01", {"prefix": ""}))
+        with open_backup(tmp_path / "a") as source, pytest.raises(StoreInUse, match="2026-01-01"):
+            restore(target, source)
+        with pytest.raises(StoreInUse, match="2026-01-01"):
+            copy(store, target, prefix="/a/")
+        with MemoryBackend() as third, pytest.raises(StoreInUse, match="2026-01-01"):
+            copy(target, third, prefix="/a/")
+        assert target.count("").count == 1
 
 
 @pytest.mark.parametrize("prefix", ["", "/registry/", "/registry", "/registry/pods/"])

@@ -27,6 +27,7 @@ from revstore.operations._expiry import Expiries, left_of
 from revstore.operations._file import Record
 from revstore.operations._marker import (
     Marker,
+    check_complete,
     clear_marker,
     is_marker,
     marker_key,
@@ -182,6 +183,9 @@ class Copying:
             # An earlier call that still runs notices this with its next write, and ends.
             self._save(found.details.get("run", ""), {"run": self._run})
             return
+        if self.prefix:
+            check_complete(self.source, "", timeout=self.timeout)
+            check_complete(self.target, "", timeout=self.timeout)
         first = self.target.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout).kvs
         if first and not replace and not self._is_equal():
             message = (

@@ -17,6 +17,7 @@ from revstore.operations._expiry import left_of
 from revstore.operations._file import BackupReader, Record
 from revstore.operations._marker import (
     Marker,
+    check_complete,
     clear_marker,
     marker_key,
     read_marker,
@@ -177,6 +178,8 @@ class _Restore:
                 "choose an empty store"
             )
             raise StoreInUse(message, key=marker_key(self.prefix))
+        if self.prefix:
+            check_complete(self.backend, "", timeout=self.timeout)
         key = self._first_key() if self.merge is None else ""
         if key:
             message = (
