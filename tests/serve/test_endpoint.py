@@ -194,6 +194,28 @@ def test_a_socket_of_the_file_system_is_the_user_s_own(tmp_path, new_client):
         assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_socket_of_the_file_system_has_one_server(tmp_path, new_client, transport):
+    """A second server does not take it away, and one that was killed does not bar the way."""
+    path = tmp_path / "etcd.sock"
+    options = {"listen": f"unix:{path}", "transport": transport}
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    with MemoryBackend() as backend:
+        with serve(backend, **options) as endpoint:
+            with pytest.raises(OSError, match="cannot listen on"):
+                serve(backend, **options)
+            assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 2
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(path))
+        if transport == "native":
+            assert path.exists()
+        with serve(backend, **options) as endpoint:
+            assert new_client(endpoint.address).call("KV/Put", key=b"a").header.revision == 3
+        assert not path.exists()
+
+
 def test_status_and_members(client):
     """The server names itself as etcd does: one member that leads."""
     client.call("KV/Put", key=b"a")

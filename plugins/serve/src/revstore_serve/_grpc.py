@@ -14,7 +14,9 @@ from revstore_serve._tls import Pem, Tls
 from revstore_serve._transport import (
     StreamHandler,
     UnaryHandler,
+    check_unused,
     handlers,
+    path_of,
     refused_as,
     serialized,
 )
@@ -101,11 +103,13 @@ class Transport:
             OSError: nobody can listen there.
         """
         try:
+            if address.startswith("unix:"):
+                check_unused(path_of(address))
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
             else:
                 port = self._server.add_secure_port(address, _credentials(self._tls))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
         return int(port)

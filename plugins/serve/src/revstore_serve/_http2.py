@@ -19,7 +19,7 @@ from revstore_serve._connection import PATIENCE, Connection
 from revstore_serve._errors import Refused
 from revstore_serve._proto import Method
 from revstore_serve._tls import Tls
-from revstore_serve._transport import StreamHandler, UnaryHandler, handlers
+from revstore_serve._transport import StreamHandler, UnaryHandler, check_unused, handlers, path_of
 
 __all__ = ["Transport"]
 
@@ -53,7 +53,8 @@ class Transport:
         self._tls = copy.copy(tls)
         self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
-        self._path: str | None = None
+        # The socket's path in the file system, with its device and inode.
+        self._path: tuple[str, int, int] | None = None
         self._fewer = asyncio.Event()
         self._unary: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.Task[None]] = set()
@@ -76,10 +77,10 @@ class Transport:
         make = lambda: Connection(self)  # noqa: E731
         try:
             if address.startswith("unix:"):
-                path = address.removeprefix("unix:")
-                path = "/" + path.lstrip("/") if path.startswith("//") else path
+                path = path_of(address)
+                check_unused(path)
                 self._server = await self.loop.create_unix_server(make, path, **options)
-                self._path = path
+                self._path = _identity(path)
                 return 0
             host, _, port = address.rpartition(":")
             if not port.isdecimal():
@@ -100,7 +101,9 @@ class Transport:
             self._server.close()
         if self._path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                # Another server may have the path by now.
+                if _identity(self._path[0]) == self._path:
+                    os.unlink(self._path[0])
         for each in list(self.connections):
             each.go()
         running = self._streams | self._unary
@@ -163,3 +166,8 @@ class Transport:
         tasks = self._streams if streams else self._unary
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    found = os.stat(path)
+    return path, found.st_dev, found.st_ino

@@ -3,6 +3,9 @@ bytes."""
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -10,7 +13,16 @@ from revstore.backend_tools import Log
 from revstore_serve._errors import Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
 
-__all__ = ["Stream", "StreamHandler", "UnaryHandler", "handlers", "refused_as", "serialized"]
+__all__ = [
+    "Stream",
+    "StreamHandler",
+    "UnaryHandler",
+    "check_unused",
+    "handlers",
+    "path_of",
+    "refused_as",
+    "serialized",
+]
 
 _log = Log("revstore.serve")
 
@@ -69,3 +81,28 @@ def serialized(response: Any) -> bytes:
     """Return the bytes of a message."""
     found: bytes = response if isinstance(response, bytes) else response.SerializeToString()
     return found
+
+
+def path_of(address: str) -> str:
+    """Return the path of an address "unix:PATH" or "unix:///PATH"."""
+    path = address.removeprefix("unix:")
+    return "/" + path.lstrip("/") if path.startswith("//") else path
+
+
+def check_unused(path: str) -> None:
+    """Check that nobody listens at ``path``.
+
+    A socket that is there, as a server that was killed leaves it, is removed without a look.
+
+    Raises:
+        OSError: somebody does.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(path)
+        except TimeoutError:
+            pass
+        except OSError:
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
