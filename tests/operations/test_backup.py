@@ -412,7 +412,7 @@ def peaks(store, restored, copied, path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [16_000, 400_000])
+@pytest.mark.parametrize("size", [40_000, 400_000])
 def test_memory_does_not_grow_with_the_number_of_keys(open_store, tmp_path, size):
     """What is held at a time has a bound, in keys and in bytes."""
     found = []
