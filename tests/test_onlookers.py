@@ -217,6 +217,7 @@ def test_no_other_loggers():
         "config/_storage_config.py",
         "plugins/_plugins.py",
         "revstore_encryption/_reload.py",
+        "revstore_serve/_grpc.py",
         "revstore_serve/_header_fields.py",
     )
     assert [str(path) for path in found if not str(path).endswith(warned)] == [

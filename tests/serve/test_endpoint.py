@@ -290,6 +290,20 @@ def test_a_list_longer_than_a_message_of_grpc(client):
         assert len(call(b"\x0a\x01\x00\x12\x01\x00", timeout=20)) > 6 << 20
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_client_that_goes_while_it_is_answered_is_not_logged(transport, new_client, caplog):
+    """It is no fault of the server."""
+    with MemoryBackend() as backend, serve(backend, transport=transport) as endpoint:
+        client = new_client(endpoint.address)
+        for number in range(6):
+            client.call("KV/Put", key=b"a%d" % number, value=b"x" * 1_000_000)
+        for _ in range(20):
+            # The answer is larger than the client takes, so that it breaks off.
+            assert client.error("KV/Range", key=b"a", range_end=b"b")[0] == "RESOURCE_EXHAUSTED"
+        client.call("KV/Range", key=b"a")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_an_unexpected_error_is_internal_and_logged(monkeypatch, new_client, caplog):
     class Broken(MemoryBackend):
         def get(self, *args, **kwargs):

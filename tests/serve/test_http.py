@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -240,6 +241,27 @@ def test_several_requests_of_a_connection():
             answer = connection.getresponse()
             assert (answer.status, len(answer.read())) == (200, length)
         connection.close()
+
+
+def test_clients_that_do_not_wait_for_an_error(caplog, monkeypatch):
+    """They are gone when the server ends its side of the connection. That is no fault of it."""
+    close = asyncio.StreamWriter.write_eof
+
+    def write_eof_late(writer):
+        gone.wait(20)
+        close(writer)
+
+    gone = threading.Event()
+    monkeypatch.setattr(asyncio.StreamWriter, "write_eof", write_eof_late)
+    with served() as endpoint:
+        host, port = endpoint.http_address.split(":")
+        connection = socket.create_connection((host, int(port)), timeout=20)
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.recv(1) == b"H"
+        connection.close()  # by RST, since something is unread
+        gone.set()
+        assert fetch(endpoint.http_address, "/livez") == (200, "ok\n")
+    assert caplog.text == ""
 
 
 def test_slow_clients(monkeypatch):

@@ -7,12 +7,15 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 
 import grpc
 import pytest
 from tests.serve.conftest import find
+from tests.serve.rawclient import PREFACE
 from tests.serve.test_etcdctl import etcdctl_of
 
 from revstore.config import StorageConfig
@@ -58,6 +61,22 @@ def connects(new_client, endpoint, found):
         assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - what else fails
         return False
     return True
+
+
+def test_a_handshake_that_ends_after_the_stop(certificates, new_client):
+    """The connection that it makes is closed: nobody would serve it, or end it."""
+    context = ssl.create_default_context(cafile=f"{certificates}/ca.pem")
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with served(**own(certificates)) as endpoint:
+        host, port = endpoint.address.split(":")
+        late = socket.create_connection((host, int(port)), 20)
+        # The server accepts connections in turn.
+        assert connects(new_client, endpoint, credentials(certificates))
+    with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(late) as found:
+        found.sendall(PREFACE)
+        assert found.recv(100) == b""
+    late.close()
 
 
 @pytest.mark.parametrize("mutual", [False, True])

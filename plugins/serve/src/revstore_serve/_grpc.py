@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,16 @@ __all__ = ["Transport"]
 _LARGEST_MESSAGE = 2 << 20
 # Seconds that streams have to end with a reason, even if other calls have none.
 _PATIENCE = 1.0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False for a client that has gone while an answer was sent to it, which gRPC logs as
+    an error with a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),

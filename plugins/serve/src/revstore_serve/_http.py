@@ -145,8 +145,10 @@ class HttpServer:
         self._connections[task] = connection
         try:
             await connection.run(self._admits(writer))
-        except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
-            pass  # the client is gone, or the endpoint has waited long enough
+        except (OSError, asyncio.CancelledError):
+            # The client is gone, for which the system has many words, or the endpoint has waited
+            # long enough.
+            pass
         finally:
             del self._connections[task]
             writer.transport.abort() if self.ending else writer.close()
