@@ -4,23 +4,29 @@ send. Another client of the same server goes on."""
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hpack
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.serve import rawclient
 from tests.serve.conftest import Client
 from tests.serve.rawclient import Raw, frame, headers, prefixed
 
 from revstore.memory import MemoryBackend
+from revstore.testing._support import wait_until
 from revstore_serve import _connection, serve
 from revstore_serve._proto import message
 
 pytestmark = pytest.mark.slow
 
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
 RANGE = b"/etcdserverpb.KV/Range"
 LARGE = 300_000
 WINDOW = struct.Struct(">HI").pack
@@ -64,6 +70,10 @@ def statuses(raw: Raw, count: int) -> dict[int, bytes]:
 def answered(raw: Raw) -> list[tuple[int, int, int, bytes]]:
     """Wait until the server has read all that was sent; return the frames of the meantime."""
     raw.send(frame(rawclient.PING, 0, 0, b"all read"))
+    return until_answered(raw)
+
+
+def until_answered(raw: Raw) -> list[tuple[int, int, int, bytes]]:
     found = []
     for each in raw.frames():
         found.append(each)
@@ -177,3 +187,57 @@ def test_compressed_messages_that_are_cut_off(address, cut):
     )
     assert statuses(raw, 1) == {1: b"13"}
     raw.close()
+
+
+CALLS = st.sampled_from([1, 3, 5, 7])
+CREATE = prefixed(message("WatchRequest")(create_request={"key": b"a"}).SerializeToString())
+SIZES = st.sampled_from([1, 5, 1000, 65535, 1 << 20, (1 << 31) - 1]).map(struct.Struct(">I").pack)
+PIECES = st.sampled_from([CREATE, CREATE[:4], CREATE[4:], b"", b"\0" * 5, b"\1\0\0\0\1x"])
+KEEPALIVE = b"/etcdserverpb.Lease/LeaseKeepAlive"
+PATHS = st.sampled_from([RANGE, b"/etcdserverpb.Watch/Watch", KEEPALIVE])
+TIMES = st.sampled_from([b"1n", b"1u", b"5m", b"1H", b"99999999H", b"", b"-1S"])
+#: Frames that are valid by themselves, and often where they come.
+STEPS = st.one_of(
+    st.builds(
+        lambda number, path, flags, when: frame(1, flags, number, headers(path, *when)),
+        CALLS,
+        PATHS,
+        st.sampled_from([4, 4, 5]),
+        st.lists(TIMES.map(lambda each: (b"grpc-timeout", each)), max_size=1),
+    ),
+    st.builds(frame, st.just(0), st.integers(0, 1), CALLS, PIECES),
+    st.builds(frame, st.just(3), st.just(0), CALLS, st.just(b"\0\0\0\x08")),
+    st.builds(frame, st.just(8), st.just(0), CALLS | st.just(0), SIZES),
+    st.builds(frame, st.just(4), st.just(0), st.just(0), SIZES.map(lambda size: b"\0\4" + size)),
+    st.builds(call, CALLS, st.sampled_from([b"a", b"large"])),
+)
+
+
+def used() -> tuple[int, int]:
+    """How many threads and files this process has."""
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
+def test_any_order_of_frames(address, bystander, caplog):
+    """The server answers or closes, finds no defect, and keeps nothing of those that are gone."""
+    bystander.call("KV/Range", key=b"a")
+    before = used()
+
+    @settings(max_examples=60 * LONG, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(st.lists(STEPS, max_size=12), st.booleans())
+    def run(steps: list[bytes], reset: bool) -> None:
+        raw = Raw(address)
+        try:
+            raw.send(*steps, frame(rawclient.PING, 0, 0, b"all read"))
+            kinds = [(kind, flags) for kind, flags, *_ in until_answered(raw)]
+        except ConnectionError:
+            kinds = [(rawclient.GOAWAY, 0)]
+        assert {(rawclient.PING, rawclient.ACK), (rawclient.GOAWAY, 0)} & set(kinds)
+        raw.reset() if reset else raw.close()
+        assert bystander.call("KV/Range", key=b"a").count == 1
+
+    run()
+    wait_until(lambda: used()[1] <= before[1], "the server closes what clients left")
+    assert used()[0] <= before[0] + 1
+    assert caplog.text == ""
