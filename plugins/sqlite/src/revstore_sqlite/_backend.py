@@ -103,9 +103,7 @@ class SQLiteBackend(Backend):
         self._hub = Hub(self._reader, self._store, options.poll_interval, self._stop)
         self._writer = Writer(link, self._store, self._stop, self._hub)
         self._housekeeper = Housekeeper(self._reader, self._writer, self._stop, self._clock)
-        self._leases = SQLiteLeases(
-            self._reader, self._writer, self._clock, self._wait, self._housekeeper.wake
-        )
+        self._leases = SQLiteLeases(self._reader, self._writer, self._clock, self._wait)
         self._closes[:] = [
             lambda: self._hub.close(0.4),
             self._housekeeper.wake,
@@ -186,10 +184,7 @@ class SQLiteBackend(Backend):
                 f"the value of {len(value)} bytes is over sqlite's limit of {MAX_VALUE}", key=key
             )
         operation = Put(key, value, expected_revision, ttl, self._clock)
-        result = self._writer.submit(operation, self._wait(timeout))
-        if ttl:
-            self._housekeeper.wake()
-        return result
+        return self._writer.submit(operation, self._wait(timeout))
 
     def delete(
         self, key: str, *, expected_revision: int, timeout: float | None = None
@@ -210,7 +205,6 @@ class SQLiteBackend(Backend):
         except OutcomeUnknown as error:
             let_out(error)
             return [error] * len(bodies)
-        self._housekeeper.wake()
         answers: list[TransactionResult[T] | Exception] = []
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, Exception):

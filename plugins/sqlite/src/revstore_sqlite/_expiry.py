@@ -19,7 +19,8 @@ from revstore_sqlite._writer import Writer
 __all__ = ["Housekeeper", "sweep_log"]
 
 _log = Log("revstore_sqlite")
-#: Seconds between two checks for keys to which other processes gave a ttl, and that outlive those.
+#: Seconds between two checks for keys to which this or another process gave a ttl meanwhile. It is
+#: the shortest ttl, so each of them ends after a check, and nobody needs to wake the thread.
 _LOOK_EVERY = 1.0
 #: Keys deleted, or revisions compacted, in one transaction: milliseconds each, some tens at worst.
 _BATCH = 1000
@@ -60,8 +61,7 @@ class Housekeeper:
         self._thread = start_thread(self._run, "revstore-sqlite-housekeeper")
 
     def wake(self) -> None:
-        """Make the thread look at once: a new key may be the next to expire, or the thread is to
-        end."""
+        """Make the thread look at once."""
         self._news.set()
 
     def _run(self) -> None:

@@ -131,18 +131,15 @@ class SQLiteLeases(Leases):
         writer: Writer,
         clock: Callable[[], float],
         wait: Callable[[float | None], float],
-        granted: Callable[[], None],
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._clock = clock
         self._wait = wait
-        self._granted = granted
 
     def grant(self, ttl: int, *, lease: int = 0, timeout: float | None = None) -> LeaseInfo:
         check_grant(ttl, lease)
         granted = self._writer.submit(_Grant(ttl, lease, self._clock), self._wait(timeout))
-        self._granted()
         return LeaseInfo(granted, ttl, float(ttl))
 
     def keep_alive(self, lease: int, *, timeout: float | None = None) -> LeaseInfo:
