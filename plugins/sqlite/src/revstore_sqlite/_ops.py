@@ -5,8 +5,8 @@ from __future__ import annotations
 import abc
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from revstore.backend_tools import Change
 from revstore.errors import Compacted, FutureRevision, NoSpace, ReadOnly
@@ -135,14 +135,25 @@ class Transaction:
         self.raw.execute(_sql.DELETE_STATE, (previous.key,))
         events.append(WatchEvent(WatchEventType.DELETED, gone, previous))
 
-    def write(self, changes: Sequence[Change], clock: Callable[[], float]) -> None:
-        """Make the changes, each of another key and in key order, in one revision."""
+    def write(
+        self,
+        changes: Sequence[Change],
+        clock: Callable[[], float],
+        known: Mapping[str, tuple[Any, ...] | None],
+    ) -> None:
+        """Make the changes, each of another key and in key order, in one revision.
+
+        ``known`` are rows of FIND that were read since the last write.
+        """
         revision = self.next_revision()
         events: list[WatchEvent] = []
         for change in changes:
-            row = self.raw.execute(_sql.FIND, (change.key,)).fetchone()
+            if change.key in known:
+                row = known[change.key]
+            else:
+                row = self.raw.execute(_sql.FIND, (change.key,)).fetchone()
             if change.value is None:
-                if change.previous is not None:
+                if row is not None and change.previous is not None:
                     self._delete(change.previous, row[-1], revision, events)
                 continue
             lease, expires_at = change.lease, None

@@ -29,6 +29,8 @@ class _Body(Overlay):
     def __init__(self, txn: Transaction) -> None:
         super().__init__(txn.revision)
         self._txn = txn
+        #: What ``Transaction.write`` would read again.
+        self.rows: dict[str, tuple[Any, ...] | None] = {}
         #: The error with which sqlite failed, whatever the body did with it.
         self.failure: Exception | None = None
 
@@ -41,6 +43,7 @@ class _Body(Overlay):
 
     def stored(self, key: str) -> KeyValue | None:
         row = self._rows(_sql.FIND_VALUE, (key,)).fetchone()
+        self.rows[key] = None if row is None else row[2:6] + row[-2:]
         return None if row is None else key_value(*row[:-2])
 
     def stored_range(
@@ -105,7 +108,7 @@ class Bodies(Operation[list[TransactionResult[T] | BaseException]], Generic[T]):
         changes = seen.changes()
         if changes:
             try:
-                txn.write(changes, self.clock)
+                txn.write(changes, self.clock, seen.rows)
             except StorageError as error:  # no revisions are left: nothing was written yet
                 let_out(error)
                 return error
