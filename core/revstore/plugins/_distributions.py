@@ -6,8 +6,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import Distribution
+from typing import Any
 
 import attrs
 
@@ -42,18 +45,82 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def declared(group: str) -> Iterator[Declared | Unreadable]:
-    """Yield the declarations in ``group``, in the order of the path.
+def declared(group: str) -> Sequence[Declared | Unreadable]:
+    """Return the declarations in ``group``, in the order of the path.
 
     If there are several copies of a distribution, the first counts, as for imports. Folders that an
-    interrupted pip leaves behind (``~name``), and those without a name, are skipped.
+    interrupted pip leaves behind (``~name``), and those without a name, are skipped. What is
+    installed or removed meanwhile counts from the next call on.
     """
+    global _last  # noqa: PLW0603 - one for the process, as is what is installed
+    scan = _last
+    if scan is None or not scan.is_current():
+        scan = _Scan()
+        _last = scan if scan.settled else None
+    return scan.declared(group)
+
+
+# Seconds after which a folder that has changed again shows it by another time.
+_TICK = 2.0
+
+
+class _Scan:
+    """What was installed at one moment. To read it takes milliseconds, to see whether anything has
+    changed a twentieth."""
+
+    def __init__(self) -> None:
+        now = time.time()
+        self._places = _places()
+        self._distributions = list(importlib.metadata.distributions())
+        folders = list(map(_folder, self._distributions))
+        files = [os.path.join(folder, "entry_points.txt") for folder in folders]
+        self._stamps = [(file, _stamp(file)) for file in files]
+        self._groups: dict[str, Sequence[Declared | Unreadable]] = {}
+        stamps = [stamp for _, stamp in (*self._places[1], *self._stamps)]
+        #: Whether each later change will show. The distributions of other finders may show none.
+        self.settled = all(folders) and all(
+            stamp is None or now - stamp[0] / 1e9 > _TICK for stamp in stamps
+        )
+
+    def is_current(self) -> bool:
+        """Return whether all is as it was."""
+        return _places() == self._places and all(
+            _stamp(file) == stamp for file, stamp in self._stamps
+        )
+
+    def declared(self, group: str) -> Sequence[Declared | Unreadable]:
+        """Return the declarations in ``group``."""
+        found = self._groups.get(group)
+        if found is None:
+            found = self._groups[group] = tuple(_declared(self._distributions, group))
+        return found
+
+
+_last: _Scan | None = None
+
+
+def _places() -> tuple[list[int], list[tuple[str, tuple[int, int] | None]]]:
+    """Return what finds distributions, and the folders in which they are found, with their
+    stamps."""
+    return list(map(id, sys.meta_path)), [(path, _stamp(path or ".")) for path in sys.path]
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return what differs once a file or folder has changed; None if it does not exist."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _declared(distributions: Iterable[Distribution], group: str) -> Iterator[Declared | Unreadable]:
     seen = set()
-    for distribution in importlib.metadata.distributions():
+    for distribution in distributions:
         folder = _folder(distribution)
         name, version = _name_of_folder(folder)
         try:
-            name = name or _header(distribution, "Name")
+            name = name or _header(distribution.metadata, "Name")
             # The remains of an older copy may have no entry points; they hide nothing.
             text = distribution.read_text("entry_points.txt")
             if not text or not _NAME.fullmatch(name) or normal(name) in seen:
@@ -86,18 +153,15 @@ def _name_of_folder(folder: str) -> tuple[str, str]:
     return (name or "~"), version.partition("-")[0]
 
 
-def _header(distribution: Distribution, name: str) -> str:
-    metadata = distribution.metadata
+def _header(metadata: Any, name: str) -> str:
     return str(metadata[name] or "") if name in metadata else ""
 
 
 def _described(distribution: Distribution, name: str, version: str) -> tuple[str, str]:
     """Return name and version by the metadata, else those of the folder."""
     try:
-        return (
-            _header(distribution, "Name") or name,
-            _header(distribution, "Version") or version,
-        )
+        metadata = distribution.metadata
+        return _header(metadata, "Name") or name, _header(metadata, "Version") or version
     except Exception:  # noqa: BLE001 - metadata may be absent or anything
         return name, version
 
