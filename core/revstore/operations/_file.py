@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, Protocol
 
 import msgspec
@@ -182,28 +182,30 @@ class BackupWriter:
         self._compression = header.compression
         self._compressor = _compressor(header.compression)
         self._sha256 = hashlib.sha256()
-        self._encode = msgspec.json.Encoder().encode
+        self._encode_lines = msgspec.json.Encoder().encode_lines
         #: How many records, and how many bytes in the file, were written.
         self.count = 0
         self.size = 0
         self._behind = Behind(self._write)
-        self._behind.give([self._encode(header) + b"\n"])
+        self._behind.give([self._encode_lines([header])])
 
     def write(
-        self, kvs: Iterable[KeyValue], expiry: Callable[[KeyValue], tuple[float | None, int]]
+        self, kvs: Sequence[KeyValue], expiry: Callable[[KeyValue], tuple[float | None, int]]
     ) -> None:
         """Write keys, which are in order; ``expiry`` returns the ttl and lease of one that
         expires."""
-        parts: list[bytes] = []
-        encode = self._encode
+        lines: list[_Line] = []
         for kv in kvs:
-            value = kv.value
-            line = _Line(kv.key, len(value), kv.revision, kv.create_revision, kv.version)
+            line = _Line(kv.key, len(kv.value), kv.revision, kv.create_revision, kv.version)
             if kv.lease:
                 ttl, lease = expiry(kv)
                 line = msgspec.structs.replace(line, ttl=ttl, lease=lease)
-            parts += (encode(line), b"\n", value, b"\n")
-        self.count += len(parts) // 4
+            lines.append(line)
+        # The loops are in C: this is most of what a backup costs beside the list.
+        parts = [b"\n"] * (4 * len(lines))
+        parts[::4] = self._encode_lines(lines).split(b"\n")[:-1]
+        parts[2::4] = [kv.value for kv in kvs]
+        self.count += len(lines)
         self._behind.give(parts)
 
     def finish(self) -> str:
