@@ -29,7 +29,7 @@ from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
 from revstore.operations import Merge, backup, copy, open_backup, restore, verify
 from revstore.operations._file import Record
-from revstore.operations._marker import Marker, read_marker, set_marker
+from revstore.operations._marker import Marker, clear_marker, read_marker, set_marker
 from revstore.operations._target import check_fits
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
@@ -151,19 +151,60 @@ def test_another_unfinished_operation_is_not_mixed(made, tmp_path):
             restore(target, source)
 
 
-def test_an_unfinished_operation_on_all_keys_bars_those_on_some(tmp_path):
+@pytest.mark.parametrize(
+    ("unfinished", "prefix", "refused"),
+    [
+        ("", "/a/", True),
+        ("/", "/a/", True),
+        ("/a/", "", True),
+        ("/a/", "/", True),
+        ("/a/", "/a/", True),
+        ("/a", "/ab/", True),
+        ("/ab/", "/a", True),
+        ("/a/x/", "/a/y/", True),  # one marker for both
+        ("/b/", "/a/", False),
+        ("/a/", "/ab/", False),
+        ("/ab/", "/a/", False),
+    ],
+)
+def test_an_unfinished_operation_bars_those_that_have_keys_in_common(
+    unfinished, prefix, refused, tmp_path
+):
     """It goes on as if nobody had written anything but itself."""
+    name = f"{prefix or '/'}x"
     with MemoryBackend() as store, MemoryBackend() as target:
-        store.put("/a/x", b"x", expected_revision=0)
-        backup(store, tmp_path / "a", prefix="/a/")
-        set_marker(target, "", Marker("restore", "0" * 64, "2026-01-01", {"prefix": ""}))
-        with open_backup(tmp_path / "a") as source, pytest.raises(StoreInUse, match="2026-01-01"):
-            restore(target, source)
-        with pytest.raises(StoreInUse, match="2026-01-01"):
-            copy(store, target, prefix="/a/")
-        with MemoryBackend() as third, pytest.raises(StoreInUse, match="2026-01-01"):
-            copy(target, third, prefix="/a/")
-        assert target.count("").count == 1
+        store.put(name, b"x", expected_revision=0)
+        backup(store, tmp_path / "a", prefix=prefix)
+        marker = Marker("restore", "0" * 64, "2026-01-01", {"prefix": unfinished})
+        set_marker(target, unfinished, marker)
+        with open_backup(tmp_path / "a") as source, MemoryBackend() as third:
+            for run in (
+                lambda: restore(target, source, prefix=prefix, merge=Merge.SKIP),
+                lambda: copy(store, target, prefix=prefix, replace=True),
+                lambda: copy(target, third, prefix=prefix),
+            ):
+                if refused:
+                    with pytest.raises(StoreInUse, match="2026-01-01"):
+                        run()
+                    assert target.get(name).kv is None
+                    assert third.count("").count == 0
+                else:
+                    run()
+        assert read_marker(target, unfinished) == marker
+
+
+def test_a_marker_is_found_among_many_keys(tmp_path):
+    with MemoryBackend() as store, MemoryBackend() as target:
+        for number in range(1200):
+            store.put(f"/a/{number}", b"", expected_revision=0)
+            store.put(f"/b{number}", b"", expected_revision=0)
+        store.put("/a-/x", b"", expected_revision=0)
+        for prefix in ("/a/", "/a-/", "/b7/", "/b999/", "/c/", "b/"):
+            set_marker(store, prefix, Marker("restore", "", "2026-01-01", {"prefix": prefix}))
+            with pytest.raises(StoreInUse, match=f"prefix '{prefix}'"):
+                copy(store, target)
+            clear_marker(store, prefix)
+        assert copy(store, target).keys == 2401
 
 
 @pytest.mark.parametrize("prefix", ["", "/registry/", "/registry", "/registry/pods/"])

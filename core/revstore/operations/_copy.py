@@ -158,13 +158,7 @@ class Copying:
             InvalidArgument: source and target are one store.
         """
         self._writer = self._new_writer(force=True)
-        unfinished = read_marker(self.source, self.prefix, timeout=self.timeout)
-        if unfinished is not None:
-            message = (
-                f"the source is incomplete: the operation {unfinished.operation!r} from "
-                f"{unfinished.source} is unfinished in it"
-            )
-            raise StoreInUse(message, key=marker_key(self.prefix))
+        check_complete(self.source, self.prefix, timeout=self.timeout)
         status = self.source.status(timeout=self.timeout)
         other = self.target.status(timeout=self.timeout)
         if (status.store_id, status.server) == (other.store_id, other.server):
@@ -183,9 +177,7 @@ class Copying:
             # An earlier call that still runs notices this with its next write, and ends.
             self._save(found.details.get("run", ""), {"run": self._run})
             return
-        if self.prefix:
-            check_complete(self.source, "", timeout=self.timeout)
-            check_complete(self.target, "", timeout=self.timeout)
+        check_complete(self.target, self.prefix, timeout=self.timeout)
         first = self.target.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout).kvs
         if first and not replace and not self._is_equal():
             message = (

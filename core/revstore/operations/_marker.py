@@ -6,10 +6,12 @@ name after it. So no reader of objects sees it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from revstore.backend import Backend
-from revstore.errors import StoreInUse
+from revstore.errors import AccessDenied, StoreInUse
 from revstore.values import KeyValue
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 _NAME = "/revstore.unfinished"
+_PAGE = 500
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,13 +122,62 @@ def unfinished(backend: Backend, prefix: str = "", *, timeout: float | None = No
 
 
 def check_complete(backend: Backend, prefix: str, *, timeout: float | None = None) -> None:
-    """Check that no operation on all keys, or on keys with ``prefix``, is unfinished.
+    """Check that no unfinished operation has keys in common with one on keys with ``prefix``.
+
+    They have if one prefix begins with the other. Operations whose prefixes agree in the first
+    segment share a marker, so they count as well. Markers that the user may not read, outside of
+    ``prefix``, are left out.
 
     Raises:
         StoreInUse: one is.
     """
-    for each in {"", prefix}:
-        found = unfinished(backend, each, timeout=timeout)
-        if found:
-            message = f"the store is incomplete: finish this first: {found}"
-            raise StoreInUse(message, key=marker_key(each))
+    for kv in _markers_near(backend, prefix, timeout):
+        found = marker_of(kv)
+        other = found.details.get("prefix", "")
+        shared = kv.key == marker_key(prefix)
+        if shared or prefix.startswith(other) or other.startswith(prefix):
+            message = (
+                f"the store is incomplete: finish this first: {found.operation} of the keys with "
+                f"the prefix {other!r} from {found.source}, begun at {found.began}"
+            )
+            raise StoreInUse(message, key=kv.key)
+
+
+def _markers_near(backend: Backend, prefix: str, timeout: float | None) -> Iterator[KeyValue]:
+    """Yield all markers whose operations may have keys in common with one on ``prefix``."""
+    own = marker_key(prefix)
+    above = {marker_key(prefix[:end]) for end in range(len(prefix) + 1)}
+    for key in sorted(above):
+        try:
+            kv = backend.get(key, timeout=timeout).kv
+        except AccessDenied:
+            if key == own:
+                raise
+            continue
+        if kv is not None:
+            yield kv
+    start, more = "", not prefix.startswith(_segment(prefix))
+    while more:
+        page = backend.list(prefix, start=start, limit=_PAGE, keys_only=True, timeout=timeout)
+        for key in [each.key for each in page.kvs if is_marker(each.key)]:
+            kv = backend.get(key, timeout=timeout).kv
+            if kv is not None:
+                yield kv
+        more = page.more
+        if more:
+            start = _after(page.kvs[-1].key)
+
+
+def _segment(key: str) -> str:
+    return marker_key(key).removesuffix(_NAME) + "/"
+
+
+def _after(key: str) -> str:
+    """Return the next key after ``key`` at which there may be a marker.
+
+    A segment has one marker, so all its other keys are passed over.
+    """
+    segment = _segment(key)
+    if not key.startswith(segment):
+        return key + "\0"
+    return marker_key(key) if key < marker_key(key) else segment[:-1] + "0"

@@ -178,8 +178,7 @@ class _Restore:
                 "choose an empty store"
             )
             raise StoreInUse(message, key=marker_key(self.prefix))
-        if self.prefix:
-            check_complete(self.backend, "", timeout=self.timeout)
+        check_complete(self.backend, self.prefix, timeout=self.timeout)
         key = self._first_key() if self.merge is None else ""
         if key:
             message = (
