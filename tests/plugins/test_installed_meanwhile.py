@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -86,3 +87,19 @@ def test_nothing_is_read_again_without_a_change(monkeypatch, tmp_path):
     assert declared(GROUP) is not second
     let_time_pass(tmp_path)
     assert declared(GROUP) is declared(GROUP)
+
+
+def test_what_could_not_be_read_is_tried_again(monkeypatch, tmp_path):
+    """The cause may pass without a change of any file, as when too many files are open."""
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    change(tmp_path, "install", "one")
+    let_time_pass(tmp_path)
+    assert declared("another.group") == ()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        meanwhile = declared(GROUP)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [type(each) for each in meanwhile] == [Unreadable]
+    assert [type(each) for each in declared(GROUP)] == [Declared]

@@ -44,7 +44,7 @@ HARMLESS = {
     "revstore/operations/_backup.py backup": _NEXT_TRY,
     "revstore/operations/_export.py export_objects": _NEXT_TRY,
     "revstore/operations/_verify.py verify": _WORDS_ONLY,
-    "revstore/plugins/_distributions.py declared": "nothing is held there, and nothing begun",
+    "revstore/plugins/_distributions.py _declared": "nothing is held there, and nothing begun",
     "revstore_etcd2/_reconnect.py Reconnecting._follow": _OWN_THREAD,
     "revstore_etcd3/_stream.py _events": _WORDS_ONLY,
     "revstore_etcd3/_watch.py _History._read": _OWN_THREAD,

@@ -92,7 +92,10 @@ class _Scan:
         """Return the declarations in ``group``."""
         found = self._groups.get(group)
         if found is None:
-            found = self._groups[group] = tuple(_declared(self._distributions, group))
+            found = tuple(_declared(self._distributions, group))
+            # What keeps a file from being read may pass without a change of the file.
+            if not any(isinstance(each, Unreadable) for each in found):
+                self._groups[group] = found
         return found
 
 
