@@ -46,6 +46,9 @@ def main() -> int:
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     finally:
         runs = False
+        # Python ends itself by SIGINT, whatever the exit code is, if the last text that it ran,
+        # such as that of a namedtuple, was interrupted. This is a later one.
+        exec("")  # noqa: S102
 
 
 def _imported() -> Callable[[], int] | None:

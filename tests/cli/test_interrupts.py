@@ -37,6 +37,15 @@ class Owner:
     member = Member()
 """
 
+#: Strikes in a text that is run, as those of named tuples are when their module is imported.
+STRIKE_IN_A_TEXT = """
+import signal, sys
+from revstore import __main__
+
+__main__._imported = lambda: lambda: exec("signal.raise_signal(signal.{signal})")
+sys.exit(__main__.main())
+"""
+
 ANNOUNCED = """
 import sys
 from revstore.__main__ import main
@@ -68,6 +77,15 @@ def test_a_signal_at_any_import_is_silent(revstore, name, code):
             return
         assert (done.returncode, done.stdout, done.stderr) == (code, "", ""), count
     raise AssertionError("it never came through")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_a_text_is_run_ends_the_command_with_its_code(name, code, tmp_path):
+    """Python remembers it, and would end ``python -m revstore`` by SIGINT."""
+    (tmp_path / "strike.py").write_text(STRIKE_IN_A_TEXT.format(signal=name))
+    command = [sys.executable, "-m", "strike"]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 @pytest.mark.slow
