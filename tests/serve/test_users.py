@@ -663,6 +663,8 @@ USERS = "[users.a]\n"
         ("password = secret", "TOML: see line 1"),
         ("[users.a]\n\nx = 'secret\n", "in TOML"),
         ("\udcff", "a readable file"),
+        ("x = " + "[" * 100_000, "in TOML"),
+        ("\ufeff[other]", "only users in the file"),
         ("[other]", "only users in the file"),
         ("users = 1", "a table in users"),
         ("users.a = 'secret'", "a table in users.a"),

@@ -12,12 +12,14 @@ Each command is one module, imported when that command runs. Exit codes:
 ==== ============================================================================
 
 A plugin's command takes ``Session``, ``pass_session`` and ``store_options`` from here, and so has
-``--store`` and ``--config`` as the others do: ``session.factory`` opens what they name.
+``--store`` and ``--config`` as the others do: ``session.factory`` opens what they name. ``TEXT`` is
+the type of arguments and options that are paths, URLs, addresses or names.
 """
 
 from __future__ import annotations
 
 from revstore.cli._main import run
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 
-__all__ = ["Session", "pass_session", "run", "store_options"]
+__all__ = ["TEXT", "Session", "pass_session", "run", "store_options"]

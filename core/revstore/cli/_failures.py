@@ -124,7 +124,8 @@ def one_line(error: BaseException) -> str:
         advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
         text = f"{error}: {advice}" if advice else str(error)
     elif isinstance(error, OSError):
-        text = str(error)
+        named = error.filename and error.strerror
+        text = f"{error.filename}: {error.strerror}" if named else str(error)
     else:
         text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
     return printable(" ".join(text.split()))

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from revstore.cli._failures import Misconfigured
+from revstore.cli._text import TEXT
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
 from revstore.operations import BackupReader, OnProgress, open_backup
@@ -24,7 +25,8 @@ __all__ = ["about_clients", "backup_at", "keys", "opened", "prefix_option", "sto
 
 prefix_option = click.option(
     "--prefix",
-    default="",
+    type=TEXT,
+    callback=lambda _, __, value: value or "",
     metavar="PREFIX",
     help="Only keys that begin with PREFIX, such as /registry/; needed where a user may not use "
     "other keys.  [default: all keys]",
@@ -36,6 +38,8 @@ def store_at(place: str) -> Iterator[Backend]:
     """Open the store that ``place`` names: a URL, or a TOML file as for --config."""
     from revstore.factory import StorageFactory
 
+    if "://" not in place and not Path(place).exists():
+        raise Misconfigured(f"{place}: there is no such file, and it is no URL of a store")
     try:
         config = StorageConfig.load(Path(place) if _is_file(place) else place)
     except ConfigError as error:

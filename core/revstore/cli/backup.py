@@ -11,13 +11,14 @@ from revstore.cli._output import dump_json
 from revstore.cli._places import keys, prefix_option
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 from revstore.operations import backup, backup_to
 
 __all__ = ["command"]
 
 
 @click.command("backup", short_help="Write everything in the store to a file.")
-@click.argument("file")
+@click.argument("file", type=TEXT)
 @prefix_option
 @click.option(
     "--compression",

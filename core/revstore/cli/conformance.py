@@ -11,6 +11,7 @@ from revstore.cli._failures import Failed
 from revstore.cli._output import dump_json
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import TableWriter
+from revstore.cli._text import TEXT
 from revstore.config import StorageConfig
 from revstore.plugins import PluginState, check_backend, open_backend
 
@@ -21,7 +22,7 @@ __all__ = ["command"]
 
 
 @click.command("conformance", short_help="Test the guarantees of a store.")
-@click.argument("url", required=False)
+@click.argument("url", required=False, type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="Print each guarantee as JSON.")
 @click.option(
     "--histories",

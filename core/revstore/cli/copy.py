@@ -9,14 +9,15 @@ from revstore.cli._output import dump_json
 from revstore.cli._places import about_clients, keys, prefix_option, store_at
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 from revstore.operations import copy
 
 __all__ = ["command"]
 
 
 @click.command("copy", short_help="Make a store equal to another.")
-@click.argument("source", metavar="FROM")
-@click.argument("target", metavar="TO")
+@click.argument("source", metavar="FROM", type=TEXT)
+@click.argument("target", metavar="TO", type=TEXT)
 @click.option("--follow", is_flag=True, help="Go on with the changes in FROM, until Ctrl-C.")
 @click.option(
     "--replace",

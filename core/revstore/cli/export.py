@@ -11,6 +11,7 @@ from revstore.cli._output import dump_json
 from revstore.cli._progress import progress_bar
 from revstore.cli._scope import resolve, scope_option
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT, names_of
 from revstore.kinds import ResourceInfo
 from revstore.operations import export_objects
 
@@ -23,6 +24,7 @@ __all__ = ["command"]
     "-o",
     "--output",
     required=True,
+    type=TEXT,
     metavar="PATH",
     help="A folder; or a file whose name ends in .yaml or .jsonl; or - for standard output.",
 )
@@ -105,5 +107,4 @@ def command(
 
 
 def _infos(session: Session, types: tuple[str, ...]) -> list[ResourceInfo]:
-    names = [name for each in types for name in each.split(",") if name]
-    return [resolve(session, name).info for name in names]
+    return [resolve(session, name).info for name in names_of(types)]

@@ -8,13 +8,14 @@ import click
 from revstore.cli._output import dump_json
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 from revstore.operations import import_objects
 
 __all__ = ["command"]
 
 
 @click.command("import", short_help="Store objects from manifests as they are.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=TEXT)
 @click.option(
     "--preserve-uids",
     is_flag=True,

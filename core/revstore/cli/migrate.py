@@ -9,6 +9,7 @@ from revstore.cli._output import dump_json
 from revstore.cli._places import about_clients, keys, prefix_option, store_at
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 from revstore.config import redact_url
 from revstore.operations import DEFAULT_REASON, MigrationResult, migrate
 
@@ -16,8 +17,8 @@ __all__ = ["command"]
 
 
 @click.command("migrate", short_help="Move a store that is in use.")
-@click.argument("source", metavar="FROM")
-@click.argument("target", metavar="TO")
+@click.argument("source", metavar="FROM", type=TEXT)
+@click.argument("target", metavar="TO", type=TEXT)
 @click.option(
     "--replace",
     is_flag=True,

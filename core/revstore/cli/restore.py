@@ -9,13 +9,14 @@ from revstore.cli._output import dump_json
 from revstore.cli._places import backup_at, keys
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import TEXT
 from revstore.operations import Merge, RestoreResult, restore
 
 __all__ = ["command"]
 
 
 @click.command("restore", short_help="Fill an empty store from a backup.")
-@click.argument("file")
+@click.argument("file", type=TEXT)
 @click.option(
     "--merge",
     type=click.Choice([str(each) for each in Merge]),
@@ -23,6 +24,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--prefix",
+    type=TEXT,
     metavar="PREFIX",
     help="Only keys that begin with PREFIX.  [default: all keys of the backup]",
 )

@@ -8,6 +8,7 @@ from revstore.cli._output import dump_json
 from revstore.cli._progress import progress_bar
 from revstore.cli._scope import resolve
 from revstore.cli._session import Session, pass_session, store_options
+from revstore.cli._text import names_of
 from revstore.kinds import for_prefix
 from revstore.operations import RewriteResult, rewrite
 
@@ -56,9 +57,7 @@ def command(
     if until and not everything:
         raise click.UsageError("--until needs --all", context)
     factory = session.factory
-    names = [name for each in resources for name in each.split(",") if name]
-    if len(names) < len(resources):
-        raise click.UsageError("a resource is empty", context)
+    names = names_of(resources)
     if names:
         infos = list(dict.fromkeys(resolve(session, name).info for name in names))
     else:

@@ -10,14 +10,15 @@ from revstore.cli._places import keys, opened, prefix_option
 from revstore.cli._progress import progress_bar
 from revstore.cli._session import Session, pass_session, store_options
 from revstore.cli._table import TableWriter
+from revstore.cli._text import TEXT
 from revstore.operations import verify
 
 __all__ = ["command"]
 
 
 @click.command("verify", short_help="Compare two stores, or a store and a backup.")
-@click.argument("source", metavar="FROM")
-@click.argument("target", metavar="[TO]", required=False)
+@click.argument("source", metavar="FROM", type=TEXT)
+@click.argument("target", metavar="[TO]", required=False, type=TEXT)
 @prefix_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @store_options

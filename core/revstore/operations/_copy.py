@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from revstore.backend import Backend, BackendWatch
+from revstore.deadlines import check_count
 from revstore.errors import (
     Compacted,
     CorruptObject,
@@ -112,6 +113,8 @@ def copy(
         ValueTooLarge: the target does not take a value.
     """
     stop = threading.Event() if stop is None else stop
+    if bump is not None:
+        check_count("bump", bump, 0)
     with denied(prefix):
         work = Copying(source, target, prefix, timeout, on_progress, leases)
         work.begin(replace=replace)
@@ -162,7 +165,8 @@ class Copying:
         status = self.source.status(timeout=self.timeout)
         other = self.target.status(timeout=self.timeout)
         if (status.store_id, status.server) == (other.store_id, other.server):
-            raise InvalidArgument("target", other.server, "another store than the source")
+            message = "the target is the source: a store cannot be copied into itself"
+            raise InvalidArgument("target", other.server, "another store", message=message)
         found = read_marker(self.target, self.prefix, timeout=self.timeout)
         if found is not None:
             ours = (_OPERATION, status.store_id, self.prefix)

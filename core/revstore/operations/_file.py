@@ -34,6 +34,8 @@ VERSION = 1
 _CHUNK = 1 << 20
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LONGEST_LINE = 1 << 20
+# No store takes more.
+_LARGEST_VALUE = 1 << 30
 #: Bytes of the last line.
 _LAST_LINE = 128
 
@@ -304,7 +306,7 @@ class BackupReader(Closing):
                     check_key(found.key)
                 except (*_UNREADABLE, InvalidArgument) as error:
                     raise self._invalid(f"a record cannot be read: {error}") from error
-                value = stream.read(found.size) if found.size >= 0 else b""
+                value = stream.read(found.size) if 0 <= found.size <= _LARGEST_VALUE else b""
                 if len(value) != found.size or stream.read(1) != b"\n":
                     raise self._invalid(f"the value of {found.key!r} is cut")
                 yield Record(

@@ -12,6 +12,7 @@ import attrs
 
 from revstore import kinds
 from revstore.errors import (
+    ConfigError,
     Conflict,
     CorruptObject,
     InvalidArgument,
@@ -147,6 +148,8 @@ class _Import:
                 target = self._targets[info] = _Target(self._factory, info, preserve=self._preserve)
             stored = self._store(target, key, obj, ttl)
         except _OF_OBJECTS as error:
+            if isinstance(error, ConfigError):
+                raise  # no object is to blame
             self._failed += 1
             if len(self._failures) < NAMED:
                 self._failures.append(Failure(manifest.where, key, str(error)))

@@ -45,8 +45,11 @@ def _of_file(path: str) -> Iterator[Manifest]:
             first = lines.peek().lstrip(b"\xef\xbb\xbf \t\r\n")
             is_lines = first.startswith(b"{") and first.rstrip().endswith(b"}")
             parts = _each_line(lines) if is_lines else _documents(lines)
+            number = 0
             for number, (line, data) in enumerate(parts, 1):
                 yield from _parsed(data, name, number, line)
+            if not number and path == STDIN:
+                raise ManifestError(name, "it is empty")
     except OSError as error:
         raise ManifestError(name, f"cannot be read: {error.strerror or error}") from error
 

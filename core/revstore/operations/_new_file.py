@@ -17,7 +17,7 @@ __all__ = ["new_file"]
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a new file that gets the name ``path``, durably, unless an exception is raised."""
-    path = path.resolve()
+    given, path = path, path.resolve()
     if path.exists() and not path.is_file():
         # Such as /dev/null, which must not become a file.
         raise InvalidArgument("path", str(path), "the name of a new file, or of a regular one")
@@ -29,8 +29,10 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(given)  # the other name says nothing to anybody
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import attrs
 
 from revstore.backend import Backend
+from revstore.deadlines import check_count
 from revstore.errors import InvalidArgument, StoreInUse, StoresDiffer
 from revstore.operations._backup import denied
 from revstore.operations._compare import differences, records_of
@@ -109,6 +110,8 @@ def restore(
     if not prefix.startswith(source.header.prefix):
         expected = f"a prefix that begins with {source.header.prefix!r}, as the backup's"
         raise InvalidArgument("prefix", prefix, expected)
+    if bump is not None:
+        check_count("bump", bump, 0)
     work = _Restore(
         backend, source, prefix, None if merge is None else Merge(merge), timeout, on_progress
     )
@@ -161,7 +164,9 @@ class _Restore:
         """Return the result if ``is_done``."""
         status = self.backend.status(timeout=self.timeout)
         before = self.source.header.revision
-        expire = status.compacted_revision >= before
+        # In the store of the backup itself, they are what they were.
+        same = status.store_id == self.source.header.store_id
+        expire = same or status.compacted_revision >= before
         return RestoreResult(self.source.count, 0, True, before, status.revision, expire)
 
     def begin(self) -> bool:

@@ -148,11 +148,15 @@ def _stored_values(storage: TypedStorage[Any], timeout: float | None) -> Iterato
         start, limit = page.kvs[-1].key + "\0", next_size(page)
 
 
+# Seconds; a machine cannot wait for any number of them.
+_LONGEST = 1e6
+
+
 class _Pace:
     """Waits, so that at most ``rate`` objects are rewritten in a second."""
 
     def __init__(self, rate: float) -> None:
-        self._step = 1 / rate if rate else 0.0
+        self._step = min(1 / rate, _LONGEST) if rate else 0.0
         self._next = time.monotonic()
 
     def wait(self) -> None:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from revstore.cli import Session, pass_session, store_options
+from revstore.cli import TEXT, Session, pass_session, store_options
 from revstore_encryption._configuration import KEY_SIZES
 from revstore_encryption._key_file import init, rotate
 from revstore_encryption._reload import exposure
@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command("init", short_help="Write a file with a fresh key.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=TEXT)
 @click.option(
     "--provider",
     type=click.Choice(list(KEY_SIZES)),
@@ -36,6 +36,7 @@ def command() -> None:
     "--resource",
     "resources",
     multiple=True,
+    type=TEXT,
     default=("secrets",),
     show_default=True,
     metavar="RESOURCE",
@@ -52,19 +53,24 @@ def init_command(session: Session, file: str, provider: str, resources: tuple[st
 
 
 @command.command("rotate", short_help="Add a fresh first key to a file.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=TEXT)
 @click.option(
     "--resource",
-    default="",
+    type=TEXT,
     metavar="RESOURCE",
     help="Rotate only the entry that lists this resource.  [default: all entries]",
 )
 @click.option("--behind", is_flag=True, help="The fresh key can decrypt, but does not encrypt yet.")
 @click.option(
-    "--front", default="", metavar="KEY", help="Add none: move the key of this name to the front."
+    "--front",
+    type=TEXT,
+    metavar="KEY",
+    help="Add none: move the key of this name to the front.",
 )
 @pass_session
-def rotate_command(session: Session, file: str, resource: str, *, behind: bool, front: str) -> None:
+def rotate_command(
+    session: Session, file: str, resource: str | None, *, behind: bool, front: str | None
+) -> None:
     """Add a fresh key to the first provider of each entry of FILE, in front of the others.
 
     From then on it encrypts new values; the other keys still decrypt. The file is replaced in one
@@ -77,7 +83,7 @@ def rotate_command(session: Session, file: str, resource: str, *, behind: bool, 
     """
     if behind and front:
         raise click.UsageError("give --behind or --front, not both", click.get_current_context())
-    for each in rotate(file, resource=resource, behind=behind, front=front):
+    for each in rotate(file, resource=resource or "", behind=behind, front=front or ""):
         entry = ", ".join(each.resources)
         if not each.key:
             click.echo(f"{entry}: unchanged: {each.reason}")

@@ -65,7 +65,7 @@ def serve(
         ConfigError: an option of TLS lacks another, or its file or that of users cannot be used;
             or ``http`` is no address, or its library is not installed; or ``compact_interval`` is
             given for a store without compaction.
-        InvalidArgument: ``compact_interval`` is negative.
+        InvalidArgument: a number is out of its range.
         OSError: nobody can listen at ``listen`` or ``http``.
     """
     from revstore_serve._endpoint import Endpoint

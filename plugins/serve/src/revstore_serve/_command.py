@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from revstore.cli import Session, pass_session, store_options
+from revstore.cli import TEXT, Session, pass_session, store_options
 from revstore.errors import ConfigError, Unsupported
 from revstore.plugins import open_backend
 from revstore.threads import Wake
@@ -28,7 +28,7 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        password = sys.stdin.readline().rstrip("\n")
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
     if not password:
         raise click.UsageError("an empty password")
     click.echo(hashed(password))
@@ -41,21 +41,33 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
     default="127.0.0.1:2379",
     show_default=True,
     metavar="ADDRESS",
+    type=TEXT,
     help="host:port, or unix:PATH.",
 )
 @click.option(
     "--http",
     metavar="ADDRESS",
+    type=TEXT,
     help="host:port of a second listener, for probes, metrics and the JSON gateway.",
 )
 @click.option(
-    "--advertise", default="", metavar="URL", help="Where clients reach it, if not at --listen."
+    "--advertise",
+    type=TEXT,
+    metavar="URL",
+    help="Where clients reach it, if not at --listen.",
 )
-@click.option("--name", default="revstore", show_default=True, help="The name of the member.")
+@click.option(
+    "--name",
+    default="revstore",
+    show_default=True,
+    type=TEXT,
+    help="The name of the member.",
+)
 @click.option(
     "--etcd-version",
     default="3.6.11",
     show_default=True,
+    type=TEXT,
     help="The version of etcd that clients see.",
 )
 @click.option(
@@ -81,18 +93,21 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--cert-file",
     metavar="PATH",
+    type=TEXT,
     help="Serve TLS with this certificate; the file is read again when it changes.",
 )
-@click.option("--key-file", metavar="PATH", help="The private key of --cert-file.")
+@click.option("--key-file", metavar="PATH", type=TEXT, help="The private key of --cert-file.")
 @click.option(
     "--client-ca-file",
     metavar="PATH",
+    type=TEXT,
     help="Serve only clients with a certificate of these authorities.",
 )
 @click.option(
     "--allowed-cn",
     multiple=True,
     metavar="NAME",
+    type=TEXT,
     help="Serve only clients with this common name in their certificate, or a name of "
     "--allowed-san. May be repeated.",
 )
@@ -100,12 +115,14 @@ def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> N
     "--allowed-san",
     multiple=True,
     metavar="NAME",
+    type=TEXT,
     help="Serve only clients with this alternative name in their certificate, or a name of "
     "--allowed-cn. May be repeated.",
 )
 @click.option(
     "--users-file",
     metavar="PATH",
+    type=TEXT,
     help="Serve only users of this TOML file, within their rights; the file is read again when it "
     "changes.",
 )
@@ -142,7 +159,7 @@ def command(
     *,
     listen: str,
     http: str | None,
-    advertise: str,
+    advertise: str | None,
     name: str,
     etcd_version: str,
     progress_interval: float,
@@ -183,7 +200,7 @@ def command(
             backend,
             listen=listen,
             http=http,
-            advertise=advertise,
+            advertise=advertise or "",
             name=name,
             version=etcd_version,
             progress_interval=progress_interval,

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from revstore.backend import Backend
 from revstore.compactor import Compactor
+from revstore.deadlines import check_count, check_seconds
 from revstore.errors import ConfigError
 from revstore.threads import slices
 from revstore.values import Capability
@@ -73,8 +74,12 @@ class Endpoint:
             OSError: nobody can listen at ``listen`` or ``http``.
             ConfigError: ``http`` is no address, or its library is not installed; or the history of
                 the store cannot be compacted, but there is an interval for that.
-            InvalidArgument: that interval is negative.
+            InvalidArgument: a number is out of its range.
         """
+        check_seconds("progress_interval", progress_interval, above=True)
+        check_seconds("compact_interval", compact_interval)
+        if max_connections is not None:
+            check_count("max_connections", max_connections, 1)
         if compact_interval and Capability.COMPACTION not in backend.capabilities:
             raise ConfigError(
                 "compact_interval", compact_interval, "0: the store has no compaction"

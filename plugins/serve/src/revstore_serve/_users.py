@@ -244,13 +244,13 @@ _NOBODY = f"scrypt${_COST}${'A' * 22}==${'A' * 43}="
 
 def _read(path: str) -> dict[str, User]:
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError("users_file", path, f"a readable file: {reason}") from error
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         # The error's own text could show a part of a password.
         where = re.search(r"line \d+", str(error))
         place = f": see {where[0]}" if where else ""
