@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# Seconds after which a signal comes again that nobody could have caught.
+_AGAIN = 0.01
+
 _EXTRA = {"click": "click", "rich": "rich", "yaml": "PyYAML"}
 
 
@@ -36,10 +39,22 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
+
+    def ignored(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, KeyboardInterrupt) or not runs:
+            sys.__unraisablehook__(what)
+            return
+        # The signal struck in a destructor or the like, from which nothing is raised. It comes
+        # again, once this has returned.
+        number = next(iter(what.exc_value.args), signal.SIGINT)
+        signal.signal(signal.SIGALRM, lambda _, frame: end(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
     run = _imported()
     if run is None:
         return 2
     try:
+        sys.unraisablehook = ignored
         runs = True
         return run()
     except KeyboardInterrupt as error:

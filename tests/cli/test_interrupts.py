@@ -46,6 +46,23 @@ __main__._imported = lambda: lambda: exec("signal.raise_signal(signal.{signal})"
 sys.exit(__main__.main())
 """
 
+#: Strikes where nothing can be raised, and then waits, as a command that follows changes does.
+STRIKE_IN_A_DESTRUCTOR = """
+import signal, sys, time
+from revstore import __main__
+
+class Gone:
+    def __del__(self):
+        signal.raise_signal(signal.{signal})
+
+def run():
+    Gone()
+    time.sleep(60)
+
+__main__._imported = lambda: run
+sys.exit(__main__.main())
+"""
+
 ANNOUNCED = """
 import sys
 from revstore.__main__ import main
@@ -83,6 +100,14 @@ def test_a_signal_at_any_import_is_silent(revstore, name, code):
 def test_a_signal_while_a_text_is_run_ends_the_command_with_its_code(name, code, tmp_path):
     """Python remembers it, and would end ``python -m revstore`` by SIGINT."""
     (tmp_path / "strike.py").write_text(STRIKE_IN_A_TEXT.format(signal=name))
+    command = [sys.executable, "-m", "strike"]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_from_which_nothing_is_raised_is_not_lost(name, code, tmp_path):
+    (tmp_path / "strike.py").write_text(STRIKE_IN_A_DESTRUCTOR.format(signal=name))
     command = [sys.executable, "-m", "strike"]
     done = subprocess.run(command, capture_output=True, timeout=30, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")

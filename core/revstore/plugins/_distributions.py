@@ -60,6 +60,9 @@ def declared(group: str) -> Sequence[Declared | Unreadable]:
     return scan.declared(group)
 
 
+# The times at which a file and its mode were changed last, and its size.
+_Stamp = tuple[int, int, int]
+
 # Seconds after which a folder that has changed again shows it by another time.
 _TICK = 2.0
 
@@ -102,19 +105,19 @@ class _Scan:
 _last: _Scan | None = None
 
 
-def _places() -> tuple[list[int], list[tuple[str, tuple[int, int] | None]]]:
+def _places() -> tuple[list[int], list[tuple[str, _Stamp | None]]]:
     """Return what finds distributions, and the folders in which they are found, with their
     stamps."""
     return list(map(id, sys.meta_path)), [(path, _stamp(path or ".")) for path in sys.path]
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
+def _stamp(path: str) -> _Stamp | None:
     """Return what differs once a file or folder has changed; None if it does not exist."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _declared(distributions: Iterable[Distribution], group: str) -> Iterator[Declared | Unreadable]:
