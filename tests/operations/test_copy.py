@@ -368,6 +368,23 @@ def test_the_former_call_notes_its_position_while_it_is_taken_over():
         assert contents(target).keys() == {"/a"}
 
 
+def test_a_slow_store_makes_no_difference_of_expiry(monkeypatch):
+    """However long the first page takes, what expires at one moment is equal."""
+
+    class Slow(MemoryBackend):
+        def list(self, *arguments, **options):
+            end = time.monotonic() + 0.6
+            wait_until(lambda: time.monotonic() > end, "a slow answer")
+            return super().list(*arguments, **options)
+
+    monkeypatch.setattr("revstore.operations._compare._TOLERANCE", 0.3)
+    with Slow() as source, MemoryBackend() as target:
+        for store in (source, target):
+            write(store, "/a", ttl=1000)
+        assert verify(source, target).equal
+        assert verify(target, source).equal
+
+
 def test_without_leases(open_store):
     """Each ttl of etcd is a lease. Without leases the keys expire by themselves in sqlite."""
     source, target = open_store("etcd3"), open_store("sqlite", "to")

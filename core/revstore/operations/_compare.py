@@ -31,9 +31,15 @@ def records_of(
 ) -> Iterator[Record]:
     """Yield the records of a store at one revision, without the marker of an operation.
 
-    Without ``ttl``, 0.0 is the ttl of every key that expires, which saves many requests.
+    Without ``ttl``, 0.0 is the ttl of every key that expires, which saves many requests. Each ttl
+    counts from this call, so that those of two stores can be compared, however long each takes.
     """
-    expiries = Expiries(backend, timeout=timeout)
+    return _records(backend, prefix, Expiries(backend, timeout=timeout), timeout, ttl=ttl)
+
+
+def _records(
+    backend: Backend, prefix: str, expiries: Expiries, timeout: float | None, *, ttl: bool
+) -> Iterator[Record]:
     for page in pages(backend, prefix, timeout=timeout):
         for kv in page.kvs:
             if is_marker(kv.key):
