@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 
 import pytest
@@ -11,8 +12,10 @@ import revstore_etcd3
 from revstore.config import StorageConfig
 from revstore.errors import Closed
 from revstore.plugins import open_backend
-from revstore.testing._support import PATIENCE, collect, promptly
+from revstore.testing._support import PATIENCE, collect, promptly, wait_until
+from revstore.testing.backend._forks import Child
 from revstore.testing.interrupts import code_below, interrupt_by_signal, interrupt_every_line
+from revstore_etcd3._forks import _gate
 
 WHERE = code_below(revstore_etcd3)
 
@@ -229,3 +232,19 @@ def test_children_of_multiprocessing(backend, server):
             assert child.exitcode == 0
         assert [each.kv.revision for each in collect(watch, 4)] == written
         check(backend)
+
+
+def test_a_fork_waits_for_a_call_that_takes_long(open_store, server):
+    """As where the server is halted. The child can then use grpc."""
+    backend = open_store()
+    backend.status()
+    went_on = threading.Timer(4, server.signal, [signal.SIGCONT])
+    with server.halted():
+        calls = threading.Thread(target=backend.status, kwargs={"timeout": PATIENCE})
+        calls.start()
+        wait_until(lambda: _gate.calls, "the call is under way")
+        went_on.start()
+        assert Child(lambda: open_store().status().revision).result()
+    calls.join(PATIENCE)
+    went_on.join(PATIENCE)
+    assert backend.status().revision

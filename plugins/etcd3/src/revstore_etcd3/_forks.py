@@ -16,8 +16,10 @@ from typing import Any
 
 __all__ = ["OpenStream", "calling"]
 
-#: Seconds that a fork waits for calls and streams to end.
-_PATIENCE = 2.0
+#: Seconds that a fork waits for calls and streams to end. A child of a fork in the middle of a call
+#: cannot use grpc: its calls wait for ever, or it crashes. So this is longer than calls take while
+#: a member of the cluster is halted and the client turns to another.
+_PATIENCE = 10.0
 #: Seconds between two checks.
 _LOOK = 0.0005
 
