@@ -164,8 +164,9 @@ class _Restore:
         """Return the result if ``is_done``."""
         status = self.backend.status(timeout=self.timeout)
         before = self.source.header.revision
-        # In the store of the backup itself, they are what they were.
-        same = status.store_id == self.source.header.store_id
+        # In the store of the backup itself they are what they were, unless it was put back to an
+        # older state.
+        same = status.store_id == self.source.header.store_id and status.revision >= before
         expire = same or status.compacted_revision >= before
         return RestoreResult(self.source.count, 0, True, before, status.revision, expire)
 
