@@ -106,6 +106,7 @@ def copy(
 
     Raises:
         StoreInUse: the target has keys, or another operation is unfinished in one of the stores.
+        InvalidArgument: source and target are one store, or ``bump`` is no number from 0 on.
         Compacted: the source compacts faster than it can be read.
         AccessDenied: the user may not use all keys with ``prefix``.
         CorruptObject: the stored bytes of a key do not fit their checksum.

@@ -100,7 +100,8 @@ def restore(
     Raises:
         StoreInUse: the store has keys, or another operation is unfinished in it.
         StoresDiffer: others have changed the store meanwhile.
-        InvalidArgument: the backup does not have all keys with ``prefix``.
+        InvalidArgument: the backup does not have all keys with ``prefix``, or ``bump`` is no number
+            from 0 on.
         AccessDenied: the user may not use all keys with ``prefix``.
         Unsupported: the store cannot hold a key, such as one that expires.
         ValueTooLarge: the store does not take a value.
