@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import socket
 import ssl
+import threading
 import time
 
 import pytest
@@ -204,6 +206,29 @@ def test_plain_and_tls_do_not_meet(certificates, new_server):
     refused = pytest.raises(Unreachable, match=f"TLS to {new_server.address} failed")
     with open_backend(config) as backend, promptly(), refused:
         backend.put("/a", b"x", expected_revision=0)
+
+
+@pytest.mark.parametrize("how", ["resets", "closes"])
+def test_a_server_that_ends_the_handshake(certificates, how):
+    """SF-4: it is TLS that failed, whether the plain answer of the server or the reset behind it
+    arrived first."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            end, _ = listener.accept()
+            with end:
+                end.recv(1 if how == "resets" else 1 << 16)  # what is left unread makes a reset
+
+        server = threading.Thread(target=serve)
+        server.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        config = StorageConfig(
+            type="etcd2", server_list=(f"https://{address}",), ca_file=f"{certificates}/ca.pem"
+        )
+        refused = pytest.raises(Unreachable, match=f"TLS to {address} failed")
+        with open_backend(config) as backend, promptly(), refused:
+            backend.get("/a")
+        server.join()
 
 
 def node(**fields):

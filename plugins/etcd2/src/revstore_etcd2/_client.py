@@ -33,7 +33,7 @@ from revstore_etcd2._errors import (
     refused_by_tls,
     tls_advice,
 )
-from revstore_etcd2._http import Connection, read_body
+from revstore_etcd2._http import Connection, HandshakeFailed, read_body
 from revstore_etcd2._options import Etcd2Options
 from revstore_etcd2._servers import Server, headers_of, servers_of
 from revstore_etcd2._stream import Stream
@@ -239,8 +239,8 @@ class Client:
         address = server.address
         try:
             return Connection(address.host, address.port, server.context, deadline=dial)
-        except ssl.SSLError as error:
-            if refused_by_tls(error):
+        except (ssl.SSLError, HandshakeFailed) as error:
+            if isinstance(error, ssl.SSLError) and refused_by_tls(error):
                 raise AccessDenied(f"{server}: {tls_advice(error)}: {_text(error)}") from error
             raise _NotSent(f"TLS to {server} failed: {_text(error)}") from error
         except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from typing import Any
 from revstore.backend_tools import ignoring, let_out
 from revstore_etcd2._errors import BadAnswer
 
-__all__ = ["Connection", "TimedTlsSocket", "read_body"]
+__all__ = ["Connection", "HandshakeFailed", "TimedTlsSocket", "read_body"]
 
 _PIECE = 1 << 16
 #: Seconds in which a server that does not accept a certificate says so.
@@ -82,6 +82,10 @@ class TimedTlsSocket(_Timed, ssl.SSLSocket):
     """The class that a context needs as its ``sslsocket_class``."""
 
 
+class HandshakeFailed(OSError):
+    """There is a connection, but it ended, or was silent too long, before TLS was agreed upon."""
+
+
 class Response(http.client.HTTPResponse):
     """An answer that can be dropped even if a signal handler interrupted its ``__init__``."""
 
@@ -100,6 +104,7 @@ class Connection(http.client.HTTPConnection):
         """Connect. Only the resolution of names has its own time limit.
 
         Raises:
+            HandshakeFailed: the connection ended in the handshake of TLS.
             OSError: there is no connection by ``deadline``; this includes ``ssl.SSLError``.
         """
         super().__init__(host, port)
@@ -111,8 +116,12 @@ class Connection(http.client.HTTPConnection):
                 assert isinstance(secure, TimedTlsSocket)
                 self.timed = secure
                 self._await_verdict(deadline)
-            except BaseException:
+            except BaseException as error:
                 self.timed.close()
+                # A server without TLS answers in plain text, and then resets the connection: which
+                # of the two is seen is chance.
+                if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+                    raise HandshakeFailed(*error.args) from error
                 raise
         self.sock = self.timed
 
