@@ -215,9 +215,11 @@ def test_a_server_that_ends_the_handshake(certificates, how):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
-            end, _ = listener.accept()
-            with end:
-                end.recv(1 if how == "resets" else 1 << 16)  # what is left unread makes a reset
+            with contextlib.suppress(OSError):  # what accept raises once the listener is shut down
+                while True:
+                    with listener.accept()[0] as end:
+                        # What is left unread makes a reset.
+                        end.recv(1 if how == "resets" else 1 << 16)
 
         server = threading.Thread(target=serve)
         server.start()
@@ -226,9 +228,12 @@ def test_a_server_that_ends_the_handshake(certificates, how):
             type="etcd2", server_list=(f"https://{address}",), ca_file=f"{certificates}/ca.pem"
         )
         refused = pytest.raises(Unreachable, match=f"TLS to {address} failed")
-        with open_backend(config) as backend, promptly(), refused:
-            backend.get("/a")
-        server.join()
+        try:
+            with open_backend(config) as backend, promptly(), refused:
+                backend.get("/a")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
 
 
 def node(**fields):
