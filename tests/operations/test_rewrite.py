@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from revstore.backend import Backend
 from revstore.config import StorageConfig
 from revstore.errors import CorruptObject, IncompatibleVersion, InvalidArgument, ValueTooLarge
 from revstore.factory import StorageFactory
@@ -57,7 +59,7 @@ NEW: ResourceType[dict[str, Any]] = ResourceType(
 
 
 def storage(
-    backend: MemoryBackend, keys: str, kind: ResourceType[Any] = OLD
+    backend: Backend, keys: str, kind: ResourceType[Any] = OLD
 ) -> TypedStorage[dict[str, Any]]:
     return TypedStorage(backend, kind, transformer=Keys(keys))
 
@@ -66,7 +68,7 @@ def disk(name: str, **fields: Any) -> dict[str, Any]:
     return {"metadata": {"name": name}, "size": 1, **fields}
 
 
-def values(backend: MemoryBackend) -> dict[str, bytes]:
+def values(backend: Backend) -> dict[str, bytes]:
     return {kv.key: kv.value for kv in backend.list("/").kvs}
 
 
@@ -202,6 +204,56 @@ def test_interrupted_at_any_line_it_goes_on():
     assert list(map(bare, storage(backend, "b", NEW).list("/disks").items)) == before
     # Each was written once, and once again by this.
     assert backend.get("/registry/disks/000").kv.version == 2
+
+
+class Meddling(Keys):
+    """Calls a function before it encrypts, with the number of values that it has encrypted."""
+
+    def __init__(self, keys: str, meddle: Callable[[int], None]) -> None:
+        super().__init__(keys)
+        self._meddle = meddle
+        self._done = 0
+
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        self._meddle(self._done)
+        self._done += 1
+        return super().transform_to_storage(data, context)
+
+
+def test_each_store_is_rewritten_beside_a_writer_and_after_an_interruption(store):
+    """Another program changes one object and deletes one between the read and the write; the
+    second call has only the rest to do, and each object is what its last writer made of it."""
+    old, other = storage(store, "a"), storage(store, "ba")
+    for number in range(12):
+        old.create(f"/disks/{number:02}", disk(f"{number:02}"), ttl=500 if number % 2 else 0)
+
+    ttls = {kv.key: store.remaining_ttl(kv.key) for kv in store.list("/registry/disks/").kvs}
+
+    def meddle(done: int) -> None:
+        if done == 3:
+            other.guaranteed_update("/disks/03", lambda obj, _: {**obj, "size": 2})
+        elif done == 5:
+            old.guaranteed_update("/disks/05", lambda obj, _: {**obj, "size": 3})
+        elif done == 8:
+            other.delete("/disks/07")
+        elif done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rewrite(TypedStorage(store, OLD, transformer=Meddling("ba", meddle)))
+    assert sum(value.startswith(b"b") for value in values(store).values()) == 7
+    result = rewrite(other)
+
+    assert (result.seen, result.rewritten, result.current, result.failed) == (11, 4, 7, 0)
+    current = storage(store, "b").list("/disks").items
+    sizes = {obj["metadata"]["name"]: obj["size"] for obj in current}
+    assert sizes == {f"{number:02}": 1 for number in range(12) if number != 7} | {"03": 2, "05": 3}
+    for kv in store.list("/registry/disks/").kvs:
+        before, left = ttls[kv.key], store.remaining_ttl(kv.key)
+        if before is None or left is None:
+            assert before is left
+        else:
+            assert before - 60 < left <= before + 1  # etcd2 counts whole seconds
 
 
 def test_an_expired_or_deleted_object_is_no_failure():
