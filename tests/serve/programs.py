@@ -5,12 +5,22 @@ Revisions in a program count from the store's when the program begins.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+from google.protobuf import text_format
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from revstore.testing.seeds import SEED
 from revstore_serve._proto import message
+
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
+#: Codes with which a server, or the client for it, says that it did not come to answer.
+SILENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 KEYS = [
     b"a",
@@ -39,6 +49,8 @@ SHIFTED = {
     "compact_revision",
 }
 FUTURE = 10**6
+#: The TTL of leases that outlive a program.
+LASTING = 600
 
 keys = st.sampled_from(KEYS)
 ends = st.just(b"") | st.sampled_from(ENDS)
@@ -121,9 +133,9 @@ leases = (
         st.just("Lease/LeaseGrant"),
         built(
             "LeaseGrantRequest",
-            TTL=st.sampled_from([-5, 0, 1, 600, 9_000_000_001]),
+            TTL=st.sampled_from([-5, 0, LASTING, LASTING, 9_000_000_001]),
             ID=st.sampled_from([7, 8, -9]),
-        ).filter(lambda request: not 0 < request.TTL < 600),
+        ),
     )
     | st.tuples(
         st.just("Lease/LeaseRevoke"), built("LeaseRevokeRequest", ID=st.sampled_from(LEASES))
@@ -213,11 +225,22 @@ def told(answer: Any, base: int) -> list[tuple[int, str]]:
 
 
 def answer(client: Any, name: str, request: Any, base: int) -> str:
-    """A call's answer as text: without ids, and with revisions counted from ``base``."""
+    """A call's answer as text: without ids, and with revisions counted from ``base``.
+
+    A lease that would end within a slow program is revoked at once.
+
+    Raises:
+        grpc.RpcError: the server did not come to answer.
+    """
     try:
         response = client.call(name, shifted(request, base))
     except grpc.RpcError as error:
+        if error.code() in SILENT:
+            raise
         return f"{error.code().name} {error.details()}"
+    if name == "Lease/LeaseGrant" and request.TTL < LASTING:
+        # Nothing else of the program can find it, on a fast machine or on a slow one.
+        client.call("Lease/LeaseRevoke", ID=response.ID)
     response = shifted(response, -base)
     header = getattr(response, "header", None)
     if header is not None:
@@ -228,3 +251,64 @@ def answer(client: Any, name: str, request: Any, base: int) -> str:
         response.TTL = min(response.TTL, 1)
         response.keys.sort()  # etcd's are in no order
     return str(response)
+
+
+def tried(times: int, program: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
+    """Check so many programs of this run's seed; in a long run, of many seeds.
+
+    Raises:
+        AssertionError: a check failed. The text is short: the seed, and the first and the smallest
+            program with their failures.
+    """
+    for turn in range(LONG):
+        _tried(times, program, check, SEED + turn)
+
+
+def _tried(
+    times: int, program: st.SearchStrategy[Any], check: Callable[[Any], None], number: int
+) -> None:
+    failures: list[str] = []
+
+    def kept(case: Any) -> None:
+        try:
+            check(case)
+        except (AssertionError, grpc.RpcError) as failure:
+            failures.append("\n".join([*_lines(case), _cut(str(failure))]))
+            raise
+
+    run = settings(
+        max_examples=times,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, *([Phase.shrink] if LONG > 1 else [])],
+    )(given(program)(kept))
+    try:
+        seed(number)(run)()
+    except Exception:
+        if not failures:
+            raise
+        both = [f"{word}:\n{failures[at]}" for word, at in (("first", 0), ("smallest", -1))]
+        # Hypothesis' own message shows all of a program's messages, field by field.
+        raise AssertionError("\n".join([f"REVSTORE_TEST_SEED={number}", *both])) from None
+
+
+def _lines(case: Any) -> list[str]:
+    """A program, each request on a line; of programs, one after the other."""
+    if isinstance(case, list):
+        return [f"{number}: {name} {one_line(sent)}" for number, (name, sent) in enumerate(case)]
+    if isinstance(case, tuple):
+        return [line for part in case for line in _lines(part)]
+    return [repr(case)]
+
+
+def one_line(sent: Any) -> str:
+    """A message on one line."""
+    if isinstance(sent, Message):
+        return _cut(text_format.MessageToString(sent, as_one_line=True))
+    return str(sent)
+
+
+def _cut(text: str, most: int = 1500) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"

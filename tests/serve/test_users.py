@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.serve import programs
 from tests.serve.conftest import Client, etcd_binary, find
+from tests.serve.programs import tried
 from tests.serve.test_etcdctl import etcdctl_of
 from tests.serve.test_http import fetch
-from tests.serve.test_like_etcd import tried
 
 from revstore.errors import ConfigError
 from revstore.memory import MemoryBackend

@@ -1,0 +1,46 @@
+"""The programs that are compared with etcd depend on no time, and failures of them are short."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from tests.serve.programs import LASTING, answer, programs, tried
+
+from revstore.testing.seeds import SEED
+from revstore_serve._proto import message
+
+
+@pytest.mark.parametrize("ttl", [-5, 0, LASTING - 1])
+def test_no_lease_ends_within_a_program(client, ttl):
+    """However slow it is: a lease that could end is gone before the next request."""
+    granted = answer(client, "Lease/LeaseGrant", message("LeaseGrantRequest")(ID=7, TTL=ttl), 0)
+    assert "TTL: " in granted
+    assert not client.call("Lease/LeaseLeases").leases
+    answer(client, "Lease/LeaseGrant", message("LeaseGrantRequest")(ID=7, TTL=LASTING), 0)
+    assert [each.ID for each in client.call("Lease/LeaseLeases").leases] == [7]
+
+
+def test_a_failure_is_short_and_whole():
+    """It has the seed, each request on a line, and what was found."""
+
+    def check(program):
+        if len(program) > 3:
+            raise AssertionError("etcd answers\nthis, ours " + "x" * 10_000)
+
+    with pytest.raises(AssertionError) as caught:
+        tried(100, programs, check)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"REVSTORE_TEST_SEED={SEED}"
+    assert lines[1:3] == ["first:", lines[2]]
+    assert lines[2].startswith("0: ")
+    assert sum(line.startswith("etcd answers this, ours xxx") for line in lines) == 2
+    assert max(map(len, lines)) < 2000
+    assert caught.value.__suppress_context__
+
+
+def test_other_failures_are_raised_as_they_are():
+    def check(program):
+        raise ValueError(program)
+
+    with pytest.raises(ValueError, match="7"):
+        tried(1, st.just([7]), check)
