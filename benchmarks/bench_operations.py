@@ -17,7 +17,7 @@ from benchmarks._figures import Figure
 from benchmarks._measure import in_turns, seconds
 from revstore import StorageConfig
 from revstore.backend import Backend
-from revstore.operations import backup, copy, open_backup, restore, rewrite
+from revstore.operations import backup, copy, open_backup, restore, rewrite, verify
 from revstore.plugins import open_backend
 from revstore.resource_type import ResourceType
 from revstore.typed import TypedStorage
@@ -79,6 +79,7 @@ def figures() -> Iterator[Figure]:
             fill(store)
             yield from _backup(folder, store)
             yield from _copy(folder, store)
+            yield from _verify(folder, store)
         yield from _restore(folder)
         yield from _memory(folder)
         yield from _rewrite(folder)
@@ -167,6 +168,25 @@ def _copy(folder: Path, store: Backend) -> Iterator[Figure]:
         unit="us",
         bound=bound / OBJECTS * 1e6,
         bound_name="a list page by page, and the same writes in batches",
+        relation="<=",
+        target=1.3,
+    )
+
+
+def _verify(folder: Path, store: Backend) -> Iterator[Figure]:
+    with open_store(folder / "other.db") as other:
+        fill(other)
+        took, bound = in_turns(
+            3,
+            lambda: seconds(lambda: verify(store, other)),
+            lambda: seconds(lambda: list_all(store)) + seconds(lambda: list_all(other)),
+        )
+    yield Figure(
+        name=f"verify, {OBJECTS:,} objects, two equal stores",
+        value=took / OBJECTS * 1e6,
+        unit="us",
+        bound=bound / OBJECTS * 1e6,
+        bound_name="a list of each, page by page",
         relation="<=",
         target=1.3,
     )

@@ -7,7 +7,7 @@ import datetime
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import msgspec
@@ -23,7 +23,7 @@ from revstore.errors import (
     StoreInUse,
 )
 from revstore.operations._backup import denied
-from revstore.operations._compare import differences, records_of
+from revstore.operations._compare import differences, in_backup, in_store
 from revstore.operations._expiry import Expiries, left_of
 from revstore.operations._file import Record
 from revstore.operations._marker import (
@@ -208,8 +208,8 @@ class Copying:
 
     def _is_equal(self) -> bool:
         """Return whether the target has all already, as after a copy whose end nobody saw."""
-        left = records_of(self.source, self.prefix, ttl=False, timeout=self.timeout)
-        right = records_of(self.target, self.prefix, ttl=False, timeout=self.timeout)
+        left = in_store(self.source, self.prefix, ttl=False, timeout=self.timeout)
+        right = in_store(self.target, self.prefix, ttl=False, timeout=self.timeout)
         return not any(what for what, _, _ in differences(left, right, ttl=False))
 
     def synchronize(self, step: str) -> int:
@@ -235,18 +235,18 @@ class Copying:
         total = self.source.count(self.prefix, timeout=self.timeout).count
         meter = Meter(self.on_progress, step, total)
         began = time.monotonic()
-        left = records_of(self.source, self.prefix, timeout=self.timeout)
-        right: Iterator[Record] = iter(())
+        left = in_store(self.source, self.prefix, timeout=self.timeout)
+        right = in_backup(())
         # To create keys costs less than to write keys that may be there.
         self._writer = self._new_writer(force=self._filled)
         if self._filled:
-            right = records_of(self.target, self.prefix, timeout=self.timeout)
+            right = in_store(self.target, self.prefix, timeout=self.timeout)
         self._filled = True
         changed = size = 0
         stale: set[int] = set()
         puts: list[Record] = []
         gone: list[str] = []
-        for found, ours, theirs in differences(left, right):
+        for found, ours, theirs in differences(left, right, on_equal=meter.add):
             if ours is not None:
                 meter.add()
             what = found or self._lease_difference(ours, theirs)

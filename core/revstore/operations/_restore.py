@@ -13,7 +13,7 @@ from revstore.backend import Backend
 from revstore.deadlines import check_count
 from revstore.errors import InvalidArgument, StoreInUse, StoresDiffer
 from revstore.operations._backup import denied
-from revstore.operations._compare import differences, records_of
+from revstore.operations._compare import differences, in_backup, in_store
 from revstore.operations._expiry import left_of
 from revstore.operations._file import BackupReader, Record
 from revstore.operations._marker import (
@@ -213,12 +213,11 @@ class _Restore:
 
     def compare(self, *, resumed: bool) -> int:
         """Check that the store holds the backup's keys; return their number."""
-        keys = 0
         meter = Meter(self.on_progress, "comparing", self.source.count)
-        target = records_of(self.backend, self.prefix, ttl=False, timeout=self.timeout)
-        for what, left, right in differences(self._records(), target, ttl=False):
+        source = in_backup(self._records())
+        target = in_store(self.backend, self.prefix, ttl=False, timeout=self.timeout)
+        for what, left, right in differences(source, target, ttl=False, on_equal=meter.add):
             if left is not None:
-                keys += 1
                 meter.add()
             if not what or (self.merge is not None and what == "extra"):
                 continue
@@ -231,7 +230,7 @@ class _Restore:
             message = f"the store differs from the backup: {found.key!r}: {what}"
             raise StoresDiffer(message, key=found.key)
         meter.finish()
-        return keys
+        return meter.done
 
     def _may_have_expired(self, record: Record, resumed: bool) -> bool:
         if record.ttl is None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import attrs
 
 from revstore.backend import Backend
 from revstore.operations._backup import denied
-from revstore.operations._compare import Difference, differences, records_of
-from revstore.operations._file import BackupReader, Record
+from revstore.operations._compare import Difference, Side, differences, in_backup, in_store
+from revstore.operations._file import BackupReader
 from revstore.operations._progress import Meter, OnProgress
 
 __all__ = ["Verification", "verify"]
@@ -64,9 +62,10 @@ def verify(
     different = 0
     with denied(prefix):
         for what, left, right in differences(
-            _records(source, prefix, timeout, ttl=ttl),
-            _records(target, prefix, timeout, ttl=ttl),
+            _side(source, prefix, timeout, ttl=ttl),
+            _side(target, prefix, timeout, ttl=ttl),
             ttl=ttl,
+            on_equal=meter.add,
         ):
             meter.add()
             found = left or right
@@ -85,9 +84,7 @@ def _count(side: Backend | BackupReader, prefix: str, timeout: float | None) -> 
         return side.count(prefix, timeout=timeout).count
 
 
-def _records(
-    side: Backend | BackupReader, prefix: str, timeout: float | None, *, ttl: bool
-) -> Iterator[Record]:
+def _side(side: Backend | BackupReader, prefix: str, timeout: float | None, *, ttl: bool) -> Side:
     if isinstance(side, BackupReader):
-        return (each for each in side.records() if each.key.startswith(prefix))
-    return records_of(side, prefix, ttl=ttl, timeout=timeout)
+        return in_backup(each for each in side.records() if each.key.startswith(prefix))
+    return in_store(side, prefix, ttl=ttl, timeout=timeout)
