@@ -534,7 +534,10 @@ class BackendInfo:
     ``capabilities`` is what the backend can do; an open store may do less.
     ``options_class`` is an attrs class. Each field has a default, and a type into which values from
     TOML and URLs can be converted (str, int, float, bool, tuple[str, ...], Secret, each optionally
-    None). ``StorageConfig.options`` is validated against it.
+    None). ``StorageConfig.options`` is validated against it. If opening a store can create one,
+    declare ``create: bool = True``, and refuse a store that does not exist where it is false:
+    commands that read a whole store open it so, since a mistyped name must not look like an empty
+    store.
     ``factory`` opens the store and imports the driver. It is called with the whole
     ``StorageConfig`` and the validated options. It raises the errors of ``Backend``, and
     ``ConfigError`` for values that do not fit the backend.

@@ -109,6 +109,8 @@ def test_init_refuses(revstore, tmp_path):
         error = revstore.error("encryption", "init", "keys.yaml", "--resource", resource, code=2)
         assert "resources[0].resources[0]" in error
     assert "No such file" in revstore.error("encryption", "init", "no/keys.yaml", code=1)
+    for words in (("init", "-"), ("rotate", "-"), ("init", "k", "--store", "memory://")):
+        assert "FILE" in revstore.error("encryption", *words, code=2) or words[1] == "-"
     assert os.listdir(tmp_path) == []
 
 
@@ -300,7 +302,9 @@ def test_an_alias(tmp_path):
 
 
 NAMES = st.lists(
-    st.sampled_from(["key1", "key2", "key9", "old", "key010", "key", "2026-01-01", "ключ"]),
+    st.sampled_from(
+        ["key1", "key2", "key9", "old", "key010", "key", "2026-01-01", "ключ", "0o17", "y", "1e3"]
+    ),
     min_size=1,
     unique=True,
 )

@@ -14,6 +14,7 @@ import signal
 import threading
 import tracemalloc
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -243,6 +244,10 @@ def replaced(**fields):
         (written([Record("/a/2", b"")], count=2), "1 records, and its end says 2"),
         (written([Record("/b", b"")]), "outside its prefix"),
         (written([Record("", b"")]), "cannot be read"),
+        *(
+            (written([], replaced(revision=wrong)), "header cannot be read.*revision")
+            for wrong in (-1, 1 << 63, 1.5, True, "5", None)
+        ),
         (written([], replaced(version=2)), "version 2, and this revstore reads 1"),
         (written([], replaced(format="other")), "not a backup"),
         (b"", "not a backup"),
@@ -254,6 +259,27 @@ def test_a_whole_file_that_is_no_backup_is_refused(data, why):
     """Its sum is right, but what it says is not."""
     with pytest.raises(InvalidBackup, match=why):
         BackupReader(io.BytesIO(data), "b")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *((name, wrong) for name in ("revision", "version") for wrong in (-1, 1 << 63)),
+        *(("ttl", wrong) for wrong in (-0.5, 1e11, 1e300)),
+        *(("lease", wrong) for wrong in (-(1 << 63) - 1, 1 << 63)),
+    ],
+)
+def test_numbers_that_no_store_has_are_refused(field, wrong):
+    kv = KeyValue("/a/1", b"", 1, lease=7)
+    expiry = (wrong, 7) if field == "ttl" else (1.0, wrong if field == "lease" else 7)
+    if field in ("revision", "version"):
+        kv = msgspec.structs.replace(kv, **{field: wrong})
+    stream = io.BytesIO()
+    writer = BackupWriter(stream, HEADER)
+    writer.write([kv], lambda _: expiry)
+    writer.finish()
+    with pytest.raises(InvalidBackup, match=f"a record cannot be read.*{field}"):
+        BackupReader(stream, "b")
 
 
 def test_only_the_owner_can_read_it_from_the_beginning(tmp_path):

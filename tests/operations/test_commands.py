@@ -109,7 +109,9 @@ def test_wrong_usage_and_failures(command, filled, tmp_path):
         (("restore", "no"), 1, "no: it is not a backup of revstore"),
         (("restore", "missing"), 1, "No such file"),
         (("restore", "no", "--merge", "both"), 2, "skip"),
-        (("verify", "nothing://x", "no"), 2, "nothing"),
+        (("verify", "nothing://x"), 2, "nothing"),
+        (("verify", "no", "no"), 2, "--store has no meaning here"),
+        (("verify", "-", "-", "--config", "x.toml"), 2, "--store has no meaning here"),
         (("backup", "b", "--store", "etcd3://127.0.0.1:1?timeout=1"), 3, "127.0.0.1:1"),
     ]:
         store = () if "--store" in words else ("--store", filled)
@@ -121,6 +123,57 @@ def test_wrong_usage_and_failures(command, filled, tmp_path):
     command("backup", "link", "--store", filled)
     assert (tmp_path / "link").is_symlink()
     assert command("verify", "b", filled)[0] == b"5 keys are equal.\n"
+
+
+READING = [
+    ("backup", "b"),
+    ("export", "-o", "x.yaml"),
+    ("compact",),
+    ("rewrite",),
+    ("copy", "STORE", "memory://"),
+    ("migrate", "STORE", "memory://"),
+    ("verify", "STORE", "memory://"),
+    ("verify", "memory://", "STORE"),
+]
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_a_mistyped_store_is_not_an_empty_one(command, tmp_path, words):
+    """What reads a whole store creates none, unless it is told to."""
+    url = f"sqlite:///{tmp_path}/typo.db"
+    named = "STORE" in words
+    words = [url if word == "STORE" else word for word in words]
+    _, errors = command(*words, *([] if named else ["--store", url]), code=2)
+    assert errors[-1].startswith(f"error: invalid options.path '{tmp_path}/typo.db'")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_store_that_may_be_created(command, tmp_path):
+    url = f"sqlite:///{tmp_path}/new.db"
+    assert b"Backed up 0 keys" in command("backup", "b", "--store", f"{url}?create=true")[0]
+    command("copy", url, f"sqlite:///{tmp_path}/to.db")
+    _, errors = command("copy", "new.db", f"sqlite:///{tmp_path}/other.db", code=2)
+    assert "named by its URL, such as sqlite:///new.db" in errors[-1]
+
+
+def test_pipes_with_names(command, filled, tmp_path):
+    command("backup", "b", "--store", filled)
+    target = f"sqlite:///{tmp_path}/to.db"
+    for words, said in [
+        (f"restore <(cat b) --store {target}", "Restored 5 keys"),
+        (f"verify <(cat b) {target}", "5 keys are equal"),
+        (f"verify {target} <(cat b)", "5 keys are equal"),
+        ("verify b <(cat b)", "5 keys are equal"),
+    ]:
+        done = subprocess.run(
+            ["bash", "-c", f"{' '.join(COMMAND)} {words}"],
+            cwd=tmp_path,
+            env=command.env,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (said in done.stdout.decode(), done.returncode) == (True, 0), done.stderr
 
 
 def test_no_plain_text_of_an_encrypted_secret(command, tmp_path):
@@ -177,6 +230,17 @@ def test_closed_streams(command, filled, tmp_path):
     )
     assert done.returncode == 0
     command("verify", "b", filled)
+    for words in ("backup - >&-", "export -o - >&-", "restore - <&-", "verify - <&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{' '.join(COMMAND)} --store {filled} {words}"],
+            cwd=tmp_path,
+            env=command.env,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.startswith(b"error: standard ")
     # A reader that goes away ends a backup to standard output.
     done = subprocess.run(
         ["bash", "-c", f"{' '.join(COMMAND)} backup - --store {filled} | true; exit $PIPESTATUS"],

@@ -69,6 +69,9 @@ def test_copy(command, source, url_of, tmp_path):
     _, err = command("copy", source, source, code=2)
     assert "the target is the source" in err
     command("copy", source, code=2)
+    for words in (("copy", "--store", target), ("migrate", "--config", "to.toml")):
+        _, err = command(*words, source, target, code=2)
+        assert f"{words[1]} has no meaning here: FROM and TO name the stores" in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

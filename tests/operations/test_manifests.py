@@ -411,6 +411,22 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("before", ["\n", "\r\n \t\n", "\ufeff\n\n", "\n" * 1000])
+def test_lines_after_blank_ones(tmp_path, before):
+    """They are JSON lines, and not a YAML document of several objects."""
+    path = tmp_path / "x.jsonl"
+    path.write_text(before + "".join(f"{json.dumps(config_map(name))}\n" for name in "abc"))
+    with StorageFactory("memory://") as factory:
+        assert import_objects(factory, [path]).created == 3
+    path.write_text(path.read_text() + "{torn\n")
+    lines = before.count("\n") + 4
+    with (
+        StorageFactory("memory://") as factory,
+        pytest.raises(ManifestError, match=f"document 4, line ({lines}|{lines + 1}):"),
+    ):
+        import_objects(factory, [path])
+
+
 @pytest.mark.parametrize("text", BROKEN)
 def test_broken_sources(tmp_path, text):
     """The error names the document and the line; the ones before it are stored."""

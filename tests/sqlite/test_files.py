@@ -46,6 +46,18 @@ def test_new_files_are_for_the_owner_alone(open_store: Open, path: str) -> None:
         assert stat.S_IMODE(os.stat(path + end).st_mode) == 0o600
 
 
+def test_a_file_that_must_exist(tmp_path: Path) -> None:
+    """``create=false`` opens what is there, and makes nothing."""
+    path = tmp_path / "a.db"
+    with pytest.raises(ConfigError, match="expected a file that exists"):
+        SQLiteBackend(SQLiteOptions(path=str(path), create=False))
+    with pytest.raises(ConfigError, match="a folder that exists"):
+        SQLiteBackend(SQLiteOptions(path=str(tmp_path / "no" / "a.db"), create=False))
+    assert os.listdir(tmp_path) == []
+    SQLiteBackend(SQLiteOptions(path=str(path))).close()
+    SQLiteBackend(SQLiteOptions(path=str(path), create=False)).close()
+
+
 def test_a_wider_mode_is_kept(open_store: Open, path: str) -> None:
     """A file that is there keeps its mode; an empty one becomes a store."""
     Path(path).touch(mode=0o640)

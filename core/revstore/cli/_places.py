@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from revstore.cli._failures import Misconfigured
+from revstore.cli._failures import Failed, Misconfigured
 from revstore.cli._text import TEXT
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
@@ -34,8 +34,9 @@ prefix_option = click.option(
 
 
 @contextmanager
-def store_at(place: str) -> Iterator[Backend]:
-    """Open the store that ``place`` names: a URL, or a TOML file as for --config."""
+def store_at(place: str, *, create: bool = False) -> Iterator[Backend]:
+    """Open the store that ``place`` names: a URL, or a TOML file as for --config. Without
+    ``create`` it must exist."""
     from revstore.factory import StorageFactory
 
     if "://" not in place and not Path(place).exists():
@@ -43,30 +44,38 @@ def store_at(place: str) -> Iterator[Backend]:
     try:
         config = StorageConfig.load(Path(place) if _is_file(place) else place)
     except ConfigError as error:
-        raise Misconfigured(str(error)) from error
+        hint = f" (a store in a file is named by its URL, such as sqlite:///{place})"
+        is_other = _is_file(place) and not place.endswith(".toml")
+        raise Misconfigured(str(error) + hint * is_other) from error
     # A compactor would write to it.
-    with StorageFactory(attrs.evolve(config, compaction_interval=0)) as factory:
+    with StorageFactory(attrs.evolve(config, compaction_interval=0), create=create) as factory:
         yield factory.backend()
 
 
 @contextmanager
 def backup_at(place: str, on_progress: OnProgress | None = None) -> Iterator[BackupReader]:
-    """Open and check the backup in the file ``place``, or in standard input for "-"."""
+    """Open and check the backup in the file or pipe ``place``, or in standard input for "-"."""
     with ExitStack() as stack:
-        if place != "-":
+        if place != "-" and not Path(place).is_fifo():
             yield stack.enter_context(open_backup(place, on_progress=on_progress))
             return
+        name = "standard input" if place == "-" else place
+        stream = sys.stdin.buffer if place == "-" else stack.enter_context(open(place, "rb"))
         # It is read several times. Nobody else can open a file without a name.
         file = stack.enter_context(tempfile.TemporaryFile())
-        while data := sys.stdin.buffer.read(1 << 20):
-            file.write(data)
-        yield stack.enter_context(BackupReader(file, "standard input"))
+        try:
+            while data := stream.read(1 << 20):
+                file.write(data)
+        except OSError as error:  # such as a closed standard input
+            raise Failed(f"{name}: cannot be read: {error.strerror}") from error
+        yield stack.enter_context(BackupReader(file, name))
 
 
 @contextmanager
 def opened(place: str, on_progress: OnProgress | None = None) -> Iterator[Backend | BackupReader]:
     """Open a store or a backup: a URL or a TOML file is a store, any other file a backup."""
-    is_backup = place == "-" or (_is_file(place) and not place.endswith(".toml"))
+    is_file = _is_file(place) and not place.endswith(".toml")
+    is_backup = place == "-" or is_file or Path(place).is_fifo()
     with backup_at(place, on_progress) if is_backup else store_at(place) as side:
         yield side
 

@@ -34,6 +34,8 @@ class Session:
     store: str = ""
     config_file: str = ""
     debug: bool = False
+    #: Whether ``factory`` creates a store that does not exist.
+    create: bool = True
     exit_code: int = 0
     output: Output = attrs.field(factory=lambda: Output(1))
 
@@ -58,7 +60,14 @@ class Session:
         """The factory, opened at the first use; ``close`` closes it."""
         from revstore.factory import StorageFactory
 
-        return StorageFactory(self.config)
+        return StorageFactory(self.config, create=self.create)
+
+    def refuse_store(self, instead: str) -> None:
+        """Refuse --store and --config for a command that takes its stores by ``instead``."""
+        for option, given in (("--store", self.store), ("--config", self.config_file)):
+            if given:
+                message = f"{option} has no meaning here: {instead}"
+                raise click.UsageError(message, click.get_current_context())
 
     def stored_kind(self, info: ResourceInfo) -> str:
         """Return the kind of the first object of a resource that is known only by its keys.

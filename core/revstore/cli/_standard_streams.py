@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from revstore.cli._failures import Failed
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -28,6 +30,8 @@ class Output(io.RawIOBase):
         #: Do not raise the first failure either: the work is worth more than its report.
         self.keep_going = keep_going
         self.error: OSError | None = None
+        #: The process was started without it; what is written goes nowhere.
+        self.missing = False
         # If a signal's handler has ended a write: how many bytes were written before.
         self._counts: list[int] = []
         self._interrupted = False
@@ -60,6 +64,11 @@ class Output(io.RawIOBase):
                     raise
         return memoryview(data).nbytes
 
+    def require(self) -> None:
+        """Refuse a command whose whole purpose is its output if that would go nowhere."""
+        if self.missing:
+            raise Failed("standard output is closed")
+
     def writable(self) -> bool:
         return True
 
@@ -82,8 +91,8 @@ def guarded_streams() -> Iterator[Output]:
     if (sys.stdout, sys.stderr) != (sys.__stdout__, sys.__stderr__):
         yield output
         return
-    for descriptor in (_STDIN, _STDOUT, _STDERR):
-        _open_if_closed(descriptor)
+    missing = [each for each in (_STDIN, _STDOUT, _STDERR) if _open_if_closed(each)]
+    output.missing = _STDOUT in missing
     if sys.stdin is None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stdout = _text(output, before[1])
@@ -97,7 +106,8 @@ def guarded_streams() -> Iterator[Output]:
         sys.stdin, sys.stdout, sys.stderr = before
 
 
-def _open_if_closed(descriptor: int) -> None:
+def _open_if_closed(descriptor: int) -> bool:
+    """Open the null device under the number if it is closed; return whether it was."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -108,6 +118,8 @@ def _open_if_closed(descriptor: int) -> None:
         else:
             os.dup2(opened, descriptor)
             os.close(opened)
+        return True
+    return False
 
 
 def _text(output: Output, before: TextIO | None) -> TextIO:

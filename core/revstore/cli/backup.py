@@ -38,9 +38,12 @@ def command(
     interrupted backup leaves the file of before, if there was one.
     """
     to_stdout = file == "-"
+    if to_stdout:
+        session.output.require()
     if to_stdout and (as_json or sys.stdout.isatty()):
         message = "a backup is not for a terminal" if not as_json else "give - or --json, not both"
         raise click.UsageError(message, click.get_current_context())
+    session.create = False
     backend = session.factory.backend()
     with progress_bar(shown=not as_json) as on_progress:
         if to_stdout:

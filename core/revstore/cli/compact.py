@@ -22,6 +22,7 @@ def command(session: Session, revision: int | None) -> None:
 
     Lists and watches from before that revision end with "Expired" and must start over.
     """
+    session.create = False
     backend = session.factory.backend()
     status = backend.status()
     wanted = revision or status.revision

@@ -60,11 +60,12 @@ def command(
     goes on; until it has finished, TO is marked as incomplete. With --follow it does not finish:
     run it without, to complete TO.
     """
+    session.refuse_store("FROM and TO name the stores")
     try:
         with (
             progress_bar(shown=not as_json) as on_progress,
             store_at(source) as left,
-            store_at(target) as right,
+            store_at(target, create=True) as right,
         ):
             result = copy(
                 left,

@@ -73,6 +73,9 @@ def command(
     if output == "-" and (as_json or format_ == "tree"):
         message = "standard output can have no tree" if not as_json else "give - or --json"
         raise click.UsageError(message, click.get_current_context())
+    if output == "-":
+        session.output.require()
+    session.create = False
     with progress_bar(shown=not as_json and output != "-") as on_progress:
         result = export_objects(
             session.factory,

@@ -28,6 +28,7 @@ __all__ = ["command"]
 @click.option("--no-leases", is_flag=True, help="Give keys that share a lease a time to live each.")
 @click.option(
     "--reason",
+    type=TEXT,
     default=DEFAULT_REASON,
     metavar="TEXT",
     help="The error of programs that write to FROM.",
@@ -68,16 +69,22 @@ def command(
     reason. The rest is copied, and both stores are compared. If the command is interrupted, the
     same command goes on; --abort removes the fence.
     """
+    session.refuse_store("FROM and TO name the stores")
     if abort:
         with store_at(source) as left:
             left.unfence()
-        click.echo("Programs can write to FROM again. Do not use TO: nothing brings it up to date.")
+        if as_json:
+            click.echo(dump_json({"fenced": False}))
+        else:
+            click.echo(
+                "Programs can write to FROM again. Do not use TO: nothing brings it up to date."
+            )
         return
     try:
         with (
             progress_bar(shown=not as_json) as on_progress,
             store_at(source) as left,
-            store_at(target) as right,
+            store_at(target, create=True) as right,
         ):
             result = migrate(
                 left,

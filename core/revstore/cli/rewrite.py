@@ -56,6 +56,7 @@ def command(
     context = click.get_current_context()
     if until and not everything:
         raise click.UsageError("--until needs --all", context)
+    session.create = False
     factory = session.factory
     names = names_of(resources)
     if names:

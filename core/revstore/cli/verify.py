@@ -32,6 +32,11 @@ def command(
     Revisions may differ. Nobody should write to the stores meanwhile. The exit code is 1 if they
     differ; of the differences, up to 100 are shown.
     """
+    if target is not None:
+        session.refuse_store("FROM and TO name the stores")
+    if source == target == "-":
+        raise click.UsageError("only one can be standard input", click.get_current_context())
+    session.create = False
     with progress_bar(shown=not as_json) as on_progress, opened(source, on_progress) as left:
         if target is None:
             result = verify(

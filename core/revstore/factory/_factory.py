@@ -25,7 +25,7 @@ from revstore.factory._upgrades import load_upgrades
 from revstore.forks import OpenGuard
 from revstore.health import HealthCheck
 from revstore.kinds import ResourceInfo
-from revstore.plugins import load_codec, open_backend, open_transformer
+from revstore.plugins import load_codec, open_backend, open_transformer, refusing_to_create
 from revstore.registry import Registry
 from revstore.resource_type import ResourceType
 from revstore.storage import Storage
@@ -62,13 +62,16 @@ class StorageFactory(Closing):
     smallest ``compaction_interval`` among them.
 
     ``where`` is a URL, the path of a ``.toml`` file, a ``StorageConfig``, or None for the
-    environment; see ``revstore.config``. Nothing is opened before it is needed. Every method may be
+    environment; see ``revstore.config``. Without ``create``, a store that does not exist is refused
+    where it would be created, unless its own option says so. Nothing is opened before it is needed.
+    Every method may be
     called from many threads. One that opens a store raises what ``revstore.plugins.open_backend``
     does, and ``Closed`` after ``close``.
     """
 
-    def __init__(self, where: Where = None) -> None:
+    def __init__(self, where: Where = None, *, create: bool = True) -> None:
         self.config = StorageConfig.load(where)
+        self._create = create
         _check_overrides(self.config)
         # Held while a store is opened, so that no other thread opens it a second time.
         self._lock = threading.Lock()  # guards _opened, _storages, _registries, _closed
@@ -390,7 +393,7 @@ class StorageFactory(Closing):
         opened = self._opened.get(shared)
         if opened is None:
             compactor: Compactor | None = None
-            backend = open_backend(config)
+            backend = open_backend(config if self._create else refusing_to_create(config))
             try:
                 compactor = Compactor(backend, interval=self._compaction_interval(shared))
                 opened = self._opened[shared] = _Opened(backend, compactor)

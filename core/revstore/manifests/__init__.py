@@ -20,6 +20,7 @@ from revstore.manifests._manifests import (
     find_sources,
     parse,
     read,
+    reads_as_string,
     refusal,
     to_yaml,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "find_sources",
     "parse",
     "read",
+    "reads_as_string",
     "refusal",
     "to_yaml",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "find_sources",
     "parse",
     "read",
+    "reads_as_string",
     "refusal",
     "to_yaml",
 ]
@@ -177,6 +178,14 @@ def to_yaml(value: Any) -> str:
     from revstore.manifests._yaml_writer import write
 
     return write(value)
+
+
+def reads_as_string(text: str) -> bool:
+    """Return whether every YAML reader reads ``text``, written without quotes, as a string."""
+    # Importing PyYAML takes time.
+    from revstore.manifests import _yaml_reader
+
+    return _yaml_reader.reads_as_string(text)
 
 
 def _values(data: bytes, source: str) -> Iterator[tuple[int, Any]]:

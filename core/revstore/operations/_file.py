@@ -9,7 +9,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 import msgspec
 
@@ -32,6 +32,9 @@ __all__ = [
 FORMAT = "revstore-backup"
 VERSION = 1
 _CHUNK = 1 << 20
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Signed = Annotated[int, msgspec.Meta(ge=-1 << 63, le=(1 << 63) - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LONGEST_LINE = 1 << 20
 # No store takes more.
@@ -57,7 +60,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     store_id: str
     backend: str
-    revision: int
+    revision: _Number
     prefix: str
     time: str
     compression: Compression
@@ -81,12 +84,12 @@ class _Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
     """The line before a value of ``size`` bytes."""
 
     key: str
-    size: int
-    revision: int
-    create_revision: int = 0
-    version: int = 0
-    ttl: float | None = None
-    lease: int = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_VALUE)]
+    revision: _Number
+    create_revision: _Number = 0
+    version: _Number = 0
+    ttl: _Seconds | None = None
+    lease: _Signed = 0
 
 
 class _Last(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -306,7 +309,7 @@ class BackupReader(Closing):
                     check_key(found.key)
                 except (*_UNREADABLE, InvalidArgument) as error:
                     raise self._invalid(f"a record cannot be read: {error}") from error
-                value = stream.read(found.size) if 0 <= found.size <= _LARGEST_VALUE else b""
+                value = stream.read(found.size)
                 if len(value) != found.size or stream.read(1) != b"\n":
                     raise self._invalid(f"the value of {found.key!r} is cut")
                 yield Record(

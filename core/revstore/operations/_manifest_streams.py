@@ -15,6 +15,9 @@ from revstore.operations._tree import state_of
 
 __all__ = ["manifests_of"]
 
+#: What may come before the first document: a byte order mark, blanks, line ends.
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+
 
 def manifests_of(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Manifest]:
     """Yield the objects of files, folders and "-", standard input; one document at a time is in
@@ -42,7 +45,7 @@ def _of_file(path: str) -> Iterator[Manifest]:
         # A descriptor of the caller stays open.
         with nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb") as stream:
             lines = _Lines(stream, name)
-            first = lines.peek().lstrip(b"\xef\xbb\xbf \t\r\n")
+            first = lines.peek().lstrip(_BLANK)
             is_lines = first.startswith(b"{") and first.rstrip().endswith(b"}")
             parts = _each_line(lines) if is_lines else _documents(lines)
             number = 0
@@ -64,23 +67,26 @@ def _parsed(data: bytes, name: str, number: int, line: int) -> Iterator[Manifest
 
 
 class _Lines:
-    """The lines of a file, of which the first can be looked at."""
+    """The lines of a file, of which the first with content can be looked at."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = stream
         self._name = name
-        self._first: bytes | None = None
+        self._seen: list[bytes] = []
 
     def peek(self) -> bytes:
-        if self._first is None:
-            self._first = self._read()
-        return self._first
+        """Return the first line that is not blank, "" if there is none."""
+        while line := self._read():
+            self._seen.append(line)
+            if line.strip(_BLANK):
+                break
+        return line
 
     def __iter__(self) -> Iterator[bytes]:
-        line, self._first = self.peek(), None
-        while line:
+        yield from self._seen
+        self._seen.clear()
+        while line := self._read():
             yield line
-            line = self._read()
 
     def refuse_larger(self, size: int) -> None:
         if size > MAX_BYTES:
@@ -95,7 +101,7 @@ class _Lines:
 def _each_line(lines: _Lines) -> Iterator[tuple[int, bytes]]:
     """Yield JSON documents of a line each, with the number of lines before them."""
     for number, line in enumerate(lines):
-        if line.strip():
+        if line.strip(_BLANK):
             yield number, line
 
 

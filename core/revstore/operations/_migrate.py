@@ -7,6 +7,7 @@ import time
 
 import attrs
 
+from revstore.arguments import check_fence
 from revstore.backend import Backend, BackendWatch
 from revstore.errors import InvalidArgument, StoreInUse
 from revstore.operations._backup import denied
@@ -75,7 +76,8 @@ def migrate(
     ``bump_by_writes`` are as in ``copy``; a store is fenced as a whole, whatever the prefix.
 
     Raises:
-        InvalidArgument: the source has no FENCE, and ``writers_stopped`` is false.
+        InvalidArgument: the source has no FENCE, and ``writers_stopped`` is false; or ``reason`` is
+            empty or not valid UTF-8.
         StoreInUse: as in ``copy``; or something goes on writing to the source.
         ReadOnly: the user may not fence the source.
         AccessDenied: the user may not use all keys with ``prefix``, or the fence.
@@ -83,6 +85,7 @@ def migrate(
         Unsupported: the target cannot hold a key, such as one that expires.
         ValueTooLarge: the target does not take a value.
     """
+    check_fence(reason)
     fences = Capability.FENCE in source.capabilities
     if not fences and not writers_stopped:
         raise InvalidArgument(

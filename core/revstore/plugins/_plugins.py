@@ -48,6 +48,7 @@ __all__ = [
     "load_transformer",
     "open_backend",
     "open_transformer",
+    "refusing_to_create",
     "register_backend",
     "run_doctor",
     "unregister_backend",
@@ -136,6 +137,17 @@ def open_backend(config: StorageConfig) -> Backend:
         let_out(error)
         raise broken(found, f"opening failed: {_shown(error, info, config)}") from error
     return backend
+
+
+def refusing_to_create(config: StorageConfig) -> StorageConfig:
+    """Return ``config`` so that opening refuses a store that does not exist, where the backend has
+    an option for that and ``config`` does not set it; it raises the plugin errors of
+    ``open_backend``."""
+    info, _ = load_backend(find_one(_find.BACKENDS, config.resolved_type))
+    names = {field.alias or field.name for field in attrs.fields(info.options_class)}
+    if "create" not in names or "create" in config.options:
+        return config
+    return attrs.evolve(config, options={**config.options, "create": False})
 
 
 def _manager_for_opening(core: _Core, wrappers: tuple[str, ...]) -> pluggy.PluginManager:

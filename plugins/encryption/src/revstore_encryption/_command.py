@@ -42,14 +42,22 @@ def command() -> None:
     metavar="RESOURCE",
     help="What is encrypted, such as secrets, '*.apps' or '*.*'. May be repeated.",
 )
+@store_options
 @pass_session
 def init_command(session: Session, file: str, provider: str, resources: tuple[str, ...]) -> None:
     """Write an EncryptionConfiguration with a fresh key to FILE, which must not exist.
 
     Only you can read the file. Values in plain text that are stored already stay readable.
     """
+    _check_file(session, file)
     init(file, provider, resources)
     click.echo(f"Wrote {file} with a fresh key: {', '.join(resources)} by {provider}, key1.")
+
+
+def _check_file(session: Session, file: str) -> None:
+    session.refuse_store("FILE is all that is used")
+    if file == "-":
+        raise click.UsageError("keys have a file: - is none", click.get_current_context())
 
 
 @command.command("rotate", short_help="Add a fresh first key to a file.")
@@ -67,6 +75,7 @@ def init_command(session: Session, file: str, provider: str, resources: tuple[st
     metavar="KEY",
     help="Add none: move the key of this name to the front.",
 )
+@store_options
 @pass_session
 def rotate_command(
     session: Session, file: str, resource: str | None, *, behind: bool, front: str | None
@@ -81,6 +90,7 @@ def rotate_command(
       revstore encryption rotate FILE --behind     then copy it to all of them
       revstore encryption rotate FILE --front KEY  then copy it again
     """
+    _check_file(session, file)
     if behind and front:
         raise click.UsageError("give --behind or --front, not both", click.get_current_context())
     for each in rotate(file, resource=resource or "", behind=behind, front=front or ""):

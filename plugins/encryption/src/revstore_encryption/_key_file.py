@@ -17,6 +17,7 @@ import attrs
 import yaml
 
 from revstore.errors import ConfigError
+from revstore.manifests import reads_as_string
 from revstore.raising import ignoring, let_out
 from revstore_encryption._configuration import (
     API_VERSION,
@@ -32,6 +33,18 @@ __all__ = ["Change", "init", "rotate"]
 #: Bytes of a new key: the largest that each provider takes.
 _SIZE = 32
 _NUMBERED = re.compile(r"key([0-9]{1,9})")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what another reader of YAML would not read as a string, such as the name 0o17."""
+
+
+def _represent_str(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None if reads_as_string(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_str)
 
 
 @attrs.frozen
@@ -172,7 +185,8 @@ def _fresh(name: str) -> dict[str, str]:
 
 
 def _text(document: Any) -> bytes:
-    text: str = yaml.safe_dump(document, sort_keys=False)
+    # Not to_yaml: providers that entries share by an alias stay shared.
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False)
     return text.encode()
 
 

@@ -24,7 +24,8 @@ def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
     """Open the store at ``options.path``.
 
     Raises:
-        ConfigError: servers are configured, or the folder is missing.
+        ConfigError: servers are configured; or the folder is missing, or with ``create=false`` the
+            file.
         AccessDenied: permissions deny access to the file.
         ReadOnly: the file cannot be written here, and needs to be.
         NoSpace: the disk is full.

@@ -45,7 +45,8 @@ def open_store(
     """Return the store's file, ready for use, and a connection to it.
 
     Raises:
-        ConfigError: the folder is missing, or the path is a folder.
+        ConfigError: the folder is missing, or the path is a folder; or there is no file, and it
+            must not be created.
         AccessDenied: permissions deny access to the file.
         ReadOnly: the file cannot be written here, and needs to be.
         NoSpace: the disk is full.
@@ -57,7 +58,7 @@ def open_store(
     path = os.path.abspath(options.path)
     deadline = time.monotonic() + timeout
     with process.guard:  # no connection may be opened before the file's descriptor is closed again
-        _make_file(path)
+        _make_file(path, create=options.create)
     store = _find_file(path, options)
     if read_only_file_system(store.real):
         store.immutable = not _has_log(store.real)
@@ -93,7 +94,7 @@ def _has_log(path: str) -> bool:
     return os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
 
 
-def _make_file(path: str) -> None:
+def _make_file(path: str, *, create: bool) -> None:
     """Create the file with mode 0600 if it does not exist.
 
     sqlite would use the umask's mode, and gives -wal and -shm the mode of the file.
@@ -105,6 +106,8 @@ def _make_file(path: str) -> None:
     folder = os.path.dirname(path)
     try:
         if not os.path.exists(path):
+            if not create and os.path.isdir(folder) and not os.path.islink(path):
+                raise ConfigError("options.path", path, "a file that exists")
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as error:
         let_out(error)

@@ -36,6 +36,7 @@ class SQLiteOptions:
     relative path starts at the working folder at the moment of opening.
     ``synchronous``: "FULL" survives a crash of the machine; "NORMAL" survives only one of the
     process, and is faster.
+    ``create``: whether a file that does not exist is created; if not, it is refused.
     ``poll_interval``: seconds between two checks for the writes of other processes, 0.001 to 10.
 
     Raises:
@@ -44,4 +45,5 @@ class SQLiteOptions:
 
     path: str = attrs.field(default="revstore.db", validator=_check_path)
     synchronous: str = attrs.field(default="FULL", validator=_check_synchronous)
+    create: bool = True
     poll_interval: float = attrs.field(default=0.05, validator=seconds(0.001, 10))
