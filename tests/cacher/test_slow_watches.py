@@ -71,7 +71,7 @@ def test_closing_ends_ten_thousand_watches(open_cache):
     reader.start()
     start = time.perf_counter()
     cache.close()
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 4
     reader.join(5)
     assert ended == ["end"]
     wait_until(lambda: threading.active_count() <= before, "no thread left")

@@ -204,4 +204,4 @@ def test_a_store_that_hangs_ends_it(monkeypatch):
         start = time.monotonic()
         with pytest.raises(Timeout):
             Bench(factory).run()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5

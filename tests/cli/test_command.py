@@ -284,10 +284,11 @@ def on_terminal(arguments, env, *, stdin="", stdout_too=True):
     process.stdin.write(stdin.encode())
     process.stdin.close()
     shown = b""
+    waiting = select.poll()
+    waiting.register(ours, select.POLLIN)
     deadline = time.monotonic() + 30
     while True:
-        ready, _, _ = select.select([ours], [], [], max(deadline - time.monotonic(), 0))
-        assert ready, "nothing more came"
+        assert waiting.poll(1000 * max(deadline - time.monotonic(), 0)), "nothing more came"
         try:
             data = os.read(ours, 65536)
         except OSError:

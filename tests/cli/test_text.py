@@ -73,7 +73,8 @@ def test_what_cannot_be_seen_is_refused(revstore):
     assert not list(revstore.folder.iterdir())
 
 
-def test_errors_name_the_file_that_was_asked_for(revstore):
+def test_errors_name_the_file_that_was_asked_for(revstore, pod):
+    revstore.apply(pod("a"))
     line = revstore.error("backup", "absent/x", code=1)
     assert line.split(": ")[1:] == ["absent/x", "No such file or directory"]
     line = revstore.error("restore", "absent", code=1)

@@ -388,7 +388,7 @@ def test_login_and_lease_and_write_share_one_deadline():
         began = time.monotonic()
         with pytest.raises(Timeout):
             backend.put("/a", b"", expected_revision=0, ttl=100, timeout=1.0)
-        assert time.monotonic() - began < 1.6
+        assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -201,7 +202,9 @@ def test_the_part_that_takes_the_time(factory, lines):
     assert 0 < record.revstore_backend_seconds < record.revstore_seconds
     assert record.revstore_encode_seconds > 0
     assert record.revstore_decode_seconds > 0
-    assert "transformer 2" in record.getMessage()
+    shown = re.search(r"transformer ([0-9.]+) ms", record.getMessage())
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(1000 * record.revstore_transform_seconds, rel=0.01)
 
 
 def test_waiting_for_the_cache(factory, lines):

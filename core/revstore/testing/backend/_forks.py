@@ -137,8 +137,10 @@ class Child:
         seconds."""
         deadline = time.monotonic() + patience
         data = b""
+        waiting = select.poll()  # not select, whose descriptors end at 1023
+        waiting.register(self._pipe, select.POLLIN)
         try:
-            while select.select([self._pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            while waiting.poll(1000 * max(0.0, deadline - time.monotonic())):
                 part = os.read(self._pipe, 1 << 16)
                 if not part:
                     break
