@@ -18,6 +18,7 @@ import attrs
 
 from revstore.backend import Backend
 from revstore.errors import BackendError, Closed
+from revstore.testing._support import PATIENCE
 from revstore.testing.backend._forks import Child
 from revstore.testing.history import History, Operation, OperationType, Recorder
 from revstore.testing.interrupts import unreported
@@ -75,7 +76,9 @@ def run_under_strikes(
         run = pool.submit(plan.run, clients or (lambda _: backend))
         alarm = _Alarm()
         try:
-            while not run.done():
+            deadline = time.monotonic() + PATIENCE
+            # On a busy machine the workload may be done before a child could write.
+            while not run.done() or (not strikes.children and time.monotonic() < deadline):
                 if strikes.interrupts % _INTERRUPTS == 0:
                     _fork(plan, mine, reopen, choose, strikes)
                 seen, seconds = len(dropped), choose.uniform(1e-4, 0.01)

@@ -22,8 +22,8 @@ from revstore_sqlite._locks import process
 __all__ = ["Pausable", "Turn", "enlist"]
 
 _log = Log("revstore_sqlite")
-#: Seconds to wait for the users of connections.
-_PATIENCE = 5.0
+#: Seconds to wait for the users of connections: a sync of a slow or busy disk takes some.
+_PATIENCE = 10.0
 
 
 class Pausable(Protocol):
