@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -31,10 +31,15 @@ from revstore.operations._marker import check_complete
 from revstore.operations._progress import Meter, OnProgress
 from revstore.registry import Registry
 from revstore.storage import ResponseMeta, Storage, WithTTL
+from revstore.values import Capability
 
 __all__ = ["BrokenReference", "Failure", "ImportResult", "import_objects"]
 
 _MAX_TTL = (1 << 31) - 1
+# Seconds by which the same expiry may be read differently, and the part of a ttl by which a store
+# may let several objects expire together, later than asked.
+_TOLERANCE, _LATER = 2.0, 0.05
+_MOMENT = "expires at another moment"
 # Other objects may succeed.
 _OF_OBJECTS = (InvalidArgument, Conflict, CorruptObject, KeyExists, ValueTooLarge)
 
@@ -62,7 +67,9 @@ class ImportResult:
     """How many objects were created, replaced, and found unchanged.
 
     ``failed`` were not stored; ``failures`` are the first 100 of them. ``broken`` owner references
-    name uids of before the import; ``references`` are the first 100 of them.
+    name uids of before the import; ``references`` are the first 100 of them. ``other_expiry`` of
+    the unchanged objects expire, but at another moment than their manifests say. ``complete`` is
+    false if an exception ended the import.
     """
 
     created: int
@@ -72,6 +79,8 @@ class ImportResult:
     failures: tuple[Failure, ...]
     broken: int
     references: tuple[BrokenReference, ...]
+    other_expiry: int
+    complete: bool
 
 
 def import_objects(
@@ -82,15 +91,20 @@ def import_objects(
     overwrite: bool = False,
     timeout: float | None = None,
     on_progress: OnProgress | None = None,
+    on_end: Callable[[ImportResult], object] | None = None,
 ) -> ImportResult:
     """Store the objects of manifests: of files, of folders, or of "-", standard input.
 
     With ``preserve_uids`` they are stored as they are, with uid, creation time, generation and
     status. Without, they are new objects: uid, creation time and generation are fresh, and owner
     references to imported objects break. An object that the store has is left alone; if it differs,
-    that is a failure, or with ``overwrite`` it is replaced. A repetition changes nothing. The
-    annotation "revstore/ttl-seconds" becomes the object's expiry. ``timeout`` is in seconds, for
-    each object.
+    that is a failure, or with ``overwrite`` it is replaced. So a repetition goes on after an
+    interruption. If the manifests have an object twice and differ, the second one is a failure.
+
+    The annotation "revstore/ttl-seconds" becomes the object's expiry, counted from this call. An
+    object of which the store or the manifest alone says that it expires differs. If both do, but
+    not at the same moment, only ``overwrite`` changes the moment. ``timeout`` is in seconds, for
+    each object. ``on_end`` is called with the result, even if an exception ends the import.
 
     Raises:
         ManifestError: a source cannot be read, or a document in it is not an object.
@@ -99,11 +113,37 @@ def import_objects(
     """
     run = _Import(factory, preserve_uids=preserve_uids, overwrite=overwrite, timeout=timeout)
     meter = Meter(on_progress, "importing")
-    for manifest in manifests_of(sources):
-        run.take(manifest)
-        meter.add()
-    meter.finish()
+    try:
+        for manifest in manifests_of(sources):
+            run.take(manifest)
+            meter.add()
+        meter.finish()
+        run.complete = True
+    finally:
+        if on_end is not None:
+            on_end(run.result())
     return run.result()
+
+
+class _Places:
+    """Where the objects were in the input. Millions fit into memory."""
+
+    def __init__(self) -> None:
+        self._sources: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def earlier(self, key: str, manifest: Manifest) -> str:
+        """Return the place of an earlier object with the same key, "" if this is the first."""
+        if not self._sources or self._sources[-1] != manifest.source:
+            self._sources.append(manifest.source)
+        place = len(self._sources) - 1 << 64 | manifest.document << 32 | manifest.line
+        first = self._places.setdefault(key, place)
+        if first == place:
+            return ""
+        source, document, line = first >> 64, first >> 32 & 0xFFFFFFFF, first & 0xFFFFFFFF
+        return attrs.evolve(
+            manifest, source=self._sources[source], document=document, line=line
+        ).where
 
 
 class _Import:
@@ -123,6 +163,9 @@ class _Import:
         self._targets: dict[ResourceInfo, _Target] = {}
         self._kinds = {each.prefix: each.kind for each in kinds.known(factory.config.resources)}
         self._created = self._replaced = self._unchanged = self._failed = 0
+        self._other_expiry = 0
+        self.complete = False
+        self._places = _Places()
         self._failures: list[Failure] = []
         #: The uids of before that are no longer those of their objects.
         self._gone: set[str] = set()
@@ -134,19 +177,15 @@ class _Import:
         try:
             info = kinds.for_object(manifest.object, self._factory.config.resources)
             obj, ttl = _without_ttl(manifest.object)
-            if ttl:  # counted from the beginning of the import
-                ttl = max(1, math.ceil(ttl - (time.monotonic() - self._began)))
             namespace, key = key_of(info, obj)
             if namespace:
                 obj = with_metadata(obj, namespace=namespace)
-            self._check_kind(info)
             target = self._targets.get(info)
             if target is None:
-                config = self._factory.config.for_resource(info.qualified)
-                backend = self._factory.backend(info.qualified)
-                check_complete(backend, config.prefix, timeout=self._timeout)
-                target = self._targets[info] = _Target(self._factory, info, preserve=self._preserve)
-            stored = self._store(target, key, obj, ttl)
+                target = self._targets[info] = self._open(info)
+            self._check_kind(info)
+            earlier = self._places.earlier(key, manifest)
+            stored = self._store(target, key, obj, ttl, earlier)
         except _OF_OBJECTS as error:
             if isinstance(error, ConfigError):
                 raise  # no object is to blame
@@ -157,10 +196,18 @@ class _Import:
         if not self._preserve:
             self._note(key, obj, stored)
 
-    def _store(self, target: _Target, key: str, obj: Any, ttl: int) -> Any:
+    def _open(self, info: ResourceInfo) -> _Target:
+        config = self._factory.config.for_resource(info.qualified)
+        backend = self._factory.backend(info.qualified)
+        check_complete(backend, config.prefix, timeout=self._timeout)
+        return _Target(self._factory, info, preserve=self._preserve)
+
+    def _store(self, target: _Target, key: str, obj: Any, ttl: int, earlier: str) -> Any:
         while True:
+            # Counted from the beginning of the import.
+            left = max(1, math.ceil(ttl - (time.monotonic() - self._began))) if ttl else 0
             try:
-                stored = target.create(key, obj, ttl, self._timeout)
+                stored = target.create(key, obj, left, self._timeout)
             except KeyExists:
                 pass
             else:
@@ -168,12 +215,20 @@ class _Import:
                 return stored
             try:
                 current = target.get(key, self._timeout)
+                differs = "differs"
                 if target.equal(key, obj, current):
-                    self._unchanged += 1
-                    return current
+                    differs = target.other_expiry(key, left, self._timeout)
+                    if not differs or (differs == _MOMENT and not (self._overwrite or earlier)):
+                        self._unchanged += 1
+                        self._other_expiry += bool(differs)
+                        return current
+                if earlier:
+                    message = f"{key!r} is already in {earlier}, and this one {differs}"
+                    raise Conflict(message, key=key)
                 if not self._overwrite:
-                    raise Conflict(f"the object under {key!r} exists and differs", key=key)
-                stored = target.replace(key, obj, ttl, self._timeout)
+                    message = f"the object under {key!r} exists and {differs}"
+                    raise Conflict(message, key=key)
+                stored = target.replace(key, obj, left, self._timeout)
             except KeyNotFound:  # it was deleted meanwhile
                 continue
             self._replaced += 1
@@ -210,6 +265,8 @@ class _Import:
             tuple(self._failures),
             len(broken),
             tuple(broken[:NAMED]),
+            self._other_expiry,
+            self.complete,
         )
 
 
@@ -223,6 +280,8 @@ class _Target:
         self._registry: Registry[Any] = factory.registry(info)
         self._storage: Storage[Any] = factory.storage(dict, resource=info)
         self._encode = factory.resource_type(dict, info).codec.encode
+        self._backend = factory.backend(info.qualified)
+        self._prefix = factory.config.for_resource(info.qualified).prefix.rstrip("/")
 
     def create(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
         if self._preserve:
@@ -239,6 +298,20 @@ class _Target:
             same = {name: metadata_value(current, name) or None for name in fields}
             obj = with_metadata(obj, **same)
         return self._encode(_bare(obj)) == self._encode(_bare(current))
+
+    def other_expiry(self, key: str, ttl: int, timeout: float | None) -> str:
+        """Return in which way the stored object expires differently, "" if it does not; ``ttl`` is
+        the seconds that are left according to the manifest, 0 for ever."""
+        physical = self._prefix + key
+        kv = self._backend.get(physical, timeout=timeout).kv
+        expires = kv is not None and kv.lease != 0
+        if expires != bool(ttl):
+            return "differs in whether it expires"
+        if not ttl or Capability.REMAINING_TTL not in self._backend.capabilities:
+            return ""
+        left = self._backend.remaining_ttl(physical, timeout=timeout)
+        same = left is None or -_TOLERANCE <= left - ttl <= _TOLERANCE + ttl * _LATER
+        return "" if same else _MOMENT
 
     def replace(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
         if self._preserve:

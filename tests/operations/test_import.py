@@ -1,0 +1,158 @@
+"""What ``import_objects`` does with objects that are there already, and when it ends early."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.conftest import Revstore
+
+from revstore.errors import StoreInUse
+from revstore.factory import StorageFactory
+from revstore.manifests import ManifestError
+from revstore.operations import ImportResult, import_objects
+
+LONG = int(os.environ.get("REVSTORE_TEST_LONG", "0"))
+TTL = "revstore/ttl-seconds"
+
+
+def config_map(name: str, ttl: int = 0, value: str = "v") -> dict[str, Any]:
+    annotations = {"annotations": {TTL: str(ttl)}} if ttl else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default", **annotations},
+        "data": {"k": value},
+    }
+
+
+def write(path: Path, *objects: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(obj) + "\n" for obj in objects))
+    return path
+
+
+def left(factory: StorageFactory, name: str) -> float | None:
+    return factory.backend().remaining_ttl(f"/registry/configmaps/default/{name}")
+
+
+def test_an_equal_object_with_another_expiry(kind, url_of, tmp_path):
+    before = [config_map(name, ttl) for name, ttl in zip("abcd", (0, 900, 900, 900), strict=True)]
+    after = [config_map(name, ttl) for name, ttl in zip("abcd", (900, 0, 5000, 900), strict=True)]
+    with StorageFactory(url_of(kind)) as factory:
+        import_objects(factory, [write(tmp_path / "1.jsonl", *before)])
+        path = write(tmp_path / "2.jsonl", *after)
+        result = import_objects(factory, [path])
+
+        assert (result.unchanged, result.failed) == (2, 2)
+        assert 1 <= result.other_expiry <= 2  # the last one too, if seconds have passed
+        for failure in result.failures:
+            assert failure.reason.endswith("exists and differs in whether it expires")
+        assert left(factory, "a") is None
+        result = import_objects(factory, [path], overwrite=True)
+
+        assert (result.unchanged + result.replaced, result.other_expiry) == (4, 0)
+        lefts = [left(factory, name) or 0.0 for name in "abcd"]
+        assert [round(each, -3) for each in lefts] == [1000, 0, 5000, 1000]
+
+
+@pytest.mark.parametrize("preserve", [False, True])
+def test_an_object_that_the_input_has_twice(tmp_path, preserve):
+    """The first one is stored, and the places of both are named, even with ``overwrite``."""
+    objects = [config_map(name) for name in "abc"]
+    path = write(tmp_path / "a.jsonl", *objects, config_map("b", value="other"))
+    other = write(tmp_path / "b.jsonl", config_map("a"), config_map("c", ttl=9999))
+    with StorageFactory("memory://") as factory:
+        for created in (3, 0):
+            result = import_objects(factory, [path, other], preserve_uids=preserve, overwrite=True)
+
+            assert (result.created, result.replaced, result.unchanged) == (created, 0, 4 - created)
+            first, second = result.failures
+            assert first.where == f"{path} (document 4, line 4)"
+            key = "'/configmaps/default/"
+            place = f"is already in {path} (document"
+            assert first.reason == f"{key}b' {place} 2, line 2), and this one differs"
+            assert second.where == f"{other} (document 2, line 2)"
+            assert second.reason.startswith(f"{key}c' {place} 3, line 3), and this one differs in")
+
+
+def test_what_was_done_is_known_when_it_ends_early(tmp_path):
+    path = write(tmp_path / "a.jsonl", config_map("a"), config_map("b"))
+    bad = write(tmp_path / "b.jsonl", config_map("c"), {"kind": "x"})
+
+    def interrupted() -> Iterator[Path]:
+        yield path
+        raise KeyboardInterrupt
+
+    ended: list[ImportResult] = []
+    with StorageFactory("memory://") as factory:
+        with pytest.raises(ManifestError):
+            import_objects(factory, [path, bad], on_end=ended.append)
+        with pytest.raises(KeyboardInterrupt):
+            import_objects(factory, interrupted(), on_end=ended.append)
+        result = import_objects(factory, [path], on_end=ended.append)
+
+    assert [(each.created, each.unchanged, each.complete) for each in ended] == [
+        (3, 0, False),
+        (0, 2, False),
+        (0, 2, True),
+    ]
+    assert ended[-1] == result
+
+
+def test_a_store_that_is_being_filled_is_not_read(tmp_path):
+    """Not even to see whether its objects are of the same kind."""
+    objects = [{"apiVersion": "example.com/v1", "kind": kind} for kind in ("Widget", "WidGet")]
+    one, other = ({**obj, "metadata": {"name": "a"}} for obj in objects)
+    with StorageFactory("memory://") as factory:
+        import_objects(factory, [write(tmp_path / "a.jsonl", one)])
+        factory.backend().put("/revstore.unfinished", b"{}", expected_revision=0)
+        with pytest.raises(StoreInUse):
+            import_objects(factory, [write(tmp_path / "b.jsonl", other)])
+
+
+@pytest.mark.slow
+def test_the_command_says_what_was_done(tmp_path):
+    revstore = Revstore(tmp_path)
+    path = write(tmp_path / "a.jsonl", config_map("a"), {"kind": "x"})
+    failed = revstore("import", str(path), code=1)
+    assert failed.stdout == "Before it ended: Created 1, replaced 0, unchanged 0, failed 0.\n"
+    assert "document 2" in failed.stderr
+    report = json.loads(revstore("import", "--json", str(path), code=1).stdout)
+    assert (report["unchanged"], report["complete"]) == (1, False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="long: set REVSTORE_TEST_LONG=25 for a hundred kills")
+@pytest.mark.timeout(60 + 30 * LONG)
+@pytest.mark.parametrize("kind", ["sqlite", "etcd3"])
+def test_killed_at_random_moments(kind, url_of, tmp_path):
+    """The next run ends with exactly the objects of the input."""
+    seed = os.environ.get("REVSTORE_TEST_SEED") or str(random.randrange(1 << 32))
+    choose = random.Random(seed)
+    objects = [config_map(f"c{number:04}", 900 * (number % 5 == 0)) for number in range(600)]
+    path = write(tmp_path / "many.jsonl", *objects)
+    command = [sys.executable, "-m", "revstore", "import", "--preserve-uids", str(path)]
+    for number in range(2 * LONG):  # of one or two kills
+        url = url_of(kind, f"s{number}")
+        env = {**os.environ, "REVSTORE_URL": url}
+        for _ in range(choose.randint(1, 2)):
+            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as started:
+                try:
+                    started.wait(choose.uniform(0.3, 2.5))
+                except subprocess.TimeoutExpired:
+                    started.send_signal(signal.SIGKILL)
+        with StorageFactory(url) as factory:
+            result = import_objects(factory, [path], preserve_uids=True)
+            assert (result.created + result.unchanged, result.failed) == (600, 0), seed
+            found = [obj["data"] for obj in factory.registry("configmaps").list()]
+            assert found == [{"k": "v"}] * 600
+            kvs = factory.backend().list("/registry/configmaps/").kvs
+            assert sum(kv.lease != 0 for kv in kvs) == 120, seed
