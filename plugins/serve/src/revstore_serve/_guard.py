@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from revstore_serve._cluster import Cluster
@@ -82,7 +83,7 @@ class Guard:
             if of_root and not user.root:
                 raise Refused(*PERMISSION_DENIED)
             _check(user, _NEEDS.get(name, _nothing)(request))
-            await self._check_lease(name, request, user)
+            await self._check_leases(name, request, user)
             return await handler(request)
 
         return guarded
@@ -103,21 +104,15 @@ class Guard:
 
         return guarded
 
-    async def _check_lease(self, name: str, request: Any, user: User) -> None:
-        """Check the rights to the keys of a lease: who revokes it deletes them, and who puts one
+    async def _check_leases(self, name: str, request: Any, user: User) -> None:
+        """Check the rights to the keys of leases: who revokes one deletes them, and who puts one
         more key under it must be able to revoke it."""
-        if name == "KV/Put":
-            lease, write = request.lease, True
-        elif name == "Lease/LeaseRevoke":
-            lease, write = request.ID, True
-        elif name == "Lease/LeaseTimeToLive" and request.keys:
-            lease, write = request.ID, False
-        else:
+        if user.root or name not in _LEASES:
             return
-        if not lease or user.root:
-            return
-        keys = await self._work(lambda: self._leases.keys(lease))
-        _check(user, [(write, KeyRange.of(key, b"")) for key in keys])
+        write = name != "Lease/LeaseTimeToLive"
+        for lease in {*_LEASES[name](request)} - {0}:
+            keys = await self._work(partial(self._leases.keys, lease))
+            _check(user, [(write, KeyRange.of(key, b"")) for key in keys])
 
     async def _denial(self, request: Any) -> Any:
         """Return the answer to a request to watch that the caller may not make; None if he may."""
@@ -194,6 +189,15 @@ def _txn(request: Any) -> Iterator[_Need]:
         yield from _OPERATIONS[kind](getattr(operation, kind))
 
 
+def _attached(request: Any) -> Iterator[int]:
+    """Yield the leases under which a transaction may put keys, in either branch."""
+    for operation in (*request.success, *request.failure):
+        if operation.HasField("request_put"):
+            yield operation.request_put.lease
+        elif operation.HasField("request_txn"):
+            yield from _attached(operation.request_txn)
+
+
 _OPERATIONS: dict[str | None, Callable[[Any], Iterator[_Need]]] = {
     "request_range": _range,
     "request_put": _put,
@@ -206,6 +210,13 @@ _NEEDS: dict[str, Callable[[Any], Iterator[_Need]]] = {
     "KV/Put": _put,
     "KV/DeleteRange": _delete,
     "KV/Txn": _txn,
+}
+# Leases to whose keys a call needs rights.
+_LEASES: dict[str, Callable[[Any], Iterable[int]]] = {
+    "KV/Put": lambda request: [request.lease],
+    "KV/Txn": _attached,
+    "Lease/LeaseRevoke": lambda request: [request.ID],
+    "Lease/LeaseTimeToLive": lambda request: [request.ID] if request.keys else [],
 }
 # As in etcd, these errors come before those of rights.
 _VALID: dict[str, Callable[[Any], None]] = {
