@@ -6,16 +6,17 @@ Revisions in a program count from the store's when the program begins.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 from google.protobuf import text_format
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from revstore.testing.seeds import SEED
+from revstore_serve._keys import KeyRange
 from revstore_serve._proto import message
 
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "1"))
@@ -107,6 +108,37 @@ def comparisons(draw: Any) -> Any:
     )
 
 
+def deletes_what_it_put(branch: Any) -> bool:
+    """Whether one nested transaction may delete what another puts before it, which etcd does."""
+    put: set[bytes] = set()
+    for each in branch:
+        if each.WhichOneof("request") != "request_txn":
+            continue
+        inner = (each.request_txn.success, each.request_txn.failure)
+        operations = [found for one in inner for found in _flat(one)]
+        deleted = [
+            KeyRange.of(found.request_delete_range.key, found.request_delete_range.range_end)
+            for found in operations
+            if found.WhichOneof("request") == "request_delete_range"
+        ]
+        if any(key in keys for key in put for keys in deleted):
+            return True
+        if any(map(deletes_what_it_put, inner)):
+            return True
+        put |= {found.request_put.key for found in operations if found.HasField("request_put")}
+    return False
+
+
+def _flat(branch: Any) -> Iterator[Any]:
+    """The operations of a branch that are no transactions, and those of the ones that are."""
+    for each in branch:
+        if each.WhichOneof("request") == "request_txn":
+            yield from _flat(each.request_txn.success)
+            yield from _flat(each.request_txn.failure)
+        else:
+            yield each
+
+
 @st.composite
 def transactions(draw: Any, depth: int = 2) -> Any:
     simple = (
@@ -121,11 +153,13 @@ def transactions(draw: Any, depth: int = 2) -> Any:
     branch = simple
     if depth:
         branch = simple | simple | built("RequestOp", request_txn=transactions(depth - 1))
-    return message("TxnRequest")(
+    found = message("TxnRequest")(
         compare=draw(st.lists(comparisons(), max_size=2)),
         success=draw(st.lists(branch, max_size=3)),
         failure=draw(st.lists(branch, max_size=2)),
     )
+    assume(not any(map(deletes_what_it_put, (found.success, found.failure))))
+    return found
 
 
 leases = (
@@ -299,7 +333,7 @@ def _lines(case: Any) -> list[str]:
         return [f"{number}: {name} {one_line(sent)}" for number, (name, sent) in enumerate(case)]
     if isinstance(case, tuple):
         return [line for part in case for line in _lines(part)]
-    return [repr(case)]
+    return [one_line(case)]
 
 
 def one_line(sent: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.serve.programs import deletes_what_it_put
 
 from revstore.values import KeyValue
 from revstore_serve._command import is_own
@@ -65,6 +66,37 @@ TOO_MANY = "too many operations in txn request"
 def test_what_a_transaction_may_hold(branch, text):
     assert refusal(success=branch) == text
     assert refusal(failure=branch) == text
+
+
+#: Two transactions in one: the second deletes what the first puts. etcd does so.
+IN_TURN = [nested(success=[put(b"a")]), nested(success=[delete(b"a")])]
+
+
+def test_each_key_is_written_once(client):
+    """Even if that shows only while the transaction runs; nothing of it is left then."""
+    for deletion in (IN_TURN, [put(b"a"), delete(b"\0", b"\0")]):
+        assert refusal(success=deletion) == ""
+        found = client.error("KV/Txn", success=deletion)
+        assert found == ("INVALID_ARGUMENT", f"etcdserver: {TWICE}")
+        assert client.call("KV/Range", key=b"a").count == 0
+
+
+@pytest.mark.parametrize(
+    ("branch", "found"),
+    [
+        (IN_TURN, True),
+        ([nested(failure=[nested(success=IN_TURN)])], True),
+        ([IN_TURN[0], nested(failure=[RANGE, nested(success=[delete(b"\0", b"b")])])], True),
+        (IN_TURN[::-1], False),
+        ([nested(success=[put(b"a")], failure=[delete(b"a")])], False),
+        ([IN_TURN[0], nested(success=[delete(b"b")])], False),
+        ([put(b"a"), delete(b"a")], False),
+    ],
+)
+def test_programs_have_no_such_transaction(branch, found):
+    """Others that write a key twice are refused by etcd as well, so they are compared."""
+    request = message("TxnRequest")(success=branch)
+    assert deletes_what_it_put(request.success) is found
 
 
 def test_each_comparison_has_a_key():
