@@ -50,12 +50,14 @@ def prefixed(text: bytes) -> bytes:
 
 
 class Raw:
-    """A connection on which frames are sent and read; it answers no pings."""
+    """A connection on which frames are sent and read; it answers no pings. ``begin`` stands for
+    the preface and the settings."""
 
-    def __init__(self, address: str, *, settings: bytes = b"") -> None:
+    def __init__(self, address: str, *, settings: bytes = b"", begin: bytes | None = None) -> None:
         host, port = address.split(":")
         self.socket = socket.create_connection((host, int(port)), 20)
-        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
+        whole = PREFACE + frame(SETTINGS, 0, 0, settings)
+        self.socket.sendall(whole if begin is None else begin)
         self._file = self.socket.makefile("rb")
 
     def send(self, *frames: bytes) -> None:

@@ -3,6 +3,7 @@ send. Another client of the same server goes on."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import struct
@@ -17,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.serve import rawclient
 from tests.serve.conftest import Client
-from tests.serve.rawclient import Raw, frame, headers, prefixed
+from tests.serve.rawclient import PREFACE, Raw, frame, headers, prefixed
 
 from revstore.memory import MemoryBackend
 from revstore.testing._support import wait_until
 from revstore_serve import _connection, serve
+from revstore_serve._endpoint import Endpoint
 from revstore_serve._proto import message
 
 pytestmark = pytest.mark.slow
@@ -34,11 +36,16 @@ NO_WINDOW = WINDOW(4, 0)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def endpoint() -> Iterator[Endpoint]:
     with MemoryBackend() as backend, serve(backend) as endpoint:
         backend.put("a", b"1", expected_revision=0)
         backend.put("large", b"x" * LARGE, expected_revision=0)
-        yield endpoint.address
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def address(endpoint) -> str:
+    return endpoint.address
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +193,50 @@ def test_compressed_messages_that_are_cut_off(address, cut):
         frame(0, 1, 1, b"\1" + struct.pack(">I", len(small)) + small),
     )
     assert statuses(raw, 1) == {1: b"13"}
+    raw.close()
+
+
+def test_large_compressed_messages_wait_for_each_other(endpoint):
+    """Not for the loop: calls beside them are answered, and they are once it is their turn."""
+    lock, loop = endpoint._transport.inflating, endpoint._loop
+    key = message("RangeRequest")(key=b"a" * (1 << 20)).SerializeToString()
+    small = gzip.compress(key)
+    asyncio.run_coroutine_threadsafe(lock.acquire(), loop).result(20)
+    raw = Raw(endpoint.address)
+    for number in (1, 3, 5):
+        raw.send(
+            frame(rawclient.HEADERS, 4, number, headers(RANGE, (b"grpc-encoding", b"gzip"))),
+            frame(0, 1, number, b"\1" + struct.pack(">I", len(small)) + small),
+        )
+    raw.send(call(7))
+    assert statuses(raw, 1) == {7: b"0"}
+    assert not [each for each in answered(raw) if each[0] == rawclient.HEADERS]
+    raw.send(frame(rawclient.RESET, 0, 3, b"\0\0\0\x08"))
+    loop.call_soon_threadsafe(lock.release)
+    assert statuses(raw, 2) == {1: b"0", 5: b"0"}
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [frame(rawclient.PING, 0, 0, b"12345678"), frame(rawclient.SETTINGS, 1, 0), call(1)],
+    ids=["a ping", "settings that are noted", "a call"],
+)
+def test_a_client_that_does_not_begin_with_its_settings(address, first):
+    raw = Raw(address, begin=PREFACE + first)
+    ends = [payload for kind, *_, payload in raw.frames() if kind == rawclient.GOAWAY]
+    assert [each[4:8] for each in ends] == [b"\0\0\0\1"]
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    "begin", [b"", PREFACE[:9], PREFACE, PREFACE + frame(rawclient.SETTINGS, 0, 0, b"123456")[:12]]
+)
+def test_a_client_that_does_not_begin(address, monkeypatch, begin):
+    """Its connection ends, however far it came with the preface and its settings."""
+    monkeypatch.setattr(_connection, "PATIENCE", 0.1)
+    raw = Raw(address, begin=begin)
+    assert rawclient.GOAWAY not in [kind for kind, *_ in raw.frames()]
     raw.close()
 
 

@@ -22,7 +22,8 @@ from revstore.config import StorageConfig
 from revstore.errors import AccessDenied, ConfigError, Unreachable
 from revstore.memory import MemoryBackend
 from revstore.plugins import open_backend
-from revstore_serve import serve
+from revstore.testing._support import wait_until
+from revstore_serve import _handshakes, serve
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,81 @@ def test_a_handshake_that_ends_after_the_stop(certificates, new_client):
         found.sendall(PREFACE)
         assert found.recv(100) == b""
     late.close()
+
+
+LISTENERS = ("address", "http_address")
+#: The first bytes of a handshake, and of one of 1 MB.
+BEGINNINGS = [b"", b"\x16\x03\x01\x02\0\x01", b"\x16\x03\x01\x40\0" + b"\x01\x10\0\0"]
+
+
+def arrived(endpoint, listener, begin=b""):
+    """A connection that sends so much of a handshake, and no more."""
+    host, port = getattr(endpoint, listener).split(":")
+    found = socket.create_connection((host, int(port)), 20)
+    found.sendall(begin)
+    return found
+
+
+def ended(connection):
+    """Whether the server has ended a connection, waiting for that."""
+    with contextlib.suppress(ConnectionError):
+        return connection.recv(100) == b""
+    return True
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_a_handshake_that_does_not_end(certificates, monkeypatch, listener, begin, caplog):
+    monkeypatch.setattr(_handshakes, "PATIENCE", 0.1)
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(served(**own(certificates), http="127.0.0.1:0"))
+        assert ended(stack.enter_context(arrived(endpoint, listener, begin)))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_handshakes_count_as_connections(certificates, monkeypatch, new_client, listener):
+    """There are never more of both than may be."""
+    monkeypatch.setattr(_handshakes, "PATIENCE", 600.0)
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(
+            served(**own(certificates), http="127.0.0.1:0", max_connections=3)
+        )
+        context = ssl.create_default_context(cafile=f"{certificates}/ca.pem")
+        context.check_hostname = False
+        context.set_alpn_protocols(["h2"])
+        secured = stack.enter_context(context.wrap_socket(arrived(endpoint, listener)))
+        waiting = [stack.enter_context(arrived(endpoint, listener)) for _ in range(2)]
+        for _ in range(3):
+            with arrived(endpoint, listener) as connection:
+                assert ended(connection)
+        for each in (secured, *waiting):
+            each.setblocking(False)
+        for each in waiting:
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
+        waiting[0].close()
+        if listener == "address":
+            wait_until(
+                lambda: connects(new_client, endpoint, credentials(certificates)), "it has room"
+            )
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_handshakes_end_with_the_server(certificates, monkeypatch, listener):
+    monkeypatch.setattr(_handshakes, "PATIENCE", 600.0)
+    with served(**own(certificates), http="127.0.0.1:0") as endpoint:
+        connection = arrived(endpoint, listener)
+        # The server accepts connections in turn.
+        context = ssl.create_default_context(cafile=f"{certificates}/ca.pem")
+        context.check_hostname = False
+        context.wrap_socket(arrived(endpoint, listener)).close()
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(1)
+    connection.settimeout(20)
+    assert ended(connection)
+    connection.close()
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from typing import Any, Protocol
 
@@ -23,13 +22,13 @@ from revstore_serve._frames import (
     status_fields,
     unpacked,
 )
+from revstore_serve._inflate import LARGEST_MESSAGE, Inflater, too_large
 from revstore_serve._proto import Method
 from revstore_serve._transport import StreamHandler, UnaryHandler, serialized
 from revstore_serve._users import Caller
 
-__all__ = ["LARGEST_MESSAGE", "PIECE", "Call", "Served"]
+__all__ = ["PIECE", "Call", "Served"]
 
-LARGEST_MESSAGE = 2 << 20
 # Bytes that a message takes which is not read yet, besides its own.
 _MESSAGE = 128
 # How many bytes are written at once.
@@ -59,6 +58,7 @@ class Sender(Protocol):
     initial_window: int
     largest_frame: int
     blocked: bool
+    inflating: asyncio.Lock
 
     def write(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
@@ -156,8 +156,7 @@ class Call:
 
     def _too_large(self, length: int) -> None:
         self._buffer.clear()
-        text = f"Received message larger than max ({length} vs. {LARGEST_MESSAGE})"
-        self.fail(Refused(Code.RESOURCE_EXHAUSTED, text))
+        self.fail(too_large(length))
 
     def _arrive(self) -> None:
         if not self.method.streams:
@@ -167,13 +166,13 @@ class Call:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    def only(self) -> bytes:
+    async def only(self) -> bytes:
         """Return the one message of a call that has one."""
         if len(self._messages) != 1:
             raise Refused(Code.INTERNAL, "a call of this method has one message")
         flag, message = self._messages.popleft()
         if flag:
-            message = _decompressed(message, self._encoding)
+            message = await self._decompressed(message)
             if not self._connection.hold(self, len(message)):
                 raise Refused(*TOO_MANY_REQUESTS)
         return message
@@ -189,7 +188,21 @@ class Call:
         self._connection.hold(self, -_MESSAGE - 5 - len(message))
         if not self._messages:
             self._connection.give_back(self)
-        return self.method.parse(_decompressed(message, self._encoding) if flag else message)
+        return self.method.parse(await self._decompressed(message) if flag else message)
+
+    async def _decompressed(self, message: bytes) -> bytes:
+        """Return a compressed message as it was. A large one takes many turns of the loop, and all
+        of a server take theirs one after the other, so that other calls go on.
+
+        Raises:
+            Refused: it is too large, or broken, or the compression is not known.
+        """
+        inflater = Inflater(message, self._encoding)
+        if not inflater.step():
+            async with self._connection.inflating:
+                while not inflater.step():
+                    await asyncio.sleep(0)
+        return inflater.result()
 
     @property
     def waiting(self) -> bool:
@@ -309,24 +322,3 @@ class Call:
             self.close()
         if waited:
             connection.wake()  # this call may have left room for others
-
-
-def _decompressed(message: bytes, encoding: str) -> bytes:
-    """Return a compressed message as it was.
-
-    Raises:
-        Refused: it is too large, or broken, or the compression is not known.
-    """
-    if encoding not in ("gzip", "deflate"):
-        raise Refused(Code.UNIMPLEMENTED, f"the encoding {encoding!r} is not supported")
-    unpack = zlib.decompressobj(31 if encoding == "gzip" else 15)
-    try:
-        found = unpack.decompress(message, LARGEST_MESSAGE + 1)
-    except zlib.error as error:
-        raise Refused(Code.INTERNAL, f"a message cannot be decompressed: {error}") from error
-    if len(found) > LARGEST_MESSAGE:
-        text = f"Received message larger than max ({len(found)} vs. {LARGEST_MESSAGE})"
-        raise Refused(Code.RESOURCE_EXHAUSTED, text)
-    if not unpack.eof or unpack.unused_data:
-        raise Refused(Code.INTERNAL, "a message cannot be decompressed: it is cut off or too long")
-    return found

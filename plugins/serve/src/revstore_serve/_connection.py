@@ -48,11 +48,12 @@ from revstore_serve._frames import (
     unpacked,
     unpadded,
 )
+from revstore_serve._handshakes import PATIENCE
 from revstore_serve._header_fields import LARGEST_HEADERS, HeaderFields
 from revstore_serve._transport import refused_as, serialized
 from revstore_serve._users import CALLER, Caller
 
-__all__ = ["PATIENCE", "Connection", "Server"]
+__all__ = ["Connection", "Server"]
 
 _log = Log("revstore.serve")
 
@@ -71,8 +72,6 @@ _MOST_UNSENT = 1 << 20
 _LONGEST_ENCODING = 32
 # Bytes of a path that an answer repeats.
 _LONGEST_PATH = 256
-#: Seconds for TLS, and for the first bytes of a connection.
-PATIENCE = 10.0
 # Seconds of silence after which a client is asked whether it lives, and seconds to answer.
 _SILENCE = 60.0
 _ANSWER = 20.0
@@ -90,6 +89,7 @@ class Server(Protocol):
     methods: dict[bytes, Served]
     identify: bool
     ending: asyncio.Future[None]
+    inflating: asyncio.Lock
 
     def admit(self, connection: Connection) -> bool: ...
     def gone(self, connection: Connection) -> None: ...
@@ -106,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._buffer = b""
         self._begun = False
+        # Whether the client has sent its settings, which come first.
+        self._settled = False
         # Whether frames wait in the buffer until the client reads.
         self._stopped = False
         self._headers = HeaderFields()
@@ -133,6 +135,8 @@ class Connection(asyncio.Protocol):
         self.largest_frame = FRAME
         #: Whether the client does not read.
         self.blocked = False
+        #: Held by the one call of the server that decompresses a large message.
+        self.inflating = server.inflating
 
     # Calls of the loop.
 
@@ -217,6 +221,10 @@ class Connection(asyncio.Protocol):
                 break
             payload = data[at + 9 : at + 9 + length]
             at += 9 + length
+            if not self._settled:
+                if kind != SETTINGS or flags & ACK:
+                    raise Broken(PROTOCOL_ERROR)
+                self._settled = True
             if self._headers.call and kind != MORE:
                 raise Broken(PROTOCOL_ERROR)
             handle = self._HANDLERS.get(kind)
@@ -454,7 +462,7 @@ class Connection(asyncio.Protocol):
         assert served.unary is not None
         try:
             try:
-                request = served.parse(call.only())
+                request = served.parse(await call.only())
             except ValueError as error:
                 raise Refused(Code.INTERNAL, "the message cannot be read") from error
             response = serialized(await served.unary(request))
@@ -479,7 +487,7 @@ class Connection(asyncio.Protocol):
         assert served.stream is not None
         ending = self._server.ending
         try:
-            first = None if served.streams else served.parse(call.only())
+            first = None if served.streams else served.parse(await call.only())
             task = asyncio.ensure_future(served.stream(first, call))
             try:
                 await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -565,7 +573,7 @@ class Connection(asyncio.Protocol):
     # The life of the connection.
 
     def _check_begun(self) -> None:
-        if not self._begun:
+        if not self._settled:
             self._transport.abort()
             return
         self._check()

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
-import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 import attrs
 import h11
 
 from revstore.backend_tools import Log
 from revstore.errors import ConfigError
+from revstore_serve._handshakes import Handshakes
 from revstore_serve._tls import Tls
 
 __all__ = ["Chunks", "HttpServer", "Page", "Reply", "Request", "split"]
@@ -88,9 +86,8 @@ class HttpServer:
     def __init__(self, page: Page, tls: Tls | None, most_connections: int) -> None:
         self.page = page
         self._most_connections = most_connections
-        # Each side of the endpoint looks for changes of the files itself.
-        self._tls = copy.copy(tls)
-        self._context = None if tls is None else tls.context()
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         self.ending = False
@@ -102,14 +99,10 @@ class HttpServer:
             OSError: nobody can listen there.
         """
         host, port = split(address)
-        listening: ssl.SSLContext | None = None
+        make: Callable[[], asyncio.Protocol] = self._new_protocol
         if self._tls is not None:
-            listening = self._tls.context()
-            listening.sni_callback = self._choose
-        options: dict[str, Any] = {"ssl_handshake_timeout": _PATIENCE} if listening else {}
-        self._server = await asyncio.start_server(
-            self._serve, host, port, limit=_PIECE, ssl=listening, **options
-        )
+            make = self._handshakes = Handshakes(self._tls, make, self._has_room)
+        self._server = await asyncio.get_running_loop().create_server(make, host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace: float) -> None:
@@ -117,6 +110,8 @@ class HttpServer:
         self.ending = True
         if self._server is not None:
             self._server.close()
+        if self._handshakes is not None:
+            self._handshakes.stop()
         for each in self._connections.values():
             each.end()
         if self._connections:
@@ -126,17 +121,15 @@ class HttpServer:
             if late:
                 await asyncio.wait(late)
 
-    def _choose(self, connection: Any, _: Any, __: ssl.SSLContext) -> None:
-        """Let a new connection use the files as they are now."""
-        tls = self._tls
-        if tls is not None and tls.changed() is not None:
-            # If the files change again at this moment, the next connection sees that.
-            with contextlib.suppress(OSError):
-                self._context = tls.context()
-        connection.context = self._context
+    def _new_protocol(self) -> asyncio.Protocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=_PIECE), self._serve)
+
+    def _has_room(self) -> bool:
+        handshakes = 0 if self._handshakes is None else self._handshakes.count
+        return len(self._connections) + handshakes < self._most_connections
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._most_connections:
+        if not self._has_room():
             writer.close()
             return
         connection = _Connection(self, reader, writer)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import os
-import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from revstore_serve._call import Served
-from revstore_serve._connection import PATIENCE, Connection
+from revstore_serve._connection import Connection
 from revstore_serve._errors import Refused
+from revstore_serve._handshakes import Handshakes
 from revstore_serve._proto import Method
 from revstore_serve._tls import Tls
 from revstore_serve._transport import StreamHandler, UnaryHandler, check_unused, handlers, path_of
@@ -47,11 +45,13 @@ class Transport:
         self.identify = identify
         #: Done when streams have to end.
         self.ending: asyncio.Future[None] = self.loop.create_future()
+        #: Held by the one call that decompresses a large message.
+        self.inflating = asyncio.Lock()
         self.connections: set[Connection] = set()
         self.methods: dict[bytes, Served] = {}
         self._most_connections = most_connections
-        self._tls = copy.copy(tls)
-        self._context: ssl.SSLContext | None = None
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
         self._server: asyncio.Server | None = None
         # The socket's path in the file system, with its device and inode.
         self._path: tuple[str, int, int] | None = None
@@ -68,25 +68,21 @@ class Transport:
         Raises:
             OSError: nobody can listen there.
         """
-        options: dict[str, Any] = {}
+        make: Callable[[], asyncio.Protocol] = lambda: Connection(self)  # noqa: E731
         if self._tls is not None:
-            listening = self._new_context()
-            self._context = self._new_context()
-            listening.sni_callback = self._choose
-            options = {"ssl": listening, "ssl_handshake_timeout": PATIENCE}
-        make = lambda: Connection(self)  # noqa: E731
+            make = self._handshakes = Handshakes(self._tls, make, self._has_room, alpn="h2")
         try:
             if address.startswith("unix:"):
                 path = path_of(address)
                 check_unused(path)
-                self._server = await self.loop.create_unix_server(make, path, **options)
+                self._server = await self.loop.create_unix_server(make, path)
                 self._path = _identity(path)
                 return 0
             host, _, port = address.rpartition(":")
             if not port.isdecimal():
                 raise OSError("it is neither host:port nor unix:path")
             self._server = await self.loop.create_server(
-                make, host.strip("[]") or None, int(port), backlog=1024, **options
+                make, host.strip("[]") or None, int(port), backlog=1024
             )
         except (OSError, OverflowError) as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
@@ -99,6 +95,8 @@ class Transport:
             self.ending.set_result(None)
         if self._server is not None:
             self._server.close()
+        if self._handshakes is not None:
+            self._handshakes.stop()
         if self._path is not None:
             with contextlib.suppress(OSError):
                 # Another server may have the path by now.
@@ -120,26 +118,16 @@ class Transport:
         for each in list(self.connections):
             each.abort()
 
-    def _new_context(self) -> ssl.SSLContext:
-        assert self._tls is not None
-        context = self._tls.context()
-        context.set_alpn_protocols(["h2"])
-        return context
-
-    def _choose(self, connection: Any, _: Any, __: ssl.SSLContext) -> None:
-        """Let a new connection use the files as they are now."""
-        if self._tls is not None and self._tls.changed() is not None:
-            # If the files change again at this moment, the next connection sees that.
-            with contextlib.suppress(OSError):
-                self._context = self._new_context()
-        connection.context = self._context
-
     def admit(self, connection: Connection) -> bool:
         """Return whether a connection may stay. One whose handshake ends after ``stop`` may not."""
-        if self.ending.done() or len(self.connections) >= self._most_connections:
+        if self.ending.done() or not self._has_room():
             return False
         self.connections.add(connection)
         return True
+
+    def _has_room(self) -> bool:
+        handshakes = 0 if self._handshakes is None else self._handshakes.count
+        return len(self.connections) + handshakes < self._most_connections
 
     def gone(self, connection: Connection) -> None:
         """Forget a connection."""
