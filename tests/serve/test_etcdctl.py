@@ -162,9 +162,15 @@ get a --rev 3
 get a --rev 6
 get a --rev 7
 get  --prefix --rev 7 -w json
+lease list
+lease list -w json
 lease grant
 lease grant x
 lease grant 60 --lease=7b
+lease list
+lease list -w json
+lease list -w fields
+lease list -w table
 lease grant 60
 put leased 1 --lease=7b
 put leased/2 1 --lease=7b
@@ -223,12 +229,22 @@ move-leader x
 --command-timeout=3s get a
 --write-out=json get x
 3.5: auth status
+version
 """
 
 #: So many run together; etcdctl gives up if it is not connected within two seconds.
 _AT_ONCE = 4
 #: What only reads.
-_READS = ("get", "endpoint", "member", "alarm list", "lease timetolive", "auth status", "defrag")
+_READS = (
+    "get",
+    "endpoint",
+    "member",
+    "alarm list",
+    "lease timetolive",
+    "lease list",
+    "auth status",
+    "defrag",
+)
 
 
 def commands(table: str, version: str) -> list[tuple[list[str], str]]:
