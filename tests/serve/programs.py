@@ -227,6 +227,15 @@ def emptied(client: Any) -> int:
     return revision
 
 
+def _revoke(client: Any, lease: int) -> None:
+    """Revoke a lease that may end at this moment."""
+    try:
+        client.call("Lease/LeaseRevoke", ID=lease)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+
+
 def shifted(sent: Any, by: int) -> Any:
     """A copy of a message whose revisions other than 0 are moved."""
     copy = type(sent)()
@@ -274,7 +283,7 @@ def answer(client: Any, name: str, request: Any, base: int) -> str:
         return f"{error.code().name} {error.details()}"
     if name == "Lease/LeaseGrant" and request.TTL < LASTING:
         # Nothing else of the program can find it, on a fast machine or on a slow one.
-        client.call("Lease/LeaseRevoke", ID=response.ID)
+        _revoke(client, response.ID)
     response = shifted(response, -base)
     header = getattr(response, "header", None)
     if header is not None:

@@ -20,6 +20,24 @@ def test_no_lease_ends_within_a_program(client, ttl):
     assert [each.ID for each in client.call("Lease/LeaseLeases").leases] == [7]
 
 
+class Slow:
+    """A client so slow that leases end before it revokes them."""
+
+    def __init__(self, client):
+        self._client = client
+
+    def call(self, name, request=None, **fields):
+        if name == "Lease/LeaseRevoke":
+            self._client.call(name, request, **fields)
+        return self._client.call(name, request, **fields)
+
+
+def test_a_lease_may_end_by_itself(client):
+    granted = answer(Slow(client), "Lease/LeaseGrant", message("LeaseGrantRequest")(ID=7), 0)
+    assert "TTL: 2" in granted
+    assert not client.call("Lease/LeaseLeases").leases
+
+
 def test_a_failure_is_short_and_whole():
     """It has the seed, each request on a line, and what was found."""
 
