@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,7 @@ from revstore.testing import (
     StorageTests,
     WatchTests,
 )
+from revstore.testing._support import PATIENCE
 from revstore.values import Capability
 from revstore_etcd2 import revstore_backend
 
@@ -65,6 +67,17 @@ class OnEtcd:
 
 class TestBackend(OnEtcd, BackendTests):
     """Bytes."""
+
+    @pytest.fixture
+    def add_foreign(self, server):
+        def add_foreign(prefix: str) -> None:
+            # No key of ours leads to the path with this name.
+            url = f"{server.client_url}/v2/keys{prefix}100%25"
+            request = urllib.request.Request(url, b"value=x", method="PUT")
+            request.add_header("Content-Type", "application/x-www-form-urlencoded")
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+
+        return add_foreign
 
 
 class TestStorage(OnEtcd, StorageTests):

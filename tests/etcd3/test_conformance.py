@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -19,11 +22,15 @@ from revstore.testing import (
     StorageTests,
     WatchTests,
 )
+from revstore.testing._support import PATIENCE
+from revstore.testing.backend._base import BackendSuite
 from revstore.testing.backend._compaction import CompactionTests
+from revstore.testing.backend._conditions import ConditionTests
 from revstore.testing.backend._operator_steps import OperatorStepTests
 from revstore.testing.etcd import EtcdServer
 from revstore.values import Capability
 from revstore_etcd3 import revstore_backend
+from revstore_etcd3._wire import rpc_pb2
 
 
 class OnEtcd:
@@ -63,6 +70,14 @@ class OnEtcd:
 class TestBackend(OnEtcd, BackendTests):
     """Bytes."""
 
+    @pytest.fixture
+    def add_foreign(self, backend):
+        def add_foreign(prefix: str) -> None:
+            request = rpc_pb2.PutRequest(key=prefix.encode() + b"a\xff", value=b"x")
+            backend._client.read(lambda server: server.kv.Put, request, PATIENCE)
+
+        return add_foreign
+
 
 class TestStorage(OnEtcd, StorageTests):
     """Objects."""
@@ -92,6 +107,27 @@ class OnNewEtcd(OnEtcd):
 
 class TestCompaction(OnNewEtcd, CompactionTests):
     """CMP-1: history is dropped."""
+
+
+class TestFull(OnNewEtcd, BackendSuite):
+    """The server's quota is used up."""
+
+    test_refused_writes_change_nothing = ConditionTests.test_refused_writes_change_nothing
+
+    @pytest.fixture
+    def refusal(self, server) -> Stall:
+        def alarm(action: str) -> None:
+            url = f"{server.client_url}/v3/maintenance/alarm"
+            data = json.dumps({"action": action, "alarm": "NOSPACE"}).encode()
+            urllib.request.urlopen(url, data, timeout=PATIENCE).close()
+
+        @contextlib.contextmanager
+        def full() -> Iterator[None]:
+            alarm("ACTIVATE")
+            yield
+            alarm("DEACTIVATE")
+
+        return full
 
 
 class TestOperatorSteps(OnNewEtcd, OperatorStepTests):
