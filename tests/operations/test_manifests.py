@@ -177,6 +177,7 @@ def test_the_tree(source, tmp_path):
 
     assert set(contents(tmp_path / "out")) == {
         ".revstore-export",
+        ".revstore-export.files",
         "configmaps/default/a.yaml",
         "configmaps/default/b.yaml",
         "configmaps/other/c.yaml",
@@ -207,6 +208,65 @@ def test_a_tree_is_brought_up_to_date(source, tmp_path):
     with pytest.raises(InvalidArgument, match="other origin"):
         export_objects(source, other)
     assert set(contents(other)) == {"x.yaml"}
+
+
+def test_manifests_of_others_stay(source, tmp_path):
+    """A folder that got some since its export is refused, and loses none."""
+    out = tmp_path / "out"
+    export_objects(source, out)
+    before = contents(out)
+    for place in ("mine.yaml", "configmaps/default/mine.yaml", "configmaps/a.b/mine.yaml"):
+        path = out / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("a: 1")
+        with pytest.raises(InvalidArgument, match=f"other origin, such as {path}"):
+            export_objects(source, out)
+        assert contents(out) == {**before, place: b"a: 1"}
+        path.unlink()
+
+    def write(progress: Progress) -> None:
+        (out / "mine.yaml").write_text("a: 1")
+
+    source.registry("configmaps").delete("a", "default")
+    export_objects(source, out, on_progress=write)
+    del before["configmaps/default/a.yaml"]
+    del before[".revstore-export"]
+    assert before.items() <= contents(out).items()
+    assert "configmaps/default/a.yaml" not in contents(out)
+    assert (out / "mine.yaml").read_text() == "a: 1"
+
+
+def test_an_interrupted_tree_knows_its_manifests(source, tmp_path):
+    """The next export deletes those of objects that are gone meanwhile, even if the last line of
+    its list was cut."""
+    out = tmp_path / "out"
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_objects(source, out, on_progress=stop)
+    with (out / ".revstore-export.files").open("a") as stream:
+        stream.write("configmaps/torn")
+    source.registry("configmaps").delete("a", "default")
+    export_objects(source, out)
+    export_objects(source, out)
+
+    export_objects(source, tmp_path / "other")
+    of = {"": contents(out), "other": contents(tmp_path / "other")}
+    for each in of.values():
+        del each[".revstore-export.files"]
+    assert of[""] == of["other"]
+
+
+def test_a_failure_leaves_no_part_of_a_manifest(source, tmp_path):
+    """A folder has the name of the manifest, so that the last step fails."""
+    out = tmp_path / "out"
+    (out / "configmaps/default/a.yaml/x").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        export_objects(source, out)
+    assert not list(out.rglob("*.part"))
 
 
 def test_a_torn_tree_is_refused(source, tmp_path):

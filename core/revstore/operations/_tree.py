@@ -17,6 +17,8 @@ __all__ = ["Tree", "file_name", "state_of"]
 
 #: The file that marks a folder as an export. kubectl and ``apply`` pass over it.
 _STATE = ".revstore-export"
+#: The file that names all manifests that an export wrote to the folder, and perhaps more.
+_LIST = ".revstore-export.files"
 _SUFFIX = ".yaml"
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
@@ -73,10 +75,12 @@ class Tree:
     """Writes an export to a folder: RESOURCE/NAMESPACE/NAME.yaml, or RESOURCE/NAME.yaml.
 
     ``selection`` says what is exported. A folder that has an export of the same selection is
-    brought up to date: manifests of objects that are gone are deleted.
+    brought up to date: manifests of objects that are gone are deleted. A list in the folder names
+    every manifest that an export wrote there, so that no other file is deleted.
 
     Raises:
-        InvalidArgument: the folder has manifests that are no export, or one of another selection.
+        InvalidArgument: the folder has manifests that no export wrote, or an export of another
+            selection.
     """
 
     def __init__(self, folder: str | os.PathLike[str], selection: Mapping[str, Any]) -> None:
@@ -85,16 +89,16 @@ class Tree:
         self._made: set[Path] = set()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = _read_state(self._folder)
-        self._again = state is not None
-        if state is None:
-            found = next(self._files(), None)
-            if found is not None:
-                message = f"{folder}: it has manifests of other origin, such as {found}"
-                raise InvalidArgument("folder", str(folder), "an empty folder", message=message)
-        elif state.get("selection", self._selection) != self._selection:
+        if state is not None and state.get("selection", self._selection) != self._selection:
             message = f"{folder}: it has an export of another selection"
             raise InvalidArgument("folder", str(folder), "an empty folder", message=message)
-        self._written: set[str] = set()
+        #: The manifests that are there and were not written by this export, as the list has them.
+        self._stale = set(self._files())
+        foreign = min(self._stale.difference(self._listed()), default="")
+        if foreign:
+            found = self._folder / foreign
+            message = f"{folder}: it has manifests of other origin, such as {found}"
+            raise InvalidArgument("folder", str(folder), "an empty folder", message=message)
         self._count = 0
         self._write_state(complete=False)
 
@@ -107,35 +111,71 @@ class Tree:
             if folder not in self._made:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self._made.add(folder)
-        path = folder / (file_name(name) + _SUFFIX)
-        if self._again:
-            self._written.add(str(path))
+        path = "/".join([*parts, file_name(name) + _SUFFIX])
+        if path in self._stale:
+            self._stale.remove(path)
+        else:
+            self._list(path)
         self._replace(path, text.encode())
         self._count += 1
 
     def finish(self) -> None:
-        """Delete the manifests of objects that are gone, and mark the export as complete."""
-        if self._again:
-            for path in list(self._files()):
-                if path not in self._written:
-                    os.unlink(path)
-        self._write_state(complete=True)
-
-    def _files(self) -> Iterator[str]:
+        """Delete the manifests of objects that are gone, and mark the export as complete, once all
+        is on the disk."""
+        for path in self._stale:
+            (self._folder / path).unlink(missing_ok=True)
         for root, _, names in os.walk(self._folder):
             for name in names:
+                if name.endswith((_SUFFIX, _LIST)):
+                    _sync(os.path.join(root, name))
+            _sync(root)
+        self._write_state(complete=True)
+        _sync(self._folder / _STATE)
+        _sync(self._folder)
+
+    def _list(self, path: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with open(os.open(self._folder / _LIST, flags, 0o600), "ab") as stream:
+            # An empty line before it ends one that was cut.
+            stream.write(f"\n{path}\n".encode())
+
+    def _listed(self) -> Iterator[str]:
+        try:
+            with open(self._folder / _LIST, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    yield line.rstrip("\n")
+        except FileNotFoundError:
+            return
+
+    def _files(self) -> Iterator[str]:
+        """Yield the manifests below the folder, which the paths are relative to."""
+        for root, _, names in os.walk(self._folder):
+            above = os.path.relpath(root, self._folder)
+            for name in names:
                 if name.endswith(_SUFFIX):
-                    yield os.path.join(root, name)
+                    yield name if above == "." else f"{above}/{name}"
 
     def _write_state(self, *, complete: bool) -> None:
         state = {"format": "revstore-export", "version": 1, "complete": complete}
         more = {"selection": self._selection, "objects": self._count if complete else None}
         text = json.dumps({**state, **more}, indent=4, sort_keys=True)
-        self._replace(self._folder / _STATE, text.encode() + b"\n")
+        self._replace(_STATE, text.encode() + b"\n")
 
-    def _replace(self, path: Path, data: bytes) -> None:
-        new = str(self._folder / f"{_STATE}.part")
+    def _replace(self, path: str, data: bytes) -> None:
+        new = self._folder / f"{_STATE}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with open(os.open(new, flags, 0o600), "wb") as stream:
-            stream.write(data)
-        os.replace(new, path)
+        try:
+            with open(os.open(new, flags, 0o600), "wb") as stream:
+                stream.write(data)
+            os.replace(new, self._folder / path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+
+
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
