@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
+import re
 import signal
 import socket
 import sqlite3
@@ -179,11 +181,24 @@ def test_a_damaged_value_at_the_compacted_revision(damaged):
 def test_who_cannot_listen_leaves_nothing_behind():
     with MemoryBackend() as backend, serve(backend) as endpoint:
         before = threading.active_count()
-        with pytest.raises(OSError, match=f"cannot listen on {endpoint.address}"):
-            serve(backend, listen=endpoint.address)
+        for options in ({"listen": endpoint.address}, {"http": endpoint.address}):
+            with pytest.raises(OSError, match="cannot listen") as caught:
+                serve(backend, **options)
+            assert str(caught.value) == (
+                f"cannot listen on {endpoint.address}: {os.strerror(errno.EADDRINUSE)}"
+            )
         deadline = time.monotonic() + 20
         while threading.active_count() > before:
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "nothing", "unix:/nowhere/etcd.sock"])
+def test_addresses_at_which_nobody_can_listen(address):
+    """The reason is in words, once."""
+    with MemoryBackend() as backend:
+        with pytest.raises(OSError, match=f"^cannot listen on {re.escape(address)}: ") as caught:
+            serve(backend, listen=address)
+        assert "Errno" not in str(caught.value)
 
 
 def test_a_socket_of_the_file_system_is_the_user_s_own(tmp_path, new_client):

@@ -15,6 +15,7 @@ from revstore.backend_tools import Log
 from revstore.errors import ConfigError
 from revstore_serve._handshakes import Handshakes
 from revstore_serve._tls import Tls
+from revstore_serve._transport import cannot_listen
 
 __all__ = ["Chunks", "HttpServer", "Page", "Reply", "Request", "split"]
 
@@ -102,7 +103,11 @@ class HttpServer:
         make: Callable[[], asyncio.Protocol] = self._new_protocol
         if self._tls is not None:
             make = self._handshakes = Handshakes(self._tls, make, self._has_room)
-        self._server = await asyncio.get_running_loop().create_server(make, host, port)
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(make, host, port)
+        except OSError as error:
+            raise cannot_listen(address, error) from error
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace: float) -> None:

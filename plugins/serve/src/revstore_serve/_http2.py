@@ -17,7 +17,14 @@ from revstore_serve._errors import Refused
 from revstore_serve._handshakes import Handshakes
 from revstore_serve._proto import Method
 from revstore_serve._tls import Tls
-from revstore_serve._transport import StreamHandler, UnaryHandler, check_unused, handlers, path_of
+from revstore_serve._transport import (
+    StreamHandler,
+    UnaryHandler,
+    cannot_listen,
+    check_unused,
+    handlers,
+    path_of,
+)
 
 __all__ = ["Transport"]
 
@@ -85,7 +92,7 @@ class Transport:
                 make, host.strip("[]") or None, int(port), backlog=1024
             )
         except (OSError, OverflowError) as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
+            raise cannot_listen(address, error) from error
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace: float) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "Stream",
     "StreamHandler",
     "UnaryHandler",
+    "cannot_listen",
     "check_unused",
     "handlers",
     "path_of",
@@ -81,6 +82,14 @@ def serialized(response: Any) -> bytes:
     """Return the bytes of a message."""
     found: bytes = response if isinstance(response, bytes) else response.SerializeToString()
     return found
+
+
+def cannot_listen(address: str, error: OSError | OverflowError) -> OSError:
+    """Return the error for an address at which nobody can listen."""
+    number = getattr(error, "errno", None) or 0
+    # The loop's own text has the address once more. Numbers of name servers are negative.
+    reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+    return OSError(f"cannot listen on {address}: {reason}")
 
 
 def path_of(address: str) -> str:
