@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,14 @@ from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
 from revstore.operations import Merge, backup, copy, open_backup, restore, verify
 from revstore.operations._file import Record
-from revstore.operations._marker import Marker, clear_marker, read_marker, set_marker
+from revstore.operations._marker import (
+    Marker,
+    clear_marker,
+    is_marker,
+    marker_key,
+    read_marker,
+    set_marker,
+)
 from revstore.operations._target import check_fits
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
@@ -191,6 +199,58 @@ def test_an_unfinished_operation_bars_those_that_have_keys_in_common(
                 else:
                     run()
         assert read_marker(target, unfinished) == marker
+
+
+@pytest.mark.parametrize("prefixes", [("", "/a/b/"), ("", "")])
+def test_of_two_that_begin_together_one_yields(store, prefixes, tmp_path):
+    """Both find the store complete, and then both write their marker."""
+    with MemoryBackend() as whole:
+        for key in ("/a/b/x", "/c"):
+            whole.put(key, b"x", expected_revision=0)
+        backup(whole, tmp_path / "a")
+    together, ended, refused = threading.Barrier(2, timeout=60), [], []
+    put = store.put
+
+    def after_both(key, value, *, expected_revision, **more):
+        if is_marker(key) and not expected_revision:
+            together.wait()
+        return put(key, value, expected_revision=expected_revision, **more)
+
+    def run(prefix):
+        try:
+            with open_backup(tmp_path / "a") as source:
+                restore(store, source, prefix=prefix)
+            ended.append(prefix)
+        except StoreInUse:
+            refused.append(prefix)
+
+    store.put = after_both
+    threads = [threading.Thread(target=run, args=(prefix,)) for prefix in prefixes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    (prefix,) = ended
+    assert len(refused) == 1
+    assert [kv.key for kv in store.list("").kvs] == (["/a/b/x"] if prefix else ["/a/b/x", "/c"])
+
+
+def test_one_that_was_killed_before_it_could_yield_does_so_later(tmp_path):
+    with MemoryBackend() as whole, MemoryBackend() as store:
+        whole.put("/a/b/x", b"x", expected_revision=0)
+        digest = backup(whole, tmp_path / "a").sha256
+        for prefix in ("", "/a/b/"):
+            details = {"prefix": prefix, "merge": ""}
+            marker = Marker("restore", digest, "2026-01-01", details, checked=not prefix)
+            value = msgspec.json.encode(marker)
+            store.put(marker_key(prefix), value, expected_revision=0)
+        with open_backup(tmp_path / "a") as source:
+            with pytest.raises(StoreInUse, match="prefix ''"):
+                restore(store, source, prefix="/a/b/")
+            assert store.count("").count == 1
+            assert restore(store, source).written == 1
+        assert [kv.key for kv in store.list("").kvs] == ["/a/b/x"]
 
 
 def test_a_marker_is_found_among_many_keys(tmp_path):

@@ -30,10 +30,11 @@ from revstore.operations._marker import (
     Marker,
     check_complete,
     clear_marker,
+    find_begun,
+    first_key,
     is_marker,
     marker_key,
     marker_of,
-    read_marker,
     set_marker,
 )
 from revstore.operations._progress import Meter, OnProgress
@@ -168,7 +169,7 @@ class Copying:
         if (status.store_id, status.server) == (other.store_id, other.server):
             message = "the target is the source: a store cannot be copied into itself"
             raise InvalidArgument("target", other.server, "another store", message=message)
-        found = read_marker(self.target, self.prefix, timeout=self.timeout)
+        found = find_begun(self.target, self.prefix, timeout=self.timeout)
         if found is not None:
             ours = (_OPERATION, status.store_id, self.prefix)
             if (found.operation, found.source, found.details.get("prefix")) != ours:
@@ -183,19 +184,20 @@ class Copying:
             self._save(found.details.get("run", ""), {"run": self._run})
             return
         check_complete(self.target, self.prefix, timeout=self.timeout)
-        first = self.target.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout).kvs
+        first = first_key(self.target, self.prefix, timeout=self.timeout)
         if first and not replace and not self._is_equal():
             message = (
-                f"the target is not empty: it has {first[0].key!r}; choose an empty store, or "
+                f"the target is not empty: it has {first!r}; choose an empty store, or "
                 "replace what it has (replace)"
             )
-            raise StoreInUse(message, key=first[0].key)
+            raise StoreInUse(message, key=first)
         self._filled = bool(first)
         now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
         details = {"prefix": self.prefix, "revision": "0", "run": self._run}
         began = now.isoformat(timespec="seconds")
         self._marker = Marker(_OPERATION, status.store_id, began, details)
-        set_marker(self.target, self.prefix, self._marker, timeout=self.timeout)
+        empty = not self._filled
+        set_marker(self.target, self.prefix, self._marker, empty=empty, timeout=self.timeout)
 
     def _new_writer(self, *, force: bool) -> Target:
         return Target(

@@ -18,6 +18,8 @@ __all__ = [
     "Marker",
     "check_complete",
     "clear_marker",
+    "find_begun",
+    "first_key",
     "is_marker",
     "marker_key",
     "marker_of",
@@ -28,6 +30,7 @@ __all__ = [
 
 _NAME = "/revstore.unfinished"
 _PAGE = 500
+_FEW = 16
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +38,8 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``operation`` is a word such as "restore", ``source`` says from what, and ``began`` when, in RFC
     3339. ``details`` are whatever a repetition of the operation must have in common with it.
-    ``text`` explains the key to people who find it.
+    ``text`` explains the key to people who find it. While ``checked`` is false, the operation has
+    written nothing, and may have to yield to another.
     """
 
     operation: str
@@ -46,6 +50,7 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "This store is incomplete: an operation that fills it is unfinished. Run it again, and "
         "this key disappears."
     )
+    checked: bool = True
 
 
 def marker_key(prefix: str) -> str:
@@ -72,6 +77,34 @@ def read_marker(backend: Backend, prefix: str, *, timeout: float | None = None) 
     return None if kv is None else marker_of(kv)
 
 
+def find_begun(backend: Backend, prefix: str, *, timeout: float | None = None) -> Marker | None:
+    """Return the marker of an operation that may have written, None if there is none.
+
+    One that was killed before has to be checked again, so its marker is deleted.
+
+    Raises:
+        StoreInUse: it cannot be read.
+    """
+    found = read_marker(backend, prefix, timeout=timeout)
+    if found is not None and not found.checked:
+        clear_marker(backend, prefix, timeout=timeout)
+        return None
+    return found
+
+
+def first_key(backend: Backend, prefix: str, *, timeout: float | None = None) -> str:
+    """Return the first key with ``prefix`` that is no marker, "" if there is none."""
+    start = ""
+    while True:
+        page = backend.list(prefix, start=start, limit=_FEW, keys_only=True, timeout=timeout)
+        for kv in page.kvs:
+            if not is_marker(kv.key):
+                return kv.key
+        if not page.more:
+            return ""
+        start = page.kvs[-1].key + "\0"
+
+
 def marker_of(kv: KeyValue) -> Marker:
     """Return the marker that a key holds.
 
@@ -86,16 +119,41 @@ def marker_of(kv: KeyValue) -> Marker:
 
 
 def set_marker(
-    backend: Backend, prefix: str, marker: Marker, *, timeout: float | None = None
+    backend: Backend,
+    prefix: str,
+    marker: Marker,
+    *,
+    empty: bool = False,
+    timeout: float | None = None,
 ) -> None:
-    """Write the marker.
+    """Write the marker, once ``check_complete`` has found no other; with ``empty`` also make sure
+    that there still is no key.
+
+    Two operations that begin together may both find the store complete, and both write a marker.
+    Then the later one yields.
 
     Raises:
         StoreInUse: another operation has begun.
     """
     key = marker_key(prefix)
-    value = msgspec.json.encode(marker)
+    value = msgspec.json.encode(msgspec.structs.replace(marker, checked=False))
     put = backend.put(key, value, expected_revision=0, timeout=timeout)
+    if not put.succeeded:
+        raise StoreInUse("another operation fills this store", key=key)
+    try:
+        for kv in _markers_near(backend, prefix, timeout):
+            if kv.key != key and kv.create_revision < put.revision:
+                _check_apart(kv, prefix)
+        # One that was faster may have ended meanwhile.
+        if empty and (found := first_key(backend, prefix, timeout=timeout)):
+            raise StoreInUse(
+                f"another operation has filled this store: it has {found!r}", key=found
+            )
+    except StoreInUse:
+        clear_marker(backend, prefix, timeout=timeout)
+        raise
+    value = msgspec.json.encode(marker)
+    put = backend.put(key, value, expected_revision=put.revision, timeout=timeout)
     if not put.succeeded:
         raise StoreInUse("another operation fills this store", key=key)
 
@@ -132,15 +190,19 @@ def check_complete(backend: Backend, prefix: str, *, timeout: float | None = Non
         StoreInUse: one is.
     """
     for kv in _markers_near(backend, prefix, timeout):
-        found = marker_of(kv)
-        other = found.details.get("prefix", "")
-        shared = kv.key == marker_key(prefix)
-        if shared or prefix.startswith(other) or other.startswith(prefix):
-            message = (
-                f"the store is incomplete: finish this first: {found.operation} of the keys with "
-                f"the prefix {other!r} from {found.source}, begun at {found.began}"
-            )
-            raise StoreInUse(message, key=kv.key)
+        _check_apart(kv, prefix)
+
+
+def _check_apart(kv: KeyValue, prefix: str) -> None:
+    found = marker_of(kv)
+    other = found.details.get("prefix", "")
+    shared = kv.key == marker_key(prefix)
+    if shared or prefix.startswith(other) or other.startswith(prefix):
+        message = (
+            f"the store is incomplete: finish this first: {found.operation} of the keys with "
+            f"the prefix {other!r} from {found.source}, begun at {found.began}"
+        )
+        raise StoreInUse(message, key=kv.key)
 
 
 def _markers_near(backend: Backend, prefix: str, timeout: float | None) -> Iterator[KeyValue]:

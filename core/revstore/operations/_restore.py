@@ -20,6 +20,8 @@ from revstore.operations._marker import (
     Marker,
     check_complete,
     clear_marker,
+    find_begun,
+    first_key,
     marker_key,
     read_marker,
     set_marker,
@@ -151,7 +153,7 @@ class _Restore:
 
         So it is if the process was killed just before it could say so.
         """
-        if self.merge is not None or not self._first_key():
+        if self.merge is not None or not first_key(self.backend, self.prefix, timeout=self.timeout):
             return False
         if read_marker(self.backend, self.prefix, timeout=self.timeout) is not None:
             return False
@@ -174,7 +176,7 @@ class _Restore:
     def begin(self) -> bool:
         """Mark the store as incomplete; return whether an earlier restore had begun."""
         details = {"prefix": self.prefix, "merge": self.merge or ""}
-        found = read_marker(self.backend, self.prefix, timeout=self.timeout)
+        found = find_begun(self.backend, self.prefix, timeout=self.timeout)
         if found is not None:
             ours = ("restore", self.source.sha256, details)
             if (found.operation, found.source, found.details) == ours:
@@ -185,18 +187,21 @@ class _Restore:
                 "choose an empty store"
             )
             raise StoreInUse(message, key=marker_key(self.prefix))
+        check_fits(self._records(), self.backend)
         check_complete(self.backend, self.prefix, timeout=self.timeout)
-        key = self._first_key() if self.merge is None else ""
+        key = (
+            first_key(self.backend, self.prefix, timeout=self.timeout) if self.merge is None else ""
+        )
         if key:
             message = (
                 f"the store is not empty: it has {key!r}; choose an empty one, or say what happens "
                 "to keys that both have (merge: skip or overwrite)"
             )
             raise StoreInUse(message, key=key)
-        check_fits(self._records(), self.backend)
         now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
         marker = Marker("restore", self.source.sha256, now.isoformat(timespec="seconds"), details)
-        set_marker(self.backend, self.prefix, marker, timeout=self.timeout)
+        empty = self.merge is None
+        set_marker(self.backend, self.prefix, marker, empty=empty, timeout=self.timeout)
         return False
 
     def write(self, *, resumed: bool, leases: bool) -> int:
@@ -237,11 +242,6 @@ class _Restore:
             return False
         # If it was written before an interruption, nobody knows when.
         return resumed or time.monotonic() - self.began >= record.ttl
-
-    def _first_key(self) -> str:
-        """Return a key of the store, "" if it is empty."""
-        found = self.backend.list(self.prefix, limit=1, keys_only=True, timeout=self.timeout)
-        return found.kvs[0].key if found.kvs else ""
 
     def _records(self) -> Iterator[Record]:
         return (each for each in self.source.records() if each.key.startswith(self.prefix))
