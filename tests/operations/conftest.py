@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from revstore.backend import Backend
 from revstore.config import StorageConfig
+from revstore.errors import LeaseNotFound
 from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer
 from revstore.testing.fixtures import etcd_binary
@@ -70,9 +72,14 @@ def store(kind, open_store) -> Backend:
 
 
 def empty(backend: Backend) -> None:
-    """Delete everything, even behind a fence."""
+    """Delete everything, even behind a fence, and all leases, which would go on to run out."""
     if Capability.FENCE in backend.capabilities:
         backend.unfence()
+    if Capability.LEASES in backend.capabilities:
+        leases = backend.leases()
+        for lease in leases.list():
+            with contextlib.suppress(LeaseNotFound):
+                leases.revoke(lease)
     for kv in backend.list("", keys_only=True).kvs:
         backend.delete(kv.key, expected_revision=kv.revision)
 
