@@ -28,7 +28,7 @@ from revstore.errors import (
 )
 from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
-from revstore.operations import Merge, backup, copy, open_backup, restore, verify
+from revstore.operations import Merge, _target, backup, copy, open_backup, restore, verify
 from revstore.operations._file import Record
 from revstore.operations._marker import (
     Marker,
@@ -251,6 +251,29 @@ def test_one_that_was_killed_before_it_could_yield_does_so_later(tmp_path):
             assert store.count("").count == 1
             assert restore(store, source).written == 1
         assert [kv.key for kv in store.list("").kvs] == ["/a/b/x"]
+
+
+def test_slow_leases_do_not_make_the_next_ones_longer(open_store, monkeypatch):
+    """Each ttl counts from the beginning, although every lease takes ten seconds."""
+    store, now = open_store("etcd3"), [0.0]
+    monkeypatch.setattr(_target, "monotonic", lambda: now[0])
+    leases, granted = store.leases(), []
+    grant = leases.grant
+
+    def slow(ttl, **more):
+        now[0] += 10
+        granted.append(ttl)
+        return grant(ttl, **more)
+
+    monkeypatch.setattr(leases, "grant", slow)
+    monkeypatch.setattr(store, "leases", lambda **_: leases)
+    ttls = [100.0, 100.0, 200.0, 300.0, 300.5, 400.0, 5.0]
+    target = _target.Target(store)
+    target.write([Record(f"/{number}", b"", ttl=ttl) for number, ttl in enumerate(ttls)])
+
+    assert granted == [100, 190, 280, 271, 360, 1]
+    lefts = [store.remaining_ttl(f"/{number}") for number in range(5)]
+    assert [round(left or 0.0, -2) for left in lefts] == [100, 100, 200, 300, 300]
 
 
 def test_a_marker_is_found_among_many_keys(tmp_path):

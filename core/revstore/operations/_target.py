@@ -7,6 +7,7 @@ import enum
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
 
 from revstore.backend import Backend, Leases, Transaction
 from revstore.errors import (
@@ -96,12 +97,15 @@ class Target:
         # Whether a ttl is a lease in this store too, as in etcd. Then it is granted here, since the
         # store may share one among keys of nearly the same ttl.
         self._ttl_is_lease: bool | None = None if self._has_leases else False
-        self._of_ttl: dict[int, int] = {}
+        #: The lease of the keys that end in the same second.
+        self._of_end: dict[int, int] = {}
+        #: When the ttls of the records that are being written began to count.
+        self._began = monotonic()
         self._together = Capability.TRANSACTIONS in backend.capabilities
         self._size = _KEYS
 
     def write(self, records: Sequence[Record]) -> None:
-        """Write records, of different keys.
+        """Write records, of different keys. Their ttls count from this call.
 
         What was written before is found again, so that a repetition after an error does no harm.
 
@@ -111,7 +115,8 @@ class Target:
             Unsupported: see ``check_fits``.
             ValueTooLarge: the store does not take a value.
         """
-        self._of_ttl.clear()
+        self._began = monotonic()
+        self._of_end.clear()
         if self._ttl_is_lease is None:
             records = self._find_out(records)
         if not self._together:
@@ -228,7 +233,7 @@ class Target:
             if again:
                 raise
             self._granted.clear()
-            self._of_ttl.clear()
+            self._of_end.clear()
             self._write_batch(batch, again=True)
         else:
             self.written += result.value
@@ -271,15 +276,18 @@ class Target:
         """Return the ttl and the lease to write a key with."""
         if each.ttl is None:
             return 0, 0
-        seconds = min(max(1, math.ceil(each.ttl)), _MAX_TTL)
+        # Each lease before may have taken a while.
+        end = self._began + each.ttl
+        seconds = min(max(1, math.ceil(end - monotonic())), _MAX_TTL)
         if each.lease and self._keep:
             if each.lease not in self._granted:
                 self._granted[each.lease] = self._grant(seconds, each.lease)
             return 0, self._granted[each.lease]
         if self._ttl_is_lease:
-            if seconds not in self._of_ttl:
-                self._of_ttl[seconds] = self._grant(seconds, 0)
-            return 0, self._of_ttl[seconds]
+            second = math.ceil(end)
+            if second not in self._of_end:
+                self._of_end[second] = self._grant(seconds, 0)
+            return 0, self._of_end[second]
         return seconds, 0
 
     def _grant(self, seconds: int, lease: int) -> int:
