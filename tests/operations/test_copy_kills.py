@@ -115,8 +115,8 @@ class Killer:
                     out, err = process.communicate(timeout=PATIENCE)
                 finally:
                     process.kill()
-        if b"/revstore/" not in err and b"KeyboardInterrupt" in err:
-            return  # Python itself had not begun
+        if b"/revstore/__main__.py" not in err and b"KeyboardInterrupt" in err:
+            return  # the command had not begun
         assert b"Traceback" not in err, err
         code = process.returncode
         wanted = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
