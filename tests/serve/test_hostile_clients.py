@@ -22,8 +22,8 @@ from tests.serve.rawclient import PREFACE, Raw, frame, headers, prefixed
 
 from revstore.memory import MemoryBackend
 from revstore.testing._support import wait_until
-from revstore_serve import _connection, serve
-from revstore_serve._endpoint import Endpoint
+from revstore_serve import _connection, _grpc, serve
+from revstore_serve._endpoint import TRANSPORTS, Endpoint
 from revstore_serve._proto import message
 
 pytestmark = pytest.mark.slow
@@ -229,15 +229,20 @@ def test_a_client_that_does_not_begin_with_its_settings(address, first):
     raw.close()
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(
     "begin", [b"", PREFACE[:9], PREFACE, PREFACE + frame(rawclient.SETTINGS, 0, 0, b"123456")[:12]]
 )
-def test_a_client_that_does_not_begin(address, monkeypatch, begin):
+def test_a_client_that_does_not_begin(monkeypatch, begin, transport):
     """Its connection ends, however far it came with the preface and its settings."""
     monkeypatch.setattr(_connection, "PATIENCE", 0.1)
-    raw = Raw(address, begin=begin)
-    assert rawclient.GOAWAY not in [kind for kind, *_ in raw.frames()]
-    raw.close()
+    short = {"grpc.server_handshake_timeout_ms": 100}
+    options = [(name, short.get(name, value)) for name, value in _grpc._OPTIONS]
+    monkeypatch.setattr(_grpc, "_OPTIONS", options)
+    with MemoryBackend() as backend, serve(backend, transport=transport) as endpoint:
+        raw = Raw(endpoint.address, begin=begin)
+        assert not [each for each in raw.frames() if each[0] == rawclient.HEADERS]
+        raw.close()
 
 
 CALLS = st.sampled_from([1, 3, 5, 7])

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from revstore_serve._errors import PERMISSION_DENIED, STOPPED, Refused, refusal
+from revstore_serve._handshakes import PATIENCE
 from revstore_serve._proto import Method
 from revstore_serve._tls import Pem, Tls
 from revstore_serve._transport import (
@@ -48,6 +49,8 @@ _OPTIONS = [
     # such a connection after a while.
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client that does not begin, with TLS or with its settings, is gone after this.
+    ("grpc.server_handshake_timeout_ms", int(PATIENCE * 1000)),
     # A client that is gone without a word, as when a cable is pulled, is noticed by this.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
