@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -16,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import pytest
@@ -23,6 +25,7 @@ from tests.serve.conftest import open_store
 
 from revstore.errors import ConfigError, Unreachable
 from revstore.memory import MemoryBackend
+from revstore.testing._support import wait_until
 from revstore_serve import serve
 
 ANY = "127.0.0.1:0"
@@ -58,6 +61,16 @@ def raw(address, data, *, most=1 << 20):
         while part := connection.recv(most):
             found += part
     return found
+
+
+TLS_FILES = (("cert_file", "pem"), ("key_file", "key"))
+
+
+def trusting(certificates):
+    """A client's context that trusts the authority of the server's certificate."""
+    context = ssl.create_default_context(cafile=f"{certificates}/ca.pem")
+    context.check_hostname = False
+    return context
 
 
 def metrics(address):
@@ -271,6 +284,38 @@ def test_slow_clients(monkeypatch):
     with served() as endpoint:
         assert raw(endpoint.http_address, b"GET /livez HT").startswith(b"HTTP/1.1 408 ")
         assert raw(endpoint.http_address, b"") == b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no /proc")
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_does_not_read_the_end(monkeypatch, certificates, tls):
+    """Its connection is not kept until the last bytes are gone, and counts as long as it is
+    there."""
+    monkeypatch.setattr("revstore_serve._http._READING", 0.2)
+    files = {name: f"{certificates}/server.{end}" for name, end in TLS_FILES} if tls else {}
+    with MemoryBackend() as backend, served(backend, **files) as endpoint:
+        backend.put("a", b"x" * 30_000, expected_revision=0)
+        fetch_options = {"context": trusting(certificates)} if tls else {}
+        assert fetch(endpoint.http_address, "/livez", **fetch_options)[0] == 200
+        host, port = endpoint.http_address.split(":")
+        # The answer does not fit into what the system keeps for both, but into the loop's buffer.
+        endpoint._http._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.settimeout(20)
+            wait_until(lambda: not endpoint._http._connections, "the first one is closed")
+            before = len(os.listdir("/proc/self/fd"))
+            client.connect((host, int(port)))
+            if tls:
+                client = stack.enter_context(trusting(certificates).wrap_socket(client))
+            client.sendall(
+                b"POST /v3/kv/range HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                b'Content-Length: 14\r\n\r\n{"key":"YQ=="}'
+            )
+            assert client.recv(1) == b"H"
+            wait_until(lambda: not endpoint._http._connections, "it counts no more")
+            wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "it is closed")
 
 
 def test_stop_with_open_connections():

@@ -143,13 +143,14 @@ class HttpServer:
         self._connections[task] = connection
         try:
             await connection.run(self._admits(writer))
+            await connection.close()
         except (OSError, asyncio.CancelledError):
-            # The client is gone, for which the system has many words, or the endpoint has waited
-            # long enough.
+            # The client is gone, for which the system has many words, or does not read, or the
+            # endpoint has waited long enough.
             pass
         finally:
             del self._connections[task]
-            writer.transport.abort() if self.ending else writer.close()
+            writer.transport.abort()
 
     def _admits(self, writer: asyncio.StreamWriter) -> bool:
         if self._tls is None or not self._tls.selective:
@@ -186,6 +187,16 @@ class _Connection:
         """Close the connection if it waits for a request."""
         if self._idle:
             self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Send what is left, and close the connection.
+
+        Raises:
+            OSError: the client is gone, or does not read.
+        """
+        self._writer.close()
+        async with asyncio.timeout(_READING):
+            await self._writer.wait_closed()
 
     async def run(self, admitted: bool) -> None:
         """Answer requests one after the other."""
