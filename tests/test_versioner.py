@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revstore.codec import FrozenDict, json_codec
 from revstore.errors import InvalidObject, InvalidResourceVersion, PreconditionFailed
 from revstore.objects import (
     ObjectMeta,
@@ -101,6 +106,50 @@ def test_prepare_for_storage_strips():
     assert obj["metadata"]["resourceVersion"] == "5"
     typed = Node(ObjectMeta(name="n", resource_version="5"))
     assert VERSIONER.prepare_object_for_storage(typed) == Node(ObjectMeta(name="n"))
+
+
+FILLED = {
+    "name": "a",
+    "labels": {"a": "b"},
+    "annotations": FrozenDict({"a": "b"}),
+    "finalizers": ["x"],
+    "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1", "more": 1}],
+    "generation": 3,
+    "deletionGracePeriodSeconds": 30,
+    "deletionTimestamp": "2026-01-01T00:00:00Z",
+    "managedFields": [{"any": 1.5}],
+}
+
+
+def test_metadata_of_dicts():
+    """What manifests hold is stored as it is, and what is null is absent for typed readers, as in
+    Kubernetes."""
+    codec, typed = json_codec(dict), json_codec(Node)
+    for filled in (FILLED, dict.fromkeys(FILLED, None) | {"name": "a"}):
+        kept = copy.deepcopy(filled)
+        stored = codec.encode(VERSIONER.prepare_object_for_storage({"metadata": filled}))
+        assert filled == kept
+        assert json.loads(stored) == {"metadata": filled}
+        read = typed.decode(stored).metadata
+    assert read == ObjectMeta(name="a")
+
+
+WRONG: list[Any] = [1, 1.5, True, {}, [], [1], [{}], {"a": 1}, {"a": None}, {"a": True}, "x"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILLED if name != "managedFields"])
+def test_metadata_that_no_typed_reader_could_read(name):
+    """It is refused before it is written, or read."""
+    codec = json_codec(Node)
+    for wrong in WRONG:
+        obj = {"metadata": {"name": "a", name: wrong}}
+        try:
+            codec.decode(json.dumps(obj).encode())
+        except ValueError:
+            with pytest.raises(InvalidObject, match=f"metadata.{name}"):
+                VERSIONER.prepare_object_for_storage(obj)
+        else:
+            assert VERSIONER.prepare_object_for_storage(obj) == obj
 
 
 @pytest.mark.parametrize("obj", [{}, {"metadata": None}, {"metadata": []}, 5, None, "x"])

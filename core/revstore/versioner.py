@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol, TypeVar
 
-from revstore.codec import set_field
+from revstore.codec import check_fields, set_field
 from revstore.errors import InvalidResourceVersion
-from revstore.objects import metadata_value, with_metadata
+from revstore.objects import ObjectMeta, metadata_value, with_metadata
 from revstore.raising import guarded
 
 __all__ = [
@@ -75,7 +75,8 @@ class Versioner(Protocol[T]):
         Kubernetes' own method changes the object itself (CREATE-4).
 
         Raises:
-            InvalidObject: ``obj`` has no metadata.
+            InvalidObject: ``obj`` has no metadata, or a dict has some that ``ObjectMeta`` cannot
+                hold, such as a label that is a number.
         """
         ...
 
@@ -105,7 +106,9 @@ class APIObjectVersioner:
 
     def prepare_object_for_storage(self, obj: Any) -> Any:
         if isinstance(obj, dict):
-            return with_metadata(obj, resource_version=None, self_link=None)
+            bare = with_metadata(obj, resource_version=None, self_link=None)
+            check_fields(ObjectMeta, bare["metadata"], within="metadata")
+            return bare
         if metadata_value(obj, "resource_version") == "":
             return obj
         return with_metadata(obj, resource_version="")

@@ -103,6 +103,8 @@ def test_everything(revstore, pod):
 
 
 def test_an_empty_store(revstore):
+    assert "a file that exists" in revstore.error("rewrite", "--all", code=2)
+    revstore("get", "pods")  # creates it
     assert revstore.out("rewrite", "--all") == ["Rewrote 0 of 0 objects; 0 were current."]
 
 
@@ -114,5 +116,6 @@ def test_wrong_usage(revstore, arguments):
     assert revstore.error("rewrite", *arguments, code=2).startswith("error: ")
 
 
-def test_unknown_resources(revstore):
+def test_unknown_resources(revstore, pod):
+    revstore.apply(pod("a"))
     assert "unknown resource" in revstore.error("rewrite", "nonsense", code=1)

@@ -259,6 +259,15 @@ def test_edit_without_a_change_does_nothing(revstore, pod, editor, body):
     assert not (revstore.folder / noted(revstore)[0]).exists()
 
 
+@pytest.mark.parametrize("instead", ["", "os.mkfifo(path)\n", "os.mkdir(path)\n"])
+def test_edit_when_the_editor_leaves_no_file(revstore, pod, editor, instead):
+    """It is an error at once; a pipe is not waited for."""
+    revstore.apply(pod("web"))
+    body = f"import os\nos.unlink(path)\n{instead}"
+    line = revstore.error("edit", "pod/web", EDITOR=editor(body), code=1)
+    assert "the editor has left no file there" in line
+
+
 def test_edit_keeps_the_text_on_a_conflict(revstore, pod, editor):
     """If somebody was faster nothing is stored, and the line says where the text is."""
     revstore.apply(pod("web"))

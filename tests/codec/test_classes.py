@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import json
 import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, Self, TypeVar
@@ -467,3 +468,39 @@ def test_defaults_that_fit_are_taken() -> None:
     for obj in (Thing(), Filled()):
         codec = json_codec(type(obj))
         assert codec.decode(codec.encode(obj)) == obj
+
+
+def test_dataclasses_of_pydantic():
+    """Their fields have the defaults and the aliases that pydantic's own Field gives them."""
+    options = pydantic.ConfigDict(populate_by_name=True)
+
+    @pydantic.dataclasses.dataclass(config=options)
+    class Sized:
+        metadata: ObjectMeta
+        size: int = pydantic.Field(default=1, ge=0)
+        items: list[int] = pydantic.Field(default_factory=lambda: [7])
+        host_ip: str = pydantic.Field(default="", alias="hostIP")
+        needed: int = pydantic.Field(kw_only=True)
+
+    codec = json_codec(Sized)
+    given = Sized(metadata=ObjectMeta(name="a"), host_ip="::1", needed=3)
+    data = codec.encode(given)
+    assert json.loads(data) == {
+        "metadata": {"name": "a"},
+        "size": 1,
+        "items": [7],
+        "hostIP": "::1",
+        "needed": 3,
+    }
+    assert codec.decode(data) == given
+    older = codec.decode(b'{"metadata":{"name":"a"},"needed":3}')
+    assert (older.size, older.items, older.host_ip) == (1, [7], "")
+    with pytest.raises(ValueError, match="needed"):
+        codec.decode(b'{"metadata":{"name":"a"}}')
+
+    @pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(extra="allow"))
+    class Growing:
+        metadata: ObjectMeta
+
+    with pytest.raises(UnsupportedType, match=r"Growing.*extra"):
+        json_codec(Growing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import dataclasses
 import datetime as dt
@@ -143,6 +144,19 @@ def test_what_is_no_class(kind):
     for call in (json_codec, lambda it: open_registry("memory://", it, resource="things")):
         with pytest.raises(UnsupportedType):
             call(kind)
+
+
+@pytest.mark.parametrize("base", [list, dict, str, Exception, abc.ABC])
+def test_fields_of_classes_that_cannot_be_rebuilt(base):
+    """KEY-8: an object of a class is more than its fields if a base has a content of its own, and
+    an abstract class has no objects."""
+    marks = {"__abstractmethods__": frozenset({"run"})} if base is abc.ABC else {}
+    made = dataclasses.make_dataclass("Odd", [("n", int, 0)], bases=(base,))
+    for name, value in marks.items():
+        setattr(made, name, value)
+    with pytest.raises(UnsupportedType, match=r"object\.__new__") as caught:
+        open_registry("memory://", holder(made), resource="things")
+    assert caught.value.field == "Holder.it"
 
 
 def test_metadata_under_another_name_or_that_cannot_be_stamped():

@@ -58,6 +58,25 @@ def test_a_file_that_must_exist(tmp_path: Path) -> None:
     SQLiteBackend(SQLiteOptions(path=str(path), create=False)).close()
 
 
+def test_a_working_folder_that_was_deleted() -> None:
+    """A relative path leads nowhere then, which is no fault of the plugin."""
+    code = """
+import os, tempfile
+from revstore.config import StorageConfig
+from revstore.errors import ConfigError
+from revstore.plugins import open_backend
+os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())
+try:
+    open_backend(StorageConfig.from_url("sqlite:///a.db"))
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "the working folder was deleted" in done.stdout
+
+
 def test_a_wider_mode_is_kept(open_store: Open, path: str) -> None:
     """A file that is there keeps its mode; an empty one becomes a store."""
     Path(path).touch(mode=0o640)

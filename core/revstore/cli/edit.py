@@ -69,7 +69,7 @@ def command(session: Session, what: tuple[str, ...], namespace: str | None) -> N
     before = _HEADING + dump_yaml(obj)
     with _buffer(before) as path:
         _run_editor(path)
-        after = path.read_bytes()
+        after = _read(path)
         if after == before.encode() or not _content(after):
             click.echo("Edit cancelled, no changes made.")
             return
@@ -114,13 +114,19 @@ def _buffer(text: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _read(path: Path) -> bytes:
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError(f"{path}: the editor has left no file there")
+    return path.read_bytes()
+
+
 def _written_by_user(path: Path, text: str) -> str:
     """Return a phrase that says where the user's text is; "" if there is none.
 
     An editor that was ended may have put it into a file beside, as vi does.
     """
     try:
-        if path.read_bytes() != text.encode():
+        if _read(path) != text.encode():
             return f"your edits are saved in {path}"
         others = len(list(path.parent.iterdir())) > 1
     except OSError:

@@ -14,7 +14,7 @@ from revstore.codec._classes import JsonName, ListKey, camel_case
 from revstore.codec._evolve import evolve, set_field
 from revstore.codec._frozen import FrozenDict
 from revstore.codec._json import encode_json
-from revstore.codec._typed import DictCodec, TypedCodec, is_frozen
+from revstore.codec._typed import DictCodec, TypedCodec, check_fields, is_frozen
 from revstore.codec._versions import Upgrade, VersionMisfit, Versions
 from revstore.errors import UnsupportedType
 
@@ -29,6 +29,7 @@ __all__ = [
     "VersionMisfit",
     "Versions",
     "camel_case",
+    "check_fields",
     "encode_json",
     "evolve",
     "is_frozen",

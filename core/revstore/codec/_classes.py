@@ -263,11 +263,29 @@ def _of_dataclass(cls: type[Any]) -> ClassInfo:
                 "InitVar",
                 "a field: an InitVar is not kept, so the object could not be rebuilt",
             )
+    # It comes from pydantic.dataclasses.
+    config: Mapping[str, Any] = getattr(cls, "__pydantic_config__", None) or {}
+    of_pydantic: Mapping[str, Any] = getattr(cls, "__pydantic_fields__", None) or {}
+    if config.get("extra") == "allow":
+        raise UnsupportedType(
+            cls.__name__,
+            'extra="allow"',
+            'extra="forbid" or "ignore", or a model: extras of a '
+            "dataclass are attributes like others, which are not stored",
+        )
     fields = []
     for field in dataclasses.fields(cls):
         annotation = _annotated(cls, field.name, field.type, field.metadata)
         name = _json_name(field.name, annotation, field.metadata)
-        fields.append(FieldInfo(field.name, name, annotation, *_dataclass_default(field)))
+        default = _dataclass_default(field)
+        described: Any = of_pydantic.get(field.name)
+        if described is not None:
+            name = described.serialization_alias or described.alias or name
+            given: Any = field.default
+            if isinstance(given, type(described)):
+                required = described.is_required()
+                default = _REQUIRED if required else (_pydantic_default(described), ABSENT)
+        fields.append(FieldInfo(field.name, name, annotation, *default))
     post = getattr(cls, "__post_init__", None)
     return ClassInfo(
         cls,
@@ -277,8 +295,7 @@ def _of_dataclass(cls: type[Any]) -> ClassInfo:
         and not _has_more_state(cls, {field.name for field in fields}),
         unknown=_unknown(cls),
         after=() if post is None else (post,),
-        # It comes from pydantic.dataclasses.
-        enum_values=bool(getattr(cls, "__pydantic_config__", {}).get("use_enum_values")),
+        enum_values=bool(config.get("use_enum_values")),
     )
 
 

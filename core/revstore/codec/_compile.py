@@ -184,6 +184,8 @@ class _Compiler:
         if known is not None:
             return known
         info = describe(cls)
+        if info.library in ("attrs", "dataclass"):
+            _check_instantiable(cls, where)
         shape = self.classes[kind] = ClassShape(info, self.notes)
         parameters = getattr(cls, "__parameters__", ())
         variables = dict(zip(parameters, args, strict=False))
@@ -208,6 +210,15 @@ class _Compiler:
                 self.default_checks.append(partial(_check_default, field.value, found, place))
         self._owners.pop()
         return shape
+
+
+def _check_instantiable(cls: type[Any], where: str) -> None:
+    """Refuse a class whose objects cannot be rebuilt from their fields alone."""
+    try:
+        object.__new__(cls)
+    except TypeError as error:  # it is abstract, or has dict, list, str or Exception as a base
+        expected = f"a class of fields alone, whose objects object.__new__ makes ({error})"
+        raise UnsupportedType(where, cls, expected) from None
 
 
 def _refuse_enums(shape: Shape, place: str, seen: set[Shape]) -> None:

@@ -213,7 +213,7 @@ def decoder(shape: ClassShape) -> Callable[[Any], Any]:
     source.add(1, "try:")
     fields = list(shape.fields.values())
     for index, field in enumerate(fields):
-        _decode_field(source, index, field)
+        _decode_field(source, index, field, omit_empty=info.omit_empty)
         if own:
             setter(2, index, field)
     if not fields:
@@ -227,10 +227,11 @@ def decoder(shape: ClassShape) -> Callable[[Any], Any]:
     return source.build(shape.name)  # type: ignore[no-any-return]
 
 
-def _decode_field(source: _Source, index: int, field: Field) -> None:
+def _decode_field(source: _Source, index: int, field: Field, *, omit_empty: bool) -> None:
     v, name = f"v{index}", field.json_name
     source.add(2, f"{v} = pop({name!r}, ABSENT)")
     shape = field.shape
+    null = omit_empty and "null" not in shape.kinds and field.default is not None
     inner = _optional(shape)
     condition = ""
     if inner is not None and not shape.check:
@@ -242,10 +243,10 @@ def _decode_field(source: _Source, index: int, field: Field) -> None:
     fast = shape.check.format(v=v)
     if fast:
         source.add(2, f"if not ({fast}):")
-        _absent(source, 3, index, field)
+        _absent(source, 3, index, field, null=null)
         source.add(3, f"else: {slow}")
         return
-    _absent(source, 2, index, field)
+    _absent(source, 2, index, field, null=null)
     source.add(2, f"elif {condition or 'True'}:")
     if _plain_list(shape, tuple):
         source.add(3, f"if type({v}) is not list: {slow}")
@@ -258,8 +259,10 @@ def _decode_field(source: _Source, index: int, field: Field) -> None:
         source.add(3, slow)
 
 
-def _absent(source: _Source, indent: int, index: int, field: Field) -> None:
-    source.add(indent, f"if v{index} is ABSENT:")
+def _absent(source: _Source, indent: int, index: int, field: Field, *, null: bool) -> None:
+    """Give an absent field its default; with ``null`` a null as well, which Kubernetes does not
+    distinguish from an empty value."""
+    source.add(indent, f"if v{index} is ABSENT{f' or v{index} is None' if null else ''}:")
     if field.default is None:
         missing = f"a field {field.json_name!r}, which is required"
         source.add(indent + 1, f"raise Misfit({{}}, {missing!r})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 import os
@@ -18,11 +19,13 @@ from revstore.codec._versions import VersionMisfit, Versions
 from revstore.errors import InvalidObject, UnsupportedType
 from revstore.nesting import MAX_DEPTH
 
-__all__ = ["DictCodec", "TypedCodec", "is_frozen"]
+__all__ = ["DictCodec", "TypedCodec", "check_fields", "is_frozen"]
 
 T = TypeVar("T")
 
 _TEXT = shape_of(str)
+#: From here on Kubernetes writes floats with an exponent.
+_EXPONENT = 1e21
 _TYPE_META = frozenset(["apiVersion", "kind"])
 
 
@@ -283,6 +286,8 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXPONENT:
+        value = int(value)  # JSON's 2 and 2.0 are one number; a typed field has one of the two
     return str(value)
 
 
@@ -348,6 +353,34 @@ def is_frozen(object_type: Any) -> bool:
         return not changeable(shape_of(object_type))
     except UnsupportedType:
         return False
+
+
+@functools.cache
+def _decoders_of(cls: Any) -> dict[str, Callable[[Any], Any]]:
+    return {name: field.shape.decode for name, field in _shape_of(cls).fields.items()}
+
+
+def check_fields(cls: Any, values: Mapping[str, Any], *, within: str) -> None:
+    """Check that JSON values, by their names, fit the fields of ``cls``.
+
+    Other names, and null, are not checked. ``within`` is where they are, for the error.
+
+    Raises:
+        InvalidObject: one does not fit, so that no typed reader could read the object.
+    """
+    decoders = _decoders_of(cls)
+    at = ""
+    try:
+        for at, value in values.items():
+            decode = decoders.get(at)
+            if decode is not None and value is not None:
+                if isinstance(value, dict):
+                    value = dict(value)  # noqa: PLW2901 - decoding takes no frozen ones
+                elif isinstance(value, list):
+                    value = copy.deepcopy(value)  # noqa: PLW2901 - decoding consumes dicts in it
+                decode(value)
+    except Misfit as error:
+        raise _invalid(error.under(at).under(within)) from None
 
 
 def _invalid(error: Misfit) -> InvalidObject:

@@ -17,7 +17,11 @@ __all__ = ["new_file"]
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a new file that gets the name ``path``, durably, unless an exception is raised."""
-    given, path = path, path.resolve()
+    try:
+        given, path = path, path.resolve()
+    except FileNotFoundError as error:  # of the working folder, which was deleted
+        error.filename = str(path)
+        raise
     if path.exists() and not path.is_file():
         # Such as /dev/null, which must not become a file.
         raise InvalidArgument("path", str(path), "the name of a new file, or of a regular one")

@@ -106,7 +106,9 @@ class FaultyProxy:
         with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
             selector.register(source, selectors.EVENT_READ)
             while True:
-                selector.select()
+                while not selector.select(1):  # closing a socket wakes no thread
+                    if source.fileno() < 0:
+                        return
                 self._open.wait()
                 data = source.recv(min(_CHUNK, self.throttle or _CHUNK))
                 if not data:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from revstore.backend import Backend, Transaction
-from revstore.errors import BackendError, Closed
+from revstore.errors import BackendError, Closed, Timeout, Unreachable
 from revstore.testing.history import History, RecordedWatch, Recorder
 from revstore.values import Capability, KeyValue
 
@@ -80,7 +80,7 @@ class Workload:
         recorders = [
             Recorder(open_backend(index), history) for index in range(self.writers + self.watchers)
         ]
-        start = recorders[0].backend.status(timeout=self.patience).revision
+        start = self._revision(recorders[0].backend)
         running = _Running(self, start, writing=self.writers)
         threads = [
             threading.Thread(
@@ -97,6 +97,17 @@ class Workload:
         if running.failures:
             raise running.failures[0]
         return history
+
+    def _revision(self, backend: Backend) -> int:
+        """Return the store's revision, once it can be reached: faults may have begun."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return backend.status(timeout=self.patience).revision
+            except (Timeout, Unreachable):
+                if time.monotonic() > deadline:
+                    raise
+            self.stop.wait(0.01)
 
 
 class _Running:

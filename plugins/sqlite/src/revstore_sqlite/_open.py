@@ -55,7 +55,12 @@ def open_store(
         CorruptStore: the store is damaged.
         Timeout: other processes held it for too long.
     """
-    path = os.path.abspath(options.path)
+    try:
+        path = os.path.abspath(options.path)
+    except FileNotFoundError as error:
+        let_out(error)
+        expected = "an absolute path: the working folder was deleted"
+        raise ConfigError("options.path", options.path, expected) from error
     deadline = time.monotonic() + timeout
     with process.guard:  # no connection may be opened before the file's descriptor is closed again
         _make_file(path, create=options.create)
