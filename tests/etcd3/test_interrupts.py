@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 
 import pytest
@@ -248,3 +249,27 @@ def test_a_fork_waits_for_a_call_that_takes_long(open_store, server):
     calls.join(PATIENCE)
     went_on.join(PATIENCE)
     assert backend.status().revision
+
+
+def test_a_signal_in_the_hook_of_a_fork(backend, open_store):
+    """What a handler raises there is dropped by Python; the child, and a child of its own, can use
+    grpc all the same."""
+    begin = _gate.after_in_child.__func__.__code__
+
+    def strike(frame, _event, _arg):
+        if frame.f_code is begin:
+            raise TimeoutError
+
+    def in_child():
+        sys.settrace(None)
+        revision = open_store().status(timeout=PATIENCE).revision
+        return revision, Child(lambda: open_store().status(timeout=PATIENCE).revision).result()
+
+    revision = backend.status().revision
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        child = Child(in_child)
+    finally:
+        sys.settrace(before)
+    assert child.result() == (revision, revision)

@@ -59,6 +59,13 @@ class _Gate:
 
     def __init__(self) -> None:
         self.after_in_child()
+        self._process = os.getpid()  # which forks
+
+    @property
+    def closed(self) -> bool:
+        """Whether a fork waits for grpc to be empty. A child in which a signal has cut
+        ``after_in_child`` off has its parent's forks, which are none of its own."""
+        return self.forks > 0 and self._process == os.getpid()
 
     def after_in_child(self) -> None:
         """Start over: the threads in grpc are the parent's."""
@@ -72,7 +79,8 @@ class _Gate:
     def before(self) -> None:
         """Return when no thread is in grpc, or it takes too long."""
         with self._lock:
-            self.forks += 1
+            self.forks = self.forks + 1 if self.closed else 1
+            self._process = os.getpid()
             self.opened.clear()
         deadline = time.monotonic() + _PATIENCE
         while self.calls and time.monotonic() < deadline:
@@ -99,7 +107,7 @@ def calling() -> Iterator[None]:
     token = object()
     while True:
         _gate.calls.add(token)
-        if not _gate.forks:
+        if not _gate.closed:
             break
         _gate.calls.discard(token)
         _gate.opened.wait(_PATIENCE)
