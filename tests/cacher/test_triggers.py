@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from functools import partial
 
@@ -197,15 +198,18 @@ def test_a_late_opener_and_a_bucket_of_others(open_cache):
     assert [event.object.metadata.name for event in early.poll(0)] == ["4"]
 
 
-def test_labels_that_are_no_text(open_cache):
-    """LIST-6: objects whose labels nobody can select are listed and watched all the same."""
+def test_labels_that_are_no_text(open_cache, backend):
+    """LIST-6: objects whose labels nobody can select, which another program has stored, are listed
+    and watched all the same."""
     cache = open_cache(dict, indexed_fields=())
-    odd = {"metadata": {"name": "1", "labels": {"app": ["x"], "tier": "web"}}}
-    cache.create("/pods/a/1", odd)
-    cache.create("/pods/a/2", {"metadata": {"name": "2", "labels": "none"}})
-    cache.guaranteed_update(
-        "/pods/a/1", lambda found, _: found["metadata"]["labels"].update(app={"y": 1}) or found
-    )
+
+    def store(name, labels, expected=0):
+        data = json.dumps({"metadata": {"name": name, "labels": labels}}).encode()
+        return backend.put(f"/registry/pods/a/{name}", data, expected_revision=expected).revision
+
+    first = store("1", {"app": ["x"], "tier": "web"})
+    store("2", "none")
+    store("1", {"app": {"y": 1}, "tier": "web"}, first)
     assert len(cache.list("/pods")) == 2
     assert [each["metadata"]["name"] for each in cache.list("/pods", label_selector="tier=web")]
     assert not cache.list("/pods", label_selector="app=x").items

@@ -109,7 +109,7 @@ OBJECTS = st.builds(
             "uid": uid,
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "generation": 7,
-            "ownerReferences": [{"kind": "Pod", "name": "x", "uid": uid}],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": uid}],
         },
         "spec": spec,
     },
