@@ -83,6 +83,16 @@ def test_an_object_that_the_input_has_twice(tmp_path, preserve):
             assert second.reason.startswith(f"{key}c' {place} 3, line 3), and this one differs in")
 
 
+def test_an_object_that_one_line_has_twice(tmp_path):
+    """The items of a list may all be on one line."""
+    items = [config_map("a"), config_map("a", value="other")]
+    path = write(tmp_path / "a.jsonl", {"apiVersion": "v1", "kind": "List", "items": items})
+    with StorageFactory("memory://") as factory:
+        result = import_objects(factory, [path], overwrite=True)
+        assert (result.created, result.replaced, result.failed) == (1, 0, 1)
+        assert "is already in" in result.failures[0].reason
+
+
 def test_what_was_done_is_known_when_it_ends_early(tmp_path):
     path = write(tmp_path / "a.jsonl", config_map("a"), config_map("b"))
     bad = write(tmp_path / "b.jsonl", config_map("c"), {"kind": "x"})

@@ -137,8 +137,9 @@ class _Places:
         if not self._sources or self._sources[-1] != manifest.source:
             self._sources.append(manifest.source)
         place = len(self._sources) - 1 << 64 | manifest.document << 32 | manifest.line
-        first = self._places.setdefault(key, place)
-        if first == place:
+        first = self._places.get(key)
+        if first is None:  # not by comparing places: items of a list may be on one line
+            self._places[key] = place
             return ""
         source, document, line = first >> 64, first >> 32 & 0xFFFFFFFF, first & 0xFFFFFFFF
         return attrs.evolve(
