@@ -28,6 +28,7 @@ from revstore.errors import (
     CorruptStore,
     FutureRevision,
     IncompatibleStore,
+    NoSpace,
     OutcomeUnknown,
     StorageError,
     Timeout,
@@ -382,12 +383,17 @@ class Etcd3Backend(Backend):
     def _write(self, request: Any, timeout: float, key: str, expected: int) -> Any:
         identity = self._client.identity
         before = identity.revision
+        deadline = time.monotonic() + timeout
         try:
             response = self._client.write(
                 lambda server: server.kv.Txn, request, timeout, key=key, expected=expected
             )
         except AccessDenied:
             self._reader.check_fence(time.monotonic() + _LOOK)
+            raise
+        except NoSpace as error:
+            if self._may_have_landed(request, before, left_of(deadline)):
+                raise OutcomeUnknown(key, expected, str(error)) from error
             raise
         try:
             identity.seen(response.header, before)
@@ -398,6 +404,26 @@ class Etcd3Backend(Backend):
         except CorruptStore as error:
             raise OutcomeUnknown(key, expected, str(error)) from error
         return response
+
+    def _may_have_landed(self, request: Any, before: int, timeout: float) -> bool:
+        """Find out whether a write that etcd refused for want of space was done; ``before`` is a
+        revision of the store before it.
+
+        etcd checks the space twice. If only the second check fails, when the write has been agreed
+        upon, etcd does the write and returns the same error (``quotaApplierV3``).
+        """
+        change = request.success[0]
+        key = change.request_put.key or change.request_delete_range.key
+        expected = [each.mod_revision for each in request.compare if each.key == key]
+        try:
+            response = self._reader.range(rpc_pb2.RangeRequest(key=key, keys_only=True), timeout)
+        except StorageError:
+            return True
+        found = [kv.mod_revision for kv in response.kvs] or [0]
+        if found != expected:
+            return True
+        # A key that was created may have been deleted since.
+        return found == [0] and int(response.header.revision) > before
 
     def _grant(self, ttl: int, timeout: float) -> int:
         # Asking twice grants two leases, one of which expires unused.

@@ -15,6 +15,7 @@ from revstore.errors import (
     IncompatibleStore,
     LeaseExists,
     LeaseNotFound,
+    NoSpace,
     OutcomeUnknown,
     StorageError,
 )
@@ -44,6 +45,11 @@ class LeaseService:
         try:
             with self._unfenced(deadline):
                 response = self._write(lambda server: server.lease.LeaseGrant, request, deadline)
+        except NoSpace as error:
+            # As with writes, etcd may have granted it. One that the server has named ends unused.
+            if lease and self.find(lease, deadline) is not None:
+                raise OutcomeUnknown("", 0, str(error)) from error
+            raise
         except BackendError as error:
             if "lease already exists" not in str(error):
                 raise
