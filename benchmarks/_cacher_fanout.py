@@ -23,7 +23,7 @@ from revstore.cacher import Cacher
 from revstore.selectors import LabelRequirement, LabelSelector
 from revstore.storage import Event, EventType, Watch
 
-__all__ = ["figures", "in_tasks"]
+__all__ = ["figures", "in_tasks", "selector_of"]
 
 ROUNDS = 25
 WINDOW = 8
@@ -54,7 +54,7 @@ class _Served:
             cacher.watch(
                 RESOURCE,
                 resource_version=version,
-                label_selector=_selector(f"x{number}" if self.different else "x"),
+                label_selector=selector_of(f"x{number}" if self.different else "x"),
             )
             for number in range(self.watchers)
         ]
@@ -99,7 +99,7 @@ def _figures(cacher: Cacher[Pod], each: _Served) -> Iterator[Figure]:
     )
 
 
-def _selector(other: str) -> LabelSelector:
+def selector_of(other: str) -> LabelSelector:
     return LabelSelector((LabelRequirement("tier", "in", frozenset({"web", other})),))
 
 

@@ -26,7 +26,7 @@ from revstore.resource_type import ResourceType
 from revstore.storage import Storage, Watch
 from revstore.typed import TypedStorage
 
-__all__ = ["figures"]
+__all__ = ["NODES", "changed", "figures", "watch_nodes"]
 
 NODES = 10_000
 EVENTS = 8_000
@@ -42,10 +42,10 @@ def figures() -> Iterator[Figure]:
 
 def _one_of_all() -> Iterator[Figure]:
     storage = FeedStorage(pod(number, nodes=NODES) for number in range(NODES))
-    with cached(storage) as cacher, Server(_watch_nodes(cacher, NODES)) as server:
+    with cached(storage) as cacher, Server(watch_nodes(cacher, NODES)) as server:
 
         def alone(window: int) -> float:
-            batches = storage.batches(_changed(number % NODES for number in range(EVENTS)))
+            batches = storage.batches(changed(number % NODES for number in range(EVENTS)))
             return _rate(server, window, lambda at: storage.push(batches[at : at + window]))
 
         spent = _Spent(server)
@@ -64,7 +64,7 @@ def _one_of_all() -> Iterator[Figure]:
         whole = TypedStorage(backend, ResourceType(Pod, RESOURCE))
         fill(whole, NODES, nodes=NODES)
         writes = 1000 / median_seconds(5, partial(_write, whole, 0, 1000))
-        with cached(whole) as cacher, Server(_watch_nodes(cacher, NODES)) as server:
+        with cached(whole) as cacher, Server(watch_nodes(cacher, NODES)) as server:
             path = _rate(server, 8, lambda at: _write(cacher, at, 8))
     name = f"{NODES:,} watchers of own nodes"
     yield Figure(
@@ -138,12 +138,12 @@ def _none_of_all() -> Figure:
             storage = FeedStorage(pod(number, nodes=NODES) for number in range(NODES))
             cacher = stack.enter_context(cached(storage))
             # Of nodes that have no pods, except the first.
-            watches = _watch_nodes(cacher, 1) + _watch_nodes(cacher, watchers, first=NODES)
+            watches = watch_nodes(cacher, 1) + watch_nodes(cacher, watchers, first=NODES)
             server = stack.enter_context(Server(watches))
 
             def measure() -> float:
                 numbers = [*(1 + number % (NODES - 1) for number in range(EVENTS - 1)), 0]
-                batches = storage.batches(_changed(numbers))
+                batches = storage.batches(changed(numbers))
                 gc.collect()
                 return server.arrivals.seconds(1, lambda: storage.push(batches))
 
@@ -160,7 +160,7 @@ def _none_of_all() -> Figure:
     )
 
 
-def _watch_nodes(cacher: Cacher[Pod], count: int, *, first: int = 0) -> list[Watch[Pod]]:
+def watch_nodes(cacher: Cacher[Pod], count: int, *, first: int = 0) -> list[Watch[Pod]]:
     version = str(cacher.counters.resource_version)
     return [
         cacher.watch(
@@ -170,7 +170,7 @@ def _watch_nodes(cacher: Cacher[Pod], count: int, *, first: int = 0) -> list[Wat
     ]
 
 
-def _changed(numbers: Iterable[int]) -> Iterator[Pod]:
+def changed(numbers: Iterable[int]) -> Iterator[Pod]:
     for number in numbers:
         obj = pod(number, nodes=NODES)
         image = f"image:{next(_images)}"

@@ -112,13 +112,16 @@ def _each_another(cacher: Cacher[Pod]) -> Figure:
 
 def _after_change(cacher: Cacher[Pod], each: _Listed, by_key: dict[str, Pod]) -> Figure:
     objects = list(each.read(cacher))
-    bare: Callable[[], object]
+    made: Callable[[], object]
     if each.label or each.field:
-        bound_name = "look-ups of its keys in a dict, after a change too"
-        bare = partial(_looked_up, by_key, list(map(key_of, objects)))
+        what = "look-ups of its keys in a dict"
+        made = partial(_looked_up, by_key, list(map(key_of, objects)))
     else:
-        bound_name = "tuple() of a list of as many, after a change too"
-        bare = partial(tuple, objects)
+        what = "tuple() of a list of as many"
+        made = partial(tuple, objects)
+
+    def bare() -> object:
+        return cacher.current_revision(), made()
 
     def changed() -> None:
         change(cacher)
@@ -129,7 +132,7 @@ def _after_change(cacher: Cacher[Pod], each: _Listed, by_key: dict[str, Pod]) ->
         value=median_seconds(ROUNDS, partial(each.read, cacher), before=changed) * scale,
         unit=each.unit,
         bound=median_seconds(ROUNDS, bare, before=changed) * scale,
-        bound_name=bound_name,
+        bound_name=f"asking the store for its revision, and {what}, after a change too",
         target=each.target * scale,
         absolute=True,
         go=each.go * scale,

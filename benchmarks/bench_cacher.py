@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import _cacher_costs, _cacher_fanout, _cacher_nodes, _cacher_reads
+from benchmarks import _cacher_costs, _cacher_fanout, _cacher_nodes, _cacher_parts, _cacher_reads
 from benchmarks._figures import Figure
 from benchmarks._pods import RESOURCE, Pod, cached, fill
 from revstore.memory import MemoryBackend
@@ -29,4 +29,5 @@ def figures() -> Iterator[Figure]:
             yield from _cacher_fanout.figures(cacher)
             yield from _cacher_fanout.in_tasks(cacher)
     yield from _cacher_nodes.figures()
+    yield from _cacher_parts.figures()
     yield from _cacher_costs.figures()

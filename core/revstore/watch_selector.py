@@ -106,7 +106,7 @@ class WatchSelector(Closing):
         taken = self._taken
         while True:
             self._guard.check()
-            if not taken and not self._wait(deadline.rest()):
+            if not (taken or self._told.qsize() or self._wait(deadline.rest())):
                 return []
             # From here on no byte code for each watch: this is the cost of an event.
             taken.extend(starmap(self._told.get_nowait, repeat((), self._told.qsize())))

@@ -3,7 +3,7 @@ DELEG-9)"""
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from revstore.plans import ListPlan
 
@@ -13,8 +13,7 @@ __all__ = ["CURRENT", "Horizon", "serve_list"]
 CURRENT = -1
 
 
-@attrs.frozen
-class Horizon:
+class Horizon(msgspec.Struct, frozen=True):
     """The states that a cache can show: those from ``floor`` to ``revision``, once it is ``ready``.
     With ``progress`` it soon reaches newer ones, even if nothing changes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-import attrs
+import msgspec
 
 from revstore.cacher._event_log import Entry, revision_of
 from revstore.cacher._ordered import Range
@@ -19,8 +19,7 @@ __all__ = ["Candidates", "find", "select"]
 T = TypeVar("T")
 
 
-@attrs.frozen(slots=True)
-class Candidates(Generic[T]):
+class Candidates(msgspec.Struct, Generic[T], frozen=True):
     """Objects of which those that match ``predicate`` are the answer; they are read without the
     cache's lock. ``plain``: there is no selector, so that the objects after a page can be counted.
     (LIST-9)"""

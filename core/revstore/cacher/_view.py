@@ -384,7 +384,8 @@ class View(Generic[T]):
         reading = self._read_buckets(cursor, head) if self._alone else None
         if reading is None:
             reading = self._read(cursor, head)
-        self.memo = cursor, head, reading
+        if self.users > 1:
+            self.memo = cursor, head, reading
         return reading
 
     def read_after(self, cursor: int, head: int, revision: int) -> Reading[T]:
