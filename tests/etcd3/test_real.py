@@ -189,14 +189,14 @@ def test_client_certificates_that_do_not_fit(
 def test_plain_and_tls_do_not_meet(etcd_binary, certificates, new_server):
     """SF-4: TLS to a plain server, and the other way round, end in time, have written nothing, and
     say what may be wrong."""
-    host = new_server.address
-    with opened(f"https://{host}", ca_file=f"{certificates}/ca.pem") as backend:
+    host, dial = new_server.address, {"dial_timeout": 0.5}
+    with opened(f"https://{host}", ca_file=f"{certificates}/ca.pem", options=dial) as backend:
         with pytest.raises(Unreachable, match="https") as caught:
             backend.put("/a", b"", expected_revision=0, timeout=PATIENCE)
         assert not isinstance(caught.value, OutcomeUnknown)
     with (
         serving(etcd_binary, certificates / "server") as server,
-        opened(f"http://{server.address}") as backend,
+        opened(f"http://{server.address}", options=dial) as backend,
     ):
         began = time.monotonic()
         with pytest.raises(Unreachable):
