@@ -9,7 +9,10 @@ import os
 import stat
 from collections.abc import Iterator
 
+import attrs
+
 from revstore.backend import Backend, BackendInfo
+from revstore.backend_tools import let_out
 from revstore.config import StorageConfig
 from revstore.errors import ConfigError
 from revstore.hooks import CheckResult, DoctorCheck, hookimpl
@@ -36,6 +39,13 @@ def factory(config: StorageConfig, options: SQLiteOptions) -> Backend:
     if config.server_list:
         expected = "no servers: options.path names the file"
         raise ConfigError("server_list", config.server_list, expected)
+    try:
+        options = attrs.evolve(options, path=os.path.abspath(options.path))
+    except FileNotFoundError as error:
+        let_out(error)
+        expected = "an absolute path: the working folder was deleted"
+        raise ConfigError("options.path", options.path, expected) from error
+    # Not before: where the working folder is missing, imports may fail.
     from revstore_sqlite._backend import SQLiteBackend
 
     return SQLiteBackend(options)

@@ -42,7 +42,7 @@ _NOT_MADE = {
 def open_store(
     options: SQLiteOptions, timeout: float, stop: threading.Event
 ) -> tuple[StoreFile, Link]:
-    """Return the store's file, ready for use, and a connection to it.
+    """Return the store's file, whose path is absolute, ready for use, and a connection to it.
 
     Raises:
         ConfigError: the folder is missing, or the path is a folder; or there is no file, and it
@@ -55,12 +55,7 @@ def open_store(
         CorruptStore: the store is damaged.
         Timeout: other processes held it for too long.
     """
-    try:
-        path = os.path.abspath(options.path)
-    except FileNotFoundError as error:
-        let_out(error)
-        expected = "an absolute path: the working folder was deleted"
-        raise ConfigError("options.path", options.path, expected) from error
+    path = options.path
     deadline = time.monotonic() + timeout
     with process.guard:  # no connection may be opened before the file's descriptor is closed again
         _make_file(path, create=options.create)
