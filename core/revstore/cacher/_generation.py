@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ from revstore.cacher._view import (
     view_key,
 )
 from revstore.errors import StorageError
-from revstore.onlookers import shown_to
+from revstore.onlookers import shown_to_all
 from revstore.selectors import SelectionPredicate
 
 __all__ = ["Generation"]
@@ -31,7 +31,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 B = TypeVar("B", bound=Bucket[Any])
 
-
+_CALLBACK = "the callback of a watch"
 # This many timers of closed watches may be left, plus half as many as there are in all.
 _IDLE_TIMERS = 64
 # The most entries that are sorted in under the lock at a time; opening a watch waits for it.
@@ -182,7 +182,7 @@ class Generation(Generic[T]):
                 if watch.progress:
                     self._progress[watch] = callback
                 return True
-        _call([callback])
+        shown_to_all(_CALLBACK, [callback])
         return False
 
     def disarm(self, watch: Listener[T]) -> None:
@@ -212,7 +212,7 @@ class Generation(Generic[T]):
                 self._idle_timers -= watch.closed
                 watch.timed = False
             more = bool(self._timers)
-        _call(told)
+        shown_to_all(_CALLBACK, told)
         return more
 
     def publish(self, entries: Sequence[Entry[T]], revision: int) -> None:
@@ -243,7 +243,7 @@ class Generation(Generic[T]):
                 self.asked, self.marked = False, revision
                 told.extend(self._progress.values())
                 self._progress.clear()
-        _call(told)
+        shown_to_all(_CALLBACK, told)
 
     def end(self, error: StorageError) -> None:
         """End every watch with ``error``, after the events in the log."""
@@ -255,7 +255,7 @@ class Generation(Generic[T]):
                 told += view.callbacks()
             self._timers.clear()
             self._progress.clear()
-        _call(told)
+        shown_to_all(_CALLBACK, told)
         with self._lock:  # not before: the calls may be interrupted
             for view in views:
                 view.armed = None
@@ -395,8 +395,3 @@ def _with_labels(
 
 def _unreadable(entry: Entry[T]) -> bool:
     return entry.error is not None or entry.previous_error is not None
-
-
-def _call(callbacks: Iterable[Callable[[], None]]) -> None:
-    for callback in callbacks:
-        shown_to("the callback of a watch", callback)

@@ -167,22 +167,20 @@ class Bucket(Generic[T]):
 class ValueBucket(Bucket[T]):
     """Views that select a value, which those that select nothing else all show alike."""
 
-    __slots__ = ("_memo",)
+    __slots__ = ("memo",)
 
     def __init__(self, known: Numbers, home: dict[Any, Any], value: Hashable) -> None:
         super().__init__(known, home, value)
-        self._memo: tuple[int, int, Reading[T] | None] | None = None
+        #: As of a view.
+        self.memo: tuple[int, int, Reading[T] | None] | None = None
 
     def read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
         """Return what each view shows that selects only by the value, whatever other values.
 
         Return None if these may differ.
         """
-        memo = self._memo
-        if memo is not None and memo[0] == cursor and memo[1] == head:
-            return memo[2]
         reading = self._read(log, cursor, head)
-        self._memo = cursor, head, reading
+        self.memo = cursor, head, reading
         return reading
 
     def _read(self, log: EventLog[T], cursor: int, head: int) -> Reading[T] | None:
@@ -400,7 +398,11 @@ class View(Generic[T]):
         for bucket in buckets if isinstance(buckets, tuple) else (buckets,):
             known = bucket.known
             if known.numbers or cursor < known.floor:
-                reading = bucket.read(self._log, cursor, head)
+                memo = bucket.memo
+                if memo is not None and memo[0] == cursor and memo[1] == head:
+                    reading = memo[2]
+                else:
+                    reading = bucket.read(self._log, cursor, head)
                 if reading is None or (found is not None and found.events and reading.events):
                     return None
                 if found is None or reading.events:
