@@ -129,12 +129,9 @@ class ResourceType(Generic[T]):
         Raises:
             InvalidSelector: a selector does not parse.
         """
-        parsed: SelectionPredicate[T] = SelectionPredicate.of(label, field)
-        if parsed.empty:
-            return parsed
         fields = self.fields
-        return SelectionPredicate(
-            parsed.label, parsed.field, self.labels, lambda obj: lambda path: fields(obj, path)
+        return SelectionPredicate.of(
+            label, field, self.labels, lambda obj: lambda path: fields(obj, path)
         )
 
     def empty_object(self) -> T:

@@ -287,7 +287,11 @@ class SelectionPredicate(Generic[T]):
 
     @classmethod
     def of(
-        cls, label: str | LabelSelector = "", field: str | FieldSelector = ""
+        cls,
+        label: str | LabelSelector = "",
+        field: str | FieldSelector = "",
+        labels: Callable[[T], Mapping[str, str]] = labels_of,
+        fields: Callable[[T], Callable[[str], str]] = _default_fields,
     ) -> SelectionPredicate[T]:
         """Create a predicate from selectors, parsed or not."""
         if not label and not field:
@@ -295,6 +299,8 @@ class SelectionPredicate(Generic[T]):
         return cls(
             parse_label_selector(label) if isinstance(label, str) else label,
             parse_field_selector(field) if isinstance(field, str) else field,
+            labels,
+            fields,
         )
 
     @property
