@@ -74,6 +74,22 @@ def test_names_with_group_and_version(revstore):
     assert len(revstore.out("get", "clusters.v1.kops.k8s.io", "-o", "name")) == 1
 
 
+def test_a_stored_kind_takes_no_known_short_name(revstore):
+    """A short name of the core group keeps its meaning; one of another group is refused with both
+    resources."""
+    known = [made("v1", "Service"), made("apps/v1", "Deployment")]
+    revstore.apply(
+        *known, made("example.com/v1", "Svc"), made("v1", "Svc"), made("example.com/v1", "Deploy")
+    )
+    assert revstore.out("get", "svc,SVC", "-o", "name") == ["service/x"]
+    for command in (("get", "deploy"), ("delete", "Deploy", "--all", "-n", "default")):
+        assert "deployments.apps or deploys.example.com" in revstore.error(*command, code=1)
+    assert revstore.out("get", "deploys,deploy.apps", "-o", "name") == [
+        "deploys.example.com/x",
+        "deployment.apps/x",
+    ]
+
+
 @pytest.mark.parametrize(
     ("version", "kind", "meant"),
     [

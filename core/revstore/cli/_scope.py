@@ -165,7 +165,7 @@ def resolve(session: Session, name: str) -> Target:
     # These have one meaning, whatever else is stored: a full name, and a name of the core group.
     names = {name: info for info in known for name in info.names if not info.group}
     names |= {info.qualified: info for info in known}
-    info = names.get(name)
+    info = names.get(name.lower())
     if info is None:
         prefixes = {info.prefix for info in known}
         stored = [
@@ -173,16 +173,22 @@ def resolve(session: Session, name: str) -> Target:
             for prefix in session.factory.stored_resources()
             if prefix not in prefixes
         ]
-        info = _one_of(name, [*known, *stored])
+        info = _one_of(name, known, stored)
         if info in stored:
             return Target(_with_kind(session, info, stored), guessed=True)
     configured = overrides.get(info.qualified)
     return Target(info, guessed=configured is not None and configured.namespaced is None)
 
 
-def _one_of(name: str, infos: list[ResourceInfo]) -> ResourceInfo:
+def _one_of(name: str, known: list[ResourceInfo], stored: list[ResourceInfo]) -> ResourceInfo:
+    infos = [*known, *stored]
+    found = kinds.find(name, infos)
+    if all(info in stored and info.qualified != name.lower() for info in found):
+        # A kind called Svc or Deploy that somebody stores does not take the name from others.
+        shorts = [info for info in known if name.lower() in info.short_names]
+        found = [info for info in shorts if not info.group] or [*found, *shorts]
     try:
-        info = kinds.only(name, kinds.find(name, infos))
+        info = kinds.only(name, found)
     except InvalidArgument as error:
         raise Failed(str(error)) from error
     if info is not None:
