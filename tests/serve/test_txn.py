@@ -122,7 +122,7 @@ def test_what_a_put_may_hold(fields, text):
     return None
 
 
-KV = (b"a", KeyValue("a", b"v", 7, 5, 3, 9))
+KV = KeyValue("a", b"v", 7, 5, 3, 9)
 
 
 @pytest.mark.parametrize(

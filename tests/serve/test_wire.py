@@ -20,7 +20,7 @@ TEXTS = st.sampled_from([b"", b"a", b"\xff\0", b"x" * 127, b"x" * 128, b"x" * 20
 def test_keys_and_values(rows):
     """Any numbers and bytes, and fields that are left out because they are zero or empty."""
     shown = [
-        (key, KeyValue("", b"", revision, created, version, lease), value)
+        (key, KeyValue("", value, revision, created, version, lease))
         for key, revision, created, version, lease, value in rows
     ]
     expected = message("RangeResponse")(
@@ -31,9 +31,9 @@ def test_keys_and_values(rows):
                 "create_revision": kv.create_revision,
                 "version": kv.version,
                 "lease": kv.lease,
-                "value": value,
+                "value": kv.value,
             }
-            for key, kv, value in shown
+            for key, kv in shown
         ]
     )
     encoded = b"".join(key_values(b"\x12", shown))
@@ -41,3 +41,8 @@ def test_keys_and_values(rows):
     assert message("RangeResponse").FromString(encoded) == expected
     # Not a byte more than protobuf needs.
     assert len(encoded) == expected.ByteSize()
+
+    bare = message("RangeResponse").FromString(b"".join(key_values(b"\x12", shown, keys_only=True)))
+    for kv in expected.kvs:
+        kv.value = b""
+    assert bare == expected

@@ -290,10 +290,12 @@ class Call:
         if not self._begun:
             self._begun = True
             out.append(frame(HEADERS, END_HEADERS, self.id, BEGIN))
-        left = memoryview(b"".join((b"\0", packed(len(message)), message)))
+        # Messages may be large: they are not copied to put their heads before them.
+        head, left = b"\0" + packed(len(message)), memoryview(message)
         size, waited = 0, False
-        while left:
-            room = min(len(left), self.window, connection.window, connection.largest_frame)
+        while head or left:
+            length = len(head) + len(left)
+            room = min(length, self.window, connection.window, connection.largest_frame)
             if room <= 0 or connection.blocked:
                 if out:
                     connection.write(b"".join(out))
@@ -306,8 +308,10 @@ class Call:
             connection.window -= room
             # The frame's head alone, as its payload is not copied yet.
             out.append(bytes((room >> 16, room >> 8 & 255, room & 255, DATA, 0)) + packed(self.id))
-            out.append(left[:room])
-            left = left[room:]
+            first, head = head[:room], head[room:]
+            rest = room - len(first)
+            out += (first, left[:rest])
+            left = left[rest:]
             size += room
             if size >= PIECE:
                 connection.write(b"".join(out))

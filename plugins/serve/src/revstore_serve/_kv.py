@@ -12,7 +12,7 @@ from revstore_serve._cluster import Cluster
 from revstore_serve._errors import COMPACTED, TOO_LARGE, Code, Refused
 from revstore_serve._feed import Feed
 from revstore_serve._proto import message
-from revstore_serve._ranges import Keyed, check_range, has_bounds, range_bytes, range_message
+from revstore_serve._ranges import check_range, fill_range, has_bounds, range_bytes
 from revstore_serve._transport import Stream
 from revstore_serve._txn import (
     Answer,
@@ -25,7 +25,7 @@ from revstore_serve._txn import (
     txn_body,
 )
 from revstore_serve._views import AtRevision
-from revstore_serve._wire import varint
+from revstore_serve._wire import Keyed, varint
 from revstore_serve._writes import Writes
 
 __all__ = ["InThread", "KeyValues"]
@@ -160,7 +160,9 @@ class KeyValues:
 
     def _past(self, requests: list[Any]) -> dict[bytes, Any]:
         return {
-            each.SerializeToString(): range_message(AtRevision(self._backend, each.revision), each)
+            each.SerializeToString(): fill_range(
+                AtRevision(self._backend, each.revision), each, message("RangeResponse")()
+            )
             for each in requests
         }
 

@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 from revstore.values import KeyValue, WatchBatch, WatchEvent, WatchEventType
 from revstore_serve._keys import KeyRange, to_bytes
-from revstore_serve._ranges import value_of
 from revstore_serve._wire import key_values, varint
 
 __all__ = ["Entry", "Index", "revision_of"]
@@ -50,11 +49,11 @@ def revision_of(entry: Entry) -> int:
 
 def _event(key: bytes, event: WatchEvent, prev_kv: bool) -> bytes:
     if event.type is WatchEventType.PUT:
-        parts = key_values(_KV, [(key, event.kv, value_of(event.kv))])
+        parts = key_values(_KV, [(key, event.kv)])
     else:
-        parts = [_DELETED, *key_values(_KV, [(key, KeyValue("", b"", event.kv.revision), b"")])]
+        parts = [_DELETED, *key_values(_KV, [(key, KeyValue("", b"", event.kv.revision))])]
     if prev_kv and event.previous is not None:
-        parts += key_values(_PREV_KV, [(key, event.previous, value_of(event.previous))])
+        parts += key_values(_PREV_KV, [(key, event.previous)])
     return b"".join(parts)
 
 

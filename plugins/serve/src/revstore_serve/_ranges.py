@@ -9,23 +9,21 @@ from typing import Any
 import attrs
 
 from revstore.values import KeyValue
-from revstore_serve._errors import EMPTY_KEY, INVALID_SORT, Code, Refused
+from revstore_serve._errors import EMPTY_KEY, INVALID_SORT, Refused
 from revstore_serve._keys import KeyRange, spans, to_bytes, to_text
 from revstore_serve._proto import message
 from revstore_serve._views import View
-from revstore_serve._wire import key_values
+from revstore_serve._wire import Keyed, key_values, value_of
 
 __all__ = [
-    "Keyed",
     "check_range",
     "count_keys",
+    "fill_range",
     "find",
     "find_range",
     "has_bounds",
     "kv_message",
     "range_bytes",
-    "range_message",
-    "value_of",
 ]
 
 _KeyValueMessage = message("KeyValue", "mvccpb")
@@ -36,9 +34,6 @@ _KVS = b"\x12"
 
 _NONE, _ASCEND, _DESCEND = range(3)
 _KEY, _VERSION, _CREATE, _MOD, _VALUE = range(5)
-
-#: A key as clients know it, with what is stored.
-Keyed = tuple[bytes, KeyValue]
 
 _SORT_BY: dict[int, Callable[[Keyed], Any]] = {
     _KEY: lambda keyed: keyed[0],
@@ -153,17 +148,6 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     return (found[:limit] if more else found), count, more
 
 
-def value_of(kv: KeyValue) -> bytes:
-    """Return a stored value.
-
-    Raises:
-        Refused: the value is not what was written: the store found it damaged.
-    """
-    if kv.damaged:
-        raise Refused(Code.DATA_LOSS, f"revstore: the value of {kv.key!r} is damaged")
-    return kv.value
-
-
 def kv_message(key: bytes, kv: KeyValue, *, keys_only: bool = False) -> Any:
     """Return a key and its stored value as etcd's message."""
     return _KeyValueMessage(
@@ -176,22 +160,16 @@ def kv_message(key: bytes, kv: KeyValue, *, keys_only: bool = False) -> Any:
     )
 
 
-def range_message(view: View, request: Any) -> Any:
-    """Return the answer to a range, without its header."""
-    found, count, more = find_range(view, request)
-    return _RangeResponse(
-        kvs=[kv_message(key, kv, keys_only=request.keys_only) for key, kv in found],
-        count=count,
-        more=more,
-    )
+def fill_range(view: View, request: Any, response: Any) -> Any:
+    """Fill in the answer to a range, without its header, and return it."""
+    found, response.count, response.more = find_range(view, request)
+    response.kvs.extend([kv_message(key, kv, keys_only=request.keys_only) for key, kv in found])
+    return response
 
 
 def range_bytes(view: View, request: Any) -> tuple[Any, list[bytes], list[Keyed]]:
     """Return the answer to a range, without its header and without keys, the keys as encoded
     fields, to be put after it, and the keys."""
     found, count, more = find_range(view, request)
-    if request.keys_only:
-        shown = [(key, kv, b"") for key, kv in found]
-    else:
-        shown = [(key, kv, value_of(kv)) for key, kv in found]
-    return _RangeResponse(count=count, more=more), key_values(_KVS, shown), found
+    kvs = key_values(_KVS, found, keys_only=request.keys_only)
+    return _RangeResponse(count=count, more=more), kvs, found

@@ -7,7 +7,7 @@ those before it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -26,8 +26,9 @@ from revstore_serve._errors import (
 )
 from revstore_serve._keys import KeyRange, to_text
 from revstore_serve._proto import message
-from revstore_serve._ranges import Keyed, check_range, find, kv_message, range_message, value_of
+from revstore_serve._ranges import check_range, fill_range, find, kv_message
 from revstore_serve._views import InTransaction, View
+from revstore_serve._wire import value_of
 
 __all__ = [
     "Answer",
@@ -47,7 +48,7 @@ _PutResponse = message("PutResponse")
 _DeleteRangeResponse = message("DeleteRangeResponse")
 _TxnResponse = message("TxnResponse")
 
-_NOTHING = KeyValue("", b"", 0)
+_NOTHING = (KeyValue("", b"", 0),)
 
 #: The results of ranges at past revisions, by their requests.
 History = Mapping[bytes, Any]
@@ -190,7 +191,7 @@ _RESULTS: tuple[Callable[[Any, Any], bool], ...] = (
 )
 
 
-def compares(compare: Any, found: list[Keyed]) -> bool:
+def compares(compare: Any, found: Sequence[KeyValue]) -> bool:
     """Return whether a comparison holds for all keys found; without a key, whether it holds for
     zeros. The value of a missing key is neither equal nor unequal to any."""
     if not found and compare.target == _VALUE:
@@ -199,7 +200,7 @@ def compares(compare: Any, found: list[Keyed]) -> bool:
         return True
     of, result = _TARGETS[compare.target], _RESULTS[compare.result]
     want = getattr(compare, _WANTED[compare.target])
-    return all(result(of(kv), want) for kv in [kv for _, kv in found] or [_NOTHING])
+    return all(result(of(kv), want) for kv in found or _NOTHING)
 
 
 def put_body(request: Any) -> Callable[[Transaction], Answer]:
@@ -208,7 +209,7 @@ def put_body(request: Any) -> Callable[[Transaction], Answer]:
     def body(transaction: Transaction) -> Answer:
         run = _Run(transaction, {})
         try:
-            return Answer(run.put(request), transaction.revision + 1)
+            return Answer(run.put(request, _PutResponse()), transaction.revision + 1)
         except Refused:
             run.check_leases([request])
             raise
@@ -218,7 +219,9 @@ def put_body(request: Any) -> Callable[[Transaction], Answer]:
 
 def delete_body(request: Any) -> Callable[[Transaction], Answer]:
     """Return the body that carries out a deletion."""
-    return lambda body: Answer(_Run(body, {}).delete(request), body.revision + 1)
+    return lambda body: Answer(
+        _Run(body, {}).delete(request, _DeleteRangeResponse()), body.revision + 1
+    )
 
 
 def txn_body(request: Any, history: History) -> Callable[[Transaction], Answer]:
@@ -232,7 +235,8 @@ def txn_body(request: Any, history: History) -> Callable[[Transaction], Answer]:
         run = _Run(transaction, history)
         path = _path(run.view, request)
         run.check(request, path)
-        return Answer(run.txn(request, iter(path)), transaction.revision + 1)
+        answer = run.txn(request, iter(path), _TxnResponse())
+        return Answer(answer, transaction.revision + 1)
 
     return body
 
@@ -240,15 +244,20 @@ def txn_body(request: Any, history: History) -> Callable[[Transaction], Answer]:
 def _path(view: View, request: Any) -> list[bool]:
     """Return which branch is taken, by this transaction and by each one nested in it, in
     their order."""
-    succeeded = all(
-        compares(compare, find(view, KeyRange.of(compare.key, compare.range_end))[0])
-        for compare in request.compare
-    )
+    succeeded = all(compares(each, _compared(view, each)) for each in request.compare)
     path = [succeeded]
     for operation in request.success if succeeded else request.failure:
         if operation.WhichOneof("request") == "request_txn":
             path += _path(view, operation.request_txn)
     return path
+
+
+def _compared(view: View, compare: Any) -> list[KeyValue]:
+    """Return the keys with which a comparison is made."""
+    if compare.range_end:
+        return [kv for _, kv in find(view, KeyRange.of(compare.key, compare.range_end))[0]]
+    kv = view.get(to_text(compare.key))
+    return [] if kv is None else [kv]
 
 
 def _operations(request: Any, path: Iterator[bool]) -> Iterator[Any]:
@@ -272,16 +281,19 @@ class _Run:
 
     def check(self, request: Any, path: list[bool]) -> None:
         """Check the operations on the path: first all puts, then all ranges."""
-        operations = list(_operations(request, iter(path)))
-        puts = [each.request_put for each in operations if each.HasField("request_put")]
+        puts, past = [], []
+        for operation in _operations(request, iter(path)):
+            kind = operation.WhichOneof("request")
+            if kind == "request_put":
+                puts.append(operation.request_put)
+            elif kind == "request_range" and operation.request_range.revision > 0:
+                past.append(operation.request_range)
         for number, each in enumerate(puts):
             try:
                 self._kept(each)
             except Refused:
                 self.check_leases(puts[:number])
                 raise
-        ranges = [each.request_range for each in operations if each.HasField("request_range")]
-        past = [each for each in ranges if each.revision > 0]
         missing = [each for each in past if each.SerializeToString() not in self._history]
         if not missing:
             return
@@ -299,30 +311,31 @@ class _Run:
             if each.lease:
                 self._body.put(to_text(each.key), b"", lease=each.lease)
 
-    def txn(self, request: Any, path: Iterator[bool]) -> Any:
-        response = _TxnResponse(succeeded=next(path))
-        for operation in request.success if response.succeeded else request.failure:
+    def txn(self, request: Any, path: Iterator[bool], response: Any) -> Any:
+        """Carry out a transaction, fill in its answer, and return that."""
+        succeeded = next(path)
+        if succeeded:
+            response.succeeded = True
+        for operation in request.success if succeeded else request.failure:
             kind = operation.WhichOneof("request")
             answer = response.responses.add()
-            if kind == "request_range":
-                answer.response_range.CopyFrom(self._range(operation.request_range))
-            elif kind == "request_put":
-                answer.response_put.CopyFrom(self.put(operation.request_put))
+            if kind == "request_put":
+                self.put(operation.request_put, answer.response_put)
+            elif kind == "request_range":
+                self._range(operation.request_range, answer.response_range)
             elif kind == "request_delete_range":
-                answer.response_delete_range.CopyFrom(self.delete(operation.request_delete_range))
+                self.delete(operation.request_delete_range, answer.response_delete_range)
             else:
-                inner = self.txn(operation.request_txn, path)
-                answer.response_txn.CopyFrom(inner)
                 answer.response_txn.header.SetInParent()
+                self.txn(operation.request_txn, path, answer.response_txn)
         return response
 
-    def _range(self, request: Any) -> Any:
+    def _range(self, request: Any, response: Any) -> None:
         if request.revision > 0:
-            response = self._history[request.SerializeToString()]
+            response.CopyFrom(self._history[request.SerializeToString()])
         else:
-            response = range_message(self.view, request)
+            fill_range(self.view, request, response)
         response.header.revision = self._revision
-        return response
 
     def _kept(self, request: Any) -> KeyValue | None:
         """Return the previous value for a put that asks for it.
@@ -337,7 +350,8 @@ class _Run:
             raise Refused(*KEY_NOT_FOUND)
         return kv
 
-    def put(self, request: Any) -> Any:
+    def put(self, request: Any, response: Any) -> Any:
+        """Carry out a put, fill in its answer, and return that."""
         before = self._kept(request)
         value = value_of(before) if request.ignore_value and before else request.value
         keep = request.ignore_lease
@@ -349,13 +363,13 @@ class _Run:
                 lease=None if keep else request.lease,
             )
         self._revision = self._own
-        response = _PutResponse()
         response.header.revision = self._own
         if request.prev_kv and before is not None:
             response.prev_kv.CopyFrom(kv_message(request.key, before))
         return response
 
-    def delete(self, request: Any) -> Any:
+    def delete(self, request: Any, response: Any) -> Any:
+        """Carry out a deletion, fill in its answer, and return that."""
         keys = KeyRange.of(request.key, request.range_end)
         found, _ = find(self.view, keys, keys_only=not request.prev_kv)
         with _twice_is_refused():
@@ -363,7 +377,7 @@ class _Run:
                 self._body.delete(kv.key)
         if found:
             self._revision = self._own
-        response = _DeleteRangeResponse(deleted=len(found))
+        response.deleted = len(found)
         response.header.revision = self._revision
         if request.prev_kv:
             response.prev_kvs.extend(kv_message(key, kv) for key, kv in found)

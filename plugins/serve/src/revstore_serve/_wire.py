@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from revstore.values import KeyValue
+from revstore_serve._errors import Code, Refused
 
-__all__ = ["key_values", "varint"]
+__all__ = ["Keyed", "key_values", "value_of", "varint"]
+
+#: A key as clients know it, with what is stored.
+Keyed = tuple[bytes, KeyValue]
 
 _BYTES = [bytes([number]) for number in range(0x80)]
 _UNSIGNED = (1 << 64) - 1
@@ -43,24 +47,46 @@ def _numbers(kv: KeyValue) -> bytes:
     return b"".join([tag + varint(number) for tag, number in fields if number])
 
 
-def key_values(tag: bytes, found: Iterable[tuple[bytes, KeyValue, bytes]]) -> list[bytes]:
-    """Return messages as the repeated field ``tag``, in pieces to be joined; each is of a key, the
-    numbers to show, and a value."""
+def value_of(kv: KeyValue) -> bytes:
+    """Return a stored value.
+
+    Raises:
+        Refused: the value is not what was written: the store found it damaged.
+    """
+    if kv.damaged:
+        raise Refused(Code.DATA_LOSS, f"revstore: the value of {kv.key!r} is damaged")
+    return kv.value
+
+
+def key_values(tag: bytes, found: Iterable[Keyed], *, keys_only: bool = False) -> list[bytes]:
+    """Return messages as the repeated field ``tag``, in pieces to be joined.
+
+    Raises:
+        Refused: a value is to be shown that is damaged.
+    """
     pieces: list[bytes] = []
-    add = pieces.append
-    for key, kv, value in found:
-        if kv.version == 1 and kv.create_revision == kv.revision and not kv.lease and key and value:
+    # What comes before the key and before the value, by the lengths on which that depends.
+    known: dict[tuple[int, int, int], tuple[bytes, bytes]] = {}
+    for key, kv in found:
+        value = b"" if keys_only else value_of(kv) if kv.damaged else kv.value
+        if kv.version == 1 and 0 != kv.create_revision == kv.revision and not kv.lease:
             # Most keys are like this.
             at = varint(kv.revision)
-            head = b"\x0a%b%b\x10%b\x18%b\x20\x01\x2a%b" % (
-                varint(len(key)), key, at, at, varint(len(value)),
-            )  # fmt: skip
+            numbers = b"\x10%b\x18%b\x20\x01" % (at, at)
         else:
-            head = _numbers(kv)
-            if key:
-                head = b"\x0a%b%b%b" % (varint(len(key)), key, head)
-            if value:
-                head += b"\x2a" + varint(len(value))
-        add(tag + varint(len(head) + len(value)) + head)
-        add(value)
+            numbers = _numbers(kv)
+        lengths = (len(key), len(numbers), len(value))
+        around = known.get(lengths)
+        if around is None:
+            around = known[lengths] = _around(tag, *lengths)
+        pieces += (around[0], key, numbers, around[1], value)
     return pieces
+
+
+def _around(tag: bytes, key: int, numbers: int, value: int) -> tuple[bytes, bytes]:
+    """Return what a message has before its key, and before its value, by their lengths and that of
+    its numbers."""
+    before_key = b"\x0a" + varint(key) if key else b""
+    before_value = b"\x2a" + varint(value) if value else b""
+    length = len(before_key) + key + numbers + len(before_value) + value
+    return tag + varint(length) + before_key, before_value

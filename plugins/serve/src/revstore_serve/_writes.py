@@ -46,6 +46,8 @@ class Writes:
         self._loop = loop
         self._waiting: deque[_Waiting] = deque()
         self._wake = Wake()
+        # Whether the thread is to be woken at the end of this turn of the loop.
+        self._waking = False
         self._closed = False
         self._thread = start_thread(self._run, "revstore-serve-writes")
 
@@ -60,8 +62,15 @@ class Writes:
             return result
         waiting = _Waiting(body, self._loop.create_future())
         self._waiting.append(waiting)
-        self._wake.set()
+        if not self._waking:
+            # Once for all bodies that come together, so that they share a commit.
+            self._waking = True
+            self._loop.call_soon(self._go)
         return await waiting.done
+
+    def _go(self) -> None:
+        self._waking = False
+        self._wake.set()
 
     def close(self) -> None:
         """End the thread once it has run the waiting bodies."""

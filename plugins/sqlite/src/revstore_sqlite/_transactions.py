@@ -31,6 +31,7 @@ class _Body(Overlay):
         self._txn = txn
         #: What ``Transaction.write`` would read again.
         self.rows: dict[str, tuple[Any, ...] | None] = {}
+        self._known: dict[str, KeyValue | None] = {}
         #: The error with which sqlite failed, whatever the body did with it.
         self.failure: Exception | None = None
 
@@ -42,9 +43,11 @@ class _Body(Overlay):
             raise
 
     def stored(self, key: str) -> KeyValue | None:
-        row = self._rows(_sql.FIND_VALUE, (key,)).fetchone()
-        self.rows[key] = None if row is None else row[2:6] + row[-2:]
-        return None if row is None else key_value(*row[:-2])
+        if key not in self._known:
+            row = self._rows(_sql.FIND_VALUE, (key,)).fetchone()
+            self.rows[key] = None if row is None else row[2:6] + row[-2:]
+            self._known[key] = None if row is None else key_value(*row[:-2])
+        return self._known[key]
 
     def stored_range(
         self, prefix: str, start: str, limit: int, *, keys_only: bool
