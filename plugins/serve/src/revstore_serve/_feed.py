@@ -13,7 +13,7 @@ import attrs
 from revstore.backend import Backend
 from revstore.backend_tools import Log, SharedLog
 from revstore.errors import BackendError, Closed, Compacted, Unreachable
-from revstore.threads import start_thread
+from revstore.threads import Wake, start_thread
 from revstore.values import Capability, WatchBatch
 from revstore_serve._errors import STOPPED, Refused
 from revstore_serve._log import Entry, Index, revision_of
@@ -26,6 +26,8 @@ _log = Log("revstore.serve")
 # store.
 _WINDOW = 75.0
 _MOST_BYTES = 64 << 20
+# Seconds between two looks for events while nobody waits for them.
+_REST = 0.1
 
 
 class Follower(Protocol):
@@ -60,7 +62,7 @@ class Feed:
         self.index: Index[Follower] = Index()
         #: Listeners to wake, once, when the position moves.
         self.waiting: set[Listener] = set()
-        #: Listeners to fail when the feed ends.
+        #: Listeners to fail when the feed ends; ``join`` adds one.
         self.listeners: set[Listener] = set()
         self._loop = loop
         self._size = 0
@@ -69,9 +71,20 @@ class Feed:
         self._came: deque[WatchBatch | int] = deque()
         self._scheduled = False
         self._closed = False
+        self._joined = Wake()
         self._backend = backend
         self._watch = backend.watch("", recursive=True, after_revision=revision)
         self._thread = start_thread(self._follow, "revstore-serve-feed")
+
+    def join(self, listener: Listener) -> None:
+        """Add a listener. As long as there is any, events are taken at once."""
+        self.listeners.add(listener)
+        self._joined.set()
+
+    def leave(self, listener: Listener) -> None:
+        """Remove a listener, if it is there."""
+        self.listeners.discard(listener)
+        self.waiting.discard(listener)
 
     def ask(self) -> None:
         """Move the position to the store's revision soon."""
@@ -83,7 +96,7 @@ class Feed:
     async def reach(self, revision: int, seconds: float) -> None:
         """Return when the position has reached a revision, or after some seconds."""
         waiter = _Waiter(self._loop.create_future())
-        self.listeners.add(waiter)
+        self.join(waiter)
         try:
             async with asyncio.timeout(seconds):
                 while self.position < revision and self.ended is None:
@@ -94,13 +107,13 @@ class Feed:
         except TimeoutError:
             pass
         finally:
-            self.listeners.discard(waiter)
-            self.waiting.discard(waiter)
+            self.leave(waiter)
 
     def close(self) -> None:
         """End the thread, and all streams. Do not call it on the loop."""
         self._closed = True
         self._watch.close()
+        self._joined.set()
         self._thread.join()
 
     def _follow(self) -> None:
@@ -123,8 +136,15 @@ class Feed:
         self._loop.call_soon_threadsafe(self._end, error)
 
     def _poll(self) -> None:
-        for batch in self._watch:
-            self._put(batch)
+        while True:
+            batch = self._watch.poll(None if self.listeners else 0)
+            if batch is None and not self.listeners:
+                # Nobody waits: the events of many writes are taken together, which would otherwise
+                # delay each of these writes.
+                self._joined.wait(_REST)
+                batch = self._watch.poll()
+            if batch is not None:
+                self._put(batch)
 
     def _put(self, batch: WatchBatch | int) -> None:
         self._came.append(batch)

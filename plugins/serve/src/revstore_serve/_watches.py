@@ -141,13 +141,12 @@ class _WatchStream:
         self._waiter: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        self._feed.listeners.add(self)
+        self._feed.join(self)
         reader = asyncio.create_task(self._read())
         try:
             await self._pump()
         finally:
-            self._feed.listeners.discard(self)
-            self._feed.waiting.discard(self)
+            self._feed.leave(self)
             reader.cancel()
             for watch in list(self._watches.values()):
                 self._close(watch)
