@@ -6,8 +6,10 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -24,11 +26,12 @@ from tests.serve.test_http import fetch
 
 from revstore.errors import ConfigError
 from revstore.memory import MemoryBackend
+from revstore.testing._support import wait_until
 from revstore.testing.etcd import EtcdServer
 from revstore_serve import serve
 from revstore_serve._keys import KeyRange
 from revstore_serve._proto import message
-from revstore_serve._users import Caller, Users, _Prefixes, hashed
+from revstore_serve._users import Caller, Users, _Prefixes, hashed, matches
 
 pytestmark = pytest.mark.slow
 
@@ -525,6 +528,41 @@ def test_etcdctl(file):
             )
 
 
+def test_locks_and_elections(file):
+    """They need the rights to read and to write below their names; who reads can observe."""
+    etcdctl = etcdctl_of("3.4")
+    with served(file) as endpoint, contextlib.ExitStack() as stack:
+
+        def start(user, *words):
+            process = etcdctl(f"http://{endpoint.address}", "--user", f"{user}:pw-{user}", *words)
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process
+
+        refused = [
+            start(user, *words.split())
+            for user, words in (
+                ("reader", "lock /a/l"),
+                ("writer", "lock /a/l"),
+                ("both", "lock /c/l"),
+                ("both", "lock /ab"),
+                ("reader", "elect /a/e me"),
+                ("both", "elect /c/e me"),
+                ("writer", "elect --listen /a/e"),
+            )
+        ]
+        first, leader = start("both", "lock", "/a/l"), start("both", "elect", "/a/e", "me")
+        observer = start("reader", "elect", "--listen", "/a/e")
+        assert first.stdout.readline().startswith("/a/l/")
+        assert leader.stdout.readline().startswith("/a/e/")
+        assert observer.stdout.readline().startswith("/a/e/")
+        second = start("both", "lock", "/a/l")
+        for process in refused:
+            assert DENIED[1] in process.communicate(timeout=20)[1]
+        first.send_signal(signal.SIGTERM)
+        assert second.stdout.readline().startswith("/a/l/")
+
+
 def test_secrets_are_in_no_log(file, caplog, capfd):
     """Neither passwords nor tokens, whatever fails."""
     caplog.set_level(logging.DEBUG)
@@ -617,6 +655,40 @@ def test_too_many_passwords_at_once(file, monkeypatch):
         found = {call.exception().details() for call in calls}
         assert found == {BAD_PASSWORD[1], "etcdserver: too many requests"}
         log_in(endpoint.address, "both")
+
+
+def test_checks_of_passwords_delay_no_other_call(file, monkeypatch):
+    """They take some threads and not all, even if clients take back their calls and repeat
+    them."""
+    go = threading.Event()
+
+    def held(password, user):
+        assert go.wait(60)
+        return matches(password, user)
+
+    with served(file) as endpoint, contextlib.closing(as_user(endpoint.address, "both")) as client:
+        monkeypatch.setattr("revstore_serve._guard.matches", held)
+        request = message("AuthenticateRequest")(name="both", password="pw-both")
+        try:
+            for round_ in range(1, 4):
+                calls = [client._calls["Auth/Authenticate"].future(request) for _ in range(8)]
+                client.call("KV/Put", key=b"/a/1")
+                client.call("Lease/LeaseGrant", TTL=60)
+                if round_ < 3:
+                    for call in calls:
+                        call.cancel()
+                    wait_until(lambda n=round_: cancelled(endpoint) == 8 * n, "calls are cancelled")
+        finally:
+            go.set()
+        assert all(call.result().token for call in calls)
+
+
+def cancelled(endpoint):
+    return sum(
+        count
+        for (labels, code), count in endpoint._counts.handled.items()
+        if "Authenticate" in labels and code != "OK"
+    )
 
 
 def test_certificates_name_users(file, certificates):

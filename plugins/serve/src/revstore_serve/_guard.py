@@ -60,8 +60,11 @@ class Guard:
         self._waiting += 1
         try:
             user = self._users.find(request.name)
-            async with self._turn:
-                right = await self._work(lambda: matches(request.password, user))
+            await self._turn.acquire()
+            check = asyncio.ensure_future(self._work(lambda: matches(request.password, user)))
+            # Its thread goes on even if the client does not wait for the end.
+            check.add_done_callback(lambda _: self._turn.release())
+            right = await asyncio.shield(check)
         finally:
             self._waiting -= 1
         if user is None or not right:
