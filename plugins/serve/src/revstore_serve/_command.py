@@ -21,6 +21,9 @@ from revstore_serve._users import Users, hashed
 
 __all__ = ["command"]
 
+# Seconds after which a thread lets another one run.
+_TURN = 0.0005
+
 
 def _hash_password(context: click.Context, _: click.Parameter, value: bool) -> None:
     if not value:
@@ -195,6 +198,9 @@ def command(
                 f"the store cannot do all that a Kubernetes apiserver needs; it lacks: "
                 f"{', '.join(missing)}; --allow-limited serves it nevertheless",
             )
+        # The loop and the thread that writes take turns. By default one that waits interrupts the
+        # other after 5 ms, in which there could be several commits.
+        sys.setswitchinterval(_TURN)
         ended = _Signals()
         with Endpoint(
             backend,
