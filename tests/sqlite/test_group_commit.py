@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from revstore.backend import Transaction
 from revstore.errors import (
@@ -21,6 +25,7 @@ from revstore.errors import (
 )
 from revstore.testing._support import promptly, run_threads, wait_until
 from revstore_sqlite._backend import SQLiteBackend
+from revstore_sqlite._options import SQLiteOptions
 
 Start = Callable[..., subprocess.Popen[str]]
 Open = Callable[..., SQLiteBackend]
@@ -229,3 +234,67 @@ def test_a_body_that_raises_ends_its_own_call_only(open_store: Open, kind: type)
     run_threads(6, work)
     assert backend.get("/lost").kv is None
     assert backend.status().revision == 1 + 3 * 40
+
+
+_STEPS = st.tuples(
+    st.sampled_from(["put", "large", "delete", "get", "list", "fail"]), st.integers(0, 5)
+)
+_BODIES = st.lists(st.lists(_STEPS, max_size=4, unique_by=lambda step: step[1]), max_size=40)
+
+
+def _body(prefix: str, steps: list[tuple[str, int]]) -> Callable[[Transaction], object]:
+    def body(transaction: Transaction) -> object:
+        seen: list[object] = []
+        for step, number in steps:
+            key = f"{prefix}{number}"
+            if step in ("put", "large"):
+                value = bytes(number) * (1 if step == "put" else 200_000)
+                seen.append(transaction.put(key, value))
+            elif step == "delete":
+                seen.append(transaction.delete(key))
+            elif step == "get":
+                seen.append(transaction.get(key))
+            elif step == "list":
+                seen.append(transaction.list(prefix))
+            else:
+                raise NoSpace("undone")
+        return seen
+
+    return body
+
+
+def test_bodies_of_a_commit_see_those_before_them(tmp_path: Path) -> None:
+    """In one commit they return, write and show to watches what they do in a commit each."""
+    stores = [
+        SQLiteBackend(SQLiteOptions(path=str(tmp_path / name), synchronous="NORMAL"))
+        for name in ("together", "alone")
+    ]
+    numbers = itertools.count()
+
+    @given(_BODIES)
+    @settings(max_examples=15)
+    def check(wanted: list[list[tuple[str, int]]]) -> None:
+        prefix = f"{next(numbers)}/"
+        bodies = [_body(prefix, steps) for steps in wanted]
+        before = [store.status().revision for store in stores]
+        together = stores[0].transactions(bodies)
+        alone = [stores[1].transactions([body])[0] for body in bodies]
+        assert list(map(repr, together)) == list(map(repr, alone))
+        assert stores[0].list(prefix) == stores[1].list(prefix)
+        seen = []
+        for store, revision in zip(stores, before, strict=True):
+            after = store.status().revision
+            watch = store.watch(prefix, recursive=True, after_revision=revision)
+            watch.request_progress()
+            batches = []
+            while watch.position < after:
+                batches.append(watch.poll())
+            watch.close()
+            seen.append([batch for batch in batches if batch and batch.events])
+        assert seen[0] == seen[1]
+
+    try:
+        check()
+    finally:
+        for store in stores:
+            store.close()

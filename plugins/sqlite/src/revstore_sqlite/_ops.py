@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,10 @@ T = TypeVar("T")
 
 #: Seconds that one transaction deletes keys, before other writes have their turn.
 _TURN = 0.005
+#: The most rows of one statement, and the most rows and bytes of values that are kept back.
+_ROWS = 16
+_MOST_ROWS = 256
+_MOST_HELD = 1 << 20
 
 
 class Transaction:
@@ -45,13 +50,37 @@ class Transaction:
 
     ``revision`` rises with every write. ``events`` collects them for the watches, a tuple for each
     revision from ``first`` on; None if nobody watches, or if they have to be read from the log.
+
+    Rows of writes are kept back, so that one statement can write many: each statement costs more
+    around SQLite than in it. ``raw`` and ``row`` write them before a read that could miss them.
     """
 
-    __slots__ = ("compacted", "events", "fence", "first", "path", "raw", "revision", "swept")
+    __slots__ = (
+        "_gone",
+        "_held",
+        "_keys",
+        "_log",
+        "_raw",
+        "_states",
+        "compacted",
+        "events",
+        "fence",
+        "first",
+        "path",
+        "revision",
+        "swept",
+    )
 
     def __init__(self, raw: sqlite3.Connection, path: str, *, watched: bool) -> None:
         header = header_of(raw.execute(_sql.HEADER).fetchone(), path)
-        self.raw = raw
+        self._raw = raw
+        # Rows of the tables ``log`` and ``state``, and keys to delete from ``state``.
+        self._log: list[tuple[Any, ...]] = []
+        self._states: list[tuple[Any, ...]] = []
+        self._gone: list[tuple[str]] = []
+        # The keys of these rows, and the bytes of their values.
+        self._keys: set[str] = set()
+        self._held = 0
         self.path = path
         self.revision, self.compacted, self.swept = (
             header.revision,
@@ -61,6 +90,37 @@ class Transaction:
         self.fence = header.fence
         self.first = self.revision + 1
         self.events: list[tuple[WatchEvent, ...]] | None = [] if watched else None
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The connection, through which all writes so far can be seen."""
+        if self._keys:
+            self.flush()
+        return self._raw
+
+    def row(self, statement: str, key: str) -> Any:
+        """Return the row of a statement that reads one key, and nothing else."""
+        if key in self._keys:
+            self.flush()
+        return self._raw.execute(statement, (key,)).fetchone()
+
+    def flush(self) -> None:
+        """Write the rows that were kept back.
+
+        A row is forgotten only after it was written. If this is interrupted and repeated, SQLite
+        refuses the second one.
+        """
+        for rows, statement in (
+            (self._log, _sql.insert_log),
+            (self._states, _sql.set_states),
+            (self._gone, _sql.delete_states),
+        ):
+            while rows:
+                some = rows[:_ROWS]
+                self._raw.execute(statement(len(some)), [*itertools.chain.from_iterable(some)])
+                del rows[:_ROWS]
+        self._keys.clear()
+        self._held = 0
 
     def check_writable(self) -> None:
         """Check that the store is not fenced.
@@ -83,7 +143,7 @@ class Transaction:
 
     def current(self, key: str) -> KeyValue | None:
         """Return the key as stored now."""
-        row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
+        row = self.row(_sql.FIND_VALUE, key)
         return None if row is None else key_value(*row[:-2])
 
     def log(self, kv: KeyValue, replaced: int | None, number: int = 0) -> None:
@@ -92,20 +152,22 @@ class Transaction:
 
         The write is ``kv``, or a deletion if the version of ``kv`` is 0.
         """
-        value = kv.value if kv.version else None
-        self.raw.execute(
-            _sql.INSERT_LOG,
+        self._log.append(
             (
                 (kv.revision << 20) + number,
                 kv.key,
-                value,
+                kv.value if kv.version else None,
                 kv.create_revision,
                 kv.version,
                 replaced,
                 kv.lease,
                 checksum(kv),
-            ),
+            )
         )
+        self._keys.add(kv.key)
+        self._held += len(kv.value)
+        if self._held > _MOST_HELD or len(self._log) >= _MOST_ROWS:
+            self.flush()
 
     def remove(self, keys: Iterable[str]) -> int:
         """Delete those of ``keys``, given in order, that exist, in one revision; return their
@@ -113,7 +175,7 @@ class Transaction:
         revision = self.next_revision()
         events: list[WatchEvent] = []
         for key in keys:
-            row = self.raw.execute(_sql.FIND_VALUE, (key,)).fetchone()
+            row = self.row(_sql.FIND_VALUE, key)
             if row is not None:
                 self._delete(key_value(*row[:-2]), row[-1], revision, events)
         if events:
@@ -131,8 +193,8 @@ class Transaction:
         self, previous: KeyValue, entry: int, revision: int, events: list[WatchEvent]
     ) -> None:
         gone = KeyValue(previous.key, b"", revision)
+        self._gone.append((previous.key,))
         self.log(gone, entry, len(events))
-        self.raw.execute(_sql.DELETE_STATE, (previous.key,))
         events.append(WatchEvent(WatchEventType.DELETED, gone, previous))
 
     def write(
@@ -151,7 +213,7 @@ class Transaction:
             if change.key in known:
                 row = known[change.key]
             else:
-                row = self.raw.execute(_sql.FIND, (change.key,)).fetchone()
+                row = self.row(_sql.FIND, change.key)
             if change.value is None:
                 if row is not None and change.previous is not None:
                     self._delete(change.previous, row[-1], revision, events)
@@ -164,12 +226,7 @@ class Transaction:
             created = row[1] if row else revision
             version = min(row[2] + 1, GREATEST_REVISION) if row else 1
             entry = (revision << 20) + len(events)
-            if row:
-                values = (entry, version, lease, expires_at, change.key)
-                self.raw.execute(_sql.UPDATE_STATE, values)
-            else:
-                new = (change.key, entry, created, version, lease, expires_at)
-                self.raw.execute(_sql.INSERT_STATE, new)
+            self._states.append((change.key, entry, created, version, lease, expires_at))
             kv = KeyValue(change.key, change.value, revision, created, version, lease)
             self.log(kv, row[-1] if row else None, len(events))
             events.append(WatchEvent(WatchEventType.PUT, kv, change.previous))
@@ -230,7 +287,7 @@ class Put(Operation[PutResult]):
         # A create needs no look-up: it works, or it changes nothing.
         if not self.expected_revision and self._create(txn):
             return PutResult(True, txn.revision)
-        row = txn.raw.execute(_sql.FIND, (self.key,)).fetchone()
+        row = txn.row(_sql.FIND, self.key)
         if row is None or row[0] != self.expected_revision:
             return PutResult(False, txn.revision, txn.current(self.key) if row else None)
         self._replace(txn, row)
@@ -281,7 +338,7 @@ class Delete(Operation[DeleteResult]):
 
     def run(self, txn: Transaction) -> DeleteResult:
         txn.check_writable()
-        row = txn.raw.execute(_sql.FIND_VALUE, (self.key,)).fetchone()
+        row = txn.row(_sql.FIND_VALUE, self.key)
         current = None if row is None else key_value(*row[:-2])
         if current is None or current.revision != self.expected_revision:
             return DeleteResult(False, txn.revision, current)

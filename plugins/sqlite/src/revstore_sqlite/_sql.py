@@ -6,11 +6,14 @@ times what sqlite itself takes for one row.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Table,
     bindparam,
     func,
     literal_column,
@@ -29,7 +32,6 @@ __all__ = [
     "COUNT_BACK",
     "DELETE_LEASE",
     "DELETE_LOG",
-    "DELETE_STATE",
     "DUE",
     "DUE_LEASES",
     "EVENTS",
@@ -40,7 +42,6 @@ __all__ = [
     "GET_AT",
     "HEADER",
     "INSERT_LEASE",
-    "INSERT_LOG",
     "INSERT_STATE",
     "KEY_EVENTS",
     "LEASE",
@@ -61,6 +62,9 @@ __all__ = [
     "SIZE",
     "SUPERSEDED",
     "UPDATE_STATE",
+    "delete_states",
+    "insert_log",
+    "set_states",
 ]
 
 _Parameter = BindParameter[Any]
@@ -242,8 +246,28 @@ FIND_VALUE: Final = _compile(
     .where(state.c.key == _key),
     "key",
 )
-#: (id, key, value, create_revision, version, previous, lease, checksum)
-INSERT_LOG: Final = _compile(log.insert(), *log.c.keys())
+
+
+def _rows(begin: str, place: str, end: str = "") -> Callable[[int], str]:
+    """Return a function of a number of rows that returns a statement with a place for each."""
+    return functools.cache(lambda count: f"{begin}{', '.join([place] * count)}{end}")
+
+
+def _place(table: Table) -> str:
+    return f"({', '.join('?' * len(table.c))})"
+
+
+#: rows of (id, key, value, create_revision, version, previous, lease, checksum)
+insert_log = _rows("INSERT INTO log VALUES ", _place(log))
+#: rows of (key, entry, create_revision, version, lease, expires_at), of keys that exist or not
+set_states = _rows(
+    "INSERT INTO state VALUES ",
+    _place(state),
+    " ON CONFLICT (key) DO UPDATE SET entry = excluded.entry, version = excluded.version,"
+    " lease = excluded.lease, expires_at = excluded.expires_at",
+)
+#: rows of (key)
+delete_states = _rows("DELETE FROM state WHERE key IN (", "?", ")")
 #: (key, entry, create_revision, version, lease, expires_at); no row is changed if the key
 #: exists
 INSERT_STATE: Final = _compile(sqlite.insert(state).on_conflict_do_nothing(), *state.c.keys())
@@ -263,7 +287,6 @@ UPDATE_STATE: Final = _compile(
     "new_expires_at",
     "key",
 )
-DELETE_STATE: Final = _compile(state.delete().where(state.c.key == _key), "key")
 DELETE_LOG: Final = _compile(log.delete().where(log.c.id == _rev), "rev")
 SET_REVISION: Final = _compile(meta.update().values(revision=_rev), "rev")
 SET_COMPACTED: Final = _compile(meta.update().values(compacted=_rev), "rev")

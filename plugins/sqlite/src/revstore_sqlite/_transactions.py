@@ -44,7 +44,11 @@ class _Body(Overlay):
 
     def stored(self, key: str) -> KeyValue | None:
         if key not in self._known:
-            row = self._rows(_sql.FIND_VALUE, (key,)).fetchone()
+            try:
+                row = self._txn.row(_sql.FIND_VALUE, key)
+            except DRIVER_ERRORS as error:
+                self.failure = error
+                raise
             self.rows[key] = None if row is None else row[2:6] + row[-2:]
             self._known[key] = None if row is None else key_value(*row[:-2])
         return self._known[key]

@@ -253,6 +253,7 @@ class Writer:
                 except StorageError as error:
                     let_out(error)
                     results.append(error)
+            txn.flush()
             if txn.revision >= txn.first:
                 raw.execute(_sql.SET_REVISION, (txn.revision,))
         except DRIVER_ERRORS as error:
