@@ -341,7 +341,8 @@ class CacheState(Generic[T]):
         self._owner, self.corrupt = branch._owner, branch.corrupt
         for index in branch._indexes():
             index.merge()
-        self._before = None
+        # It goes with the branch, as freeing many takes a while.
+        self._before, branch._before = None, self._before
 
     def parts(self) -> list[Any]:
         """Return those parts of a state that take long to free, to be dropped after the state
