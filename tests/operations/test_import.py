@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from revstore.errors import StoreInUse
 from revstore.factory import StorageFactory
 from revstore.manifests import ManifestError
 from revstore.operations import ImportResult, import_objects
+from revstore.testing.interrupts import interrupt_every_line
 
 LONG = int(os.environ.get("REVSTORE_TEST_LONG", "0"))
 TTL = "revstore/ttl-seconds"
@@ -115,6 +117,48 @@ def test_what_was_done_is_known_when_it_ends_early(tmp_path):
         (0, 2, True),
     ]
     assert ended[-1] == result
+
+
+def test_objects_are_created_in_batches(kind, url_of, tmp_path):
+    """Those that the store has or refuses do not keep the others of their batch from it."""
+    objects = [config_map(f"c{number:03}", 900 * (number % 9 == 0)) for number in range(230)]
+    some = [objects[5], config_map("c007", value="other")]
+    objects[120]["data"]["k"] = "x" * (3 << 20 if kind == "etcd3" else 100)
+    path = write(tmp_path / "a.jsonl", *objects[::-1])
+    with StorageFactory(url_of(kind)) as factory:
+        import_objects(factory, [write(tmp_path / "some.jsonl", *some)])
+        result = import_objects(factory, [path])
+
+        refused = ["c120"] * (kind == "etcd3") + ["c007"]
+        assert [each.key.rpartition("/")[2] for each in result.failures] == refused
+        assert (result.created, result.unchanged) == (229 - len(refused), 1)
+        kvs = factory.backend().list("/registry/configmaps/").kvs
+        assert len(kvs) == 230 - (kind == "etcd3")
+        assert sum(kv.lease != 0 for kv in kvs) == 26
+        revisions = len({kv.revision for kv in kvs})
+        assert revisions == len(kvs) if kind == "etcd2" else revisions < 20
+
+
+def is_of_writing(code: CodeType) -> bool:
+    return code.co_filename.endswith(("/operations/_import.py", "/memory/_transactions.py"))
+
+
+def test_interrupted_at_any_line(tmp_path):
+    """What was created until then is exact."""
+    path = write(tmp_path / "a.jsonl", *(config_map(name) for name in "ab"))
+    ended: list[ImportResult] = []
+    with StorageFactory("memory://") as factory, factory.backend() as backend:
+
+        def attempt() -> None:
+            import_objects(factory, [path], on_end=ended.append)
+
+        def check(spot: str) -> None:
+            stored = backend.list("/registry/").kvs
+            assert not ended or ended.pop().created == len(stored), spot
+            for kv in stored:
+                backend.delete(kv.key, expected_revision=kv.revision)
+
+        assert interrupt_every_line(attempt, where=is_of_writing, after=check, visits=1) > 50
 
 
 def test_a_store_that_is_being_filled_is_not_read(tmp_path):

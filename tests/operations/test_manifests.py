@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -485,6 +486,19 @@ def test_lines_after_blank_ones(tmp_path, before):
         pytest.raises(ManifestError, match=f"document 4, line ({lines}|{lines + 1}):"),
     ):
         import_objects(factory, [path])
+
+
+def test_blank_lines_take_no_memory(tmp_path):
+    """Not even before the first document, where they are read to see what the file is."""
+    path = tmp_path / "x.jsonl"
+    path.write_text((" " * 9999 + "\n") * 1000 + json.dumps(config_map("a")))
+    with StorageFactory("memory://") as factory:
+        tracemalloc.start()
+        try:
+            assert import_objects(factory, [path]).created == 1
+            assert tracemalloc.get_traced_memory()[1] < 5e6
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("text", BROKEN)

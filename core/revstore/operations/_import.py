@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 
 from revstore import kinds
+from revstore.backend import Transaction
 from revstore.errors import (
     ConfigError,
     Conflict,
@@ -19,6 +21,10 @@ from revstore.errors import (
     InvalidObject,
     KeyExists,
     KeyNotFound,
+    LeaseNotFound,
+    StorageError,
+    TransactionTooLarge,
+    Unsupported,
     ValueTooLarge,
 )
 from revstore.factory import StorageFactory
@@ -29,8 +35,11 @@ from revstore.operations._export import NAMED, TTL_ANNOTATION, key_of
 from revstore.operations._manifest_streams import manifests_of
 from revstore.operations._marker import check_complete
 from revstore.operations._progress import Meter, OnProgress
+from revstore.operations._target import TRANSACTION_BYTES, TRANSACTION_KEYS, keys_in
+from revstore.plugins import open_transformer
 from revstore.registry import Registry
 from revstore.storage import ResponseMeta, Storage, WithTTL
+from revstore.typed import TypedStorage
 from revstore.values import Capability
 
 __all__ = ["BrokenReference", "Failure", "ImportResult", "import_objects"]
@@ -42,6 +51,10 @@ _TOLERANCE, _LATER = 2.0, 0.05
 _MOMENT = "expires at another moment"
 # Other objects may succeed.
 _OF_OBJECTS = (InvalidArgument, Conflict, CorruptObject, KeyExists, ValueTooLarge)
+# One of a transaction's objects may be to blame.
+_OF_SOME = (*_OF_OBJECTS, LeaseNotFound, TransactionTooLarge, Unsupported)
+# Seconds for finding out what an interrupted transaction has written.
+_LAST = 2.0
 
 
 @attrs.frozen
@@ -103,8 +116,10 @@ def import_objects(
 
     The annotation "revstore/ttl-seconds" becomes the object's expiry, counted from this call. An
     object of which the store or the manifest alone says that it expires differs. If both do, but
-    not at the same moment, only ``overwrite`` changes the moment. ``timeout`` is in seconds, for
-    each object. ``on_end`` is called with the result, even if an exception ends the import.
+    not at the same moment, only ``overwrite`` changes the moment.
+
+    A store with TRANSACTIONS gets up to 100 objects in one. ``timeout`` is in seconds, for each
+    request. ``on_end`` is called with the result, even if an exception ends the import.
 
     Raises:
         ManifestError: a source cannot be read, or a document in it is not an object.
@@ -117,8 +132,12 @@ def import_objects(
         for manifest in manifests_of(sources):
             run.take(manifest)
             meter.add()
+        run.flush()
         meter.finish()
         run.complete = True
+    except BaseException:
+        run.end_early()
+        raise
     finally:
         if on_end is not None:
             on_end(run.result())
@@ -147,6 +166,21 @@ class _Places:
         ).where
 
 
+@attrs.frozen(eq=False)
+class _Item:
+    """An object of a manifest. Once it is ready to be written, ``value`` is for the backend's key
+    ``physical``, and ``stored`` is what readers will get."""
+
+    manifest: Manifest
+    target: _Target
+    key: str
+    obj: Any
+    ttl: int
+    physical: str = ""
+    value: bytes = b""
+    stored: Any = None
+
+
 class _Import:
     def __init__(
         self,
@@ -167,13 +201,18 @@ class _Import:
         self._other_expiry = 0
         self.complete = False
         self._places = _Places()
+        #: Different objects of one store.
+        self._staged: list[_Item] = []
+        self._bytes = 0
+        #: What a transaction writes while it is not known whether it has.
+        self._unsure: list[_Item] = []
         self._failures: list[Failure] = []
         #: The uids of before that are no longer those of their objects.
         self._gone: set[str] = set()
         self._references: list[BrokenReference] = []
 
     def take(self, manifest: Manifest) -> None:
-        """Store one object, or count why not."""
+        """Store one object now or with the next ``flush``, or count why not."""
         key = ""
         try:
             info = kinds.for_object(manifest.object, self._factory.config.resources)
@@ -186,16 +225,100 @@ class _Import:
                 target = self._targets[info] = self._open(info)
             self._check_kind(info)
             earlier = self._places.earlier(key, manifest)
-            stored = self._store(target, key, obj, ttl, earlier)
+            if earlier or not target.together:
+                self.flush()
+                self._take_alone(_Item(manifest, target, key, obj, ttl), earlier)
+                return
+            item = _Item(manifest, target, key, obj, ttl, *target.unstored(key, obj))
         except _OF_OBJECTS as error:
-            if isinstance(error, ConfigError):
-                raise  # no object is to blame
-            self._failed += 1
-            if len(self._failures) < NAMED:
-                self._failures.append(Failure(manifest.where, key, str(error)))
+            self.flush()
+            self._fail(manifest, key, error)
             return
-        if not self._preserve:
-            self._note(key, obj, stored)
+        size = len(item.physical) + len(item.value)
+        staged = self._staged
+        if staged and (
+            len(staged) == TRANSACTION_KEYS
+            or self._bytes + size > TRANSACTION_BYTES
+            or staged[0].target.backend is not target.backend
+        ):
+            self.flush()
+        self._staged.append(item)
+        self._bytes += size
+
+    def flush(self) -> None:
+        """Store what ``take`` has left to be stored."""
+        staged, self._staged, self._bytes = self._staged, [], 0
+        self._write(staged)
+
+    def end_early(self) -> None:
+        """Store what ``take`` has left, and count what an interrupted transaction has written."""
+        end = time.monotonic() + _LAST
+        unsure, self._unsure = self._unsure, []
+        with contextlib.suppress(StorageError):
+            for each in unsure:
+                left = end - time.monotonic()
+                kv = each.target.backend.get(each.physical, timeout=left).kv
+                self._created += kv is not None and kv.value == each.value
+        self.flush()
+
+    def _write(self, staged: list[_Item]) -> None:
+        """Create what the store does not have in one transaction, and the rest one by one."""
+        new: list[_Item] = []
+        try:
+            if staged:
+                new = self._create(staged)
+        except _OF_SOME as error:
+            self._unsure = []
+            half = len(staged) // 2
+            if half and isinstance(error, TransactionTooLarge):
+                self._write(staged[:half])
+                self._write(staged[half:])
+                return
+        # At once, so that not even a signal comes between the two.
+        self._created, self._unsure = self._created + len(new), []
+        created = set(new)
+        for each in staged:
+            if each in created:
+                self._note(each.key, each.obj, each.stored)
+            else:
+                self._take_alone(each)
+
+    def _create(self, staged: list[_Item]) -> list[_Item]:
+        """Create the objects that the store does not have, and return them."""
+        ordered = sorted(staged, key=lambda each: each.physical)
+        keys = [each.physical for each in ordered]
+        ttls = [self._left(each.ttl) for each in ordered]
+
+        def body(transaction: Transaction) -> list[_Item]:
+            read = keys_in(transaction, keys, keys_only=True)
+            new = []
+            for each, ttl in zip(ordered, ttls, strict=True):
+                if read(each.physical) is None:
+                    transaction.put(each.physical, each.value, ttl=ttl)
+                    new.append(each)
+            self._unsure = new
+            return new
+
+        return staged[0].target.backend.transaction(body, timeout=self._timeout).value
+
+    def _take_alone(self, item: _Item, earlier: str = "") -> None:
+        try:
+            stored = self._store(item, earlier)
+        except _OF_OBJECTS as error:
+            self._fail(item.manifest, item.key, error)
+            return
+        self._note(item.key, item.obj, stored)
+
+    def _fail(self, manifest: Manifest, key: str, error: StorageError) -> None:
+        if isinstance(error, ConfigError):
+            raise error  # no object is to blame
+        self._failed += 1
+        if len(self._failures) < NAMED:
+            self._failures.append(Failure(manifest.where, key, str(error)))
+
+    def _left(self, ttl: int) -> int:
+        """Return the seconds that are left of ``ttl``, counted from the beginning of the import."""
+        return max(1, math.ceil(ttl - (time.monotonic() - self._began))) if ttl else 0
 
     def _open(self, info: ResourceInfo) -> _Target:
         config = self._factory.config.for_resource(info.qualified)
@@ -203,10 +326,10 @@ class _Import:
         check_complete(backend, config.prefix, timeout=self._timeout)
         return _Target(self._factory, info, preserve=self._preserve)
 
-    def _store(self, target: _Target, key: str, obj: Any, ttl: int, earlier: str) -> Any:
+    def _store(self, item: _Item, earlier: str) -> Any:
+        target, key, obj = item.target, item.key, item.obj
         while True:
-            # Counted from the beginning of the import.
-            left = max(1, math.ceil(ttl - (time.monotonic() - self._began))) if ttl else 0
+            left = self._left(item.ttl)
             try:
                 stored = target.create(key, obj, left, self._timeout)
             except KeyExists:
@@ -247,6 +370,8 @@ class _Import:
 
     def _note(self, key: str, obj: Any, stored: Any) -> None:
         """Remember what breaks if the object has another uid now."""
+        if self._preserve:
+            return
         uid = metadata_value(obj, "uid")
         if isinstance(uid, str) and uid and uid != metadata_value(stored, "uid"):
             self._gone.add(uid)
@@ -271,18 +396,48 @@ class _Import:
         )
 
 
+class _Unstored(TypedStorage[Any]):
+    """A storage that creates nothing, but has in ``last`` what it would have written."""
+
+    last: tuple[str, bytes, Any]
+
+    def create(self, key: str, obj: Any, *, ttl: int = 0, timeout: float | None = None) -> Any:
+        self.last = self.unstored(key, obj, ttl=ttl)
+        return self.last[2]
+
+
 class _Target:
     """Where the objects of one resource go: as they are into the storage, or as new ones into the
     registry."""
 
     def __init__(self, factory: StorageFactory, info: ResourceInfo, *, preserve: bool) -> None:
-        self._info = info
+        config = factory.config.for_resource(info.qualified)
+        resource_type = factory.resource_type(dict, info)
         self._preserve = preserve
         self._registry: Registry[Any] = factory.registry(info)
         self._storage: Storage[Any] = factory.storage(dict, resource=info)
-        self._encode = factory.resource_type(dict, info).codec.encode
-        self._backend = factory.backend(info.qualified)
-        self._prefix = factory.config.for_resource(info.qualified).prefix.rstrip("/")
+        self._encode = resource_type.codec.encode
+        self._prefix = config.prefix.rstrip("/")
+        self.backend = factory.backend(info.qualified)
+        self.together = Capability.TRANSACTIONS in self.backend.capabilities
+        self._unstored = _Unstored(
+            self.backend,
+            resource_type,
+            prefix=config.prefix,
+            transformer=open_transformer(config, info.qualified),
+        )
+        self._new: Registry[Any] = Registry(
+            self._unstored, resource_prefix=info.prefix, namespaced=info.namespaced
+        )
+
+    def unstored(self, key: str, obj: Any) -> tuple[str, bytes, Any]:
+        """Return the backend's key and the bytes that ``create`` would write, and what it would
+        return, without a resource version."""
+        if self._preserve:
+            self._unstored.create(key, _bare(obj))
+        else:
+            self._new.create(obj)
+        return self._unstored.last
 
     def create(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
         if self._preserve:
@@ -304,13 +459,13 @@ class _Target:
         """Return in which way the stored object expires differently, "" if it does not; ``ttl`` is
         the seconds that are left according to the manifest, 0 for ever."""
         physical = self._prefix + key
-        kv = self._backend.get(physical, timeout=timeout).kv
+        kv = self.backend.get(physical, timeout=timeout).kv
         expires = kv is not None and kv.lease != 0
         if expires != bool(ttl):
             return "differs in whether it expires"
-        if not ttl or Capability.REMAINING_TTL not in self._backend.capabilities:
+        if not ttl or Capability.REMAINING_TTL not in self.backend.capabilities:
             return ""
-        left = self._backend.remaining_ttl(physical, timeout=timeout)
+        left = self.backend.remaining_ttl(physical, timeout=timeout)
         same = left is None or -_TOLERANCE <= left - ttl <= _TOLERANCE + ttl * _LATER
         return "" if same else _MOMENT
 

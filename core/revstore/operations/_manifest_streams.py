@@ -67,26 +67,31 @@ def _parsed(data: bytes, name: str, number: int, line: int) -> Iterator[Manifest
 
 
 class _Lines:
-    """The lines of a file, of which the first with content can be looked at."""
+    """The lines of a file without the blank ones at its beginning, and which each is.
+
+    The first can be looked at.
+    """
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = stream
         self._name = name
-        self._seen: list[bytes] = []
+        self._first = b""
+        self._before = 0
 
     def peek(self) -> bytes:
         """Return the first line that is not blank, "" if there is none."""
         while line := self._read():
-            self._seen.append(line)
             if line.strip(_BLANK):
                 break
+            self._before += 1
+        self._first = line
         return line
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._seen
-        self._seen.clear()
-        while line := self._read():
-            yield line
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        line, number = self._first or self._read(), self._before
+        while line:
+            yield number, line
+            line, number = self._read(), number + 1
 
     def refuse_larger(self, size: int) -> None:
         if size > MAX_BYTES:
@@ -100,7 +105,7 @@ class _Lines:
 
 def _each_line(lines: _Lines) -> Iterator[tuple[int, bytes]]:
     """Yield JSON documents of a line each, with the number of lines before them."""
-    for number, line in enumerate(lines):
+    for number, line in lines:
         if line.strip(_BLANK):
             yield number, line
 
@@ -108,14 +113,15 @@ def _each_line(lines: _Lines) -> Iterator[tuple[int, bytes]]:
 def _documents(lines: _Lines) -> Iterator[tuple[int, bytes]]:
     """Yield YAML documents, with the number of lines before them."""
     parts: list[bytes] = []
-    size = begin = 0
+    size, begin = 0, -1
     started = ended = False  # started: there is more than directives and comments
-    for number, line in enumerate(lines):
+    for number, line in lines:
         new = line.startswith(b"---") and not line[3:4].strip()
         if parts and ((new and started) or ended):
             yield begin, b"".join(parts)
-            parts, size, started, begin = [], 0, False, number
+            parts, size, started, begin = [], 0, False, -1
         ended = line.rstrip() == b"..."
+        begin = number if begin < 0 else begin
         parts.append(line)
         size += len(line)
         lines.refuse_larger(size)

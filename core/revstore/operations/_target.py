@@ -22,14 +22,24 @@ from revstore.errors import (
 from revstore.operations._file import Record
 from revstore.values import Capability, KeyValue
 
-__all__ = ["Check", "Merge", "Target", "batches", "check_fits", "is_enough"]
+__all__ = [
+    "TRANSACTION_BYTES",
+    "TRANSACTION_KEYS",
+    "Check",
+    "Merge",
+    "Target",
+    "batches",
+    "check_fits",
+    "is_enough",
+    "keys_in",
+]
 
 # How many keys to give to ``Target.write`` at a time, and bytes of their values.
 _ENOUGH, _ENOUGH_BYTES = 500, 4 << 20
 
 _MAX_TTL = (1 << 32) - 1
-# An etcd server takes 128 operations and 1.5 MiB by default.
-_KEYS, _BYTES = 100, 1 << 20
+#: How much to write in one transaction. An etcd server takes 128 operations and 1.5 MiB by default.
+TRANSACTION_KEYS, TRANSACTION_BYTES = 100, 1 << 20
 
 
 #: Raises an error if the store must not be written; it is given a function that reads a key.
@@ -53,6 +63,21 @@ def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def keys_in(
+    transaction: Transaction, keys: Sequence[str], *, keys_only: bool
+) -> Callable[[str], KeyValue | None]:
+    """Return a function that reads each of ``keys``, which are in order, in a transaction.
+
+    One read is for all of them, after which a store such as etcd needs none for each write.
+    """
+    # Of characters, not of segments: these are no paths.
+    stem = os.path.commonprefix([keys[0], keys[-1]])  # noqa: RUF071
+    kvs = transaction.list(stem, start=keys[0], limit=len(keys), keys_only=keys_only)
+    found = {kv.key: kv for kv in kvs}
+    last = kvs[-1].key if len(kvs) == len(keys) else ""
+    return lambda key: transaction.get(key) if last and key > last else found.get(key)
 
 
 class Merge(enum.StrEnum):
@@ -102,7 +127,7 @@ class Target:
         #: When the ttls of the records that are being written began to count.
         self._began = monotonic()
         self._together = Capability.TRANSACTIONS in backend.capabilities
-        self._size = _KEYS
+        self._size = TRANSACTION_KEYS
 
     def write(self, records: Sequence[Record]) -> None:
         """Write records, of different keys. Their ttls count from this call.
@@ -143,8 +168,8 @@ class Target:
             for key in keys:
                 self._delete(key)
             return
-        for at in range(0, len(keys), _KEYS):
-            batch = keys[at : at + _KEYS]
+        for at in range(0, len(keys), TRANSACTION_KEYS):
+            batch = keys[at : at + TRANSACTION_KEYS]
 
             def body(transaction: Transaction, batch: Sequence[str] = batch) -> None:
                 if self._check is not None:
@@ -190,34 +215,24 @@ class Target:
         size, end = 0, at
         while end < len(records) and end - at < self._size:
             size += len(records[end].key) + len(records[end].value)
-            if size > _BYTES and end > at:
+            if size > TRANSACTION_BYTES and end > at:
                 break
             end += 1
         return records[at:end]
 
     def _write_batch(self, batch: Sequence[Record], *, again: bool = False) -> None:
         expiries = [self._expiry(each) for each in batch]
-        # Of characters, not of segments: these are no paths.
-        stem = os.path.commonprefix([batch[0].key, batch[-1].key])  # noqa: RUF071
-        first, size = batch[0].key, len(batch)
+        keys = [each.key for each in batch]
         compared = not self._force and (again or self.merge is not None)
 
         def body(transaction: Transaction) -> int:
             if self._check is not None:
                 self._check(transaction.get)
-            # One read for all, after which a store such as etcd needs none for each write.
-            kvs: Sequence[KeyValue] = ()
-            if not self._force:
-                kvs = transaction.list(stem, start=first, limit=size, keys_only=False)
-            found = {kv.key: kv for kv in kvs}
-            last = kvs[-1].key if len(kvs) == size else ""
+            read = None if self._force else keys_in(transaction, keys, keys_only=False)
             written = 0
             for each, (ttl, lease) in zip(batch, expiries, strict=True):
-                if compared:
-                    key = each.key
-                    current = transaction.get(key) if last and key > last else found.get(key)
-                    if self._is_done(each, current):
-                        continue
+                if compared and read is not None and self._is_done(each, read(each.key)):
+                    continue
                 transaction.put(each.key, each.value, ttl=ttl, lease=lease)
                 written += 1
             return written

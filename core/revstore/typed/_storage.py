@@ -98,28 +98,15 @@ class TypedStorage(Storage[T]):
     def create(self, key: str, obj: T, *, ttl: int = 0, timeout: float | None = None) -> T:
         physical = self._keys.one(key)
         self._check_open()
-        objects, deadline = self._objects, Deadline(timeout, key)
-        with ErrorsAbout(key):
-            try:
-                version = objects.versioner.object_resource_version(obj)
-            except InvalidResourceVersion:
-                version = 0  # cleared like any other (CREATE-2)
-            if version:
-                raise ResourceVersionSet(key, str(version))
-            data = objects.encode(key, obj)
-            check_ttl(ttl)
-            stored = objects.read_back(key, data)
+        deadline = Deadline(timeout, key)
+        value, stored = self._unstored(physical, key, obj, ttl)
         result = self._backend.put(
-            physical,
-            objects.seal(physical, data),
-            expected_revision=0,
-            ttl=ttl,
-            timeout=deadline.left(),
+            physical, value, expected_revision=0, ttl=ttl, timeout=deadline.left()
         )
         if not result.succeeded:
             found = result.current.revision if result.current else ""
             raise KeyExists(key, resource_version=str(found))
-        return objects.written(key, stored, result.revision, 0)
+        return self._objects.written(key, stored, result.revision, 0)
 
     def get(
         self,
@@ -291,6 +278,16 @@ class TypedStorage(Storage[T]):
         """The beginning of the keys in the backend: "/registry/pods/"."""
         return self._keys.everything
 
+    def unstored(self, key: str, obj: T, *, ttl: int = 0) -> tuple[str, bytes, T]:
+        """Return the backend's key and the bytes that ``create`` would write, and the object that
+        readers would get, without a resource version.
+
+        It raises what ``create`` raises before it writes.
+        """
+        physical = self._keys.one(key)
+        self._check_open()
+        return physical, *self._unstored(physical, key, obj, ttl)
+
     def stored(
         self, *, start: str = "", limit: int = 0, timeout: float | None = None
     ) -> ListResult:
@@ -380,6 +377,20 @@ class TypedStorage(Storage[T]):
         except BaseException:
             self._on_close = called or self._on_close
             raise
+
+    def _unstored(self, physical: str, key: str, obj: T, ttl: int) -> tuple[bytes, T]:
+        objects = self._objects
+        with ErrorsAbout(key):
+            try:
+                version = objects.versioner.object_resource_version(obj)
+            except InvalidResourceVersion:
+                version = 0  # cleared like any other (CREATE-2)
+            if version:
+                raise ResourceVersionSet(key, str(version))
+            data = objects.encode(key, obj)
+            check_ttl(ttl)
+            stored = objects.read_back(key, data)
+        return objects.seal(physical, data), stored
 
     def _check_open(self) -> None:
         if self._guard.ended:
