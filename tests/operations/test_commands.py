@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -25,8 +26,18 @@ class Command:
 
     def __call__(self, *words, code=0, stdin=b""):
         """What it prints, and the lines of its errors."""
-        done = subprocess.run(
-            [*COMMAND, *words],
+        done = self._run([*COMMAND, *words], stdin)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert b"Traceback" not in done.stderr
+        return done.stdout, done.stderr.decode().splitlines()
+
+    def shell(self, line):
+        """How a line of bash ended, in which $revstore is the command."""
+        return self._run(["bash", "-c", line.replace("$revstore", shlex.join(COMMAND))])
+
+    def _run(self, words, stdin=b""):
+        return subprocess.run(
+            words,
             input=stdin,
             capture_output=True,
             cwd=self.folder,
@@ -34,9 +45,6 @@ class Command:
             timeout=60,
             check=False,
         )
-        assert done.returncode == code, (done.stdout, done.stderr)
-        assert b"Traceback" not in done.stderr
-        return done.stdout, done.stderr.decode().splitlines()
 
 
 @pytest.fixture
@@ -165,14 +173,7 @@ def test_pipes_with_names(command, filled, tmp_path):
         (f"verify {target} <(cat b)", "5 keys are equal"),
         ("verify b <(cat b)", "5 keys are equal"),
     ]:
-        done = subprocess.run(
-            ["bash", "-c", f"{' '.join(COMMAND)} {words}"],
-            cwd=tmp_path,
-            env=command.env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        done = command.shell(f"$revstore {words}")
         assert (said in done.stdout.decode(), done.returncode) == (True, 0), done.stderr
 
 
@@ -220,36 +221,16 @@ config = "{tmp_path}/keys.yaml"
     assert json.loads(out)["stringData"] == {"password": "correct-horse"}
 
 
-def test_closed_streams(command, filled, tmp_path):
-    done = subprocess.run(
-        ["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND, "backup", "b", "--store", filled],
-        cwd=tmp_path,
-        env=command.env,
-        timeout=60,
-        check=False,
-    )
+def test_closed_streams(command, filled):
+    done = command.shell(f"$revstore backup b --store {filled} >&- 2>&-")
     assert done.returncode == 0
     command("verify", "b", filled)
     for words in ("backup - >&-", "export -o - >&-", "restore - <&-", "verify - <&-"):
-        done = subprocess.run(
-            ["sh", "-c", f"{' '.join(COMMAND)} --store {filled} {words}"],
-            cwd=tmp_path,
-            env=command.env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        done = command.shell(f"$revstore --store {filled} {words}")
         assert (done.returncode, done.stdout) == (1, b"")
         assert done.stderr.startswith(b"error: standard ")
     # A reader that goes away ends a backup to standard output.
-    done = subprocess.run(
-        ["bash", "-c", f"{' '.join(COMMAND)} backup - --store {filled} | true; exit $PIPESTATUS"],
-        cwd=tmp_path,
-        env=command.env,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = command.shell(f"$revstore backup - --store {filled} | true; exit $PIPESTATUS")
     assert done.returncode in (0, 141)  # 0: it was written before the reader went
     assert done.stderr == b""
 
