@@ -23,7 +23,7 @@ from revstore.operations._file import (
     Header,
     check_compression,
 )
-from revstore.operations._marker import is_marker
+from revstore.operations._marker import markers_in
 from revstore.operations._new_file import new_file
 from revstore.operations._pages import pages
 from revstore.operations._progress import Meter, OnProgress
@@ -142,7 +142,7 @@ def backup_to(
 
 
 def _check_complete(kvs: Sequence[KeyValue]) -> None:
-    for key in [kv.key for kv in kvs if is_marker(kv.key)]:
+    for key in markers_in([kv.key for kv in kvs]):
         message = f"the store is incomplete, as {key!r} says: finish what fills it first"
         raise StoreInUse(message, key=key)
 

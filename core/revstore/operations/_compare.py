@@ -12,7 +12,7 @@ import attrs
 from revstore.backend import Backend
 from revstore.operations._expiry import Expiries
 from revstore.operations._file import Record
-from revstore.operations._marker import is_marker
+from revstore.operations._marker import markers_in
 from revstore.operations._pages import pages
 from revstore.operations._target import batches
 from revstore.values import KeyValue
@@ -68,8 +68,10 @@ def _without_markers(
     backend: Backend, prefix: str, timeout: float | None
 ) -> Iterator[Sequence[KeyValue]]:
     for page in pages(backend, prefix, timeout=timeout):
-        if kvs := [kv for kv in page.kvs if not is_marker(kv.key)]:
-            yield kvs
+        if found := set(markers_in([kv.key for kv in page.kvs])):
+            yield [kv for kv in page.kvs if kv.key not in found]
+        elif page.kvs:
+            yield page.kvs
 
 
 def in_backup(records: Iterable[Record]) -> Side:
