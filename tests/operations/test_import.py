@@ -191,7 +191,7 @@ def test_killed_at_random_moments(kind, url_of, tmp_path):
     """The next run ends with exactly the objects of the input."""
     seed = os.environ.get("REVSTORE_TEST_SEED") or str(random.randrange(1 << 32))
     choose = random.Random(seed)
-    objects = [config_map(f"c{number:04}", 900 * (number % 5 == 0)) for number in range(600)]
+    objects = [config_map(f"c{number:04}", 900 * (number % 5 == 0)) for number in range(5000)]
     path = write(tmp_path / "many.jsonl", *objects)
     command = [sys.executable, "-m", "revstore", "import", "--preserve-uids", str(path)]
     for number in range(2 * LONG):  # of one or two kills
@@ -205,8 +205,8 @@ def test_killed_at_random_moments(kind, url_of, tmp_path):
                     started.send_signal(signal.SIGKILL)
         with StorageFactory(url) as factory:
             result = import_objects(factory, [path], preserve_uids=True)
-            assert (result.created + result.unchanged, result.failed) == (600, 0), seed
+            assert (result.created + result.unchanged, result.failed) == (5000, 0), seed
             found = [obj["data"] for obj in factory.registry("configmaps").list()]
-            assert found == [{"k": "v"}] * 600
+            assert found == [{"k": "v"}] * 5000
             kvs = factory.backend().list("/registry/configmaps/").kvs
-            assert sum(kv.lease != 0 for kv in kvs) == 120, seed
+            assert sum(kv.lease != 0 for kv in kvs) == 1000, seed
