@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import resource
 import signal
 import threading
 import tracemalloc
@@ -27,8 +28,18 @@ from revstore.errors import (
     StoreInUse,
     Unsupported,
 )
+from revstore.factory import StorageFactory
 from revstore.memory import MemoryBackend
-from revstore.operations import _new_file, backup, backup_to, copy, open_backup, restore, verify
+from revstore.operations import (
+    _new_file,
+    backup,
+    backup_to,
+    copy,
+    export_objects,
+    open_backup,
+    restore,
+    verify,
+)
 from revstore.operations._file import BackupReader, BackupWriter, Header, Record
 from revstore.plugins import open_backend
 from revstore.testing.seeds import SEED
@@ -324,6 +335,33 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch, full):
             backup(store, tmp_path / "b", compression="none")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["backup", "tree", "jsonl"])
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, what):
+    """That of the user, not one that is named in between."""
+    path = tmp_path / "it"
+    name = path if what != "tree" else path / "configmaps" / "default" / "a.yaml"
+
+    def write(factory):
+        if what == "backup":
+            return backup(factory.backend(), path)
+        return export_objects(factory, path, format=what)
+
+    with StorageFactory("memory://") as factory:
+        obj = {
+            "metadata": {"name": "a", "namespace": "default"},
+            "data": {"x": os.urandom(9000).hex()},
+        }
+        factory.registry("configmaps").create(obj)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            with pytest.raises(OSError, match="too large") as caught:
+                write(factory)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(name)
 
 
 def test_a_backup_that_fails_leaves_no_file(tmp_path):

@@ -11,7 +11,18 @@ from typing import IO
 
 from revstore.errors import InvalidArgument
 
-__all__ = ["new_file"]
+__all__ = ["naming", "new_file"]
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put ``path`` into an OSError that names no file, as that of a write does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -28,7 +39,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".revstore-{secrets.token_hex(8)}.part")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:
+        with naming(given), open(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

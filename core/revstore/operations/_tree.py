@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from revstore.errors import InvalidArgument
+from revstore.operations._new_file import naming
 from revstore.raising import let_out
 
 __all__ = ["Tree", "file_name", "state_of"]
@@ -135,7 +136,8 @@ class Tree:
 
     def _list(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with open(os.open(self._folder / _LIST, flags, 0o600), "ab") as stream:
+        path_of_list = self._folder / _LIST
+        with naming(path_of_list), open(os.open(path_of_list, flags, 0o600), "ab") as stream:
             # An empty line before it ends one that was cut.
             stream.write(f"\n{path}\n".encode())
 
@@ -165,7 +167,10 @@ class Tree:
         new = self._folder / f"{_STATE}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         try:
-            with open(os.open(new, flags, 0o600), "wb") as stream:
+            with (
+                naming(self._folder / path),
+                open(os.open(new, flags, 0o600), "wb") as stream,
+            ):
                 stream.write(data)
             os.replace(new, self._folder / path)
         except BaseException:
@@ -176,6 +181,7 @@ class Tree:
 def _sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
