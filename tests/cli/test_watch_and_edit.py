@@ -312,6 +312,7 @@ def test_edit_refuses_what_is_no_such_object(revstore, pod, editor, body, reason
 def test_edit_without_an_editor_or_object(revstore, pod, editor):
     """No such editor, one that fails, no such object: one line, code 1, nothing left behind."""
     revstore.apply(pod("web"))
+    assert "'vi'" in revstore.error("edit", "pod/web", EDITOR=" \t", PATH="/no/such/folder", code=1)
     assert "cannot run" in revstore.error("edit", "pod/web", EDITOR="/no/such/editor", code=1)
     assert "code 3" in revstore.error("edit", "pod/web", EDITOR=editor("sys.exit(3)"), code=1)
     assert not (revstore.folder / noted(revstore)[0]).exists()

@@ -355,6 +355,24 @@ def test_a_link_to_a_store_is_the_store(open_store: Open, path: str, tmp_path: P
         assert backend.get("/a").kv is not None
 
 
+def test_a_path_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """By the option, and nothing is made there; sqlite takes names in UTF-8 only."""
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(folder)
+    os.symlink(folder, tmp_path / "link")
+    for path in (
+        f"{os.fsdecode(folder)}.db",
+        f"{os.fsdecode(folder)}/x.db",
+        f"{tmp_path}/link/x.db",
+    ):
+        with pytest.raises(ConfigError, match=r"options\.path.* UTF-8"):
+            SQLiteBackend(SQLiteOptions(path=path))
+    assert (os.listdir(folder), sorted(os.listdir(os.fsencode(tmp_path)))) == (
+        [],
+        [b"link", b"\xff"],
+    )
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     """A pipe, a device and a name that is too long are refused at once, by the option."""
     os.mkfifo(tmp_path / "pipe")

@@ -140,7 +140,7 @@ def _run_editor(path: Path) -> None:
     Ctrl-C is the editor's own while it runs. SIGTERM and SIGHUP are passed on to it, so that it can
     save its text and restore the terminal; the command ends when it has.
     """
-    editor = os.environ.get("EDITOR") or "vi"
+    editor = os.environ.get("EDITOR", "").strip() or "vi"
     try:
         words = shlex.split(editor)
     except ValueError as error:

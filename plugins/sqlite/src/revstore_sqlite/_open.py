@@ -99,6 +99,11 @@ def _make_file(path: str, *, create: bool) -> None:
 
     sqlite would use the umask's mode, and gives -wal and -shm the mode of the file.
     """
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError as error:
+        expected = "a path in UTF-8, with its folders and what links lead to"
+        raise ConfigError("options.path", path, expected) from error
     if os.path.isdir(path):
         raise ConfigError("options.path", path, "the path of a file, not of a folder")
     if os.path.exists(path) and not os.path.isfile(path):
