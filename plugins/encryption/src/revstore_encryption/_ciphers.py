@@ -65,6 +65,8 @@ class AesGcm:
         self._encrypt, self._decrypt = aead.encrypt, aead.decrypt
 
     def encrypt(self, data: bytes, context: bytes) -> bytes:
+        # Not drawn in advance, though that is faster: two forks, or two copies of a machine, would
+        # use the same ones, which gives the key's secrets away.
         nonce = os.urandom(12)
         return nonce + self._encrypt(nonce, data, context)
 
