@@ -13,6 +13,7 @@ import pytest
 from revstore.backend import Backend
 from revstore.config import StorageConfig
 from revstore.errors import LeaseNotFound
+from revstore.operations._target import Target
 from revstore.plugins import open_backend
 from revstore.testing.etcd import EtcdServer
 from revstore.testing.fixtures import etcd_binary
@@ -80,8 +81,7 @@ def empty(backend: Backend) -> None:
         for lease in leases.list():
             with contextlib.suppress(LeaseNotFound):
                 leases.revoke(lease)
-    for kv in backend.list("", keys_only=True).kvs:
-        backend.delete(kv.key, expected_revision=kv.revision)
+    Target(backend).delete([kv.key for kv in backend.list("", keys_only=True).kvs])
 
 
 _DRIVER = """
