@@ -67,6 +67,13 @@ def test_plugins_list_imports_no_driver(revstore):
     ]
 
 
+def test_a_group_without_its_command_is_one_line(revstore):
+    """Which says where the help is, and is not the whole help."""
+    assert revstore.error("plugins", code=2) == (
+        "error: missing command; see `revstore plugins --help`"
+    )
+
+
 def test_plugins_check_imports_the_driver(revstore):
     """The drivers' versions are told; a backend that is not there is an error."""
     (plugin,) = [json.loads("\n".join(revstore.out("plugins", "check", "sqlite", "--json")))]

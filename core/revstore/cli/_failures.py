@@ -117,7 +117,9 @@ def one_line(error: BaseException) -> str:
     """Return the error, and advice for the user, without line breaks."""
     if isinstance(error, click.UsageError):
         where = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-        text = error.format_message().rstrip(".") + where
+        # The message of this error, which click has since 8.2, is the whole help.
+        missing = type(error).__name__ == "NoArgsIsHelpError"
+        text = ("missing command" if missing else error.format_message().rstrip(".")) + where
     elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, StorageError):
