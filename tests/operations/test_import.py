@@ -139,6 +139,28 @@ def test_objects_are_created_in_batches(kind, url_of, tmp_path):
         assert revisions == len(kvs) if kind == "etcd2" else revisions < 20
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_object_that_is_deleted_meanwhile(tmp_path, monkeypatch, overwrite):
+    """After it was found, and before it was compared: it is created."""
+    key = "/registry/configmaps/default/a"
+    path = write(tmp_path / "a.jsonl", config_map("a"))
+    with StorageFactory("memory://") as factory:
+        import_objects(factory, [path])
+        backend = factory.backend()
+        get = backend.get
+
+        def after_deletion(wanted: str, **options: Any) -> Any:
+            if wanted == key:
+                monkeypatch.undo()
+                backend.delete(key, expected_revision=get(key).kv.revision)
+            return get(wanted, **options)
+
+        monkeypatch.setattr(backend, "get", after_deletion)
+        result = import_objects(factory, [path], overwrite=overwrite)
+        assert (result.created, result.unchanged) == (1, 0)
+        assert factory.registry("configmaps").get("a", "default")["data"] == {"k": "v"}
+
+
 def is_of_writing(code: CodeType) -> bool:
     return code.co_filename.endswith(("/operations/_import.py", "/memory/_transactions.py"))
 

@@ -264,6 +264,7 @@ class _Import:
     def _write(self, staged: list[_Item]) -> None:
         """Create what the store does not have in one transaction, and the rest one by one."""
         new: list[_Item] = []
+        known = True
         try:
             if staged:
                 new = self._create(staged)
@@ -274,6 +275,7 @@ class _Import:
                 self._write(staged[:half])
                 self._write(staged[half:])
                 return
+            known = False
         # At once, so that not even a signal comes between the two.
         self._created, self._unsure = self._created + len(new), []
         created = set(new)
@@ -281,7 +283,7 @@ class _Import:
             if each in created:
                 self._note(each.key, each.obj, each.stored)
             else:
-                self._take_alone(each)
+                self._take_alone(each, there=known)
 
     def _create(self, staged: list[_Item]) -> list[_Item]:
         """Create the objects that the store does not have, and return them."""
@@ -301,9 +303,9 @@ class _Import:
 
         return staged[0].target.backend.transaction(body, timeout=self._timeout).value
 
-    def _take_alone(self, item: _Item, earlier: str = "") -> None:
+    def _take_alone(self, item: _Item, earlier: str = "", *, there: bool = False) -> None:
         try:
-            stored = self._store(item, earlier)
+            stored = self._store(item, earlier, there=there)
         except _OF_OBJECTS as error:
             self._fail(item.manifest, item.key, error)
             return
@@ -326,17 +328,19 @@ class _Import:
         check_complete(backend, config.prefix, timeout=self._timeout)
         return _Target(self._factory, info, preserve=self._preserve)
 
-    def _store(self, item: _Item, earlier: str) -> Any:
+    def _store(self, item: _Item, earlier: str, *, there: bool) -> Any:
+        """Create the object, unless it is ``there``; then compare it, and maybe replace it."""
         target, key, obj = item.target, item.key, item.obj
         while True:
             left = self._left(item.ttl)
-            try:
-                stored = target.create(key, obj, left, self._timeout)
-            except KeyExists:
-                pass
-            else:
-                self._created += 1
-                return stored
+            if not there:
+                try:
+                    stored = target.create(key, obj, left, self._timeout)
+                except KeyExists:
+                    pass
+                else:
+                    self._created += 1
+                    return stored
             try:
                 current = target.get(key, self._timeout)
                 differs = "differs"
@@ -354,6 +358,7 @@ class _Import:
                     raise Conflict(message, key=key)
                 stored = target.replace(key, obj, left, self._timeout)
             except KeyNotFound:  # it was deleted meanwhile
+                there = False
                 continue
             self._replaced += 1
             return stored
