@@ -184,7 +184,7 @@ def test_prefix_and_group_in_keys():
         factory.registry("widgets.example.com", Widget).create(
             Widget(metadata=ObjectMeta(name="w", namespace="x"))
         )
-        factory.registry("deployments.apps").create(pod("d"))
+        factory.registry("deployments.apps").create(pod("d") | {"kind": "Deployment"})
         keys = [kv.key for kv in factory.backend().list("", keys_only=True).kvs]
 
     assert keys == ["/cluster-1/deployments/a/d", "/cluster-1/example.com/widgets/x/w"]
@@ -214,7 +214,7 @@ def test_overrides_choose_another_store(tmp_path):
     )
     with StorageFactory(config) as factory:
         factory.registry("pods").create(pod("x"))
-        factory.registry("events").create(pod("e"))
+        factory.registry("events").create(pod("e") | {"kind": "Event"})
         assert factory.backend("events") is not factory.backend("pods")
         assert factory.backend("pods") is factory.backend()
         assert factory.stored_resources() == ("/events", "/pods")
@@ -235,7 +235,7 @@ def test_overrides_above_the_backend_share_it():
     with StorageFactory(config) as factory:
         assert factory.backend("events") is factory.backend("pods") is factory.backend()
         factory.registry("pods").create(pod("x"))
-        factory.registry("events").create(pod("e"))
+        factory.registry("events").create(pod("e") | {"kind": "Event"})
         keys = [kv.key for kv in factory.backend().list("", keys_only=True).kvs]
         assert keys == ["/elsewhere/pods/a/x", "/registry/events/a/e"]
 

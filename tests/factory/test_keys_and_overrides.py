@@ -203,3 +203,19 @@ def test_the_kind_that_is_stored_leads_back(name, resource, kind):
         if kind:
             info = kinds.for_object(stored)
             assert kv.key.startswith(f"/registry{info.prefix}/")
+
+
+@pytest.mark.parametrize("kind", ["Secret", "configmap", "ConfigMapList", ""])
+def test_a_registry_of_a_known_resource_takes_no_new_object_of_another_kind(kind):
+    """Nor an update of one that names none; the objects of a resource known only by its keys may
+    have any kind."""
+    with StorageFactory("memory://") as factory:
+        maps = factory.registry("configmaps")
+        maps.create({"metadata": {"name": "bare"}})
+        for name, write in (("a", maps.create), ("a", maps.apply), ("bare", maps.update)):
+            with pytest.raises(InvalidObject, match="'ConfigMap', the kind of the") as caught:
+                write({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}})
+            assert caught.value.field == "kind"
+        assert [each["metadata"]["name"] for each in maps.list()] == ["bare"]
+        maps.update({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bare"}})
+        factory.registry("things").create({"kind": kind, "metadata": {"name": "a"}})

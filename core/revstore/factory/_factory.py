@@ -277,6 +277,7 @@ class StorageFactory(Closing):
                 storage,
                 resource_prefix=info.prefix,
                 namespaced=info.namespaced,
+                kind=self._kind_of(info),
                 encode=resource_type.codec.encode,
             )
             if on_close is None:
@@ -292,6 +293,11 @@ class StorageFactory(Closing):
             if storage is not None:
                 storage.close()
             raise
+
+    def _kind_of(self, info: ResourceInfo) -> str:
+        """Return the kind of a known resource, "" for one that is known only by its keys."""
+        known = kinds.for_prefix(info.prefix, self.config.resources).kind
+        return known if known == info.kind != info.resource else ""
 
     def stored_resources(self) -> tuple[str, ...]:
         """Return the resource prefixes that hold keys, such as "/pods" or "/example.com/widgets",

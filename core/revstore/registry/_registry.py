@@ -70,6 +70,8 @@ class Registry(Closing, Generic[T]):
     ``timeout`` is in seconds for the whole call; None is the backend's own default. Further errors
     are those of the method of ``Storage`` with the same name.
 
+    ``kind``, if it is given, is the only one that a new dict may name.
+
     ``clock`` returns seconds since 1970 for creation times, ``new_uid`` the uids, by default random
     UUIDs. ``encode`` is that of the storage's codec: objects with the same bytes are equal. What
     these three raise becomes ``InternalError`` before anything is written, unless it is an error of
@@ -82,6 +84,7 @@ class Registry(Closing, Generic[T]):
         *,
         resource_prefix: str,
         namespaced: bool = True,
+        kind: str = "",
         clock: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         encode: Callable[[T], bytes] = built_in,
@@ -90,6 +93,7 @@ class Registry(Closing, Generic[T]):
         self._codec = getattr(encode, "__self__", None)
         self._storage = storage
         self._keys = Keys(resource_prefix, namespaced=namespaced)
+        self._kind = kind
         self._now = guarded(lambda: _time_text(clock()), "clock")
         self._new_uid = guarded(new_uid, "new_uid")
         #: Whether ``close`` was called, though it may have been interrupted.
@@ -193,7 +197,7 @@ class Registry(Closing, Generic[T]):
             if current is None:
                 raise KeyNotFound(key)
             _check_uid(key, obj, current, meta)
-            _check_kind(obj, current)
+            self._check_kind(obj, current)
             return as_successor(obj, current, namespace, self._encode)
 
         with ErrorsAbout(key):
@@ -217,8 +221,9 @@ class Registry(Closing, Generic[T]):
             nonlocal outcome
             if current is None:
                 outcome = ApplyOutcome.CREATED
+                self._check_kind(obj, {})
                 return new
-            _check_kind(obj, current)
+            self._check_kind(obj, current)
             made = as_successor(obj, current, namespace, self._encode)
             outcome = ApplyOutcome.UNCHANGED if made is current else ApplyOutcome.CONFIGURED
             return made
@@ -260,7 +265,7 @@ class Registry(Closing, Generic[T]):
             if self._keys.of(obj) != key:
                 raise InvalidObject("metadata", self._keys.of(obj), f"name and namespace of {key}")
             _check_uid(key, obj, current, meta)
-            _check_kind(obj, current)
+            self._check_kind(obj, current)
             obj = as_successor(obj, current, self._keys.namespace_of(obj), self._encode)
             return WithTTL(obj, made.ttl) if isinstance(made, WithTTL) else obj
 
@@ -359,7 +364,20 @@ class Registry(Closing, Generic[T]):
     def _create(self, obj: T, ttl: int, timeout: float | None) -> T:
         key = self._keys.of(obj)
         with ErrorsAbout(key):
+            self._check_kind(obj, {})
             return self._storage.create(key, self._as_new(obj), ttl=ttl, timeout=timeout)
+
+    def _check_kind(self, obj: Any, current: Any) -> None:
+        """Refuse to replace an object by one of another kind, or if it has none, to store one of
+        another kind than the registry's: undeclared kinds may have the same plural, and so the
+        same key."""
+        if isinstance(obj, dict) and isinstance(current, dict):
+            given, stored = obj.get("kind"), current.get("kind")
+            has_kind = isinstance(stored, str)
+            expected = stored if has_kind else self._kind
+            if expected and given != expected and isinstance(given, str):
+                whose = "stored object" if has_kind else "registry"
+                raise InvalidObject("kind", given, f"{expected!r}, the kind of the {whose}")
 
     def _as_new(self, obj: T) -> T:
         namespace, now = self._keys.namespace_of(obj), self._now()
@@ -375,15 +393,6 @@ def _check_uid(key: str, obj: Any, current: Any, meta: ResponseMeta) -> None:
             key=key,
             resource_version=meta.resource_version,
         )
-
-
-def _check_kind(obj: Any, current: Any) -> None:
-    """Refuse to replace an object by one of another kind: undeclared kinds may have the same
-    plural, and so the same key."""
-    if isinstance(obj, dict) and isinstance(current, dict):
-        given, stored = obj.get("kind"), current.get("kind")
-        if given != stored and isinstance(given, str) and isinstance(stored, str):
-            raise InvalidObject("kind", given, f"{stored!r}, the kind of the stored object")
 
 
 def _time_text(seconds: float) -> str:
