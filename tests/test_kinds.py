@@ -282,7 +282,9 @@ def test_a_class_that_would_be_taken_for_another_kind_is_refused(name):
         for_class(name, {"policies": Override("Policy")})
 
 
-@pytest.mark.parametrize("resource", ["pods.nodes", "x.a", "a/b", "a/b.example.com", "..", ".x.y"])
+@pytest.mark.parametrize(
+    "resource", ["pods.nodes", "x.a", "/b", "a/b.example.com", "..", " ", ".x.y"]
+)
 def test_a_resource_among_the_keys_of_another_is_refused(resource):
     """A group of one's own has a dot, as Kubernetes demands, a resource has neither dot nor
     slash: so "/nodes/pods/..." cannot be anything but nodes."""

@@ -155,7 +155,7 @@ def check(info: ResourceInfo) -> None:
     """Refuse a resource whose keys could be those of another.
 
     Raises:
-        InvalidArgument: a name is empty or has a "/", the group has no dot and is not one of
+        InvalidArgument: a name is blank or has a "/", the group has no dot and is not one of
             Kubernetes' own, or another resource has the same prefix.
     """
     first, *rest = parts = info.prefix[1:].split("/")
@@ -163,7 +163,7 @@ def check(info: ResourceInfo) -> None:
     if (
         (back.group, back.resource) != (info.group, info.resource)
         or len(parts) > 2
-        or any(part in ("", ".", "..") for part in parts)
+        or any(not part.strip() or part in (".", "..") for part in parts)
         or bool(rest) != ("." in first)
     ):
         expected = 'a resource and its group, which has a dot, such as "widgets.example.com"'
