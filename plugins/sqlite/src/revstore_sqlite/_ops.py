@@ -98,8 +98,8 @@ class Transaction:
             self.flush()
         return self._raw
 
-    def row(self, statement: str, key: str) -> Any:
-        """Return the row of a statement that reads one key, and nothing else."""
+    def row(self, statement: str, key: str | int) -> Any:
+        """Return the row of a statement that reads one key, or one lease, and nothing else."""
         if key in self._keys:
             self.flush()
         return self._raw.execute(statement, (key,)).fetchone()

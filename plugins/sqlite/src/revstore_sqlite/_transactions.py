@@ -42,13 +42,16 @@ class _Body(Overlay):
             self.failure = error
             raise
 
+    def _row(self, statement: str, key: str | int) -> Any:
+        try:
+            return self._txn.row(statement, key)
+        except DRIVER_ERRORS as error:
+            self.failure = error
+            raise
+
     def stored(self, key: str) -> KeyValue | None:
         if key not in self._known:
-            try:
-                row = self._txn.row(_sql.FIND_VALUE, key)
-            except DRIVER_ERRORS as error:
-                self.failure = error
-                raise
+            row = self._row(_sql.FIND_VALUE, key)
             self.rows[key] = None if row is None else row[2:6] + row[-2:]
             self._known[key] = None if row is None else key_value(*row[:-2])
         return self._known[key]
@@ -64,7 +67,7 @@ class _Body(Overlay):
         self._txn.check_writable()
 
     def check_lease(self, lease: int) -> None:
-        if self._rows(_sql.LEASE, (lease,)).fetchone() is None:
+        if self._row(_sql.LEASE, lease) is None:
             raise LeaseNotFound(lease)
 
     def put(
