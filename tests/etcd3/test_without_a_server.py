@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 
 import pytest
 
@@ -21,6 +22,7 @@ from revstore.errors import (
     ValueTooLarge,
 )
 from revstore.plugins import open_backend
+from revstore.secret import Secret
 from revstore_etcd3._errors import Fate, fate_of, translate
 from revstore_etcd3._leases import LeaseManager, reuse_window
 from revstore_etcd3._requests import FENCE, prefix_end
@@ -224,3 +226,20 @@ def test_marks_asked_for_at_once():
             sys.settrace(before)
         telling.join(20)
         assert watch._answered(200)
+
+
+def test_a_failed_login_keeps_no_password_in_its_frames():
+    """What records tracebacks with local variables does not show it."""
+    password = "guess this"
+    config = StorageConfig(
+        type="etcd3", server_list=["127.0.0.1:1"], username="u", password=Secret(password)
+    )
+    with open_backend(config) as backend, pytest.raises(BackendError) as caught:
+        backend.get("/a", timeout=0.3)
+    errors: list[BaseException] = [caught.value]
+    while cause := errors[-1].__cause__ or errors[-1].__context__:
+        errors.append(cause)
+    for error in errors:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                assert password not in repr(list(frame.f_locals.values()))

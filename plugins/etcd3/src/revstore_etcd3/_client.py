@@ -252,13 +252,21 @@ class Client:
         with self._lock:
             token = self._token
         if not token:
-            request = rpc_pb2.AuthenticateRequest(name=self.user, password=self._password)
-            token = server.auth.Authenticate(request, timeout=timeout).token
+            try:
+                token = self._authenticate(server, timeout)
+            except RpcError as error:
+                # The frames hold the password, which tools that record local variables would show.
+                raise error.with_traceback(None) from None
             if not token:
                 raise AccessDenied(f"etcd at {server.title} returned no token")
             with self._lock:
                 self._token = token
         return [("token", token)]
+
+    def _authenticate(self, server: Server, timeout: float) -> str:
+        request = rpc_pb2.AuthenticateRequest(name=self.user, password=self._password)
+        token: str = server.auth.Authenticate(request, timeout=timeout).token
+        return token
 
     def _forget_token(self) -> None:
         with self._lock:
