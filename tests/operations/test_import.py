@@ -96,6 +96,7 @@ def test_an_object_that_one_line_has_twice(tmp_path):
 
 
 def test_what_was_done_is_known_when_it_ends_early(tmp_path):
+    """What came before a bad document is stored. An interrupt stores nothing more."""
     path = write(tmp_path / "a.jsonl", config_map("a"), config_map("b"))
     bad = write(tmp_path / "b.jsonl", config_map("c"), {"kind": "x"})
 
@@ -105,15 +106,15 @@ def test_what_was_done_is_known_when_it_ends_early(tmp_path):
 
     ended: list[ImportResult] = []
     with StorageFactory("memory://") as factory:
-        with pytest.raises(ManifestError):
-            import_objects(factory, [path, bad], on_end=ended.append)
         with pytest.raises(KeyboardInterrupt):
             import_objects(factory, interrupted(), on_end=ended.append)
+        with pytest.raises(ManifestError):
+            import_objects(factory, [path, bad], on_end=ended.append)
         result = import_objects(factory, [path], on_end=ended.append)
 
     assert [(each.created, each.unchanged, each.complete) for each in ended] == [
+        (0, 0, False),
         (3, 0, False),
-        (0, 2, False),
         (0, 2, True),
     ]
     assert ended[-1] == result

@@ -135,8 +135,10 @@ def import_objects(
         run.flush()
         meter.finish()
         run.complete = True
-    except BaseException:
+    except BaseException as error:
         run.end_early()
+        if isinstance(error, InvalidArgument):  # of a source: what came before it is stored
+            run.flush()
         raise
     finally:
         if on_end is not None:
@@ -251,7 +253,7 @@ class _Import:
         self._write(staged)
 
     def end_early(self) -> None:
-        """Store what ``take`` has left, and count what an interrupted transaction has written."""
+        """Count what an interrupted transaction has written."""
         end = time.monotonic() + _LAST
         unsure, self._unsure = self._unsure, []
         with contextlib.suppress(StorageError):
@@ -259,7 +261,6 @@ class _Import:
                 left = end - time.monotonic()
                 kv = each.target.backend.get(each.physical, timeout=left).kv
                 self._created += kv is not None and kv.value == each.value
-        self.flush()
 
     def _write(self, staged: list[_Item]) -> None:
         """Create what the store does not have in one transaction, and the rest one by one."""
