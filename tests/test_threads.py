@@ -235,6 +235,7 @@ def test_a_signal_just_before_the_main_thread_waits(interrupting, timeout):
     selector = WatchSelector()
     lock = _SignalledFirst(acquire=held.acquire)
     selector._told = _SignalledFirst(get=taken.get)
+    selector._told.qsize = taken.qsize
 
     for wait in (partial(acquire, lock), selector.select):
         began = time.monotonic()

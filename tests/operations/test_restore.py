@@ -40,6 +40,7 @@ from revstore.operations._marker import (
 )
 from revstore.operations._target import check_fits
 from revstore.plugins import open_backend
+from revstore.testing._support import wait_until
 from revstore.testing.seeds import SEED
 from revstore.values import Capability
 
@@ -374,6 +375,37 @@ def test_leases_or_not(open_store, made):
             assert len(target.leases().list()) == leases
             for key in ("/l/a", "/l/b"):
                 assert 5990 < target.remaining_ttl(key) <= 6000
+
+
+def test_answers_that_come_late_make_no_expiry_later(tmp_path):
+    """Of a ttl, and of a lease."""
+
+    class Late(MemoryBackend):
+        def remaining_ttl(self, key, **options):
+            return late(super().remaining_ttl(key, **options))
+
+        def leases(self, **options):
+            leases = super().leases(**options)
+            get = leases.get
+            leases.get = lambda lease, **options: late(get(lease, **options))
+            return leases
+
+    def late(answer):
+        end = time.monotonic() + 0.1
+        wait_until(lambda: time.monotonic() > end, "a late answer")
+        return answer
+
+    for leased in (False, True):
+        with Late() as store, MemoryBackend() as target:
+            if leased:
+                lease = store.leases().grant(100).id
+                store.transaction(lambda seen, lease=lease: seen.put("/a", b"", lease=lease))
+            else:
+                store.put("/a", b"", expected_revision=0, ttl=100)
+            backup(store, tmp_path / f"{leased}")
+            with open_backup(tmp_path / f"{leased}") as source:
+                restore(target, source)
+            assert target.remaining_ttl("/a") <= 100
 
 
 def test_what_a_store_cannot_hold(made):

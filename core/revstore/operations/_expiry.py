@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import msgspec
@@ -40,11 +41,12 @@ class Expiries:
             return None, 0
         if self._is_lease(kv):
             return self._end_of(kv.lease), kv.lease
+        asked = time.monotonic()
         remaining = self._backend.remaining_ttl(kv.key, timeout=self._timeout)
         if remaining is None:
             # It was written again, or has ended. The store may name the ttl that it had.
             remaining = float(kv.lease) if 0 < kv.lease <= _MAX_TTL else 0.0
-        return self._after(remaining), 0
+        return self._end(asked, remaining), 0
 
     def _is_lease(self, kv: KeyValue) -> bool:
         """Return whether ``kv.lease`` is the id of a lease, and not a ttl or anything else."""
@@ -75,15 +77,17 @@ class Expiries:
     def _end_of(self, lease: int) -> float:
         if lease not in self._ends:
             assert self._leases is not None
+            asked = time.monotonic()
             try:
                 remaining = self._leases.get(lease, timeout=self._timeout).remaining
             except LeaseNotFound:
                 remaining = 0.0
-            self._ends[lease] = self._after(remaining)
+            self._ends[lease] = self._end(asked, remaining)
         return self._ends[lease]
 
-    def _after(self, remaining: float) -> float:
-        return round(time.monotonic() - self.began + remaining, 3)
+    def _end(self, asked: float, remaining: float) -> float:
+        # From when it was asked, and rounded down: what is written gets whole seconds, rounded up.
+        return math.floor((asked - self.began + remaining) * 1000) / 1000
 
 
 def left_of(record: Record, began: float) -> Record:
