@@ -97,6 +97,14 @@ def test_a_key_cannot_be_a_folder(open_store):
     assert backend.put(f"{prefix}/c", b"", expected_revision=0).succeeded
     assert [kv.key for kv in backend.list(prefix).kvs] == [f"{prefix}/a", f"{prefix}/c"]
 
+    deep = [f"{prefix}/e/{name}" for name in ("f/g/h", "f/g/i", "j/k", "l")]
+    for key in deep:
+        last = backend.put(key, b"", expected_revision=0)
+        with pytest.raises(Unsupported, match="below it"):
+            backend.put(f"{prefix}/e", b"", expected_revision=0)
+        backend.delete(key, expected_revision=last.revision)
+    assert backend.put(f"{prefix}/e", b"", expected_revision=0).succeeded
+
 
 def test_lists_are_in_byte_order(open_store):
     """BASE-6: v2 sorts folder by folder, which is another order."""

@@ -54,7 +54,15 @@ from revstore_etcd2._results import (
     nonsense,
 )
 from revstore_etcd2._watch import Etcd2Watch
-from revstore_etcd2._wire import Answer, Node, decode_answer, encode_value, kv_of, leaves
+from revstore_etcd2._wire import (
+    Answer,
+    Node,
+    decode_answer,
+    encode_value,
+    folders,
+    kv_of,
+    leaves,
+)
 
 __all__ = ["Etcd2Backend"]
 
@@ -371,13 +379,27 @@ class Etcd2Backend(Backend):
         return index, found
 
     def _remove_folder(self, key: str, deadline: float) -> None:
-        """Remove a folder that has become empty, since v2 itself never does."""
+        """Remove a folder that has no keys any more, since v2 itself never does."""
         url = f"{url_of(path_of(key))}?dir=true"
         answer = self._write("DELETE", url, key, expected=0, deadline=deadline)
+        if answer.error_code == _errors.DIRECTORY_NOT_EMPTY:
+            self._remove_folders_below(key, deadline)
+            answer = self._write("DELETE", url, key, expected=0, deadline=deadline)
         if answer.error_code == _errors.DIRECTORY_NOT_EMPTY:
             raise no_folder(key, "there are keys below it, and etcd v2 has no key at a folder")
         if answer.node is None and answer.error_code not in _LOST:
             raise refusal(answer)
+
+    def _remove_folders_below(self, key: str, deadline: float) -> None:
+        """Remove the folders below the key's place, unless there are keys in them."""
+        path, limit = path_of(key), self._client.options.list_limit
+        reply = self._ask(f"{url_of(path)}?recursive=true", True, deadline, limit)
+        node = node_of(decode_answer(reply.body), path, reply.index)
+        if node is None or any(leaves(node)):
+            return
+        for each in reversed(folders(node)[1:]):
+            left = deadline - time.monotonic()
+            self._client.call("DELETE", f"{url_of(each.key)}?dir=true", timeout=left)
 
 
 def _form(fields: dict[str, object], key: str) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "decode_value",
     "encode_value",
     "event_of",
+    "folders",
     "index_of",
     "kv_of",
     "leaves",
@@ -163,6 +164,14 @@ def leaves(node: Node) -> Iterator[Node]:
             waiting += each.nodes
         else:
             yield each
+
+
+def folders(node: Node) -> list[Node]:
+    """Return the folders of a tree, each before those below it."""
+    found = [node] if node.dir else []
+    for each in found:
+        found += [inner for inner in each.nodes if inner.dir]
+    return found
 
 
 def event_of(answer: Answer) -> Action:
