@@ -187,10 +187,10 @@ def _matching(*, different: bool) -> Iterator[Figure]:
         ]
         thread = _OneThread(cacher, watches)
         rounds: list[_Parts] = []
+        gc.collect()  # once, as it would cool the processor's caches each time
         for _ in range(ROUNDS):
             parts = _Parts()
             batches = storage.batches([_noted()])
-            gc.collect()
             thread.bring(batches, parts)
             assert parts.delivered == WATCHERS
             rounds.append(parts)
