@@ -9,11 +9,12 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.conftest import Client, open_store
+from tests.serve.conftest import STORES, Client, open_store
 
 from revstore.memory import MemoryBackend
 from revstore.values import KeyValue, WatchBatch, WatchEvent, WatchEventType
 from revstore_serve import serve
+from revstore_serve._endpoint import TRANSPORTS
 from revstore_serve._keys import KeyRange
 from revstore_serve._log import Entry, Index
 from revstore_serve._proto import message
@@ -312,3 +313,50 @@ def test_the_end_of_the_endpoint_ends_streams(new_client):
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details() == "etcdserver: server stopped"
         assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("store", STORES)
+def test_the_end_comes_after_the_events(new_client, tmp_path, store, transport):
+    """A watch shows every write that was acknowledged before the endpoint was stopped, however
+    shortly before."""
+    with open_store(store, tmp_path) as backend:
+        for number in range(10):
+            endpoint = serve(backend, transport=transport)
+            client = new_client(endpoint.address)
+            streams = [client.watch() for _ in range(3)]
+            for stream in streams:
+                assert stream.create(b"a", b"b").created
+            for each in range(number + 1):
+                client.call("KV/Put", key=b"a%d" % each)
+            endpoint.stop()
+            for stream in streams:
+                keys = [event[1] for event in stream.events(number + 1)]
+                assert keys == [b"a%d" % each for each in range(number + 1)]
+                with pytest.raises(grpc.RpcError) as caught:
+                    stream.next()
+                assert caught.value.details() == "etcdserver: server stopped"
+
+
+def test_a_store_that_does_not_answer_delays_no_end(new_client):
+    """Its revision is asked for a second; with all threads busy, too."""
+
+    class Stuck(MemoryBackend):
+        def status(self, *, timeout=None):
+            if stuck.is_set():
+                go.wait(20)
+            return super().status(timeout=timeout)
+
+    stuck, go = threading.Event(), threading.Event()
+    with Stuck() as backend:
+        endpoint = serve(backend)
+        stream = new_client(endpoint.address).watch()
+        stream.create(b"a")
+        stuck.set()
+        begin = time.monotonic()
+        endpoint.stop()
+        assert time.monotonic() - begin < 4
+        with pytest.raises(grpc.RpcError) as caught:
+            stream.next()
+        assert caught.value.details() == "etcdserver: server stopped"
+        go.set()

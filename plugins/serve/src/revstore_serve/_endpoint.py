@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 from collections.abc import Callable, Coroutine
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar
 from revstore.backend import Backend
 from revstore.compactor import Compactor
 from revstore.deadlines import check_count, check_seconds
-from revstore.errors import ConfigError
+from revstore.errors import ConfigError, StorageError
 from revstore.threads import slices
 from revstore.values import Capability
 from revstore_serve._cluster import Cluster, unserved
@@ -46,6 +47,8 @@ _MEMORY = "memory"
 _LOCAL = frozenset({_MEMORY, "sqlite"})
 _THREADS = 4
 _FILES_OF_STORE = 150
+# Seconds for which a stop waits for the store to tell what watches have not seen yet.
+_MOST_TO_SHOW = 1.0
 _UNLIMITED = 2**31 - 1
 
 
@@ -236,7 +239,7 @@ class Endpoint:
         if self._compactor is not None:
             self._compactor.close()
         try:
-            self._run(self._announce_end())
+            self._run(self._announce_end(min(grace, _MOST_TO_SHOW)))
             if self._feed is not None:
                 self._feed.close()
             self._run(self._stop(grace))
@@ -245,8 +248,17 @@ class Endpoint:
             # Calls that still wait for the store end when that is closed.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _announce_end(self) -> None:
+    async def _announce_end(self, seconds: float) -> None:
+        """Announce the end, and wait until watches can show what was written before it."""
         self._health.stop()
+        feed = self._feed
+        if feed is None or not feed.listeners or not seconds:
+            return
+        # A store that does not answer must not keep the endpoint from its end.
+        with contextlib.suppress(StorageError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                status = await self._work(lambda: self._backend.status(timeout=seconds))
+                await feed.reach(status.revision, seconds)
 
     async def _stop(self, grace: float) -> None:
         listeners = [getattr(self, name, None) for name in ("_transport", "_http")]

@@ -15,7 +15,6 @@ from revstore.backend_tools import Log, SharedLog
 from revstore.errors import BackendError, Closed, Compacted, Unreachable
 from revstore.threads import Wake, start_thread
 from revstore.values import Capability, WatchBatch
-from revstore_serve._errors import STOPPED, Refused
 from revstore_serve._log import Entry, Index, revision_of
 
 __all__ = ["Feed", "Follower", "Listener"]
@@ -203,7 +202,7 @@ class Feed:
     def _end(self, error: Exception) -> None:
         self.ended = error
         for listener in list(self.listeners):
-            listener.fail(Refused(*STOPPED))
+            listener.wake()  # it ends once it has written what there is
 
 
 @attrs.define(eq=False)

@@ -181,12 +181,12 @@ class _WatchStream:
             while True:
                 if self._failure is not None:
                     raise self._failure
-                if self._feed.ended is not None:
-                    raise Refused(*STOPPED)
                 if self._outbox:
                     await self._stream.write(self._outbox.popleft())
                 elif self._pending is not None:
                     await self._deliver(self._pending)
+                elif self._feed.ended is not None:
+                    raise Refused(*STOPPED)
                 elif self._tick_due:
                     self._tick_due = False
                     self._notify()
