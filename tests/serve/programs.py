@@ -6,6 +6,7 @@ Revisions in a program count from the store's when the program begins.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -192,6 +193,14 @@ steps = (
     | leases
 )
 programs = st.lists(steps, min_size=1, max_size=12)
+long_programs = st.lists(steps, min_size=40, max_size=80)
+
+
+def orders(program: list[Any], count: int) -> Iterator[list[Any]]:
+    """Yield so many programs of the same requests: it takes longer to draw them than to answer."""
+    yield program
+    for number in range(1, count):
+        yield random.Random(number).sample(program, len(program))
 
 
 watches = built(

@@ -1,7 +1,7 @@
 """The endpoint answers as real etcds do: the same program of requests goes to all.
 
 ``REVSTORE_TEST_SEED`` sets the programs. With ``REVSTORE_TEST_LONG=50`` more than 1,000,000
-requests are compared.
+requests are sent to each server.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from tests.serve.programs import (
     SILENT,
     answer,
     emptied,
+    long_programs,
+    orders,
     programs,
     shifted,
     told,
@@ -32,9 +34,6 @@ from tests.serve.programs import (
 from revstore.testing.etcd import EtcdServer
 from revstore_serve import serve
 from revstore_serve._keys import KeyRange
-
-# So many times as long a program of requests is tried as others: it costs least.
-_MORE = 16 if LONG > 1 else 1
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 * LONG)]
 
@@ -124,7 +123,16 @@ def test_programs(servers):
     def check(program: list[Any]) -> None:
         run_program(servers, begun(servers), program)
 
-    tried(100 * _MORE, programs, check)
+    tried(100, programs, check)
+
+
+@pytest.mark.skipif(LONG == 1, reason="for a long run")
+def test_long_programs(servers):
+    def check(program: list[Any]) -> None:
+        for each in orders(program, 10):
+            run_program(servers, begun(servers), each)
+
+    tried(20, long_programs, check)
 
 
 def lasting(program: list[Any]) -> list[Any]:
