@@ -17,12 +17,14 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from tests.serve.conftest import STORES, Client, etcd_binary, open_store
 from tests.serve.programs import (
+    FUTURE,
     LASTING,
     LONG,
     SILENT,
     answer,
     emptied,
     long_programs,
+    one_line,
     orders,
     programs,
     shifted,
@@ -34,6 +36,7 @@ from tests.serve.programs import (
 from revstore.testing.etcd import EtcdServer
 from revstore_serve import serve
 from revstore_serve._keys import KeyRange
+from revstore_serve._proto import message
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 * LONG)]
 
@@ -116,7 +119,8 @@ def run_program(servers: list[Served], bases: list[int], program: list[Any]) -> 
         for each, base in zip(servers[1:], bases[1:], strict=True):
             have = answer(each.client, name, request, base)
             if have != want:
-                differ(f"request {number}", servers[0], want, each, have)
+                what = f"request {number}, {name} {one_line(request)}"
+                differ(what, servers[0], want, each, have)
 
 
 def test_programs(servers):
@@ -124,6 +128,27 @@ def test_programs(servers):
         run_program(servers, begun(servers), program)
 
     tried(100, programs, check)
+
+
+def test_which_error_of_a_transaction_counts(servers):
+    """Of several that its operations would give: a put's before a range's, else the first."""
+    bases = begun(servers)
+    run_program(servers, bases, [("KV/Put", message("PutRequest")(key=b"a"))] * 3)
+    run_program(servers, bases, [("KV/Compact", message("CompactionRequest")(revision=3))])
+    simple = [
+        {"request_range": {"key": b"a", "revision": 1}},
+        {"request_range": {"key": b"a", "revision": 3}},
+        {"request_range": {"key": b"a", "revision": FUTURE}},
+        {"request_put": {"key": b"b", "lease": 77}},
+        {"request_put": {"key": b"c", "ignore_value": True}},
+    ]
+    nested = [{"request_txn": {"success": [each]}} for each in simple]
+    program = [
+        ("KV/Txn", message("TxnRequest")(success=each))
+        for count in (2, 3)
+        for each in itertools.permutations([*simple, *nested], count)
+    ]
+    run_program(servers, bases, program)
 
 
 @pytest.mark.skipif(LONG == 1, reason="for a long run")

@@ -8,6 +8,7 @@ those before it wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import attrs
@@ -294,14 +295,15 @@ class _Run:
             except Refused:
                 self.check_leases(puts[:number])
                 raise
-        missing = [each for each in past if each.SerializeToString() not in self._history]
-        if not missing:
-            return
-        self.check_leases(puts)
-        for each in past:
-            if each.revision > self._body.revision:
-                raise FutureRevision(each.revision, self._body.revision)
-        raise NeedsHistory(missing)
+        # One before the first in the future may be of a compacted revision, which counts first.
+        readable = [*takewhile(lambda each: each.revision <= self._body.revision, past)]
+        missing = [each for each in readable if each.SerializeToString() not in self._history]
+        if missing:
+            self.check_leases(puts)
+            raise NeedsHistory(missing)
+        if len(readable) < len(past):
+            self.check_leases(puts)
+            raise FutureRevision(past[len(readable)].revision, self._body.revision)
 
     def check_leases(self, puts: list[Any]) -> None:
         """Raise ``LeaseNotFound`` if a put has a lease that does not exist. Call it only where the
