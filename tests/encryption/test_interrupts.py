@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revstore.config import StorageConfig
 from revstore.plugins import open_transformer
@@ -36,22 +37,40 @@ def strike():
     signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.parametrize("interval", [0, 60], ids=["after a look at the file", "at once"])
 @pytest.mark.parametrize("kind", ["aesgcm", "aescbc"])
-def test_decryption(keys, strike, monkeypatch, kind):
+def test_decryption(keys, tmp_path, strike, monkeypatch, kind, interval):
     """It is not taken for a damaged value."""
-    transformer = open_transformer(keys(document(provider(kind, ("one", SECRET)))), "secrets")
+    keys(document(provider(kind, ("one", SECRET))))
+    options = {"config": str(tmp_path / "encryption.yaml"), "reload_interval": interval}
+    monkeypatch.setattr("revstore_encryption._ciphers.AESGCM", Gcm)
+    transformer = open_transformer(
+        StorageConfig(transformer="encryption", transformer_options=options), "secrets"
+    )
     sealed = transformer.transform_to_storage(b"text", KEY)
     with monkeypatch.context() as patch:
-        if kind == "aesgcm":
-            chain = transformer._found[1]
-            patch.setattr(chain._links[0].cipher, "_decrypt", strike)
-        else:
-            patch.setattr("revstore_encryption._ciphers.PKCS7.unpadder", lambda _: Unpadder())
-            patch.setattr(Unpadder, "update", strike)
+        patch.setattr(Gcm, "before", strike)
+        patch.setattr("revstore_encryption._ciphers.PKCS7.unpadder", lambda _: Unpadder())
+        patch.setattr(Unpadder, "update", strike)
         with pytest.raises(Struck):
             transformer.transform_from_storage(sealed, KEY)
 
     assert transformer.transform_from_storage(sealed, KEY) == (b"text", False)
+
+
+class Gcm:
+    """In place of the one of cryptography: it does something before it decrypts."""
+
+    def __init__(self, key):
+        self._aead = AESGCM(key)
+        self.encrypt = self._aead.encrypt
+
+    def before(self):
+        pass
+
+    def decrypt(self, *args):
+        self.before()
+        return self._aead.decrypt(*args)
 
 
 class Unpadder:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import os
-from typing import Protocol
+from collections.abc import Callable
+from time import monotonic
 
+import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -12,10 +15,11 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from revstore.errors import Unreachable
 from revstore.raising import let_out
 from revstore_encryption._errors import Undecryptable
 
-__all__ = ["ENCRYPTED", "AesCbc", "AesGcm", "Cipher", "Identity", "Secretbox"]
+__all__ = ["ENCRYPTED", "AesCbc", "AesGcm", "Cipher", "Identity", "Read", "Secretbox", "Until"]
 
 #: What all values begin with that a cipher has written.
 ENCRYPTED = b"k8s:enc:"
@@ -25,27 +29,52 @@ _MOVED = "it was changed, belongs to another object, or was encrypted with anoth
 _SHORT = "it is too short"
 
 
-class Cipher(Protocol):
+#: Decrypts a stored value for its context, as a transformer does.
+Read = Callable[[bytes, bytes], tuple[bytes, bool]]
+
+
+@attrs.define(eq=False)
+class Until:
+    """A time of ``time.monotonic``, which may be changed."""
+
+    time: float
+
+
+class Cipher(abc.ABC):
     """Encrypts values with one key. ``context`` is the object's key in the store."""
 
+    @abc.abstractmethod
     def encrypt(self, data: bytes, context: bytes) -> bytes:
         """Encrypt plain bytes; return the bytes that follow the prefix in the store."""
-        ...
 
+    @abc.abstractmethod
     def decrypt(self, data: bytes, at: int, context: bytes) -> tuple[bytes, bool]:
         """Decrypt ``data`` from the offset ``at`` on; return the plain bytes, and whether the value
         is stale.
-
 
         Raises:
             Undecryptable: the value was changed, or was encrypted with another key, or, if the
                 cipher authenticates it, for another context.
             Unreachable: the key is not available now.
         """
-        ...
+
+    def reader(self, prefix: bytes, until: Until, otherwise: Read) -> Read:
+        """Return a function that decrypts values with that prefix until a time. It hands other
+        values, those that cannot be decrypted, and after that time all, to ``otherwise``."""
+        at = len(prefix)
+
+        def read(data: bytes, context: bytes) -> tuple[bytes, bool]:
+            if data[:at] == prefix and monotonic() < until.time:
+                try:
+                    return self.decrypt(data, at, context)
+                except (Undecryptable, Unreachable):
+                    pass
+            return otherwise(data, context)
+
+        return read
 
 
-class Identity:
+class Identity(Cipher):
     """Plain text. It refuses to read what a cipher has written."""
 
     def encrypt(self, data: bytes, context: bytes) -> bytes:
@@ -57,7 +86,7 @@ class Identity:
         return data, False
 
 
-class AesGcm:
+class AesGcm(Cipher):
     """A random nonce of 12 bytes, then the ciphertext with its tag; authenticates the context."""
 
     def __init__(self, key: bytes) -> None:
@@ -80,8 +109,25 @@ class AesGcm:
             let_out(error)
             raise Undecryptable(_SHORT) from None
 
+    def reader(self, prefix: bytes, until: Until, otherwise: Read) -> Read:
+        # cryptography itself takes under a microsecond, so that each call counts.
+        decrypt, at = self._decrypt, len(prefix)
+        split = at + 12
 
-class AesCbc:
+        def read(data: bytes, context: bytes) -> tuple[bytes, bool]:
+            if data[:at] == prefix and monotonic() < until.time:
+                try:
+                    return decrypt(data[at:split], data[split:], context), False
+                except InvalidTag:
+                    pass
+                except ValueError as error:  # a nonce that is too short
+                    let_out(error)
+            return otherwise(data, context)
+
+        return read
+
+
+class AesCbc(Cipher):
     """A random IV of 16 bytes, then the ciphertext with PKCS#7 padding; authenticates nothing."""
 
     IV = 16
@@ -110,7 +156,7 @@ class AesCbc:
             raise Undecryptable(_CHANGED) from None
 
 
-class Secretbox:
+class Secretbox(Cipher):
     """A random nonce of 24 bytes, then the box: XSalsa20 with Poly1305. It authenticates the value,
     but not the context."""
 

@@ -18,7 +18,7 @@ from revstore.errors import Unreachable
 from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.threads import acquire
-from revstore_encryption._ciphers import AesGcm
+from revstore_encryption._ciphers import AesGcm, Cipher
 from revstore_encryption._configuration import Kms
 from revstore_encryption._errors import Undecryptable
 from revstore_encryption._messages import message
@@ -156,7 +156,7 @@ class _Client:
             raise KmsError(f"{method}: {code}: {details}", final=final) from None
 
 
-class KmsCipher:
+class KmsCipher(Cipher):
     """The keys of one KMS plugin.
 
     It has no thread: a call makes the next Status if the last one is a minute old. Reads need the

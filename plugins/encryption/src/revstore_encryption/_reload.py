@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from math import inf
 from time import monotonic
 
 from revstore.config import StorageConfig
@@ -11,9 +12,10 @@ from revstore.errors import ConfigError
 from revstore.onlookers import Log
 from revstore.raising import let_out
 from revstore.transform import Transformer
+from revstore_encryption._ciphers import Until
 from revstore_encryption._configuration import read_configuration
 from revstore_encryption._errors import Undecryptable
-from revstore_encryption._transformer import Transformers
+from revstore_encryption._transformer import ProviderChain, Transformers
 
 __all__ = ["KeyFile", "exposure", "open_transformers", "read_options"]
 
@@ -97,33 +99,42 @@ class _Following:
     def __init__(self, file: KeyFile, resource: str) -> None:
         self._file = file
         self._resource = resource
-        self._found = file.transformers, file.transformers.get(resource)
+        self._until = Until(-inf)
+        self._transformers: Transformers | None = None
+        self._chain = self._follow()
 
-    def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        file, found = self._file, self._found
-        if monotonic() >= file.next_look or found[0] is not file.transformers:
-            found = self._follow()
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        chain = self._chain if monotonic() < self._until.time else self._follow()
+        return chain.transform_to_storage(data, context)
+
+    def _read(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
+        """Decrypt any value, with keys that are as new as they must be."""
+        chain = self._follow()
         try:
-            return found[1].transform_from_storage(data, context)
+            return chain.transform_from_storage(data, context)
         except Undecryptable:
             # Another process may use a key that was added to the file just now.
             self._file.look()
-            if self._file.transformers is found[0]:
+            newer = self._follow()
+            if newer is chain:
                 raise
-        return self._follow()[1].transform_from_storage(data, context)
+        return newer.transform_from_storage(data, context)
 
-    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
-        file, found = self._file, self._found
-        if monotonic() >= file.next_look or found[0] is not file.transformers:
-            found = self._follow()
-        return found[1].transform_to_storage(data, context)
-
-    def _follow(self) -> tuple[Transformers, Transformer]:
-        if monotonic() >= self._file.next_look:
-            self._file.look()
-        transformers = self._file.transformers
-        found = self._found = transformers, transformers.get(self._resource)
-        return found
+    def _follow(self) -> ProviderChain:
+        """Look at the file if it is time, and return the transformer with the latest keys."""
+        file = self._file
+        if monotonic() >= file.next_look:
+            file.look()
+        transformers = file.transformers
+        chain = transformers.get(self._resource)
+        if transformers is not self._transformers:
+            self._until.time = -inf  # somebody may keep the function
+            self._until = Until(file.next_look)
+            #: Reads most values by itself, as long as the file need not be looked at.
+            self.transform_from_storage = chain.reader(self._until, self._read)
+            self._transformers, self._chain = transformers, chain
+        self._until.time = file.next_look
+        return chain
 
 
 def _state(path: str) -> tuple[int, ...]:

@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from revstore.errors import ConfigError, Unreachable
-from revstore.transform import Transformer
-from revstore_encryption._ciphers import ENCRYPTED, AesCbc, AesGcm, Cipher, Identity, Secretbox
+from revstore_encryption._ciphers import (
+    ENCRYPTED,
+    AesCbc,
+    AesGcm,
+    Cipher,
+    Identity,
+    Read,
+    Secretbox,
+    Until,
+)
 from revstore_encryption._configuration import Configuration, Kms, Provider
 from revstore_encryption._errors import Undecryptable
 
@@ -33,7 +41,7 @@ class Transformers:
         self._chains = {each: ProviderChain(each) for each in configuration.resources.values()}
         self._by_name: dict[str, ProviderChain] = {}
 
-    def get(self, resource: str) -> Transformer:
+    def get(self, resource: str) -> ProviderChain:
         """Return the transformer of a resource such as "secrets" or "deployments.apps"."""
         found = self._by_name.get(resource)
         if found is None:
@@ -61,21 +69,18 @@ class ProviderChain:
 
     def __init__(self, providers: tuple[Provider, ...]) -> None:
         self._links = tuple(link for each in providers for link in _links(each))
+        self._prefix, self._encrypt = self._links[0].prefix, self._links[0].cipher.encrypt
 
+    def reader(self, until: Until, otherwise: Read) -> Read:
+        """Return a function that decrypts values of the first key until a time, and hands all
+        others to ``otherwise``."""
         first = self._links[0]
-        self._prefix, self._at = first.prefix, len(first.prefix)
-        self._encrypt, self._decrypt = first.cipher.encrypt, first.cipher.decrypt
+        return first.cipher.reader(first.prefix, until, otherwise)
+
+    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
+        return self._prefix + self._encrypt(data, context)
 
     def transform_from_storage(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
-        # Most values are of the first key; cryptography itself takes under a microsecond.
-        if data.startswith(self._prefix):
-            try:
-                return self._decrypt(data, self._at, context)
-            except (Undecryptable, Unreachable):
-                pass
-        return self._search(data, context)
-
-    def _search(self, data: bytes, context: bytes) -> tuple[bytes, bool]:
         failures = []
         unavailable = False
         for number, link in enumerate(self._links):
@@ -92,9 +97,6 @@ class ProviderChain:
         if unavailable:
             raise Unreachable("; ".join(failures))
         raise Undecryptable("; ".join(failures) or _no_key(data))
-
-    def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
-        return self._prefix + self._encrypt(data, context)
 
 
 def _links(provider: Provider) -> Iterator[_Link]:
