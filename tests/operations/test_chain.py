@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.slow
 COUNT = 100_000 if int(os.environ.get("REVSTORE_TEST_LONG", "1")) > 1 else 600
 WRITERS = 8
 TTL = 100_000
+# Seconds that a write may take, and a reading by this test.
+SLOW = 0.3
 
 
 def fill(factory: StorageFactory) -> None:
@@ -74,6 +77,18 @@ def objects_of(backend: Backend) -> dict[str, object]:
     return {kv.key: json.loads(kv.value) for kv in backend.list("/registry/", timeout=300).kvs}
 
 
+def check_expiry(old: Backend, new: Backend, still: float, least: float, most: float) -> None:
+    """Check how many seconds later objects expire in ``new``, when ``still`` of them passed while
+    they were in a file."""
+    for number in range(0, COUNT, max(3, COUNT // 600 * 3)):
+        key = f"/registry/configmaps/n{number % 7}/c{number}"
+        before, after = old.remaining_ttl(key), new.remaining_ttl(key)
+        assert before is not None
+        assert after is not None
+        assert least - SLOW <= after - before - still <= most + SLOW, key
+        assert new.remaining_ttl(f"/registry/configmaps/n{(number + 1) % 7}/c{number + 1}") is None
+
+
 @pytest.mark.timeout(7200)
 def test_a_store_goes_all_the_way_round(tmp_path: Path, etcd_of_operations) -> None:
     """From sqlite by a backup to etcd3, by a copy to memory, by an export to sqlite."""
@@ -83,7 +98,6 @@ def test_a_store_goes_all_the_way_round(tmp_path: Path, etcd_of_operations) -> N
         store = factory.backend()
         want = objects_of(store)
         assert len(want) == COUNT + 1
-        began = time.monotonic()
         backup(store, tmp_path / "a.backup")
         etcd_url = f"etcd3://{etcd_of_operations.address}"
         with (
@@ -94,27 +108,20 @@ def test_a_store_goes_all_the_way_round(tmp_path: Path, etcd_of_operations) -> N
             empty(etcd)
             with open_backup(tmp_path / "a.backup") as source:
                 # While objects are in a file, their time stands still.
-                still = time.monotonic() - began
+                still = time.time() - datetime.fromisoformat(source.header.time).timestamp()
                 restore(etcd, source)
                 assert verify(source, etcd).equal
             copy(etcd, memory.backend())
             assert verify(etcd, memory.backend()).equal
+            # The restore rounds up to a second. etcd says whole seconds, rounded down; the copy
+            # rounds them up.
+            check_expiry(store, memory.backend(), still, -1, 2)
             began = time.monotonic()
             export_objects(memory, tmp_path / "objects.jsonl")
-            still += time.monotonic() - began
+            more = time.monotonic() - began
             result = import_objects(last, [tmp_path / "objects.jsonl"], preserve_uids=True)
             assert (result.created, result.failed) == (COUNT + 1, 0)
-            end = last.backend()
-            assert objects_of(end) == want
-            for number in (0, 3, 1):
-                key = f"/registry/configmaps/n{number % 7}/c{number}"
-                left, first_left = end.remaining_ttl(key), store.remaining_ttl(key)
-                if number % 3:
-                    assert left is first_left is None
-                else:
-                    assert left is not None
-                    assert first_left is not None
-                    # The restore, the export and the import each round up to a second, and
-                    # etcd says whole seconds, rounded down.
-                    assert -1.5 <= left - first_left - still <= 3
+            assert objects_of(last.backend()) == want
+            check_expiry(memory.backend(), last.backend(), more, 0, 1)
+            check_expiry(store, last.backend(), still + more, -1, 3)
             empty(etcd)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -26,7 +27,7 @@ LONG = int(os.environ.get("REVSTORE_TEST_LONG", "0"))
 TTL = "revstore/ttl-seconds"
 
 
-def config_map(name: str, ttl: int = 0, value: str = "v") -> dict[str, Any]:
+def config_map(name: str, ttl: float = 0, value: str = "v") -> dict[str, Any]:
     annotations = {"annotations": {TTL: str(ttl)}} if ttl else {}
     return {
         "apiVersion": "v1",
@@ -63,6 +64,26 @@ def test_an_equal_object_with_another_expiry(kind, url_of, tmp_path):
         assert (result.unchanged + result.replaced, result.other_expiry) == (4, 0)
         lefts = [left(factory, name) or 0.0 for name in "abcd"]
         assert [round(each, -3) for each in lefts] == [1000, 0, 5000, 1000]
+
+
+def test_objects_expire_within_a_second(kind, url_of, tmp_path):
+    """Created in batches, alone or replaced; not even where the store would let them share a lease
+    for longer. What a manifest says may have fractions of a second."""
+    ends = {f"c{number:02}": 10_000.5 + number % 7 * 0.3 for number in range(60)}
+    path = write(tmp_path / "a.jsonl", *(config_map(name, ttl) for name, ttl in ends.items()))
+    with StorageFactory(url_of(kind)) as factory:
+        backend = factory.backend()
+        import_objects(factory, [write(tmp_path / "1.jsonl", config_map("c07", 900))])
+        began = time.monotonic()
+        result = import_objects(factory, [path], overwrite=True)
+        took = time.monotonic() - began
+        assert (result.created, result.replaced, result.failed) == (59, 1, 0)
+        for name, ttl in ends.items():
+            before = time.monotonic() - began
+            remaining = backend.remaining_ttl(f"/registry/configmaps/default/{name}")
+            after = time.monotonic() - began
+            # etcd says whole seconds, rounded down.
+            assert ttl - 1 - after < remaining < ttl + 1 - before + took, name
 
 
 @pytest.mark.parametrize("preserve", [False, True])

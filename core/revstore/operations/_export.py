@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -401,5 +400,7 @@ def _with_ttl(kv: KeyValue, obj: Any, expiries: Expiries) -> Any:
     if after is None:
         return obj
     annotations = dict(obj["metadata"].get("annotations") or {})
-    annotations[TTL_ANNOTATION] = str(max(1, math.ceil(after)))
+    # As exact as in a backup: only what writes it to a store has to round to a second.
+    thousandths = max(1, round(after * 1000))
+    annotations[TTL_ANNOTATION] = f"{thousandths // 1000}.{thousandths % 1000:03}"
     return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}

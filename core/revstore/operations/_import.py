@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ from revstore.kinds import ResourceInfo
 from revstore.manifests import Manifest
 from revstore.objects import metadata_value, with_metadata
 from revstore.operations._export import NAMED, TTL_ANNOTATION, key_of
+from revstore.operations._leasing import Leasing
 from revstore.operations._manifest_streams import manifests_of
 from revstore.operations._marker import check_complete
 from revstore.operations._progress import Meter, OnProgress
@@ -45,6 +47,7 @@ from revstore.values import Capability
 __all__ = ["BrokenReference", "Failure", "ImportResult", "import_objects"]
 
 _MAX_TTL = (1 << 31) - 1
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Seconds by which the same expiry may be read differently, and the part of a ttl by which a store
 # may let several objects expire together, later than asked.
 _TOLERANCE, _LATER = 2.0, 0.05
@@ -177,7 +180,7 @@ class _Item:
     target: _Target
     key: str
     obj: Any
-    ttl: int
+    ttl: float
     physical: str = ""
     value: bytes = b""
     stored: Any = None
@@ -198,6 +201,7 @@ class _Import:
         self._timeout = timeout
         self._began = time.monotonic()
         self._targets: dict[ResourceInfo, _Target] = {}
+        self._leasings: dict[int, Leasing] = {}
         self._kinds = {each.prefix: each.kind for each in kinds.known(factory.config.resources)}
         self._created = self._replaced = self._unchanged = self._failed = 0
         self._other_expiry = 0
@@ -227,7 +231,8 @@ class _Import:
                 target = self._targets[info] = self._open(info)
             self._check_kind(info)
             earlier = self._places.earlier(key, manifest)
-            if earlier or not target.together:
+            leasing = self._leasing_of(target)
+            if earlier or not target.together or (ttl and leasing.ttl_is_lease is None):
                 self.flush()
                 self._take_alone(_Item(manifest, target, key, obj, ttl), earlier)
                 return
@@ -290,19 +295,50 @@ class _Import:
         """Create the objects that the store does not have, and return them."""
         ordered = sorted(staged, key=lambda each: each.physical)
         keys = [each.physical for each in ordered]
-        ttls = [self._left(each.ttl) for each in ordered]
+        leasing = self._leasing_of(staged[0].target)
+        ends = [
+            leasing.choose(self._began + each.ttl, 0) if each.ttl else (0, 0) for each in ordered
+        ]
 
         def body(transaction: Transaction) -> list[_Item]:
             read = keys_in(transaction, keys, keys_only=True)
             new = []
-            for each, ttl in zip(ordered, ttls, strict=True):
+            for each, (ttl, lease) in zip(ordered, ends, strict=True):
                 if read(each.physical) is None:
-                    transaction.put(each.physical, each.value, ttl=ttl)
+                    transaction.put(each.physical, each.value, ttl=ttl, lease=lease)
                     new.append(each)
             self._unsure = new
             return new
 
         return staged[0].target.backend.transaction(body, timeout=self._timeout).value
+
+    def _leasing_of(self, target: _Target) -> Leasing:
+        key = id(target.backend)
+        if key not in self._leasings:
+            self._leasings[key] = Leasing(target.backend, keep=False, timeout=self._timeout)
+        return self._leasings[key]
+
+    def _correct(self, item: _Item) -> None:
+        """Give an object that was just stored a lease that ends with it, where ttls are leases: the
+        store may have let it share one that ends later."""
+        leasing, backend = self._leasing_of(item.target), item.target.backend
+        if not item.ttl or leasing.ttl_is_lease is False:
+            return
+        key = item.target.physical(item.key)
+        kv = backend.get(key, timeout=self._timeout).kv
+        if leasing.ttl_is_lease is None:
+            leasing.find_out(kv)
+        if kv is None or not leasing.ttl_is_lease:
+            return
+        _, lease = leasing.choose(self._began + item.ttl, 0)
+
+        def body(transaction: Transaction) -> None:
+            now = transaction.get(key)
+            if now is not None and now.revision == kv.revision:
+                transaction.put(key, kv.value, lease=lease)
+
+        with contextlib.suppress(LeaseNotFound):  # it ends at this moment
+            backend.transaction(body, timeout=self._timeout)
 
     def _take_alone(self, item: _Item, earlier: str = "", *, there: bool = False) -> None:
         try:
@@ -319,7 +355,7 @@ class _Import:
         if len(self._failures) < NAMED:
             self._failures.append(Failure(manifest.where, key, str(error)))
 
-    def _left(self, ttl: int) -> int:
+    def _left(self, ttl: float) -> int:
         """Return the seconds that are left of ``ttl``, counted from the beginning of the import."""
         return max(1, math.ceil(ttl - (time.monotonic() - self._began))) if ttl else 0
 
@@ -341,6 +377,7 @@ class _Import:
                     pass
                 else:
                     self._created += 1
+                    self._correct(item)
                     return stored
             try:
                 current = target.get(key, self._timeout)
@@ -362,6 +399,7 @@ class _Import:
                 there = False
                 continue
             self._replaced += 1
+            self._correct(item)
             return stored
 
     def _check_kind(self, info: ResourceInfo) -> None:
@@ -445,6 +483,10 @@ class _Target:
             self._new.create(obj)
         return self._unstored.last
 
+    def physical(self, key: str) -> str:
+        """Return the backend's key."""
+        return self._prefix + key
+
     def create(self, key: str, obj: Any, ttl: int, timeout: float | None) -> Any:
         if self._preserve:
             return self._storage.create(key, _bare(obj), ttl=ttl, timeout=timeout)
@@ -464,7 +506,7 @@ class _Target:
     def other_expiry(self, key: str, ttl: int, timeout: float | None) -> str:
         """Return in which way the stored object expires differently, "" if it does not; ``ttl`` is
         the seconds that are left according to the manifest, 0 for ever."""
-        physical = self._prefix + key
+        physical = self.physical(key)
         kv = self.backend.get(physical, timeout=timeout).kv
         expires = kv is not None and kv.lease != 0
         if expires != bool(ttl):
@@ -492,13 +534,13 @@ def _bare(obj: Any) -> Any:
     return with_metadata(obj, resource_version=None, self_link=None)
 
 
-def _without_ttl(obj: Any) -> tuple[Any, int]:
+def _without_ttl(obj: Any) -> tuple[Any, float]:
     """Return the object without the annotation of an export, and the seconds that it says."""
     annotations = dict(obj["metadata"].get("annotations") or {})
     text = annotations.pop(TTL_ANNOTATION, None)
     if text is None:
-        return obj, 0
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:11]) <= _MAX_TTL):
+        return obj, 0.0
+    if not (_SECONDS.fullmatch(text) and 0 < float(text) <= _MAX_TTL):
         field = f"metadata.annotations[{TTL_ANNOTATION!r}]"
-        raise InvalidObject(field, text, f"seconds, from 1 to {_MAX_TTL}")
-    return with_metadata(obj, annotations=annotations or None), int(text)
+        raise InvalidObject(field, text, f"seconds, above 0 and up to {_MAX_TTL}")
+    return with_metadata(obj, annotations=annotations or None), float(text)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 
-from revstore.backend import Backend, Leases, Transaction
+from revstore.backend import Backend, Transaction
 from revstore.errors import (
     KeyExists,
-    LeaseExists,
     LeaseNotFound,
     OutcomeUnknown,
     TransactionTooLarge,
@@ -20,6 +17,7 @@ from revstore.errors import (
     ValueTooLarge,
 )
 from revstore.operations._file import Record
+from revstore.operations._leasing import Leasing
 from revstore.values import Capability, KeyValue
 
 __all__ = [
@@ -37,7 +35,6 @@ __all__ = [
 # How many keys to give to ``Target.write`` at a time, and bytes of their values.
 _ENOUGH, _ENOUGH_BYTES = 500, 4 << 20
 
-_MAX_TTL = (1 << 32) - 1
 #: How much to write in one transaction. An etcd server takes 128 operations and 1.5 MiB by default.
 TRANSACTION_KEYS, TRANSACTION_BYTES = 100, 1 << 20
 
@@ -115,15 +112,7 @@ class Target:
         #: How many keys were written.
         self.written = 0
         self._timeout = timeout
-        self._leases: Leases | None = None
-        self._has_leases = Capability.LEASES in backend.capabilities
-        self._keep = leases and self._has_leases
-        self._granted: dict[int, int] = {}
-        # Whether a ttl is a lease in this store too, as in etcd. Then it is granted here, since the
-        # store may share one among keys of nearly the same ttl.
-        self._ttl_is_lease: bool | None = None if self._has_leases else False
-        #: The lease of the keys that end in the same second.
-        self._of_end: dict[int, int] = {}
+        self._leasing = Leasing(backend, keep=leases, timeout=timeout)
         #: When the ttls of the records that are being written began to count.
         self._began = monotonic()
         self._together = Capability.TRANSACTIONS in backend.capabilities
@@ -141,8 +130,7 @@ class Target:
             ValueTooLarge: the store does not take a value.
         """
         self._began = monotonic()
-        self._of_end.clear()
-        if self._ttl_is_lease is None:
+        if self._leasing.ttl_is_lease is None:
             records = self._find_out(records)
         if not self._together:
             self._check_store()
@@ -200,16 +188,14 @@ class Target:
 
     def end_lease(self, lease: int) -> None:
         """Delete the lease with this id and all its keys; the next write grants it again."""
-        self._granted.pop(lease, None)
-        if self._keep:
+        if self.keeps_leases:
             self._check_store()
-            with contextlib.suppress(LeaseNotFound):
-                self._open_leases().revoke(lease, timeout=self._timeout)
+            self._leasing.revoke(lease)
 
     @property
     def keeps_leases(self) -> bool:
         """Whether keys that share a lease share one with the same id here."""
-        return self._keep
+        return self._leasing.keeps
 
     def _batch(self, records: Sequence[Record], at: int) -> Sequence[Record]:
         size, end = 0, at
@@ -247,8 +233,7 @@ class Target:
             # It has expired since it was granted.
             if again:
                 raise
-            self._granted.clear()
-            self._of_end.clear()
+            self._leasing.forget()
             self._write_batch(batch, again=True)
         else:
             self.written += result.value
@@ -291,48 +276,19 @@ class Target:
         """Return the ttl and the lease to write a key with."""
         if each.ttl is None:
             return 0, 0
-        # Each lease before may have taken a while.
-        end = self._began + each.ttl
-        seconds = min(max(1, math.ceil(end - monotonic())), _MAX_TTL)
-        if each.lease and self._keep:
-            if each.lease not in self._granted:
-                self._granted[each.lease] = self._grant(seconds, each.lease)
-            return 0, self._granted[each.lease]
-        if self._ttl_is_lease:
-            second = math.ceil(end)
-            if second not in self._of_end:
-                self._of_end[second] = self._grant(seconds, 0)
-            return 0, self._of_end[second]
-        return seconds, 0
-
-    def _grant(self, seconds: int, lease: int) -> int:
-        leases = self._open_leases()
-        try:
-            return leases.grant(seconds, lease=lease, timeout=self._timeout).id
-        except LeaseExists:
-            # From before an interruption, or this is the store that the keys came from.
-            return lease
-
-    def _open_leases(self) -> Leases:
-        if self._leases is None:
-            self._leases = self.backend.leases(timeout=self._timeout)
-        return self._leases
+        return self._leasing.choose(self._began + each.ttl, each.lease)
 
     def _find_out(self, records: Sequence[Record]) -> Sequence[Record]:
         """Write the first key with a ttl of its own, and look at its lease; return the others."""
         for at, each in enumerate(records):
-            if each.ttl is None or (each.lease and self._keep):
+            if each.ttl is None or (each.lease and self.keeps_leases):
                 continue
             before = self.written
-            self._ttl_is_lease = False
             self._write_batch([each]) if self._together else self._put(each)
             if self.written == before:
-                self._ttl_is_lease = None  # the key was there, perhaps without expiry
-                continue
-            kv = self.backend.get(each.key, timeout=self._timeout).kv
-            if kv is not None and kv.lease > _MAX_TTL:
-                self._ttl_is_lease = kv.lease in self._open_leases().list(timeout=self._timeout)
-            if self._ttl_is_lease:
+                continue  # the key was there, perhaps without expiry
+            self._leasing.find_out(self.backend.get(each.key, timeout=self._timeout).kv)
+            if self._leasing.ttl_is_lease:
                 # Once more, with the exact ttl.
                 merge, self.merge = self.merge, None
                 self._write_batch([each])
