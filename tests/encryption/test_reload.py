@@ -7,8 +7,10 @@ import os
 import threading
 
 import pytest
+import yaml
 
 from revstore.plugins import open_transformer
+from revstore_encryption import _reload
 
 from .conftest import OTHER, SECRET, document, provider, save
 
@@ -52,6 +54,31 @@ def test_a_file_changed_in_place(secrets, file):
     file.write_text(text)
 
     assert writer(secrets) == b"new"
+
+
+def test_half_a_file_is_not_used(keys, file, monkeypatch):
+    """While somebody writes into the file, the keys of before stay: half of it may be valid, and
+    lack the resources that are to be encrypted. A replaced file is used at the next look, also one
+    behind a symbolic link, as Kubernetes mounts them. (XF-11)"""
+    now = [0.0]
+    monkeypatch.setattr(_reload, "monotonic", lambda: now[0])
+    secrets = open_transformer(keys(document(OLD)), "secrets")
+    half = document(provider("identity"), resources=("configmaps",))
+    for number in range(9):
+        file.write_text(yaml.safe_dump(half) + "\n" * number)
+        now[0] += 0.9
+        assert writer(secrets) == b"old"
+    file.write_text(yaml.safe_dump(document(NEW)))
+    for seconds, key in ((1.0, b"old"), (0.5, b"old"), (0.5, b"new")):
+        now[0] += seconds
+        assert writer(secrets) == key
+
+    (file.parent / "data").mkdir()
+    target = save(file.parent / "data" / "encryption.yaml", document(OLD))
+    (file.parent / "link").symlink_to(target)
+    os.replace(file.parent / "link", file)
+    now[0] += 1.0
+    assert writer(secrets) == b"old"
 
 
 @pytest.mark.parametrize("change", ["bad", "gone"])

@@ -108,14 +108,17 @@ def test_only_aesgcm_knows_where_a_value_belongs(chain):
 
 
 def test_other_prefixes_are_named(chain):
-    """Whatever bytes follow "k8s:enc:", the error shows who claims to have written them."""
+    """The error shows who claims to have written a value, and nothing that may be ciphertext."""
     secrets = chain(provider("aesgcm", ("one", SECRET)))
     for stored, said in {
-        b"k8s:enc:kms:v2:vault:\x0a\x01": "by kms, key 'vault', which",
-        b"k8s:enc:aesgcm:v1:\xff:text": "by aesgcm, key '\ufffd', which",
-        b"k8s:enc:": "by , which",
+        b"k8s:enc:kms:v2:vault:\x0a\x01": "was encrypted by kms, key 'vault', which",
+        b"k8s:enc:aesgcm:v1:\xff:text": "was encrypted by aesgcm, key '\ufffd', which",
+        b"k8s:enc:": "names no provider and key",
+        b"k8s:enc:aesgcm:v1;one:text:": "names no provider and key",
+        b"k8s:enc:aesgcm;v1:one:text:": "names no provider and key",
+        b"k8s:enc:aesgcm:v1:one\0text:": "names no provider and key",
     }.items():
-        with pytest.raises(ValueError, match=f"was encrypted {said}"):
+        with pytest.raises(ValueError, match=said):
             secrets.transform_from_storage(stored, KEY)
 
 

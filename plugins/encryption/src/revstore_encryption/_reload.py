@@ -67,6 +67,8 @@ class KeyFile:
         self.next_look = monotonic() + interval
         # Before the file is read: a change meanwhile is seen at the next look.
         self._seen = _state(path)
+        #: A state that the file got without being replaced, and since when it has had it.
+        self._written: tuple[tuple[int, ...], float] = (), 0.0
         #: Those of the latest valid content.
         self.transformers = Transformers(read_configuration(path))
 
@@ -78,9 +80,21 @@ class KeyFile:
         """Read the file if it has changed."""
         self.next_look = monotonic() + self._interval
         state = _state(self._path)
-        if state != self._seen:
+        if state != self._seen and self._is_whole(state):
             self._read()
             self._seen = state
+
+    def _is_whole(self, state: tuple[int, ...]) -> bool:
+        """Return whether nobody is writing the file: it was replaced, or has stayed as it is.
+
+        Half a file may be valid, and not have the resources whose plain text would then be stored.
+        """
+        if not state or state[:2] != self._seen[:2]:
+            return True
+        now = monotonic()
+        if self._written[0] != state:
+            self._written = state, now
+        return now - self._written[1] >= self._interval
 
     def _read(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -27,6 +28,10 @@ _CIPHERS: dict[str, Callable[[bytes], Cipher]] = {
     "aescbc": AesCbc,
     "secretbox": Secretbox,
 }
+
+
+# Of a damaged value, nothing is shown that may be ciphertext.
+_WRITTEN_BY = re.compile(rb"k8s:enc:([a-z]{1,20}):v[0-9]:([^:\0-\x1f\x7f]{1,253}):")
 
 
 class Transformers:
@@ -132,8 +137,8 @@ def _no_key(data: bytes) -> str:
     """Return the message for a value that no configured key can decrypt."""
     if not data.startswith(ENCRYPTED):
         return "the value is not encrypted, but the configuration has no identity provider for it"
-    parts = data[len(ENCRYPTED) : 1024].split(b":", 3)
-    kind, key = parts[0][:64].decode(errors="replace"), ""
-    if len(parts) > 3:
-        key = f", key {parts[2].decode(errors='replace')!r}"
-    return f"the value was encrypted by {kind}{key}, which the configuration does not have"
+    found = _WRITTEN_BY.match(data)
+    if found is None:
+        return "the value begins as an encrypted one, but names no provider and key"
+    kind, key = (part.decode(errors="replace") for part in found.groups())
+    return f"the value was encrypted by {kind}, key {key!r}, which the configuration does not have"
