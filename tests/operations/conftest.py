@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,19 +91,30 @@ def empty(backend: Backend) -> None:
 _DRIVER = """
 import os, sys
 from revstore.config import StorageConfig
-from revstore.operations import backup, open_backup, restore
+from revstore.factory import StorageFactory
+from revstore.operations import backup, export_objects, open_backup, restore, rewrite
 from revstore.plugins import open_backend
 
-for line in sys.stdin:
-    what, path, url = line.split()
-    child = os.fork()
-    if child == 0:
+def run(what, path, url):
+    if what == "rewrite":
+        with StorageFactory(StorageConfig.from_toml(path)) as factory:
+            rewrite(factory)
+    elif what == "export":
+        with StorageFactory(url) as factory:
+            export_objects(factory, path)
+    else:
         with open_backend(StorageConfig.from_url(url)) as store:
             if what == "backup":
                 backup(store, path)
             else:
                 with open_backup(path) as source:
                     restore(store, source)
+
+for line in sys.stdin:
+    what, path, url = line.split()
+    child = os.fork()
+    if child == 0:
+        run(what, path, url)
         os._exit(0)
     print(child, flush=True)
     sys.stdin.readline()  # until then its number stays its own
@@ -108,7 +123,7 @@ for line in sys.stdin:
 
 
 class Driver:
-    """Runs backups and restores, each in a process of its own."""
+    """Runs backups, restores, exports and rewrites, each in a process of its own."""
 
     def __init__(self):
         self._process = subprocess.Popen(
@@ -123,6 +138,21 @@ class Driver:
         self._process.stdin.write(f"{what} {path} {url}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+    def kill(self, choose, longest, what, path, url):
+        """Run it, end it within ``longest`` seconds by kill -9 or Ctrl-C; whether that was before
+        its own end."""
+        child = self.start(what, path, url)
+        threading.Event().wait(choose.uniform(0.0, longest))
+        os.kill(child, choose.choice([signal.SIGKILL, signal.SIGINT]))
+        return self.end() != 0
+
+    def run(self, what, path, url):
+        """Run it to the end; how many seconds that took."""
+        began = time.monotonic()
+        self.start(what, path, url)
+        assert self.end() == 0
+        return time.monotonic() - began
 
     def end(self):
         """The status of the process that was started."""

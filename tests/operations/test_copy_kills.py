@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -115,8 +116,9 @@ class Killer:
                     out, err = process.communicate(timeout=PATIENCE)
                 finally:
                     process.kill()
-        if b"/revstore/__main__.py" not in err and b"KeyboardInterrupt" in err:
-            return  # the command had not begun
+        began = re.search(rb'/revstore/__main__.py", line [0-9]+, in main\n', err)
+        if not began and b"KeyboardInterrupt" in err:
+            return  # the command had not begun: Python was still starting
         assert b"Traceback" not in err, err
         code = process.returncode
         wanted = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
