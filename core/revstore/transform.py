@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer"]
+__all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer", "conceals", "concealed"]
 
 _ENCRYPTED_PREFIX = b"k8s:enc:"
 
@@ -48,3 +48,17 @@ class IdentityTransformer:
 
     def transform_to_storage(self, data: bytes, context: bytes) -> bytes:
         return data
+
+
+def conceals(transformer: Transformer) -> bool:
+    """Return whether the plain bytes may be a secret, as they are not what the store holds."""
+    return not isinstance(getattr(transformer, "traced", transformer), IdentityTransformer)
+
+
+def concealed(error: Exception) -> str:
+    """Return what may be told of an error that plain bytes have caused: a codec, a validator or an
+    upgrade may quote them, so only the place is."""
+    path = getattr(error, "path", "")
+    named = isinstance(path, str) and path
+    reason = f"{path}: a value that does not fit its field" if named else type(error).__name__
+    return f"it was decrypted, and cannot be decoded: {reason}"

@@ -12,6 +12,7 @@ import pytest
 from revstore.config import StorageConfig
 from revstore.errors import CorruptObject, CorruptObjects
 from revstore.factory import StorageFactory
+from revstore.objects import ObjectMeta
 
 from .conftest import OTHER, SECRET, document, provider, save
 
@@ -208,3 +209,36 @@ def test_stores_are_shared_all_the_same(config):
 
     assert other != config
     assert other.backend_part() == config.backend_part()
+
+
+@attrs.define
+class Numbers:
+    """Secrets have texts where it has numbers."""
+
+    metadata: ObjectMeta
+    data: dict[str, int]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_no_plain_text_in_errors(config, cached, caplog):
+    """An object that was decrypted and does not fit its class is named with the field, but no error
+    has the value, nor a cause or context of the error, nor a log."""
+    caplog.set_level(logging.DEBUG)
+    with StorageFactory(config) as factory:
+        factory.registry("secrets").create(secret("a"))
+        storage = factory.storage(Numbers, resource="secrets", cached=cached)
+        for read in (
+            lambda: storage.get("/secrets/default/a"),
+            lambda: storage.list("/secrets"),
+            lambda: storage.guaranteed_update("/secrets/default/a", lambda obj, _: obj),
+            lambda: storage.delete("/secrets/default/a"),
+        ):
+            expected = CorruptObject, CorruptObjects
+            with pytest.raises(expected, match=r"data\.password: ") as caught:
+                read()
+            error: BaseException | None = caught.value
+            assert PLAIN not in "".join(traceback.format_exception(error))
+            while error is not None:
+                assert PLAIN not in str(error)
+                error = error.__cause__ or error.__context__
+    assert PLAIN not in caplog.text

@@ -36,7 +36,7 @@ from revstore.operations._tree import Tree
 from revstore.plugins import open_transformer
 from revstore.raising import let_out, text_of
 from revstore.selectors import LabelSelector, parse_label_selector
-from revstore.transform import IdentityTransformer, Transformer
+from revstore.transform import IdentityTransformer, Transformer, concealed
 from revstore.values import Capability, KeyValue
 
 __all__ = ["NAMED", "TTL_ANNOTATION", "ExportResult", "export_objects", "format_of", "key_of"]
@@ -196,6 +196,7 @@ class _Source:
 
     def read(self, kv: KeyValue) -> tuple[Any, bool]:
         """Return the object, and whether it is stored in other bytes than its own."""
+        data = kv.value
         try:
             data, _ = self.transformer.transform_from_storage(kv.value, kv.key.encode())
             return self.codec.decode(data), data != kv.value
@@ -203,7 +204,10 @@ class _Source:
             raise
         except Exception as error:
             let_out(error)
-            raise CorruptObject(kv.key, text_of(error)) from error
+            if data == kv.value:
+                raise CorruptObject(kv.key, text_of(error)) from error
+            corrupt = CorruptObject(kv.key, concealed(error))
+        raise corrupt
 
 
 def _sources(factory: StorageFactory) -> Iterator[_Source]:

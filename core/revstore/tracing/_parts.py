@@ -79,6 +79,7 @@ class TracedTransformer:
     """A transformer whose time counts in the call that it serves."""
 
     def __init__(self, transformer: Transformer) -> None:
+        self.traced = transformer
         self.transform_from_storage = _noting(transformer.transform_from_storage, "transform")
         self.transform_to_storage = _noting(transformer.transform_to_storage, "transform")
 

@@ -17,7 +17,7 @@ from revstore.errors import (
 )
 from revstore.raising import ErrorsAbout, described, let_out, text_of
 from revstore.resource_type import ResourceType
-from revstore.transform import Transformer
+from revstore.transform import Transformer, concealed, conceals
 from revstore.values import KeyValue
 from revstore.versioner import format_resource_version
 
@@ -69,6 +69,7 @@ class ObjectReader(Generic[T]):
         self.copy = resource_type.copy or resource_type.copier.copy
         self._codec = resource_type.codec
         self._transformer = transformer
+        self._conceals = conceals(transformer)
         self.logical = logical
         self._cache = _DecodeCache[T](cache_size) if cache_size > 0 else None
 
@@ -121,20 +122,27 @@ class ObjectReader(Generic[T]):
             CorruptObject: the transformer or an upgrade fails, or the version is unknown.
             Unreachable: the transformer cannot transform now.
         """
-        self._refuse_damaged(kv)
+        data, stale = self._plain(kv)
         upgrade = getattr(self._codec, "upgrade", None)
+        if upgrade is None:
+            return data, stale
         try:
-            data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
-            if upgrade is None:
-                return data, stale
             upgraded, older = upgrade(data)
             return upgraded, stale or older
+        except Exception as error:  # noqa: BLE001 - raised below, without a context
+            corrupt = self._undecodable(kv.key, kv.revision, error)
+        raise corrupt
+
+    def _plain(self, kv: KeyValue) -> tuple[bytes, bool]:
+        self._refuse_damaged(kv)
+        try:
+            return self._transformer.transform_from_storage(kv.value, kv.key.encode())
         except Unreachable as error:
             let_out(error)
             raise self._unavailable(kv.key, "read", error) from error
         except Exception as error:
             let_out(error)
-            raise self._corrupt(kv, error) from error
+            raise self._corrupt(kv.key, kv.revision, error) from error
 
     def from_plain(self, physical: str, data: bytes, revision: int) -> T:
         """Return a new object from plain bytes, at ``revision``.
@@ -144,9 +152,9 @@ class ObjectReader(Generic[T]):
         """
         try:
             return self.versioner.stamp(self._codec.decode(data), revision)
-        except Exception as error:
-            let_out(error)
-            raise self._corrupt(KeyValue(physical, b"", revision), error) from error
+        except Exception as error:  # noqa: BLE001 - raised below, without a context
+            corrupt = self._undecodable(physical, revision, error)
+        raise corrupt
 
     def noting(self, physical: str, data: bytes, revision: int) -> tuple[T, bool]:
         """Return what ``from_plain`` does, and whether the bytes have fields that the type does not
@@ -157,9 +165,9 @@ class ObjectReader(Generic[T]):
         try:
             obj, unknown = note(data)
             return self.versioner.stamp(obj, revision), unknown
-        except Exception as error:
-            let_out(error)
-            raise self._corrupt(KeyValue(physical, b"", revision), error) from error
+        except Exception as error:  # noqa: BLE001 - raised below, without a context
+            corrupt = self._undecodable(physical, revision, error)
+        raise corrupt
 
     def merge(self, key: str, data: bytes, stored: bytes) -> bytes:
         """Return ``data`` with the fields of ``stored`` that the type does not know.
@@ -221,16 +229,12 @@ class ObjectReader(Generic[T]):
             CorruptObject: it cannot be read.
             Unreachable: the transformer cannot transform now.
         """
-        self._refuse_damaged(kv)
+        data, _ = self._plain(kv)
         try:
-            data, _ = self._transformer.transform_from_storage(kv.value, kv.key.encode())
             return self.versioner.stamp(self._codec.decode(data), revision)
-        except Unreachable as error:
-            let_out(error)
-            raise self._unavailable(kv.key, "read", error) from error
-        except Exception as error:
-            let_out(error)
-            raise self._corrupt(kv, error) from error
+        except Exception as error:  # noqa: BLE001 - raised below, without a context
+            corrupt = self._undecodable(kv.key, kv.revision, error)
+        raise corrupt
 
     def written(self, key: str, obj: T, revision: int, expected: int) -> T:
         """Return ``obj``, which ``read_back`` returned, at the ``revision`` at which it was stored.
@@ -267,7 +271,8 @@ class ObjectReader(Generic[T]):
 
     def _refuse_damaged(self, kv: KeyValue) -> None:
         if kv.damaged:
-            raise self._corrupt(kv, ValueError("the stored value does not match its checksum"))
+            error = ValueError("the stored value does not match its checksum")
+            raise self._corrupt(kv.key, kv.revision, error)
 
     def _unavailable(self, physical: str, done: str, error: Unreachable) -> Unreachable:
         key = self.logical(physical)
@@ -275,9 +280,23 @@ class ObjectReader(Generic[T]):
             f"the object under {key!r} cannot be {done} now: {text_of(error)}", key=key
         )
 
-    def _corrupt(self, kv: KeyValue, error: Exception) -> CorruptObject:
-        version = format_resource_version(kv.revision)
-        key = self.logical(kv.key)
+    def _undecodable(self, physical: str, revision: int, error: Exception) -> CorruptObject:
+        """Return the error about plain bytes that have caused ``error``.
+
+        It has no part of them if they may be a secret, not even in its context. Raise it after the
+        block that has caught ``error``.
+        """
+        let_out(error)
+        corrupt = self._corrupt(physical, revision, error)
+        if isinstance(corrupt, IncompatibleVersion) or not self._conceals:
+            corrupt.__cause__ = error
+            return corrupt
+        version = format_resource_version(revision)
+        return CorruptObject(self.logical(physical), concealed(error), resource_version=version)
+
+    def _corrupt(self, physical: str, revision: int, error: Exception) -> CorruptObject:
+        version = format_resource_version(revision)
+        key = self.logical(physical)
         if isinstance(error, VersionMisfit):
             return IncompatibleVersion(
                 key, error.reason, found=error.found, known=error.known, resource_version=version
