@@ -1,8 +1,9 @@
 """A KMS plugin, as a process: python kms_plugin.py SOCKET CONTROL.
 
 It wraps by XOR, like the one that made the known answers. CONTROL is a JSON file that is read in
-each call: ``key_id`` and ``healthz``, ``delay`` in seconds, and ``fails``, the methods that fail.
-Each call is added to CONTROL.log. The messages are read and written here by hand.
+each call: ``key_id`` and ``healthz``, ``delay`` in seconds, and ``fails``, the methods that fail,
+and ``empty``, those that answer without a field. Each call is added to CONTROL.log. The messages
+are read and written here by hand.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def main(socket: str, control: str) -> None:
         time.sleep(told.get("delay", 0))
         if method in told.get("fails", ()):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "told to fail")
+        if method in told.get("empty", ()):
+            return b""
         fields, key_id = read(request), told["key_id"].encode()
         if method == "Status":
             healthz = told.get("healthz", "ok").encode()

@@ -321,6 +321,7 @@ TROUBLE = {
     "dead": {},
     "slow": {"delay": 1},
     "failing": {"fails": ["Decrypt"]},
+    "empty": {"empty": ["Decrypt"]},
 }
 
 

@@ -234,6 +234,8 @@ class KmsCipher(Cipher):
                     key_id=wrapped.key_id,
                     annotations=dict(wrapped.annotations),
                 ).plaintext
+                if not key:  # it is the plugin that is broken, and not the value
+                    raise KmsError("Decrypt: the plugin returned no key")
                 opener = _Seed(key) if wrapped.kind == _SEED else AesGcm(key)
                 self._openers[wrapped] = opener
                 self._refused.pop(wrapped, None)
