@@ -136,7 +136,8 @@ class ObjectReader(Generic[T]):
     def _plain(self, kv: KeyValue) -> tuple[bytes, bool]:
         self._refuse_damaged(kv)
         try:
-            return self._transformer.transform_from_storage(kv.value, kv.key.encode())
+            data, stale = self._transformer.transform_from_storage(kv.value, kv.key.encode())
+            return data, stale
         except Unreachable as error:
             let_out(error)
             raise self._unavailable(kv.key, "read", error) from error
