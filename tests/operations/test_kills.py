@@ -54,7 +54,7 @@ def test_an_export_is_killed(driver, url_of, tmp_path, form):
     path = tmp_path / FORMATS[form]
     with StorageFactory(url) as factory:
         registry = factory.registry("configmaps")
-        for number in range(200):
+        for number in range(50):
             registry.create(config_map(f"c{number}"))
         driver.run("export", path, url)
         longest = driver.run("export", path, url)
@@ -136,7 +136,7 @@ def test_a_rewrite_is_killed(driver, url_of, tmp_path, kind):
         f'url = "{url}"\ntransformer = "encryption"\n[transformer_options]\nconfig = "{keys}"\n'
         "reload_interval = 0.01\n"
     )
-    names = [f"s{number:03}" for number in range(150)]
+    names = [f"s{number:03}" for number in range(50)]
     first, second = "aa", "bb"
     save(keys, first)
     with StorageFactory(StorageConfig.from_toml(config)) as factory:
