@@ -43,14 +43,14 @@ class Client:
                 response_deserializer=method.response.FromString,
             )
 
-    def call(self, name: str, request: Any = None, **fields: Any) -> Any:
+    def call(self, name: str, request: Any = None, /, **fields: Any) -> Any:
         """Return the answer; a request may be given as its fields."""
         if request is None:
             method = find(name)
             request = method.request(**fields)
         return self._calls[name](request, timeout=20)
 
-    def start(self, name: str, **fields: Any) -> Any:
+    def start(self, name: str, /, **fields: Any) -> Any:
         """Begin a call, and return its future."""
         return self._calls[name].future(find(name).request(**fields), timeout=20)
 
@@ -62,7 +62,7 @@ class Client:
         """Open a stream of watches."""
         return Watching(self)
 
-    def error(self, name: str, **fields: Any) -> tuple[str, str]:
+    def error(self, name: str, /, **fields: Any) -> tuple[str, str]:
         """Return the code and text with which a call fails."""
         with pytest.raises(grpc.RpcError) as caught:
             self.call(name, **fields)

@@ -49,6 +49,7 @@ SHIFTED = {
     "max_create_revision",
     "start_revision",
     "compact_revision",
+    "rev",
 }
 FUTURE = 10**6
 #: The TTL of leases that outlive a program.

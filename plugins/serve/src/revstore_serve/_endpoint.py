@@ -17,6 +17,7 @@ from revstore.errors import ConfigError, StorageError
 from revstore.threads import slices
 from revstore.values import Capability
 from revstore_serve._cluster import Cluster, unserved
+from revstore_serve._elections import Elections
 from revstore_serve._errors import NOT_ENABLED, Refused
 from revstore_serve._feed import Feed
 from revstore_serve._gateway import Gateway
@@ -24,13 +25,15 @@ from revstore_serve._guard import Guard
 from revstore_serve._health import Health
 from revstore_serve._kv import KeyValues
 from revstore_serve._leases import LeaseCalls
+from revstore_serve._locks import Locks
 from revstore_serve._loop import shared_loop
 from revstore_serve._metrics import Counts, Metrics
 from revstore_serve._pages import Pages, http_server
 from revstore_serve._proto import REFLECTIONS, Method, message
+from revstore_serve._queues import Queues
 from revstore_serve._reflection import Reflection
 from revstore_serve._tls import Tls
-from revstore_serve._transport import StreamHandler
+from revstore_serve._transport import StreamHandler, UnaryHandler
 from revstore_serve._users import Users
 from revstore_serve._watches import Watches
 from revstore_serve._writes import Writes
@@ -101,6 +104,7 @@ class Endpoint:
         self._most_connections = max_connections or _most_connections(1 if http is None else 2)
         self._writes = Writes(backend, self._loop, at_once=server == _MEMORY)
         self._feed: Feed | None = None
+        self._queues: Queues | None = None
         self._compactor: Compactor | None = None
         self._open = True
         self._process = os.getpid()
@@ -139,7 +143,7 @@ class Endpoint:
             read=self._read,
             work=self._work,
         )
-        unary = {
+        unary: dict[str, UnaryHandler] = {
             "KV/Range": kv.range,
             "KV/Put": kv.put,
             "KV/DeleteRange": kv.delete_range,
@@ -174,6 +178,7 @@ class Endpoint:
             unary["Auth/Authenticate"] = guard.authenticate
             unary = {name: guard.unary(name, each) for name, each in unary.items()}
             streams = {name: guard.stream(name, each) for name, each in streams.items()}
+        self._serve_queues(unary, streams, kv)
         unary = {name: self._counts.unary(name, each) for name, each in unary.items()}
         counted = {name: self._counts.stream(name, each) for name, each in streams.items()}
         self._transport = self._transport_class(
@@ -199,6 +204,23 @@ class Endpoint:
                 work=self._work,
             )
             await self._start_http(http, pages)
+
+    def _serve_queues(
+        self, unary: dict[str, UnaryHandler], streams: dict[str, StreamHandler], kv: KeyValues
+    ) -> None:
+        """Add the services of locks and elections. Their calls are clients of the others, with the
+        rights of their callers."""
+        self._queues = Queues(self._backend, unary, streams["Watch/Watch"], kv.txn)
+        locks, elections = Locks(self._queues, unary["KV/DeleteRange"]), Elections(self._queues)
+        unary |= {
+            "Lock/Lock": locks.lock,
+            "Lock/Unlock": locks.unlock,
+            "Election/Campaign": elections.campaign,
+            "Election/Proclaim": elections.proclaim,
+            "Election/Leader": elections.leader,
+            "Election/Resign": elections.resign,
+        }
+        streams["Election/Observe"] = elections.observe
 
     async def _start_http(self, address: str, pages: Pages) -> None:
         server, host = http_server(address, pages, self._tls, self._most_connections)
@@ -264,7 +286,10 @@ class Endpoint:
         listeners = [getattr(self, name, None) for name in ("_transport", "_http")]
         ends = (each.stop(grace) for each in listeners if each is not None)
         # One that fails must not cut the other short.
-        for result in await asyncio.gather(*ends, return_exceptions=True):
+        results = await asyncio.gather(*ends, return_exceptions=True)
+        if self._queues is not None:
+            await self._queues.close()
+        for result in results:
             if isinstance(result, BaseException):
                 raise result
 

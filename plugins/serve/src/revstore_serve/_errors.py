@@ -39,9 +39,13 @@ __all__ = [
     "LEASE_NOT_FOUND",
     "LEASE_PROVIDED",
     "LEASE_TTL",
+    "MISSING_LEADER",
     "NOT_ENABLED",
+    "NOT_LEADER",
+    "NO_LEADER",
     "NO_SPACE",
     "PERMISSION_DENIED",
+    "SESSION_EXPIRED",
     "STOPPED",
     "TOO_LARGE",
     "TOO_MANY_OPERATIONS",
@@ -57,6 +61,7 @@ __all__ = [
 class Code(enum.Enum):
     """The gRPC codes that are used here, by name."""
 
+    UNKNOWN = "UNKNOWN"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     NOT_FOUND = "NOT_FOUND"
@@ -117,6 +122,10 @@ INVALID_TOKEN: _Answer = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token"
 TOO_MANY_REQUESTS: _Answer = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 NO_SPACE: _Answer = (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
 CORRUPT: _Answer = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
+MISSING_LEADER: _Answer = (Code.UNKNOWN, '"leader" field must be provided')
+NOT_LEADER: _Answer = (Code.UNKNOWN, "election: not leader")
+NO_LEADER: _Answer = (Code.UNKNOWN, "election: no leader")
+SESSION_EXPIRED: _Answer = (Code.UNKNOWN, "mutex: session is expired")
 STOPPED: _Answer = (Code.UNAVAILABLE, "etcdserver: server stopped")
 
 # The first class that fits an error decides.

@@ -40,6 +40,13 @@ _PATHS = {
     "/v3/lease/keepalive": "Lease/LeaseKeepAlive",
     "/v3/auth/authenticate": "Auth/Authenticate",
     "/v3/watch": "Watch/Watch",
+    "/v3/lock/lock": "Lock/Lock",
+    "/v3/lock/unlock": "Lock/Unlock",
+    "/v3/election/campaign": "Election/Campaign",
+    "/v3/election/proclaim": "Election/Proclaim",
+    "/v3/election/leader": "Election/Leader",
+    "/v3/election/observe": "Election/Observe",
+    "/v3/election/resign": "Election/Resign",
     "/v3/cluster/member/list": "Cluster/MemberList",
     "/v3/maintenance/alarm": "Maintenance/Alarm",
     "/v3/maintenance/defragment": "Maintenance/Defragment",
@@ -50,11 +57,12 @@ _PATHS = {
 _METHODS = {
     f"{each.service.rpartition('.')[2]}/{each.name}": each
     for each in METHODS
-    if each.service.startswith("etcdserverpb.")
+    if not each.service.startswith("grpc.")
 }
 
 #: gRPC's number of each code, and the HTTP status that etcd's gateway gives it since 3.5.
 _CODES = {
+    Code.UNKNOWN: (2, 500),
     Code.INVALID_ARGUMENT: (3, 400),
     Code.DEADLINE_EXCEEDED: (4, 504),
     Code.NOT_FOUND: (5, 404),
@@ -98,8 +106,7 @@ class Gateway:
         if name in self._streams:
             return await self._serve(name, request, chunks)
         try:
-            found = next(_messages(name, request.body), None) or _METHODS[name].request()
-            response = await self._unary[name](found)
+            response = await self._unary[name](_first(name, request.body))
             if isinstance(response, bytes):
                 response = _METHODS[name].response.FromString(response)
             text = await self._json(response)
@@ -112,9 +119,12 @@ class Gateway:
         from revstore_serve._http import Reply
 
         try:
-            requests = list(_messages(name, request.body))
-            stream = _JsonStream(requests, _METHODS[name].response, chunks, self._json)
-            await self._streams[name](None, stream)
+            method = _METHODS[name]
+            many = method.streams[0]
+            requests = list(_messages(name, request.body)) if many else []
+            stream = _JsonStream(requests, method.response, chunks, self._json)
+            first = None if many else _first(name, request.body)
+            await self._streams[name](first, stream)
         except ConnectionError:
             raise  # nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - every error has an answer
@@ -184,6 +194,15 @@ def _messages(name: str, body: bytes) -> Iterator[Any]:
             yield json_format.ParseDict(_known(found or {}, kind.DESCRIPTOR), kind())
     except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(Code.INVALID_ARGUMENT, " ".join(str(error).split())) from error
+
+
+def _first(name: str, body: bytes) -> Any:
+    """Return the only message of a body; without one, a message without fields.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    return next(_messages(name, body), None) or _METHODS[name].request()
 
 
 def _known(found: Any, descriptor: Any) -> Any:

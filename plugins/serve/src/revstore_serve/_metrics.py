@@ -23,7 +23,7 @@ __all__ = ["Counts", "Metrics"]
 _REST = 100
 
 _PREFIXES = {
-    each.service.rpartition(".")[2] if each.service.startswith("etcd") else each.service: (
+    each.service if each.service.startswith("grpc.") else each.service.rpartition(".")[2]: (
         each.service
     )
     for each in METHODS

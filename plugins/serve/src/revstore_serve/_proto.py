@@ -95,6 +95,19 @@ etcdserverpb.AuthenticateResponse: header 1 ResponseHeader, token 2 string
 etcdserverpb.AuthStatusRequest:
 etcdserverpb.AuthStatusResponse: header 1 ResponseHeader, enabled 2 bool, authRevision 3 uint64
 etcdserverpb.Unserved:
+v3lockpb.LockRequest: name 1 bytes, lease 2 int64
+v3lockpb.LockResponse: header 1 etcdserverpb.ResponseHeader, key 2 bytes
+v3lockpb.UnlockRequest: key 1 bytes
+v3lockpb.UnlockResponse: header 1 etcdserverpb.ResponseHeader
+v3electionpb.LeaderKey: name 1 bytes, key 2 bytes, rev 3 int64, lease 4 int64
+v3electionpb.CampaignRequest: name 1 bytes, lease 2 int64, value 3 bytes
+v3electionpb.CampaignResponse: header 1 etcdserverpb.ResponseHeader, leader 2 LeaderKey
+v3electionpb.ProclaimRequest: leader 1 LeaderKey, value 2 bytes
+v3electionpb.ProclaimResponse: header 1 etcdserverpb.ResponseHeader
+v3electionpb.LeaderRequest: name 1 bytes
+v3electionpb.LeaderResponse: header 1 etcdserverpb.ResponseHeader, kv 2 mvccpb.KeyValue
+v3electionpb.ResignRequest: leader 1 LeaderKey
+v3electionpb.ResignResponse: header 1 etcdserverpb.ResponseHeader
 grpc.health.v1.HealthCheckRequest: service 1 string
 grpc.health.v1.HealthCheckResponse: status 1 #HealthCheckResponse.ServingStatus
 """
@@ -152,6 +165,8 @@ etcdserverpb.Maintenance: Alarm Status Defragment Hash HashKV Snapshot! MoveLead
 etcdserverpb.Auth: Authenticate AuthStatus AuthEnable! AuthDisable! UserAdd! UserGet! UserList!
     UserDelete! UserChangePassword! UserGrantRole! UserRevokeRole! RoleAdd! RoleGet! RoleList!
     RoleDelete! RoleGrantPermission! RoleRevokePermission!
+v3lockpb.Lock: Lock Unlock
+v3electionpb.Election: Campaign Proclaim Leader Observe=Leader~ Resign
 grpc.health.v1.Health: Check=HealthCheck Watch=HealthCheck~
 grpc.reflection.v1.ServerReflection: ~ServerReflectionInfo=ServerReflection~
 grpc.reflection.v1alpha.ServerReflection: ~ServerReflectionInfo=ServerReflection~
@@ -201,6 +216,8 @@ def _files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
             name=name, package=package, syntax="proto3"
         )
     files["etcdserverpb"].dependency.append(files["mvccpb"].name)
+    for package in ("v3lockpb", "v3electionpb"):
+        files[package].dependency.extend(files[each].name for each in ("mvccpb", "etcdserverpb"))
     return files
 
 
