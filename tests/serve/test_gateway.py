@@ -95,7 +95,7 @@ def moved(found, by):
     if not isinstance(found, dict):
         return found
     return {
-        name: int(value) - by if name.endswith("revision") else moved(value, by)
+        name: int(value) - by if name.endswith(("revision", "rev")) else moved(value, by)
         for name, value in found.items()
         if name not in {"cluster_id", "member_id", "raft_term"}
     }

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from tests.serve.conftest import open_store
-from tests.serve.test_gateway import ALL, PUT, A, B, moved
+from tests.serve.test_gateway import ALL, PUT, VALUE, A, B, b, moved
 from tests.serve.test_http import ANY, fetch, metrics
 
 from revstore_serve import serve
@@ -161,3 +161,65 @@ def test_the_stop(tmp_path):
                 }
             }
         ]
+
+
+def elected(address):
+    """What a server answers to calls of locks and elections, with all their errors."""
+    for lease in ("88", "89"):
+        fetch(address, "/v3/lease/grant", {"TTL": "600", "ID": lease})
+    start = int(json.loads(fetch(address, "/v3/kv/deleterange", ALL)[1])["header"]["revision"])
+    found = []
+
+    def post(path, body):
+        status, text = fetch(address, f"/v3/{path}", body)
+        found.append({"status": status, "answer": json.loads(text)})
+        return json.loads(text)
+
+    for body in ({"name": A, "lease": "88"}, {"name": A, "lease": 88}, {"name": A, "lease": "7"}):
+        post("lock/lock", body)
+    for body in ({"key": b("gw/a/58")}, {"key": b("gw/a/58")}, {}):
+        post("lock/unlock", body)
+    post("election/leader", {"name": B})
+    leader = post("election/campaign", {"name": B, "lease": "88", "value": VALUE})["leader"]
+    with lines(address, "election/observe", {"name": B}) as observed:
+        found.append(next(observed))
+        post("election/proclaim", {"leader": leader, "value": A})
+        found.append(next(observed))
+    post("election/leader", {"name": B})
+    for body in ({}, {"leader": leader | {"rev": "1"}}):
+        post("election/proclaim", body)
+        post("election/resign", body)
+    post("election/resign", {"leader": leader})
+    post("election/leader", {"name": B})
+    for lease in ("88", "89"):
+        fetch(address, "/v3/lease/revoke", {"ID": lease})
+    return moved(found, start)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_locks_and_elections(kind, tmp_path, etcd):
+    """Statuses, answers and errors are etcd's, and the calls are counted."""
+    with open_store(kind, tmp_path) as backend, serve(backend, http=ANY) as endpoint:
+        assert elected(endpoint.http_address) == elected(etcd.address)
+        page = fetch(endpoint.http_address, "/metrics")[1]
+    labels = 'grpc_code="OK",grpc_method="Lock",grpc_service="v3lockpb.Lock",grpc_type="unary"'
+    assert f"grpc_server_handled_total{{{labels}}} 2" in page
+    labels = 'grpc_method="Observe",grpc_service="v3electionpb.Election",grpc_type="server_stream"'
+    assert labels in page
+
+
+def test_a_wait_for_a_lock(tmp_path):
+    """It ends with its connection, which takes its key away, or with the server, which says so."""
+    with open_store("memory", tmp_path) as backend, serve(backend, http=ANY) as endpoint:
+        fetch(endpoint.http_address, "/v3/lock/lock", {"name": A})
+        connections = [http.client.HTTPConnection(endpoint.http_address, timeout=20) for _ in "12"]
+        for number, each in enumerate(connections):
+            each.request("POST", "/v3/lock/lock", json.dumps({"name": A}))
+            until(lambda number=number: len(backend.list("gw/a/").kvs) == number + 2)
+        connections[0].close()
+        until(lambda: len(backend.list("gw/a/").kvs) == 2)
+        endpoint.stop()
+        answer = connections[1].getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (503, 14)
+        connections[1].close()
+        assert len(backend.list("gw/a/").kvs) == 1

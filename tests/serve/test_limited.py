@@ -34,7 +34,7 @@ def limited(new_client) -> Iterator[Client]:
         yield new_client(endpoint.address)
 
 
-def refused(client: Client, name: str, **fields) -> str:
+def refused(client: Client, name: str, /, **fields) -> str:
     code, text = client.error(name, **fields)
     assert code == "UNIMPLEMENTED"
     return text
@@ -81,6 +81,22 @@ def test_what_needs_more_says_so(limited):
     assert "leases" in refused(limited, "Lease/LeaseGrant", TTL=60)
     assert "leases" in refused(limited, "KV/Put", key=b"a", lease=3)
     assert limited.call("KV/Range", key=b"a").header.revision == 3
+
+
+def test_locks_and_elections_say_so(limited):
+    """They need transactions and leases, and leave nothing behind; what needs neither works."""
+    for name in ("Lock/Lock", "Election/Campaign"):
+        for lease in (0, 5):
+            assert refused(limited, name, name=b"l", lease=lease) == (
+                "revstore: this backend does not support transactions"
+            )
+    assert "transactions" in refused(limited, "Election/Proclaim", leader={"key": b"l/1"})
+    assert limited.call("KV/Range", key=b"\0", range_end=b"\0").header.revision == 1
+    assert limited.error("Election/Leader", name=b"l") == ("UNKNOWN", "election: no leader")
+    limited.call("KV/Put", key=b"l/1", value=b"me")
+    assert limited.call("Election/Leader", name=b"l").kv.value == b"me"
+    limited.call("Lock/Unlock", key=b"l/1")
+    assert limited.call("KV/Range", key=b"l/1").count == 0
 
 
 def test_writers_of_one_key_lose_nothing(limited):

@@ -76,10 +76,14 @@ class AsUser(Client):
         super().__init__(address, credentials)
         self.metadata = [] if token is None else [("token", token)]
 
-    def call(self, name, request=None, **fields):
+    def call(self, name, request=None, /, **fields):
         if request is None:
             request = find(name).request(**fields)
         return self._calls[name](request, timeout=20, metadata=self.metadata)
+
+    def start(self, name, /, **fields):
+        request = find(name).request(**fields)
+        return self._calls[name].future(request, timeout=20, metadata=self.metadata)
 
     def stream(self, name, requests):
         return self._calls[name](requests, timeout=20, metadata=self.metadata)
@@ -139,7 +143,7 @@ def pair(real, file):
         yield ours, server, version
 
 
-def outcome(client, name, **fields):
+def outcome(client, name, /, **fields):
     try:
         client.call(name, **fields)
     except grpc.RpcError as error:
@@ -188,6 +192,18 @@ CALLS = [
     ("KV/Txn", {}),
     *(("KV/Txn", {"compare": [each]}) for each in RANGES[:6]),
     *(("KV/Txn", {branch: [each]}) for each in OPERATIONS for branch in ("success", "failure")),
+    *(
+        (call, {"name": name, "lease": lease})
+        for call in ("Lock/Lock", "Election/Campaign")
+        for name, lease in ((b"/a/l", 7), (b"/c/l", 9), (b"/a", 7), (b"/a/l", 9), (b"/a/l", 99))
+    ),
+    *(("Election/Leader", {"name": name}) for name in (b"/a/l", b"/c/l", b"/a/none")),
+    *(
+        (f"Election/{call}", {"leader": {"key": key, "rev": 1, "lease": 7}})
+        for call in ("Proclaim", "Resign")
+        for key in (b"/a/l/7", b"/c/l/9")
+    ),
+    *(("Lock/Unlock", {"key": key}) for key in (b"/a/l/7", b"/c/l/9", b"")),
     ("Lease/LeaseRevoke", {"ID": 9}),
     ("Lease/LeaseRevoke", {"ID": 99}),
     ("Lease/LeaseRevoke", {"ID": 8}),
@@ -561,6 +577,35 @@ def test_locks_and_elections(file):
             assert DENIED[1] in process.communicate(timeout=20)[1]
         first.send_signal(signal.SIGTERM)
         assert second.stdout.readline().startswith("/a/l/")
+
+
+def test_waits_have_rights(file):
+    """Who may read and write waits for a lock, and observes, which etcd refuses to users; who may
+    not read learns why he sees nothing."""
+    with served(file) as endpoint, contextlib.ExitStack() as stack:
+        clients = {name: as_user(endpoint.address, name) for name in ("both", "reader", "writer")}
+        for each in clients.values():
+            stack.callback(each.close)
+        both = clients["both"]
+        held = both.call("Lock/Lock", name=b"/a/l").key
+        second = both.start("Lock/Lock", name=b"/a/l")
+        while len(both.call("KV/Range", key=b"/a/l/", range_end=b"/a/l0").kvs) < 2:
+            assert not second.done()
+        both.call("Lock/Unlock", key=held)
+        assert second.result().key.startswith(b"/a/l/")
+        both.call("Election/Campaign", name=b"/a/e", value=b"me")
+
+        def observe(name):
+            request = find("Election/Observe").request(name=b"/a/e")
+            client = clients[name]
+            found = client._calls["Election/Observe"](request, timeout=20, metadata=client.metadata)
+            stack.callback(found.cancel)
+            return next(found).kv.value
+
+        assert observe("reader") == b"me"
+        with pytest.raises(grpc.RpcError) as caught:
+            observe("writer")
+        assert (caught.value.code().name, caught.value.details()) == ("UNKNOWN", DENIED[1])
 
 
 def test_secrets_are_in_no_log(file, caplog, capfd):
