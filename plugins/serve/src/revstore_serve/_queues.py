@@ -17,7 +17,7 @@ import attrs
 
 from revstore.backend import Backend
 from revstore.backend_tools import Log
-from revstore.errors import Unsupported
+from revstore.errors import Unreachable, Unsupported
 from revstore.values import Capability
 from revstore_serve._errors import Code, Refused, refusal
 from revstore_serve._proto import message
@@ -216,7 +216,8 @@ class Queues:
                     return
 
     async def events(self, start: int, **keys: bytes) -> AsyncGenerator[tuple[Any, Any]]:
-        """Yield headers and events from a revision on, until the history of then is compacted.
+        """Yield headers and events from a revision on. The end means that events are missing, since
+        they were compacted, so that the caller has to read again.
 
         Raises:
             Refused: the endpoint stops, or the caller may not watch.
@@ -233,6 +234,8 @@ class Queues:
                     return
                 if response.canceled:
                     raise Refused(Code.UNKNOWN, response.cancel_reason)
+        except Unreachable:
+            return  # another process compacted them; if it is the store, the next read fails too
         finally:
             task.cancel()
 
