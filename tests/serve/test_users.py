@@ -192,18 +192,6 @@ CALLS = [
     ("KV/Txn", {}),
     *(("KV/Txn", {"compare": [each]}) for each in RANGES[:6]),
     *(("KV/Txn", {branch: [each]}) for each in OPERATIONS for branch in ("success", "failure")),
-    *(
-        (call, {"name": name, "lease": lease})
-        for call in ("Lock/Lock", "Election/Campaign")
-        for name, lease in ((b"/a/l", 7), (b"/c/l", 9), (b"/a", 7), (b"/a/l", 9), (b"/a/l", 99))
-    ),
-    *(("Election/Leader", {"name": name}) for name in (b"/a/l", b"/c/l", b"/a/none")),
-    *(
-        (f"Election/{call}", {"leader": {"key": key, "rev": 1, "lease": 7}})
-        for call in ("Proclaim", "Resign")
-        for key in (b"/a/l/7", b"/c/l/9")
-    ),
-    *(("Lock/Unlock", {"key": key}) for key in (b"/a/l/7", b"/c/l/9", b"")),
     ("Lease/LeaseRevoke", {"ID": 9}),
     ("Lease/LeaseRevoke", {"ID": 99}),
     ("Lease/LeaseRevoke", {"ID": 8}),
