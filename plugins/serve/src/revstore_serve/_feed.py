@@ -202,7 +202,7 @@ class Feed:
     def _end(self, error: Exception) -> None:
         self.ended = error
         for listener in list(self.listeners):
-            listener.wake()  # it ends once it has written what there is
+            listener.wake()  # it ends once it has written all events
 
 
 @attrs.define(eq=False)
