@@ -5,6 +5,7 @@ Revisions in a program count from the store's when the program begins.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -295,6 +296,7 @@ def answer(client: Any, name: str, request: Any, base: int) -> str:
         # Nothing else of the program can find it, on a fast machine or on a slow one.
         _revoke(client, response.ID)
     response = shifted(response, -base)
+    _settle(request, response)
     header = getattr(response, "header", None)
     if header is not None:
         header.cluster_id = header.member_id = header.raft_term = 0
@@ -304,6 +306,32 @@ def answer(client: Any, name: str, request: Any, base: int) -> str:
         response.TTL = min(response.TTL, 1)
         response.keys.sort()  # etcd's are in no order
     return str(response)
+
+
+_TARGETS = ("key", "version", "create_revision", "mod_revision", "value")
+
+
+def _settle(request: Any, response: Any) -> None:
+    """Put keys that are equal by what a range is sorted by in order: etcd leaves that open, and
+    with it which of them a limit cuts off."""
+    kind = type(request).DESCRIPTOR.name
+    if kind == "TxnRequest":
+        operations = request.success if response.succeeded else request.failure
+        for sent, got in zip(operations, response.responses, strict=True):
+            which = sent.WhichOneof("request").removeprefix("request")
+            _settle(getattr(sent, f"request{which}"), getattr(got, f"response{which}"))
+    elif kind == "RangeRequest" and request.sort_target:
+        target = _TARGETS[request.sort_target]
+        kvs: list[Any] = []
+        for _, equal in itertools.groupby(response.kvs, lambda kv: getattr(kv, target)):
+            kvs += sorted(equal, key=lambda kv: kv.key)
+        del response.kvs[:]
+        response.kvs.extend(kvs)
+        if response.more:
+            last = getattr(kvs[-1], target)
+            for kv in kvs:
+                if getattr(kv, target) == last:
+                    kv.Clear()
 
 
 def tried(times: int, program: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:

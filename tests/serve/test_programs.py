@@ -38,6 +38,33 @@ def test_a_lease_may_end_by_itself(client):
     assert not client.call("Lease/LeaseLeases").leases
 
 
+@pytest.mark.parametrize("limit", [0, 2, 3])
+def test_the_order_of_equal_keys_is_open(client, limit):
+    """Of keys that are equal by what a range is sorted by, neither their order is compared, nor
+    which a limit leaves out; that of others is."""
+    put = [{"request_put": {"key": key}} for key in (b"a", b"b", b"c")]
+    client.call("KV/Txn", success=put)
+    client.call("KV/Put", key=b"b")
+    sent = message("RangeRequest")(key=b"a", range_end=b"d", limit=limit, sort_target=2)
+    in_txn = message("TxnRequest")(success=[{"request_range": sent}])
+
+    class Other:
+        """A server that puts equal keys in another order."""
+
+        def call(self, name, request):
+            response = client.call(name, request)
+            kvs = (response.responses[0].response_range if name == "KV/Txn" else response).kvs
+            turned = [*kvs[1::-1], *kvs[2:]]
+            del kvs[:]
+            kvs.extend(turned)
+            return response
+
+    for name, request in [("KV/Range", sent), ("KV/Txn", in_txn)]:
+        assert answer(client, name, request, 0) == answer(Other(), name, request, 0)
+    by_version = message("RangeRequest")(key=b"a", range_end=b"c", sort_target=1)
+    assert answer(client, "KV/Range", by_version, 0) != answer(Other(), "KV/Range", by_version, 0)
+
+
 def test_a_failure_is_short_and_whole():
     """It has the seed, each request on a line, and what was found."""
 
