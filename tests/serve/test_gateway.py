@@ -44,6 +44,28 @@ REQUESTS = [
     ("kv/range", {"key": "*"}),
     ("kv/range", {"key": A, "limit": "x"}),
     ("kv/range", {"key": A, "limit": 1.5}),
+    ("kv/range", {"key": A, "limit": 1.0}),
+    ("kv/range", b'{"key":"%s","limit":1e3}' % A.encode()),
+    *(
+        ("kv/range", {"key": A, "limit": text})
+        for text in ("1e3", "1_0", "+1", "0x1", "\u0661", "")
+    ),
+    ("kv/range", {"key": A, "limit": True}),
+    ("kv/range", {"key": A, "limit": None}),
+    ("kv/range", {"key": A, "limit": "-1"}),
+    ("kv/range", ALL | {"limit": (1 << 63) - 1}),
+    ("kv/range", ALL | {"limit": str(1 << 63)}),
+    ("kv/range", {"key": f"{A[:3]}\r\n{A[3:]}\n"}),
+    ("kv/range", {"key": A.rstrip("=") + "*"}),
+    ("kv/range", {"key": {}}),
+    ("kv/range", {"key": True}),
+    ("kv/range", {"key": None}),
+    ("kv/range", {"key": A, "keys_only": "true"}),
+    ("kv/range", {"key": A, "sort_order": 1.5}),
+    ("kv/range", {"key": A, "sort_order": None}),
+    ("kv/range?key=YQ==", {"key": A}),
+    ("kv/%72ange", {"key": A}),
+    ("kv/range/", {"key": A}),
     ("kv/range", {"key": A, "sort_order": "SIDEWAYS"}),
     ("kv/range", {"key": A, "revision": "999999"}),
     ("kv/range", {"key": A, "revision": str(1 << 63)}),
@@ -85,6 +107,7 @@ REQUESTS = [
     ("kv/lease/revoke", {"ID": "77"}),
     ("kv/nothing", {}),
     ("nothing", b""),
+    ("maintenance/hash", {"revision": "999999"}),
 ]
 
 
@@ -97,7 +120,7 @@ def moved(found, by):
     return {
         name: int(value) - by if name.endswith(("revision", "rev")) else moved(value, by)
         for name, value in found.items()
-        if name not in {"cluster_id", "member_id", "raft_term"}
+        if name not in {"cluster_id", "member_id", "raft_term", "hash"}
     }
 
 

@@ -6,7 +6,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -297,3 +300,48 @@ def test_any_order_of_frames(address, bystander, caplog):
     wait_until(lambda: used()[1] <= before[1], "the server closes what clients left")
     assert used()[0] <= before[0] + 1
     assert caplog.text == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts by /proc")
+def test_more_connections_than_files(tmp_path):
+    """Of a burst of connections, a server with few files keeps so many that its store has files
+    left: a client that is connected goes on, and nothing is logged."""
+    command = f"ulimit -n 64; exec {sys.executable} -m revstore serve --listen 127.0.0.1:0"
+    store = f"sqlite:///{tmp_path}/served.db"
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            ["sh", "-c", f"{command} --store {store}"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        try:
+            address = process.stdout.readline().strip().removesuffix(".").rpartition(" ")[2]
+            client = Client(address)
+            client.call("KV/Put", key=b"a")
+            host, port = address.split(":")
+            burst = [socket.create_connection((host, int(port)), 20) for _ in range(100)]
+            for each in range(20):
+                client.call("KV/Put", key=b"%d" % each)
+            assert len(os.listdir(f"/proc/{process.pid}/fd")) < 64
+            for each in burst:
+                each.close()
+            wait_until(lambda: answers(address), "there is room again")
+            client.close()
+        finally:
+            process.terminate()
+    assert (tmp_path / "log").read_text() == ""
+
+
+def answers(address: str) -> bool:
+    """Whether a new connection is served."""
+    try:
+        raw = Raw(address)
+        raw.send(frame(rawclient.PING, 0, 0, b"all read"))
+    except ConnectionError:
+        return False
+    found = any(kind == rawclient.PING for kind, *_ in until_answered(raw))
+    raw.close()
+    return found

@@ -256,9 +256,9 @@ class LeaseTests(BackendSuite):
         period, and its TTL does not start again."""
         self.need(backend, Capability.DURABLE)
         reopen = self.need_second(open_backend)
+        began = time.monotonic()
         lease, long = leases.grant(3).id, leases.grant(1000).id
         self.attach(backend, space, {"a": lease, "b": long})
-        began = time.monotonic()
         wait_until(lambda: leases.get(long).remaining < 999, "a second passes")
         backend.close()
         with reopen() as again:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Any, Protocol
 
 from revstore_serve._errors import TOO_MANY_REQUESTS, Code, Refused
@@ -24,7 +25,7 @@ from revstore_serve._frames import (
 )
 from revstore_serve._inflate import LARGEST_MESSAGE, Inflater, too_large
 from revstore_serve._proto import Method
-from revstore_serve._transport import StreamHandler, UnaryHandler, serialized
+from revstore_serve._transport import StreamHandler, UnaryHandler, parsed, serialized
 from revstore_serve._users import Caller
 
 __all__ = ["PIECE", "Call", "Served"]
@@ -44,7 +45,7 @@ class Served:
         self, method: Method, unary: UnaryHandler | None, stream: StreamHandler | None
     ) -> None:
         self.method = method
-        self.parse = method.request.FromString
+        self.parse = partial(parsed, method)
         self.unary = unary
         self.stream = stream
         #: Whether the client may send many messages, so that the first begins the call.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 
 from revstore.backend_tools import Log
 from revstore_serve._errors import Code, Refused, refusal
@@ -39,6 +41,7 @@ _PATHS = {
     "/v3/kv/lease/leases": "Lease/LeaseLeases",
     "/v3/lease/keepalive": "Lease/LeaseKeepAlive",
     "/v3/auth/authenticate": "Auth/Authenticate",
+    "/v3/auth/status": "Auth/AuthStatus",
     "/v3/watch": "Watch/Watch",
     "/v3/lock/lock": "Lock/Lock",
     "/v3/lock/unlock": "Lock/Unlock",
@@ -50,7 +53,7 @@ _PATHS = {
     "/v3/cluster/member/list": "Cluster/MemberList",
     "/v3/maintenance/alarm": "Maintenance/Alarm",
     "/v3/maintenance/defragment": "Maintenance/Defragment",
-    "/v3/maintenance/hash": "Maintenance/HashKV",
+    "/v3/maintenance/hash": "Maintenance/Hash",
     "/v3/maintenance/status": "Maintenance/Status",
 }
 
@@ -76,6 +79,16 @@ _CODES = {
     Code.DATA_LOSS: (15, 500),
     Code.UNAUTHENTICATED: (16, 401),
 }
+
+_NUMBER = re.compile("-?[0-9]+")
+_WHOLE = {
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+    FieldDescriptor.CPPTYPE_ENUM,
+}
+_LINE_ENDS = dict.fromkeys(map(ord, "\r\n"))
 
 # Larger messages are turned into JSON in a thread.
 _LARGE = 64 << 10
@@ -210,7 +223,8 @@ def _known(found: Any, descriptor: Any) -> Any:
     these, but would then ignore unknown names of enums too.
 
     Raises:
-        ValueError: bytes are not in base64. The parser would leave out what it does not know.
+        ValueError: a value is not of its field's type. The parser would leave out what is not
+            base64, cut off what follows the point of a number, and take digits of any language.
     """
     if not isinstance(found, dict):
         return found
@@ -219,15 +233,33 @@ def _known(found: Any, descriptor: Any) -> Any:
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is None:
             continue
-        if field.type == field.TYPE_BYTES and isinstance(value, str):
-            base64.b64decode(value, validate=True)
-        if field.message_type is None:
-            known[name] = value
-        elif isinstance(value, list):
-            known[name] = [_known(each, field.message_type) for each in value]
+        if isinstance(value, list):
+            known[name] = [_converted(field, each) for each in value]
         else:
-            known[name] = _known(value, field.message_type)
+            known[name] = _converted(field, value)
     return known
+
+
+def _converted(field: Any, value: Any) -> Any:
+    """Return a value of a field as the parser takes it."""
+    if field.message_type is not None:
+        return _known(value, field.message_type)
+    if value is None:
+        return None
+    if field.type == field.TYPE_BYTES:
+        if not isinstance(value, str):
+            raise ValueError(f"{field.name} is text in base64, not {json.dumps(value)[:80]}")
+        # As etcd does: lines of base64 may have ends.
+        value = value.translate(_LINE_ENDS)
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise ValueError(f"{field.name} is not in base64: {error}") from error
+    elif field.cpp_type in _WHOLE:
+        number = _NUMBER.fullmatch(value) if isinstance(value, str) else type(value) is int
+        if not number and not (field.enum_type is not None and isinstance(value, str)):
+            raise ValueError(f"{field.name} is a whole number, not {json.dumps(value)[:80]}")
+    return value
 
 
 def _refused(name: str, error: Exception) -> Refused:

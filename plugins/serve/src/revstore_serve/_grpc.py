@@ -18,6 +18,7 @@ from revstore_serve._transport import (
     UnaryHandler,
     check_unused,
     handlers,
+    parsed,
     path_of,
     refused_as,
     serialized,
@@ -59,14 +60,15 @@ _OPTIONS = [
 
 
 class _GrpcStream:
-    def __init__(self, context: Any) -> None:
+    def __init__(self, method: Method, context: Any) -> None:
+        self._method = method
         self._context = context
         # gRPC sends one message at a time.
         self._writing = asyncio.Lock()
 
     async def read(self) -> Any:
         found = await self._context.read()
-        return None if found is grpc.aio.EOF else found
+        return None if found is grpc.aio.EOF else parsed(self._method, found)
 
     async def write(self, response: Any) -> None:
         async with self._writing:
@@ -141,13 +143,16 @@ class Transport:
         await self._server.stop(max(end - loop.time(), 0))
 
     def _stream_handler(self, method: Method, handler: StreamHandler) -> Any:
+        async def follow(request: Any, context: Any) -> None:
+            first = None if method.streams[0] else parsed(method, request)
+            await handler(first, _GrpcStream(method, context))
+
         async def call(request: Any, context: Any) -> None:
-            first = None if method.streams[0] else request
             own = asyncio.current_task()
             assert own is not None
             self._streams.add(own)
             own.add_done_callback(self._streams.discard)
-            task = asyncio.ensure_future(handler(first, _GrpcStream(context)))
+            task = asyncio.ensure_future(follow(request, context))
             try:
                 await asyncio.wait({task, self._ending}, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
@@ -166,20 +171,18 @@ class Transport:
         )
         return make(
             self._admitting(self._identifying(call)),
-            request_deserializer=method.request.FromString,
             response_serializer=serialized,
         )
 
     def _unary_handler(self, method: Method, handler: UnaryHandler) -> Any:
         async def call(request: Any, context: Any) -> Any:
             try:
-                return await handler(request)
+                return await handler(parsed(method, request))
             except Exception as error:  # noqa: BLE001 - every error has an answer
                 await _abort(context, method, error)
 
         return grpc.unary_unary_rpc_method_handler(
             self._admitting(self._identifying(call)),
-            request_deserializer=method.request.FromString,
             response_serializer=serialized,
         )
 

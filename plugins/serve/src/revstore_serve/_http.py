@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import attrs
 import h11
@@ -15,7 +16,7 @@ from revstore.backend_tools import Log
 from revstore.errors import ConfigError
 from revstore_serve._handshakes import Handshakes
 from revstore_serve._tls import Tls
-from revstore_serve._transport import cannot_listen
+from revstore_serve._transport import AT_ONCE, cannot_listen, let_wait
 
 __all__ = ["Chunks", "HttpServer", "Page", "Reply", "Request", "split"]
 
@@ -105,7 +106,8 @@ class HttpServer:
             make = self._handshakes = Handshakes(self._tls, make, self._has_room)
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(make, host, port)
+            self._server = await loop.create_server(make, host, port, backlog=AT_ONCE)
+            let_wait(self._server)
         except OSError as error:
             raise cannot_listen(address, error) from error
         return int(self._server.sockets[0].getsockname()[1])
@@ -265,7 +267,7 @@ class _Connection:
             raise _Broken(error.error_status_hint) from error
         self._idle = False
         assert head is not None
-        path = head.target.decode("latin-1").partition("?")[0]
+        path = _path(head.target.decode("latin-1"))
         authorization = next(
             (value.decode("latin-1") for name, value in head.headers if name == b"authorization"),
             None,
@@ -351,6 +353,14 @@ def split(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise ConfigError("http", address, "host:port")
     return host.strip("[]"), int(port)
+
+
+def _path(target: str) -> str:
+    """Return the path of a request's target, which through a proxy is a whole URL."""
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        target = "/" + rest.partition("/")[2]
+    return unquote(target.partition("?")[0])
 
 
 def _refuse_large(head: h11.Request) -> None:

@@ -18,11 +18,13 @@ from revstore_serve._handshakes import Handshakes
 from revstore_serve._proto import Method
 from revstore_serve._tls import Tls
 from revstore_serve._transport import (
+    AT_ONCE,
     StreamHandler,
     UnaryHandler,
     cannot_listen,
     check_unused,
     handlers,
+    let_wait,
     path_of,
 )
 
@@ -82,15 +84,17 @@ class Transport:
             if address.startswith("unix:"):
                 path = path_of(address)
                 check_unused(path)
-                self._server = await self.loop.create_unix_server(make, path)
+                self._server = await self.loop.create_unix_server(make, path, backlog=AT_ONCE)
+                let_wait(self._server)
                 self._path = _identity(path)
                 return 0
             host, _, port = address.rpartition(":")
             if not port.isdecimal():
                 raise OSError("it is neither host:port nor unix:path")
             self._server = await self.loop.create_server(
-                make, host.strip("[]") or None, int(port), backlog=1024
+                make, host.strip("[]") or None, int(port), backlog=AT_ONCE
             )
+            let_wait(self._server)
         except (OSError, OverflowError) as error:
             raise cannot_listen(address, error) from error
         return int(self._server.sockets[0].getsockname()[1])

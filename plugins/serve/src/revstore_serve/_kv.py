@@ -140,14 +140,16 @@ class KeyValues:
 
     async def delete_range(self, request: Any) -> Any:
         check_delete(request)
+        _check_size(request)
         self._cluster.alarms.check_write(grows=False)
         return await self._write(delete_body(request))
 
     async def txn(self, request: Any) -> Any:
         check_txn(request)
-        _check_size(request)
         operations = [*request.success, *request.failure]
         if not all(each.HasField("request_range") for each in operations):
+            # As in etcd, what only reads may be larger.
+            _check_size(request)
             # As in etcd, puts of nested transactions do not count.
             grows = any(each.HasField("request_put") for each in operations)
             self._cluster.alarms.check_write(grows=grows)

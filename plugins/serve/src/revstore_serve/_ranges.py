@@ -32,6 +32,9 @@ _RangeResponse = message("RangeResponse")
 # The tag of the field "kvs".
 _KVS = b"\x12"
 
+# More keys than any store has. etcd takes limits up to 2^63 - 1; here one more key is asked for.
+_ALL = 1 << 62
+
 _NONE, _ASCEND, _DESCEND = range(3)
 _KEY, _VERSION, _CREATE, _MOD, _VALUE = range(5)
 
@@ -130,7 +133,7 @@ def find_range(view: View, request: Any) -> tuple[list[Keyed], int, bool]:
     keys = KeyRange.of(request.key, request.range_end)
     if request.count_only:
         return [], count_keys(view, keys), False
-    limit = max(request.limit, 0)
+    limit = min(max(request.limit, 0), _ALL)
     filters = _Filters.of(request)
     whole = request.sort_order != _NONE or bool(filters)
     found, count = find(

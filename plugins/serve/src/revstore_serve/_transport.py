@@ -3,29 +3,43 @@ bytes."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from google.protobuf.message import DecodeError
+
 from revstore.backend_tools import Log
 from revstore_serve._errors import Code, Refused, refusal
 from revstore_serve._proto import METHODS, Method
 
 __all__ = [
+    "AT_ONCE",
     "Stream",
     "StreamHandler",
     "UnaryHandler",
     "cannot_listen",
     "check_unused",
     "handlers",
+    "let_wait",
+    "parsed",
     "path_of",
     "refused_as",
     "serialized",
 ]
 
 _log = Log("revstore.serve")
+
+#: How many connections a listener accepts in a turn of the loop.
+AT_ONCE = 2
+_WAITING = 1024
+
+# Messages may be nested 100 deep, which is the limit of protobuf's library, and a transaction
+# within another one is two messages deeper.
+_DEEPEST = 49
 
 
 class Stream(Protocol):
@@ -78,6 +92,22 @@ def refused_as(method: Method, error: Exception) -> Refused:
     return found
 
 
+def parsed(method: Method, data: bytes) -> Any:
+    """Return a client's message.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    try:
+        return method.request.FromString(data)
+    except DecodeError as error:
+        if "depth" in str(error).lower():
+            text = f"revstore: transactions are nested more than {_DEEPEST} deep"
+            raise Refused(Code.INVALID_ARGUMENT, text) from error
+        text = f"grpc: error unmarshalling request: {error}"
+        raise Refused(Code.INTERNAL, text) from error
+
+
 def serialized(response: Any) -> bytes:
     """Return the bytes of a message."""
     found: bytes = response if isinstance(response, bytes) else response.SerializeToString()
@@ -90,6 +120,17 @@ def cannot_listen(address: str, error: OSError | OverflowError) -> OSError:
     # The loop's own text has the address once more. Numbers of name servers are negative.
     reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
     return OSError(f"cannot listen on {address}: {reason}")
+
+
+def let_wait(server: asyncio.Server) -> None:
+    """Let many clients wait until a listener accepts them, ``AT_ONCE`` in a turn of the loop.
+
+    By itself the loop accepts as many in one turn as may wait. All of them take files, before
+    anybody can count or close them.
+    """
+    for each in server.sockets:
+        with socket.fromfd(each.fileno(), each.family, each.type) as copy:
+            copy.listen(_WAITING)
 
 
 def path_of(address: str) -> str:

@@ -17,6 +17,7 @@ from revstore.backend import Transaction
 from revstore.errors import FutureRevision, InvalidArgument, InvalidKey
 from revstore.values import KeyValue
 from revstore_serve._errors import (
+    COMPACTED,
     DUPLICATE_KEY,
     EMPTY_KEY,
     KEY_NOT_FOUND,
@@ -287,7 +288,7 @@ class _Run:
             kind = operation.WhichOneof("request")
             if kind == "request_put":
                 puts.append(operation.request_put)
-            elif kind == "request_range" and operation.request_range.revision > 0:
+            elif kind == "request_range" and operation.request_range.revision:
                 past.append(operation.request_range)
         for number, each in enumerate(puts):
             try:
@@ -295,15 +296,18 @@ class _Run:
             except Refused:
                 self.check_leases(puts[:number])
                 raise
-        # One before the first in the future may be of a compacted revision, which counts first.
-        readable = [*takewhile(lambda each: each.revision <= self._body.revision, past)]
+        # One before the first that cannot be may be of a compacted revision, which counts first.
+        current = self._body.revision
+        readable = [*takewhile(lambda each: 0 < each.revision <= current, past)]
         missing = [each for each in readable if each.SerializeToString() not in self._history]
         if missing:
             self.check_leases(puts)
             raise NeedsHistory(missing)
         if len(readable) < len(past):
             self.check_leases(puts)
-            raise FutureRevision(past[len(readable)].revision, self._body.revision)
+            wrong = past[len(readable)].revision
+            # Outside of a transaction, etcd takes a negative one as 0.
+            raise Refused(*COMPACTED) if wrong < 0 else FutureRevision(wrong, current)
 
     def check_leases(self, puts: list[Any]) -> None:
         """Raise ``LeaseNotFound`` if a put has a lease that does not exist. Call it only where the
