@@ -230,6 +230,39 @@ move-leader x
 --write-out=json get x
 3.5: auth status
 version
+put a 1 --prev-kv -w table
+put a/b 1 -w simple
+get a -w simple
+get a/ --prefix -w table
+get a/ --prefix -w fields --hex
+get a --prefix --print-value-only --limit 1
+get a --user root --password x
+del none --prev-kv -w table
+del a/ --prefix --prev-kv -w simple
+txn -w table < mod("a") > "0"||get a||||
+txn < ||get a --rev 1||||
+txn < ||get a --consistency s --limit 1||||
+txn < ||put a 1 --lease 9||||
+compaction -- -1
+compaction 3 -w table
+lease grant 0 --lease=7a
+lease grant 9000000001
+lease grant 60 --lease=7b -w json
+lease grant 60 --lease=7b
+lease grant 60 --lease=7c -w fields
+lease grant 60 --lease=7d -w table
+lease timetolive 7b -w table
+lease keep-alive --once 7b -w fields
+lease keep-alive --once 7b -w table
+lease keep-alive --once 9 -w json
+lease revoke 7b -w json
+lease revoke 7c -w fields
+lease revoke 7d -w table
+endpoint health -w table
+endpoint hashkv -w table
+endpoint hashkv --rev -1
+alarm list -w table
+alarm disarm -w json
 """
 
 #: So many run together; etcdctl gives up if it is not connected within two seconds.
