@@ -32,6 +32,7 @@ from revstore_etcd2._names import url_of
 INDEX = ("X-Etcd-Index: 9", "X-Etcd-Cluster-Id: c")
 NODE = {"key": "/a", "value": "x", "modifiedIndex": 5, "createdIndex": 4}
 FOUND = {"action": "get", "node": NODE}
+CLEARED = {"errorCode": 401, "index": 9, "message": "the event is cleared"}
 HEAD = b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 9\r\n"
 
 
@@ -426,3 +427,18 @@ def test_refusals(status):
         for call in CALLS.values():
             with pytest.raises(AccessDenied):
                 call(backend)
+
+
+@pytest.mark.parametrize("digit", ["²", "٣"])
+def test_digits_of_other_languages(digit):
+    """What Python takes for digits, but not all of it for numbers, ends no call with an error of
+    Python's."""
+    node = {**NODE, "expiration": f"2030-01-01T00:00:00.{digit}Z", "ttl": 9}
+    found, cleared = [said({**FOUND, "node": node})], [said(CLEARED | {"cause": f"[{digit}/1]"})]
+    for script in (found, cleared):
+        for call in CALLS.values():
+            with (
+                talking_to(lambda _, script=script: iter(script)) as (backend, _),
+                contextlib.suppress(StorageError),
+            ):
+                call(backend, timeout=2)

@@ -16,7 +16,16 @@ from tests.serve.processes import Served
 from revstore.backend import Backend
 from revstore.config import StorageConfig
 from revstore.plugins import open_backend
-from revstore.testing import BackendTests, Peer, Stall
+from revstore.testing import (
+    BackendTests,
+    CachedStorageTests,
+    CachedWatchTests,
+    CacherTests,
+    Peer,
+    Stall,
+    StorageTests,
+    WatchTests,
+)
 from revstore.testing.backend._compaction import CompactionTests
 from revstore.testing.backend._reads import ReadTests
 from revstore.testing.backend._watch import BackendWatchTests
@@ -72,7 +81,7 @@ class TestMainParts(OnEndpoint, WriteTests, ReadTests, BackendWatchTests, Compac
 
 if LONG > 1:
 
-    class TestBackend(OnEndpoint, BackendTests):
+    class OnServed(OnEndpoint):
         """On a store that all tests share."""
 
         ephemeral = False
@@ -96,8 +105,47 @@ if LONG > 1:
                 lambda address: open_backend(StorageConfig.from_url(f"etcd3://{address}")),
             )
 
+    class TestBackend(OnServed, BackendTests):
+        """Bytes."""
+
         def test_size(self, request, backend, space):
             """A store in memory does not know its size, for which etcd has no word."""
             if "memory" in request.node.name:
                 pytest.skip("the size of a store in memory is not known")
             super().test_size(backend, space)
+
+    class TestStorage(OnServed, StorageTests):
+        """Objects."""
+
+    class TestWatch(OnServed, WatchTests):
+        """Watches of objects."""
+
+    class TestCachedStorage(OnServed, CachedStorageTests):
+        """Objects, behind the cache."""
+
+    class TestCachedWatch(OnServed, CachedWatchTests):
+        """Watches of objects, behind the cache."""
+
+    class TestCacher(OnEndpoint, CacherTests):
+        """The cache, on a process of its own for each test, whose history it may compact."""
+
+        @pytest.fixture(params=STORES)
+        def served_alone(self, request, tmp_path) -> Iterator[Served]:
+            store = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/served.db"
+            with Served(store) as served:
+                yield served
+
+        @pytest.fixture
+        def address(self, served_alone) -> str:
+            return served_alone.address
+
+        @pytest.fixture
+        def stall(self, served_alone) -> Stall:
+            return served_alone.halted
+
+        @pytest.fixture
+        def peer(self, served_alone) -> Peer:
+            return Peer(
+                served_alone.address,
+                lambda address: open_backend(StorageConfig.from_url(f"etcd3://{address}")),
+            )

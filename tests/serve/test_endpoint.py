@@ -192,7 +192,9 @@ def test_who_cannot_listen_leaves_nothing_behind():
             assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:99999", "nothing", "unix:/nowhere/etcd.sock"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:99999", "127.0.0.1:٣", "nothing", "unix:/nowhere/etcd.sock"]
+)
 def test_addresses_at_which_nobody_can_listen(address):
     """The reason is in words, once."""
     with MemoryBackend() as backend:

@@ -394,7 +394,7 @@ def test_a_port_in_use():
         serve(backend, http=endpoint.http_address)
 
 
-@pytest.mark.parametrize("address", ["", "80", "a:b", ":80", "127.0.0.1:70000"])
+@pytest.mark.parametrize("address", ["", "80", "a:b", ":80", "127.0.0.1:70000", "127.0.0.1:٣"])
 def test_no_address(address):
     with MemoryBackend() as backend, pytest.raises(ConfigError, match="host:port"):
         serve(backend, http=address)

@@ -124,7 +124,7 @@ def refusal(answer: Answer) -> BackendError:
 def _oldest(cause: str) -> int:
     """Return the oldest index in "the requested history has been cleared [1007/1]"."""
     number = cause.partition("[")[2].partition("/")[0]
-    return int(number) if number.isdigit() else 1
+    return int(number) if number.isdecimal() else 1
 
 
 def _denied(body: bytes) -> str:

@@ -129,7 +129,7 @@ def _lease(expiration: str) -> int:
         let_out(error)
         raise CorruptStore(f"the server sent an invalid expiration: {expiration!r}") from error
     seconds = (moment - _EPOCH) // datetime.timedelta(seconds=1)
-    return seconds * 1_000_000_000 + int(digits.ljust(9, "0") if digits.isdigit() else 0) or 1
+    return seconds * 1_000_000_000 + int(digits.ljust(9, "0") if digits.isdecimal() else 0) or 1
 
 
 def kv_of(node: Node, key: str, *, keys_only: bool = False) -> KeyValue:

@@ -350,7 +350,7 @@ def split(address: str) -> tuple[str, int]:
         ConfigError: it is something else.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 0xFFFF:
+    if not (host and port.isascii() and port.isdecimal() and int(port) <= 0xFFFF):
         raise ConfigError("http", address, "host:port")
     return host.strip("[]"), int(port)
 

@@ -89,7 +89,7 @@ class Transport:
                 self._path = _identity(path)
                 return 0
             host, _, port = address.rpartition(":")
-            if not port.isdecimal():
+            if not (port.isascii() and port.isdecimal()):
                 raise OSError("it is neither host:port nor unix:path")
             self._server = await self.loop.create_server(
                 make, host.strip("[]") or None, int(port), backlog=AT_ONCE
