@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer", "conceals", "concealed"]
+__all__ = ["IdentityTransformer", "ResourceTransformers", "Transformer", "concealed", "conceals"]
 
 _ENCRYPTED_PREFIX = b"k8s:enc:"
 
@@ -56,8 +56,8 @@ def conceals(transformer: Transformer) -> bool:
 
 
 def concealed(error: Exception) -> str:
-    """Return what may be told of an error that plain bytes have caused: a codec, a validator or an
-    upgrade may quote them, so only the place is."""
+    """Return what may be said about an error that plain bytes have caused: only the place, since a
+    codec, a validator or an upgrade may quote them."""
     path = getattr(error, "path", "")
     named = isinstance(path, str) and path
     reason = f"{path}: a value that does not fit its field" if named else type(error).__name__

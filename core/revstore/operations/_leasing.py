@@ -40,7 +40,7 @@ class Leasing:
         self._ending: dict[int, list[tuple[float, int]]] = {}
 
     def forget(self) -> None:
-        """Grant all leases anew."""
+        """Forget all leases, so that they are granted again."""
         self._granted.clear()
         self._ending.clear()
 
