@@ -147,7 +147,8 @@ class _Following:
             #: Reads most values by itself, as long as the file need not be looked at.
             self.transform_from_storage = chain.reader(self._until, self._read)
             self._transformers, self._chain = transformers, chain
-        self._until.time = file.next_look
+        # Another call may have found a change meanwhile.
+        self._until.time = file.next_look if file.transformers is transformers else -inf
         return chain
 
 
